@@ -1,0 +1,3 @@
+"""saesweep: declarative experiment sweeps for sparse autoencoders."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,90 @@
+"""What every architecture's configuration shares, and the registry of architectures."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from saesweep.errors import UserError
+from saesweep.specs.model import Spec
+
+NormalizeActivations = Literal[
+    "none", "expected_average_only_in", "layer_norm", "constant_norm_rescale", "covariance_whitening"
+]
+
+
+class SAESpec(Spec):
+    """Fields common to all architectures, in SAELens' names and with SAELens' defaults."""
+
+    saved_as: ClassVar[str]
+    """Architecture name of the exported folder (batchtopk-type SAEs are exported as jumprelu)."""
+    sparsity_field: ClassVar[str | None] = None
+    """The field that sets this architecture's sparsity, shown on the leaderboard."""
+
+    architecture: str
+    """Name of the architecture."""
+    d_in: int | None = Field(None, ge=1)
+    """Width of the activations; inferred from the model and hook when left out."""
+    d_sae: int | None = Field(None, ge=1)
+    """Number of latents. Give this or `expansion_factor`."""
+    expansion_factor: int | None = Field(None, ge=1)
+    """`d_sae` as a multiple of `d_in`. Give this or `d_sae`."""
+    apply_b_dec_to_input: bool = True
+    """Subtract the decoder bias from the input before encoding."""
+    normalize_activations: NormalizeActivations = "none"
+    """How activations are scaled for training; folded into the weights at export."""
+    reshape_activations: Literal["none", "hook_z"] = "none"
+    """`hook_z`: flatten [heads, d_head] to one vector per token."""
+    decoder_init_norm: float = Field(0.1, gt=0)
+    """L2 norm of each decoder row at initialisation."""
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    """Type of the exported weights. Training always keeps fp32 master weights (float64 if that is asked for)."""
+    device: str = "cpu"
+    """Device named in the exported `cfg.json`; SAELens loads there by default. Training uses the run's `device`."""
+
+    def resolve_widths(self, d_in: int) -> SAESpec:
+        """Return a copy with `d_in` and `d_sae` filled in.
+
+        Raises:
+            UserError: The file's `d_in` differs from the model's, or neither width nor factor is given.
+        """
+        if self.d_in is not None and self.d_in != d_in:
+            raise UserError(f"base.sae.d_in: {self.d_in}, but the activations at this hook are {d_in} wide; leave it out or correct it")
+        if self.d_sae is None and self.expansion_factor is None:
+            raise UserError("base.sae.d_sae: missing; give the number of latents, or `expansion_factor` as a multiple of d_in")
+        d_sae = self.d_sae if self.d_sae is not None else d_in * int(self.expansion_factor or 0)
+        return self.model_copy(update={"d_in": d_in, "d_sae": d_sae, "expansion_factor": None})
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return cross-field mistakes as (field, message)."""
+        found = []
+        if self.d_sae is not None and self.expansion_factor is not None and self.d_in is not None:
+            if self.d_sae != self.d_in * self.expansion_factor:
+                found.append(("expansion_factor", f"{self.expansion_factor} x d_in {self.d_in} is not d_sae {self.d_sae}; give one of the two"))
+        return found
+
+
+_REGISTRY: dict[str, type[SAESpec]] = {}
+
+
+def register_spec(name: str) -> Any:
+    """Class decorator: make `sae.architecture: name` mean this configuration."""
+
+    def add(cls: type[SAESpec]) -> type[SAESpec]:
+        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
+            raise ValueError(f"architecture {name!r} is registered already, by {_REGISTRY[name].__module__}")
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def spec_class(name: str) -> type[SAESpec]:
+    """Return the configuration class of an architecture; raises KeyError where there is none."""
+    return _REGISTRY[name]
+
+
+def architectures() -> tuple[str, ...]:
+    """Return the names of all registered architectures, in the order of registration."""
+    return tuple(_REGISTRY)

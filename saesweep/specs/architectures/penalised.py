@@ -1,0 +1,82 @@
+"""Architectures whose sparsity comes from a penalty: standard, gated, jumprelu."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from saesweep.specs.architectures.base import SAESpec, register_spec
+from saesweep.specs.units import Duration, Steps
+
+
+@register_spec("standard")
+class StandardSpec(SAESpec):
+    """ReLU SAE with an Lp penalty weighted by decoder norms."""
+
+    saved_as: ClassVar[str] = "standard"
+    sparsity_field: ClassVar[str | None] = "l1_coefficient"
+
+    architecture: Literal["standard"] = "standard"
+    """Name of the architecture."""
+    l1_coefficient: float = Field(1.0, ge=0)
+    """Weight of the sparsity penalty."""
+    lp_norm: float = Field(1.0, gt=0)
+    """The p of the penalty's Lp norm."""
+    l1_warm_up_steps: Steps = Duration(0)
+    """The penalty rises linearly from 0 over this time: steps, tokens (`5Mtok`) or share of the run (`5%`)."""
+
+
+@register_spec("gated")
+class GatedSpec(SAESpec):
+    """Gated SAE (arXiv 2404.16014)."""
+
+    saved_as: ClassVar[str] = "gated"
+    sparsity_field: ClassVar[str | None] = "l1_coefficient"
+
+    architecture: Literal["gated"] = "gated"
+    """Name of the architecture."""
+    l1_coefficient: float = Field(1.0, ge=0)
+    """Weight of the penalty on the gate."""
+    l1_warm_up_steps: Steps = Duration(0)
+    """The penalty rises linearly from 0 over this time: steps, tokens (`5Mtok`) or share of the run (`5%`)."""
+    detach_aux_decoder: bool = False
+    """Stop the auxiliary loss's gradient at the decoder, as the paper does. SAELens lets it through."""
+
+
+@register_spec("jumprelu")
+class JumpReLUSpec(SAESpec):
+    """JumpReLU SAE (arXiv 2407.14435; the tanh loss from Anthropic's January 2025 update)."""
+
+    saved_as: ClassVar[str] = "jumprelu"
+    sparsity_field: ClassVar[str | None] = "l0_coefficient"
+
+    architecture: Literal["jumprelu"] = "jumprelu"
+    """Name of the architecture."""
+    jumprelu_init_threshold: float = Field(0.01, ge=0)
+    """Threshold of every latent at initialisation."""
+    jumprelu_bandwidth: float = Field(0.05, gt=0)
+    """Width of the window in which the straight-through estimator sees the jump."""
+    jumprelu_sparsity_loss_mode: Literal["step", "tanh", "quadratic"] = "step"
+    """`step`: coefficient x L0. `tanh`: coefficient x sum tanh(scale f |d|). `quadratic`: coefficient x (2/T)(L0 - T)^2 per token."""
+    l0_coefficient: float = Field(1.0, ge=0)
+    """Weight of the sparsity loss."""
+    l0_warm_up_steps: Steps = Duration(0)
+    """The weight rises linearly from 0 over this time: steps, tokens (`5Mtok`) or share of the run (`5%`)."""
+    pre_act_loss_coefficient: float | None = Field(None, ge=0)
+    """Weight of the loss that pulls dead latents' pre-activations up to their thresholds; none when left out."""
+    jumprelu_tanh_scale: float = Field(4.0, gt=0)
+    """The scale inside the tanh loss."""
+    jumprelu_ste_to_input: bool = False
+    """Send the jump's gradient to the pre-activations too, not only to the thresholds."""
+    target_l0: float | None = Field(None, gt=0)
+    """The T of the quadratic loss."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return cross-field mistakes as (field, message)."""
+        found = super().problems()
+        if self.jumprelu_sparsity_loss_mode == "quadratic" and self.target_l0 is None:
+            found.append(("target_l0", "missing; jumprelu_sparsity_loss_mode: quadratic needs the L0 to aim at"))
+        if self.jumprelu_sparsity_loss_mode != "quadratic" and self.target_l0 is not None:
+            found.append(("target_l0", "only jumprelu_sparsity_loss_mode: quadratic reads it; leave it out or change the mode"))
+        return found

@@ -1,0 +1,95 @@
+"""Architectures whose sparsity is a count: topk, batchtopk, matryoshka_batchtopk."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from saesweep.specs.architectures.base import SAESpec, register_spec
+
+
+class TopKFamilySpec(SAESpec):
+    """What the TopK-type architectures share."""
+
+    sparsity_field: ClassVar[str | None] = "k"
+
+    k: float = Field(100, gt=0)
+    """Active latents per token (for batchtopk types: on average over the batch)."""
+    aux_loss_coefficient: float = Field(1.0, ge=0)
+    """Weight of the auxiliary loss, in which dead latents reconstruct the residual."""
+    rescale_acts_by_decoder_norm: bool = True
+    """Select latents by activation times decoder norm."""
+    use_sparse_activations: bool = False
+    """SAELens' memory switch; accepted and unneeded here, where activations are always sparse."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return cross-field mistakes as (field, message)."""
+        found = super().problems()
+        if self.d_sae is not None and self.k > self.d_sae:
+            found.append(("k", f"{self.k:g} is more than d_sae {self.d_sae}; at most d_sae latents can be active"))
+        if self.aux_loss_coefficient > 0 and self.normalize_activations in ("layer_norm", "constant_norm_rescale"):
+            found.append(
+                (
+                    "normalize_activations",
+                    f"{self.normalize_activations} cannot be combined with the auxiliary loss, whose residual is in the un-normalised space; "
+                    "use expected_average_only_in, or set aux_loss_coefficient: 0",
+                )
+            )
+        return found
+
+
+@register_spec("topk")
+class TopKSpec(TopKFamilySpec):
+    """TopK SAE (arXiv 2406.04093)."""
+
+    saved_as: ClassVar[str] = "topk"
+
+    architecture: Literal["topk"] = "topk"
+    """Name of the architecture."""
+    k: int = Field(100, ge=1)
+    """Active latents per token."""
+
+
+@register_spec("batchtopk")
+class BatchTopKSpec(TopKFamilySpec):
+    """BatchTopK SAE (arXiv 2412.06410), exported as a jumprelu with a calibrated threshold."""
+
+    saved_as: ClassVar[str] = "jumprelu"
+
+    architecture: Literal["batchtopk"] = "batchtopk"
+    """Name of the architecture."""
+    topk_threshold_lr: float = Field(0.01, gt=0, le=1)
+    """Rate of SAELens' running threshold. Kept for its files; saesweep calibrates the exported threshold by quantile."""
+
+
+@register_spec("matryoshka_batchtopk")
+class MatryoshkaBatchTopKSpec(BatchTopKSpec):
+    """Matryoshka BatchTopK SAE (arXiv 2503.17547): nested prefixes of the latents each reconstruct."""
+
+    architecture: Literal["matryoshka_batchtopk"] = "matryoshka_batchtopk"  # type: ignore[assignment]
+    """Name of the architecture."""
+    matryoshka_widths: tuple[int, ...] = ()
+    """Inner widths, ascending; d_sae is added as the last level."""
+    use_matryoshka_aux_loss: bool = False
+    """Apply the auxiliary loss at every level instead of the outermost alone."""
+
+    @field_validator("matryoshka_widths", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return cross-field mistakes as (field, message)."""
+        found = super().problems()
+        widths = self.matryoshka_widths
+        if list(widths) != sorted(set(widths)) or any(w < 1 for w in widths):
+            found.append(("matryoshka_widths", f"{list(widths)} must be positive and strictly ascending"))
+        elif widths and self.d_sae is not None and widths[-1] > self.d_sae:
+            found.append(("matryoshka_widths", f"{widths[-1]} is more than d_sae {self.d_sae}"))
+        return found
+
+    @property
+    def inner_widths(self) -> tuple[int, ...]:
+        """The widths below `d_sae`."""
+        return tuple(w for w in self.matryoshka_widths if self.d_sae is None or w < self.d_sae)

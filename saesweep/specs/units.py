@@ -1,0 +1,118 @@
+"""Token counts (`90M`) and durations (`1000` steps, `5Mtok`, `5%` of the run)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, GetPydanticSchema
+from pydantic_core import core_schema
+
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+_COUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kmbt]?)", re.IGNORECASE)
+
+
+def parse_count(text: str) -> int:
+    """Return the number that `90M`, `2B`, `1.5k` or `16_384` stands for.
+
+    Raises:
+        ValueError: The text is no count, or not a whole number of tokens.
+    """
+    match = _COUNT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a count; write a whole number or one with k, M, B or T, such as 90M")
+    value = float(match[1].replace("_", "")) * _SUFFIXES[match[2].lower()]
+    if value != int(value):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(value)
+
+
+def format_count(value: int) -> str:
+    """Return the short form of a count: `90M`, `1.5k`, `16384`."""
+    for suffix, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if value >= size and (value * 100) % size == 0:
+            return f"{value / size:g}{suffix}"
+    return str(value)
+
+
+def _to_count(value: Any) -> Any:
+    if isinstance(value, str):
+        return parse_count(value)
+    if isinstance(value, float) and value.is_integer():  # 2e6 is a float in YAML
+        return int(value)
+    return value
+
+
+TokenCount = Annotated[int, BeforeValidator(_to_count, json_schema_input_type=int | str)]
+"""A whole number, also written `90M`, `2B`, `500k`."""
+
+Unit = Literal["steps", "tokens", "fraction"]
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training in steps (`1000`), tokens (`5Mtok`) or as a fraction of the run (`5%`)."""
+
+    value: float
+    unit: Unit = "steps"
+
+    @classmethod
+    def parse(cls, raw: Any) -> Duration:
+        """Read an int (steps), `5%` (a fraction of the run) or `5Mtok` (tokens).
+
+        Raises:
+            ValueError: None of these, or negative, or above 100 %.
+        """
+        if isinstance(raw, Duration):
+            return raw
+        if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
+            raise ValueError(f"{raw!r} is not a duration; write steps (1000), tokens (5Mtok) or a share of the run (5%)")
+        if isinstance(raw, str):
+            text = raw.strip()
+            if text.endswith("%"):
+                try:
+                    share = float(text[:-1]) / 100
+                except ValueError:
+                    raise ValueError(f"{raw!r} is not a percentage") from None
+                if not 0 <= share <= 1:
+                    raise ValueError(f"{raw!r} is outside 0% to 100%")
+                return cls(share, "fraction")
+            if text.endswith("tok"):
+                return cls(float(parse_count(text[:-3])), "tokens")
+            return cls(float(parse_count(text)), "steps")
+        if raw < 0 or raw != int(raw):
+            raise ValueError(f"{raw!r} is not a whole number of steps >= 0; a share of the run is written 5%")
+        return cls(float(raw), "steps")
+
+    def to_steps(self, total_steps: int, batch_tokens: int) -> int:
+        """Return the whole number of steps in a run of `total_steps` batches of `batch_tokens` tokens."""
+        if self.unit == "fraction":
+            return round(self.value * total_steps)
+        if self.unit == "tokens":
+            return round(self.value / batch_tokens)
+        return int(self.value)
+
+    def to_json(self) -> int | str:
+        """Return the form that `parse` reads back."""
+        if self.unit == "fraction":
+            return f"{self.value * 100:g}%"
+        if self.unit == "tokens":
+            return f"{int(self.value)}tok"
+        return int(self.value)
+
+    def __str__(self) -> str:
+        return str(self.to_json())
+
+
+def _duration_schema(_source: Any, _handler: Any) -> core_schema.CoreSchema:
+    return core_schema.no_info_before_validator_function(
+        Duration.parse,
+        core_schema.is_instance_schema(Duration),
+        json_schema_input_schema=core_schema.union_schema([core_schema.int_schema(ge=0), core_schema.str_schema()]),
+        serialization=core_schema.plain_serializer_function_ser_schema(Duration.to_json),
+    )
+
+
+Steps = Annotated[Duration, GetPydanticSchema(_duration_schema)]
+"""A duration that is a number of steps when written bare: `1000`, `5Mtok` or `5%`."""
