@@ -1,0 +1,28 @@
+"""Configuration models of an experiment. Torch-free: importing this loads no numeric library."""
+
+from saesweep.specs.base_run import BaseRun
+from saesweep.specs.cohort import CohortSpec
+from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import ExperimentSpec
+from saesweep.specs.metrics import METRICS, Metric
+from saesweep.specs.objective import Bound, Goal, ObjectiveSpec
+from saesweep.specs.search import SearchSpec
+from saesweep.specs.space import ParameterSpec
+from saesweep.specs.units import Duration, format_count, parse_count
+
+__all__ = [
+    "BaseRun",
+    "Bound",
+    "CohortSpec",
+    "Duration",
+    "EvaluationSpec",
+    "ExperimentSpec",
+    "Goal",
+    "METRICS",
+    "Metric",
+    "ObjectiveSpec",
+    "ParameterSpec",
+    "SearchSpec",
+    "format_count",
+    "parse_count",
+]

@@ -67,7 +67,9 @@ class Duration:
         if isinstance(raw, Duration):
             return raw
         if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
-            raise ValueError(f"{raw!r} is not a duration; write steps (1000), tokens (5Mtok) or a share of the run (5%)")
+            raise ValueError(
+                f"{raw!r} is not a duration; write steps (1000), tokens (5Mtok) or a share of the run (5%)"
+            )
         if isinstance(raw, str):
             text = raw.strip()
             if text.endswith("%"):

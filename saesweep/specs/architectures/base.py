@@ -50,9 +50,13 @@ class SAESpec(Spec):
             UserError: The file's `d_in` differs from the model's, or neither width nor factor is given.
         """
         if self.d_in is not None and self.d_in != d_in:
-            raise UserError(f"base.sae.d_in: {self.d_in}, but the activations at this hook are {d_in} wide; leave it out or correct it")
+            raise UserError(
+                f"base.sae.d_in: {self.d_in}, but the activations at this hook are {d_in} wide; leave it out or correct it"
+            )
         if self.d_sae is None and self.expansion_factor is None:
-            raise UserError("base.sae.d_sae: missing; give the number of latents, or `expansion_factor` as a multiple of d_in")
+            raise UserError(
+                "base.sae.d_sae: missing; give the number of latents, or `expansion_factor` as a multiple of d_in"
+            )
         d_sae = self.d_sae if self.d_sae is not None else d_in * int(self.expansion_factor or 0)
         return self.model_copy(update={"d_in": d_in, "d_sae": d_sae, "expansion_factor": None})
 
@@ -61,7 +65,12 @@ class SAESpec(Spec):
         found = []
         if self.d_sae is not None and self.expansion_factor is not None and self.d_in is not None:
             if self.d_sae != self.d_in * self.expansion_factor:
-                found.append(("expansion_factor", f"{self.expansion_factor} x d_in {self.d_in} is not d_sae {self.d_sae}; give one of the two"))
+                found.append(
+                    (
+                        "expansion_factor",
+                        f"{self.expansion_factor} x d_in {self.d_in} is not d_sae {self.d_sae}; give one of the two",
+                    )
+                )
         return found
 
 

@@ -78,5 +78,7 @@ class JumpReLUSpec(SAESpec):
         if self.jumprelu_sparsity_loss_mode == "quadratic" and self.target_l0 is None:
             found.append(("target_l0", "missing; jumprelu_sparsity_loss_mode: quadratic needs the L0 to aim at"))
         if self.jumprelu_sparsity_loss_mode != "quadratic" and self.target_l0 is not None:
-            found.append(("target_l0", "only jumprelu_sparsity_loss_mode: quadratic reads it; leave it out or change the mode"))
+            found.append(
+                ("target_l0", "only jumprelu_sparsity_loss_mode: quadratic reads it; leave it out or change the mode")
+            )
         return found

@@ -1,0 +1,280 @@
+"""One fully specified training run, in SAELens' field names and with SAELens' defaults.
+
+Defaults that differ from SAELens 6.54 are listed in docs/defaults.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from saesweep.specs.architectures import SAESpec, architectures, spec_class
+from saesweep.specs.logger import LoggerSpec
+from saesweep.specs.model import Spec
+from saesweep.specs.units import Duration, Steps, TokenCount
+
+SYNTHETIC = "builtin:synthetic"
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def parse_sae(value: Any) -> SAESpec:
+    """Return the architecture's own configuration from a mapping with an `architecture` key.
+
+    Raises:
+        ValueError: The architecture is not registered.
+    """
+    if isinstance(value, SAESpec):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("must be a mapping of the SAE's fields")
+    name = value.get("architecture", "standard")
+    if name not in architectures():
+        raise ValueError(f"unknown architecture {name!r}; known: {', '.join(architectures())}")
+    return spec_class(name).model_validate(value)
+
+
+class BaseRun(Spec):
+    """A training run. Every field can be set under `base`; many can be searched under `space`."""
+
+    # --- model and data
+    model_name: str | None = "gelu-2l"
+    """Hub id, local folder or `builtin:tiny-lm`; null for `dataset_path: builtin:synthetic`, which has no model."""
+    model_class_name: str = "AutoModelForCausalLM"
+    """`AutoModelForCausalLM` (Hugging Face) or `TransformerBridge` (TransformerLens). SAELens' `HookedTransformer` means the latter."""
+    hook_name: str = "blocks.0.hook_mlp_out"
+    """Where activations are read: a module name of a Hugging Face model (its output) or a TransformerLens hook point."""
+    hook_head_index: int | None = Field(None, ge=0)
+    """Attention head to read, for hook points with a head axis."""
+    dataset_path: str = ""
+    """Hub id, local file, folder or glob, `builtin:python-docs` or `builtin:synthetic`."""
+    dataset_trust_remote_code: bool = False
+    """Refused: datasets 4 and newer run no remote code."""
+    streaming: bool = True
+    """Read a Hub dataset as a stream instead of downloading it first."""
+    is_dataset_tokenized: bool | None = None
+    """The rows hold token ids (`input_ids` or `tokens`); detected when left out."""
+    use_chat_formatting: bool = False
+    """Format conversations with the tokenizer's chat template."""
+    context_size: int = Field(128, ge=2)
+    """Tokens per context."""
+    prepend_bos: bool = True
+    """Begin every context with the BOS token."""
+    exclude_special_tokens: bool | Annotated[tuple[int, ...], BeforeValidator(_tuple)] = False
+    """Leave activations at special tokens (or at these token ids) out of training and evaluation."""
+    sequence_separator_token: int | Literal["bos", "eos", "sep"] | None = "bos"
+    """Token between two documents of one context."""
+    disable_concat_sequences: bool = False
+    """One document per context; shorter documents are dropped, longer ones cut."""
+    seqpos_slice: Annotated[tuple[int | None, ...], BeforeValidator(_tuple)] = (None,)
+    """Positions of each context to train on, as the arguments of Python's `slice`."""
+    use_cached_activations: bool = False
+    """Train from activations on disk."""
+    cached_activations_path: str | None = None
+    """Folder of the cached activations."""
+    from_pretrained_path: str | None = None
+    """Start from the weights of this exported or checkpointed SAE."""
+    model_kwargs: dict[str, Any] = {}
+    """Arguments of the model's forward call."""
+    model_from_pretrained_kwargs: dict[str, Any] | None = None
+    """Arguments of the model's loading call, such as {dtype: bfloat16}."""
+
+    # --- activation stream
+    n_batches_in_buffer: int = Field(20, ge=1)
+    """SAELens' buffer size: this many prompts x `context_size` tokens. `buffer_tokens` says it plainly and wins."""
+    buffer_tokens: TokenCount | None = Field(None, ge=1)
+    """Activations in the shuffle window. When left out: `n_batches_in_buffer` x `context_size`, but at least 8 training batches."""
+    store_batch_size_prompts: int = Field(32, ge=1)
+    """Contexts per forward pass of the language model."""
+    activations_mixing_fraction: float = Field(0.5, ge=0, le=1)
+    """SAELens' share of the buffer kept back at each refill. The window here slides, so only the default is accepted."""
+    prefetch_llm_batches: bool | int = False
+    """Run the language model ahead on its own thread."""
+    n_batches_for_norm_estimate: int = Field(1000, ge=1)
+    """At most this many batches, from the first shuffle window, estimate the activation scale."""
+
+    # --- device and precision
+    device: str = "auto"
+    """`auto` (CUDA, then MPS, then CPU), or a torch device. SAELens' default is cpu."""
+    llm_device: str | None = None
+    """Device of the language model; `device` when left out."""
+    act_store_device: str | None = None
+    """Device of the shuffle window; `device` when left out."""
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    """Type of the activations that the SAEs train on; the model's own type is kept in the shuffle window."""
+    autocast: bool = False
+    """Train the SAEs' matrix products in bfloat16, with fp32 master weights."""
+    autocast_lm: bool = False
+    """Run the language model in bfloat16."""
+    compile_llm: bool = False
+    """Compile the language model."""
+    llm_compilation_mode: str | None = None
+    """Mode of torch.compile for the language model."""
+    compile_sae: bool = False
+    """Compile the SAE step."""
+    sae_compilation_mode: str | None = None
+    """Mode of torch.compile for the SAE step."""
+    seed: int = Field(42, ge=0)
+    """Seed of the data order and of the initialisation."""
+
+    # --- optimisation
+    training_tokens: TokenCount = Field(2_000_000, ge=1)
+    """Activations that each trial trains on."""
+    train_batch_size_tokens: TokenCount = Field(4096, ge=1)
+    """Activations per training step."""
+    lr: float = Field(3e-4, gt=0)
+    """Peak learning rate."""
+    lr_scheduler_name: Literal["constant", "cosineannealing", "cosineannealingwarmrestarts"] = "constant"
+    """Course of the learning rate between warm-up and decay."""
+    lr_warm_up_steps: Steps = Duration(0)
+    """Linear warm-up: steps, tokens (`5Mtok`) or share of the run (`5%`)."""
+    lr_decay_steps: Steps = Duration(0)
+    """Linear decay to 0 at the end: steps, tokens (`5Mtok`) or share of the run (`20%`)."""
+    lr_end: float | None = Field(None, gt=0)
+    """Where the cosine ends; lr / 10 when left out."""
+    n_restart_cycles: int = Field(1, ge=1)
+    """Cycles of `cosineannealingwarmrestarts`."""
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    """Adam's decay of the gradient average."""
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    """Adam's decay of the squared-gradient average."""
+
+    # --- dead latents, evaluation, output
+    dead_feature_window: Steps = Duration(1000)
+    """A latent is dead when it has not fired for this long. At most a quarter of the run, so that short trials have it too."""
+    feature_sampling_window: Steps = Duration(2000)
+    """Window over which firing frequencies (sparsity.safetensors) are counted."""
+    dead_feature_threshold: float = Field(1e-8, ge=0)
+    """SAELens' field that nothing reads; kept so that its files load."""
+    n_eval_batches: int = Field(10, ge=1)
+    """SAELens' evaluation batches. saesweep evaluates on `evaluation.select_tokens`."""
+    eval_batch_size_prompts: int | None = Field(None, ge=1)
+    """Contexts per evaluation forward; `store_batch_size_prompts` when left out."""
+    n_checkpoints: int = Field(0, ge=0)
+    """Snapshots kept of each trial, evenly spaced, in SAELens' training form. Resuming needs none."""
+    checkpoint_path: str | None = None
+    """Where those snapshots go; the trial's folder when left out."""
+    save_final_checkpoint: bool = False
+    """Keep a snapshot in training form at the end."""
+    resume_from_checkpoint: str | None = None
+    """SAELens' resume; here the same command resumes."""
+    output_path: str | None = None
+    """SAELens' output folder; here `--run-dir`."""
+    verbose: bool = True
+    """SAELens' progress switch; here `--display`."""
+
+    logger: LoggerSpec = LoggerSpec()
+    """Weights & Biases."""
+    sae: Annotated[SerializeAsAny[SAESpec], BeforeValidator(parse_sae)]
+    """The SAE: its architecture, widths and that architecture's own fields."""
+
+    @property
+    def total_steps(self) -> int:
+        """Training steps of the run."""
+        return max(1, self.training_tokens // self.train_batch_size_tokens)
+
+    def to_steps(self, duration: Duration) -> int:
+        """Return a duration of this run in steps."""
+        return duration.to_steps(self.total_steps, self.train_batch_size_tokens)
+
+    @property
+    def window_tokens(self) -> int:
+        """Activations in the shuffle window."""
+        if self.buffer_tokens is not None:
+            return self.buffer_tokens
+        return max(self.n_batches_in_buffer * self.context_size, 8 * self.train_batch_size_tokens)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """The activations come from known features and no language model."""
+        return self.dataset_path == SYNTHETIC
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return cross-field mistakes as (dotted field, message), static: nothing is read from disk or network."""
+        return [*_problems(self), *((f"sae.{field}", message) for field, message in self.sae.problems())]
+
+
+_NOT_YET: dict[str, tuple[Any, str]] = {
+    "use_cached_activations": (False, "training from cached activations"),
+    "cached_activations_path": (None, "training from cached activations"),
+    "from_pretrained_path": (None, "starting from trained weights"),
+    "use_chat_formatting": (False, "chat formatting"),
+    "compile_llm": (False, "compiling the language model"),
+    "llm_compilation_mode": (None, "compiling the language model"),
+    "compile_sae": (False, "compiling the SAE step"),
+    "sae_compilation_mode": (None, "compiling the SAE step"),
+    "prefetch_llm_batches": (False, "running the language model ahead"),
+    "n_checkpoints": (0, "keeping snapshots in training form"),
+    "save_final_checkpoint": (False, "keeping snapshots in training form"),
+    "checkpoint_path": (None, "keeping snapshots in training form"),
+}
+_ELSEWHERE = {
+    "resume_from_checkpoint": "run the same command again: it resumes by itself",
+    "output_path": "use --run-dir",
+}
+
+
+def _problems(run: BaseRun) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for field, (default, what) in _NOT_YET.items():
+        if getattr(run, field) != default:
+            found.append((field, f"{what} is not implemented in this version; leave it out"))
+    for field, advice in _ELSEWHERE.items():
+        if getattr(run, field) is not None:
+            found.append((field, f"not used by saesweep; {advice}"))
+    if run.dataset_trust_remote_code:
+        found.append(("dataset_trust_remote_code", "datasets 4 and newer cannot run remote code; leave it out"))
+    if run.activations_mixing_fraction != 0.5:
+        found.append(
+            (
+                "activations_mixing_fraction",
+                "the shuffle window slides and has no such share; set `buffer_tokens` for a better shuffle",
+            )
+        )
+    if run.logger.log_to_wandb:
+        found.append(
+            (
+                "logger.log_to_wandb",
+                "Weights & Biases logging is not implemented in this version; metrics are in trials/*/metrics.jsonl",
+            )
+        )
+    if not run.dataset_path:
+        found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
+    if run.is_synthetic and run.model_name is not None:
+        found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
+    if run.model_name is None and not run.is_synthetic:
+        found.append(("model_name", "missing; only dataset_path: builtin:synthetic works without a model"))
+    if run.training_tokens < run.train_batch_size_tokens:
+        found.append(
+            ("training_tokens", f"{run.training_tokens} is less than one batch of {run.train_batch_size_tokens} tokens")
+        )
+    if run.window_tokens < 2 * run.train_batch_size_tokens:
+        found.append(
+            (
+                "buffer_tokens",
+                f"{run.window_tokens} is less than two training batches of {run.train_batch_size_tokens} tokens (train_batch_size_tokens); "
+                f"set buffer_tokens to {8 * run.train_batch_size_tokens} or more",
+            )
+        )
+    if run.lr_end is not None and run.lr_scheduler_name == "constant":
+        found.append(
+            ("lr_end", "only the cosine schedules read it; leave it out or set lr_scheduler_name: cosineannealing")
+        )
+    warm_up, decay = run.to_steps(run.lr_warm_up_steps), run.to_steps(run.lr_decay_steps)
+    if warm_up + decay > run.total_steps:
+        found.append(
+            (
+                "lr_decay_steps",
+                f"warm-up ({warm_up} steps) and decay ({decay} steps) are longer than the run ({run.total_steps} steps); shorten one",
+            )
+        )
+    if not 1 <= len(run.seqpos_slice) <= 3:
+        found.append(("seqpos_slice", "takes one to three numbers or nulls, as Python's slice does"))
+    elif not len(range(*slice(*run.seqpos_slice).indices(run.context_size))):
+        found.append(
+            ("seqpos_slice", f"{list(run.seqpos_slice)} selects no position of a context of {run.context_size} tokens")
+        )
+    return found

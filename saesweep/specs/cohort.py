@@ -1,0 +1,27 @@
+"""How many SAEs train at once, and how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from saesweep.specs.model import Spec
+from saesweep.specs.units import TokenCount
+
+
+class CohortSpec(Spec):
+    """The SAEs that train together, on one device, from one stream."""
+
+    size: int | Literal["auto"] = "auto"
+    """Slots. `auto` plans memory, says what it chose and why, and keeps that number when the run resumes."""
+    devices: Literal["auto"] | str = "auto"
+    """Only `auto` (one device, `base.device`) in this version."""
+    kernels: Literal["auto", "reference"] = "auto"
+    """`reference`: plain PyTorch autograd. `auto`: the exact sparse kernels wherever they apply."""
+    block_tokens: TokenCount | None = Field(None, ge=1)
+    """Tokens between two scheduling decisions; from the rungs when left out."""
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    """Least time between two checkpoints; work since the last one is redone after a kill, identically."""
+    memory_fraction: float = Field(0.8, gt=0, le=1)
+    """Share of the free memory that `size: auto` plans with."""

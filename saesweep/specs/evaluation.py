@@ -1,0 +1,19 @@
+"""How trials are measured."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from saesweep.specs.model import Spec
+from saesweep.specs.units import TokenCount
+
+
+class EvaluationSpec(Spec):
+    """Held-out data, split off by document before packing and fixed for the experiment."""
+
+    select_tokens: TokenCount = Field(100_000, ge=1)
+    """Tokens of the part that rungs and the ranking use."""
+    test_tokens: TokenCount = Field(100_000, ge=1)
+    """Tokens of the part that is read once, for the winner."""
+    ce_tokens: TokenCount | None = Field(None, ge=1)
+    """Tokens of each part on which cross-entropy metrics are measured; the whole part when left out."""

@@ -1,0 +1,32 @@
+"""The logger block of a run: Weights & Biases, in SAELens' names."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from saesweep.specs.model import Spec
+
+
+class LoggerSpec(Spec):
+    """Where a run's metrics go besides the run directory, which always has them as JSON lines."""
+
+    log_to_wandb: bool = False
+    """Log to Weights & Biases. SAELens' default is true; here a run logs nowhere unless asked to."""
+    log_weights_to_wandb: bool = True
+    """Upload checkpoints as artifacts when W&B is on."""
+    log_activations_store_to_wandb: bool = False
+    """SAELens' switch that nothing reads; kept so that its files load."""
+    log_optimizer_state_to_wandb: bool = False
+    """SAELens' switch that nothing reads; kept so that its files load."""
+    wandb_project: str = "sae_lens_training"
+    """W&B project."""
+    wandb_id: str | None = None
+    """W&B run id; one per trial is made when left out."""
+    run_name: str | None = None
+    """W&B run name; `<experiment>-<trial>` when left out."""
+    wandb_entity: str | None = None
+    """W&B user or team."""
+    wandb_log_frequency: int = Field(10, ge=1)
+    """Training steps between two logged points."""
+    eval_every_n_wandb_logs: int = Field(100, ge=1)
+    """Logged points between two evaluations. saesweep evaluates at rungs and at the end instead."""

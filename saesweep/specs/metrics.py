@@ -1,0 +1,61 @@
+"""Names of the metrics that an objective, a constraint or the leaderboard can use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number measured on held-out activations through the exported form of an SAE."""
+
+    name: str
+    better: Direction
+    unit: str
+    needs_lm_head: bool
+    description: str
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric(
+            "mse",
+            "minimize",
+            "squared activation units",
+            False,
+            "squared error summed over dimensions, mean over tokens",
+        ),
+        Metric(
+            "explained_variance",
+            "maximize",
+            "share",
+            False,
+            "1 - sum|x - x^|^2 / sum|x - mean x|^2 over all held-out tokens",
+        ),
+        Metric("l0", "minimize", "latents per token", False, "mean number of active latents"),
+        Metric("l1", "minimize", "activation units", False, "mean sum of latent activations"),
+        Metric("cosine_similarity", "maximize", "-1 to 1", False, "mean cosine between activations and reconstruction"),
+        Metric(
+            "l2_ratio", "maximize", "ratio", False, "mean norm of the reconstruction over the norm of the activation"
+        ),
+        Metric("relative_reconstruction_bias", "maximize", "ratio", False, "E|x^|^2 / E[x.x^]; 1 is unbiased"),
+        Metric("dead_fraction", "minimize", "share", False, "latents that never fired in the named token window"),
+        Metric(
+            "delta_ce",
+            "minimize",
+            "nats per token",
+            True,
+            "cross-entropy with the SAE spliced in, minus the model's own",
+        ),
+        Metric(
+            "ce_loss_score", "maximize", "share", True, "(CE_ablated - CE_sae) / (CE_ablated - CE_clean), zero ablation"
+        ),
+        Metric("ce_loss_with_sae", "minimize", "nats per token", True, "cross-entropy with the SAE spliced in"),
+        Metric("kl_div", "minimize", "nats per token", True, "KL(clean || with SAE) of the next-token distribution"),
+        Metric("kl_div_score", "maximize", "share", True, "(KL_ablated - KL_sae) / KL_ablated, zero ablation"),
+    )
+}

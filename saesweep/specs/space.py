@@ -1,0 +1,110 @@
+"""The search space: dotted paths of the base run, each with a range or a choice."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from saesweep.specs.model import Spec
+
+Scalar = bool | int | float | str | None
+
+
+def _values(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _pair(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return tuple(value)
+    raise ValueError("takes [low, high], both included")
+
+
+def _conditions(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError("takes a mapping of dotted paths to a value or a list of values")
+    return {path: tuple(v) if isinstance(v, (list, tuple)) else (v,) for path, v in value.items()}
+
+
+FloatPair = Annotated[tuple[float, float], BeforeValidator(_pair)]
+IntPair = Annotated[tuple[int, int], BeforeValidator(_pair)]
+
+
+class ParameterSpec(Spec):
+    """One searched parameter: exactly one of `float`, `int`, `choice`."""
+
+    float_: FloatPair | None = Field(None, alias="float")
+    """[low, high], both included, as values (never as exponents)."""
+    int_: IntPair | None = Field(None, alias="int")
+    """[low, high], both included."""
+    choice: Annotated[tuple[Any, ...], BeforeValidator(_values)] | None = None
+    """The values to choose from."""
+    log: bool = False
+    """Sample uniformly in the logarithm."""
+    step: float | None = Field(None, gt=0)
+    """Distance between neighbouring values of a `float` or `int`; not with `log`."""
+    grid: Annotated[tuple[Any, ...], BeforeValidator(_values)] | None = None
+    """The points that `search.sampler: grid` visits for a `float` or `int`."""
+    when: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_conditions)] = {}
+    """Sample only where these parameters have one of these values. The architecture's own fields need no `when`."""
+
+    @property
+    def kind(self) -> Literal["float", "int", "choice"]:
+        """Which of the three this is."""
+        return "float" if self.float_ is not None else "int" if self.int_ is not None else "choice"
+
+    @property
+    def low(self) -> float:
+        """The lower bound of a range."""
+        bounds = self.float_ or self.int_
+        assert bounds is not None
+        return bounds[0]
+
+    @property
+    def high(self) -> float:
+        """The upper bound of a range."""
+        bounds = self.float_ or self.int_
+        assert bounds is not None
+        return bounds[1]
+
+    def extremes(self) -> tuple[Any, ...]:
+        """Return the values at the edge of the range, or every choice: what a static check tries."""
+        if self.choice is not None:
+            return self.choice
+        return (self.low, self.high)
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return mistakes as (field, message)."""
+        given = [
+            name for name, v in (("float", self.float_), ("int", self.int_), ("choice", self.choice)) if v is not None
+        ]
+        if len(given) != 1:
+            what = " and ".join(given) or "none of them"
+            return [("", f"needs exactly one of float, int, choice; has {what}")]
+        found: list[tuple[str, str]] = []
+        if self.choice is not None:
+            if not self.choice:
+                found.append(("choice", "is empty"))
+            elif len({repr(v) for v in self.choice}) != len(self.choice):
+                found.append(("choice", "names a value twice"))
+            for name, is_set in (("log", self.log), ("step", self.step is not None), ("grid", self.grid is not None)):
+                if is_set:
+                    found.append((name, "belongs to float and int ranges; a choice has none"))
+            return found
+        low, high, kind = self.low, self.high, self.kind
+        if not (math.isfinite(low) and math.isfinite(high)):
+            found.append((kind, f"[{low}, {high}] must be finite"))
+        elif low > high:
+            found.append((kind, f"[{low:g}, {high:g}]: the lower bound is above the upper"))
+        elif self.log and low <= 0:
+            found.append((kind, f"log: true needs a lower bound above 0, not {low:g}"))
+        if self.log and self.step is not None:
+            found.append(("step", "cannot be combined with log: true"))
+        if kind == "int" and self.step is not None and self.step != int(self.step):
+            found.append(("step", f"{self.step:g} must be a whole number for an int range"))
+        for value in self.grid or ():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                found.append(("grid", f"{value!r} is outside [{low:g}, {high:g}]"))
+        return found
