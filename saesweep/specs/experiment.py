@@ -29,7 +29,7 @@ class ExperimentSpec(Spec):
     name: str = Field(min_length=1, max_length=80)
     """Name of the experiment and of its run directory: letters, digits, `.`, `_` and `-`."""
     base: dict[str, Any]
-    """The training run that every trial starts from, in SAELens' field names. Fields of `sae` that a trial's architecture lacks are left out for that trial."""
+    """The training run that every trial starts from, in SAELens' field names. `sae` fields that a trial's architecture lacks are left out."""
     by_architecture: dict[str, dict[str, Any]] = {}
     """Overrides of `base` that hold for one architecture only: dotted paths, and `preset: NAME`."""
     space: dict[str, Ranges] = {}

@@ -1,0 +1,32 @@
+"""Typed events of a run."""
+
+from saesweep.events.bus import EventBus, Listener
+from saesweep.events.types import (
+    BlockDone,
+    CheckpointSaved,
+    Event,
+    Note,
+    Row,
+    RunEnded,
+    RunStarted,
+    TrialEnded,
+    TrialMeasured,
+    TrialStarted,
+    TrialStatus,
+)
+
+__all__ = [
+    "BlockDone",
+    "CheckpointSaved",
+    "Event",
+    "EventBus",
+    "Listener",
+    "Note",
+    "Row",
+    "RunEnded",
+    "RunStarted",
+    "TrialEnded",
+    "TrialMeasured",
+    "TrialStarted",
+    "TrialStatus",
+]

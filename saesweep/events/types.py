@@ -1,0 +1,161 @@
+"""What happens in a run, as typed events. Displays, the event log and trackers listen; nothing here decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+TrialStatus = Literal["waiting", "training", "pruned", "complete", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One trial on the leaderboard."""
+
+    number: int
+    architecture: str
+    sparsity: str
+    """The sparsity setting as text, such as `k 32` or `l1 2.5`."""
+    params: Mapping[str, Any]
+    """The searched parameters by dotted path."""
+    lr: float
+    hook: str
+    status: TrialStatus
+    tokens: int
+    """Tokens that this trial has trained on."""
+    total_tokens: int
+    joined_at_tokens: int | None = None
+    """Stream position at which it entered its slot; None while waiting."""
+    slot: int | None = None
+    rank: int | None = None
+    """1 is best; None while there is no value to rank by."""
+    on_front: bool = False
+    """On the Pareto front of finished, feasible trials."""
+    feasible: bool = True
+    is_baseline: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Latest held-out metrics of the exported form, by the names of `saesweep.specs.METRICS`."""
+    measured_at_tokens: int | None = None
+    """Tokens the trial had seen when `metrics` were measured."""
+    dead_window_tokens: int | None = None
+    """The window that `dead_fraction` speaks of."""
+    reason: str = ""
+    """Why it was pruned or failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as JSON data with its kind under `event`."""
+        return {"event": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """The run directory is open and everything is checked; training begins or goes on."""
+
+    name: str
+    run_dir: str
+    trials: int
+    slots: int
+    total_tokens: int
+    """Tokens of one full trial."""
+    goals: tuple[str, ...]
+    """The objective, such as ('minimize l0', 'minimize delta_ce')."""
+    metrics: tuple[str, ...]
+    """Metric columns worth showing, most important first."""
+    resumed_at_tokens: int | None = None
+    """Stream position of the checkpoint that the run goes on from."""
+    notes: tuple[str, ...] = ()
+    """What was chosen and why (cohort size, kernels), and warnings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(Event):
+    """Something to tell the user once."""
+
+    level: Literal["info", "warning"]
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted(Event):
+    """A trial entered a slot."""
+
+    number: int
+    slot: int
+    architecture: str
+    sparsity: str
+    params: Mapping[str, Any]
+    joined_at_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialMeasured(Event):
+    """A trial was evaluated on held-out activations."""
+
+    number: int
+    tokens: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEnded(Event):
+    """A trial was pruned, finished or failed."""
+
+    number: int
+    status: TrialStatus
+    tokens: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDone(Event):
+    """One block of tokens has been trained; `rows` is the leaderboard after it, best first."""
+
+    block: int
+    stream_tokens: int
+    """Tokens that the stream has served."""
+    sae_tokens: int
+    """Tokens trained on, summed over all trials."""
+    expected_sae_tokens: int
+    """What that sum will be at the end if no further trial is pruned."""
+    seconds: float
+    """Wall-clock time of this block."""
+    sae_tokens_per_second: float
+    eta_seconds: float
+    losses: Mapping[int, float]
+    """Training loss of each trial in a slot at the end of the block."""
+    rows: tuple[Row, ...]
+    epoch: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSaved(Event):
+    """Everything needed to go on is on disk."""
+
+    block: int
+    stream_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEnded(Event):
+    """The run is over: complete, stopped by a budget, or interrupted."""
+
+    status: Literal["complete", "interrupted", "already complete"]
+    rows: tuple[Row, ...]
+    best: int | None
+    """Number of the exported trial."""
+    best_dir: str | None
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+    """The winner, measured once on the `test` part."""
+    trained_tokens: int = 0
+    """Tokens trained on by this process."""
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """What to know about the result: no feasible trial, the knee of a front, runs still improving."""
+    resume_command: str | None = None
