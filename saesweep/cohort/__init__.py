@@ -1,0 +1,15 @@
+"""The SAEs that train together from one stream."""
+
+from saesweep.cohort.cohort import CALIBRATION_BATCHES, Cohort
+from saesweep.cohort.engine import GradientEngine, ReferenceEngine, StepGradients
+from saesweep.cohort.slot import Slot, dead_window_steps
+
+__all__ = [
+    "CALIBRATION_BATCHES",
+    "Cohort",
+    "GradientEngine",
+    "ReferenceEngine",
+    "Slot",
+    "StepGradients",
+    "dead_window_steps",
+]

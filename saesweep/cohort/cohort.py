@@ -1,0 +1,157 @@
+"""The cohort: all SAEs that train now, on one device, from one activation stream.
+
+Shape suffixes: B tokens of the batch, D = d_in, F = d_sae.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from saesweep.cohort.engine import GradientEngine, ReferenceEngine
+from saesweep.cohort.optimizer import adam_step_
+from saesweep.cohort.slot import Slot
+from saesweep.saes import Architecture, ExportedSAE, Normalizer, calibrate_threshold
+
+CALIBRATION_BATCHES = 10
+"""Recent training batches on which an exported BatchTopK threshold is calibrated."""
+MAX_GRAD_NORM = 1.0
+"""Gradient clipping per SAE, as SAELens has it."""
+
+
+class Cohort:
+    """Slots that train in lockstep.
+
+    Args:
+        n_slots: Number of slots.
+        normalizers: The run-level normaliser of every (hook, normalize_activations) that a trial may use.
+        device: Training device.
+        engine: Preferred gradient engine; slots that it does not support use the reference path.
+        autocast: bfloat16 matrix products with fp32 master weights.
+    """
+
+    def __init__(
+        self,
+        n_slots: int,
+        *,
+        normalizers: Mapping[tuple[str, str], Normalizer],
+        device: torch.device | str,
+        engine: GradientEngine | None = None,
+        autocast: bool = False,
+    ) -> None:
+        self.slots: list[Slot | None] = [None] * n_slots
+        self._normalizers = normalizers
+        self._device = torch.device(device)
+        self._reference = ReferenceEngine(autocast=autocast)
+        self._engine: GradientEngine = engine or self._reference
+        self._recent: deque[Mapping[str, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
+
+    def place(self, index: int, slot: Slot) -> None:
+        """Put a trial into a free slot.
+
+        Raises:
+            ValueError: The slot is taken.
+        """
+        if self.slots[index] is not None:
+            raise ValueError(f"slot {index} still holds a trial")
+        self.slots[index] = slot
+
+    def remove(self, index: int) -> Slot:
+        """Take the trial out of a slot and return it.
+
+        Raises:
+            ValueError: The slot is empty.
+        """
+        slot = self.slots[index]
+        if slot is None:
+            raise ValueError(f"slot {index} is empty")
+        self.slots[index] = None
+        return slot
+
+    def occupied(self) -> Iterator[tuple[int, Slot]]:
+        """Yield (index, slot) for every slot that holds a trial."""
+        for index, slot in enumerate(self.slots):
+            if slot is not None:
+                yield index, slot
+
+    def engine_for(self, architecture: Architecture) -> GradientEngine:
+        """Return the engine that trains this architecture: the preferred one where it is exact."""
+        return self._engine if self._engine.supports(architecture) is None else self._reference
+
+    def begin_block(self) -> None:
+        """Start a block: loss sums and calibration batches are its own, so that a resumed block repeats them."""
+        self._recent.clear()
+        for _, slot in self.occupied():
+            slot.begin_block()
+
+    @torch.no_grad()
+    def train_step(self, batch: Mapping[str, Tensor]) -> None:
+        """Train every unfinished SAE on one batch.
+
+        Args:
+            batch: Activations [B, D] by hook, as the stream serves them.
+        """
+        self._recent.append(batch)
+        scaled: dict[tuple[str, str, torch.dtype], Tensor] = {}
+        for _, slot in self.occupied():
+            if slot.is_done:
+                continue
+            dtype = slot.params["W_dec"].dtype
+            key = (slot.run.hook_name, slot.run.sae.normalize_activations, dtype)
+            if key not in scaled:
+                scaled[key] = self._scaled(batch[key[0]], key)
+            self._train_slot(slot, scaled[key])
+
+    def _train_slot(self, slot: Slot, x_BD: Tensor) -> None:
+        dead_F = slot.firing.dead_F()
+        result = self.engine_for(slot.architecture).step(
+            slot.architecture,
+            slot.params,
+            x_BD,
+            slot.knobs.at(slot.step),
+            dead_F if bool(dead_F.any()) else None,
+        )
+        slot.is_finite &= torch.isfinite(result.loss)
+        for name, term in {"overall_loss": result.loss, **result.losses}.items():
+            total = slot.block_losses.get(name)
+            slot.block_losses[name] = term.clone() if total is None else total + term
+        slot.firing.update(result.firing_F, x_BD.shape[0])
+        adam_step_(
+            slot.params,
+            slot.exp_avg,
+            slot.exp_avg_sq,
+            result.grads,
+            step=slot.step + 1,
+            lr=slot.lr.at(slot.step),
+            beta1=slot.run.adam_beta1,
+            beta2=slot.run.adam_beta2,
+            max_grad_norm=MAX_GRAD_NORM,
+        )
+        slot.architecture.constrain_(slot.params)
+        slot.step += 1
+        slot.block_steps += 1
+
+    def _scaled(self, x_BD: Tensor, key: tuple[str, str, torch.dtype]) -> Tensor:
+        hook, mode, dtype = key
+        return self._normalizers[hook, mode].apply(x_BD.to(self._device, dtype))
+
+    @torch.no_grad()
+    def export(self, slot: Slot) -> ExportedSAE:
+        """Return the exported form of a slot's SAE as it is now, batchtopk thresholds calibrated on recent batches."""
+        hook, mode = slot.run.hook_name, slot.run.sae.normalize_activations
+        threshold: float | None = None
+        if slot.architecture.needs_threshold:
+            dtype = slot.params["W_dec"].dtype
+            threshold = calibrate_threshold(
+                (
+                    slot.architecture.pre_acts_for_threshold(
+                        slot.params, self._scaled(batch[hook], (hook, mode, dtype))
+                    )
+                    for batch in self._recent
+                ),
+                slot.knobs.at(slot.step).k,
+            )
+        return slot.architecture.export(slot.params, self._normalizers[hook, mode], threshold)

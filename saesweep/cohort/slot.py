@@ -1,0 +1,121 @@
+"""One slot: the SAE of one trial with its optimiser state, schedules and statistics.
+
+Static shape (architecture, d_in, d_sae, hook) is fixed by the trial's run; everything else is per-trial state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saesweep.cohort.firing import FiringStatistics
+from saesweep.cohort.schedules import KnobSchedule, LearningRate
+from saesweep.saes import architecture_for
+from saesweep.specs import BaseRun
+
+_TRAINING_DTYPES = {"float64": torch.float64}
+"""Master weights are fp32 but for float64 runs; the declared dtype is applied at export."""
+
+
+class Slot:
+    """The training state of one trial.
+
+    Args:
+        trial: Number of the trial.
+        run: Its fully specified run, widths resolved.
+        joined_at_tokens: Stream position at which it entered.
+        init_seed: Seed of the initial weights; the same for every trial of an experiment.
+        device: Training device.
+    """
+
+    def __init__(
+        self, *, trial: int, run: BaseRun, joined_at_tokens: int, init_seed: int, device: torch.device | str
+    ) -> None:
+        self.trial = trial
+        self.run = run
+        self.joined_at_tokens = joined_at_tokens
+        self.architecture = architecture_for(run.sae)
+        dtype = _TRAINING_DTYPES.get(run.sae.dtype, torch.float32)
+        self.params = self.architecture.init(torch.Generator().manual_seed(init_seed), dtype=dtype, device=str(device))
+        self.exp_avg = {name: torch.zeros_like(p) for name, p in self.params.items()}
+        self.exp_avg_sq = {name: torch.zeros_like(p) for name, p in self.params.items()}
+        self.lr = LearningRate.of(run)
+        self.knobs = KnobSchedule.of(run)
+        self.step = 0
+        self.total_steps = run.total_steps
+        assert run.sae.d_sae is not None
+        self.firing = FiringStatistics(
+            run.sae.d_sae,
+            dead_window_steps=dead_window_steps(run),
+            sampling_window_steps=max(1, run.to_steps(run.feature_sampling_window)),
+            device=device,
+        )
+        self.block_losses: dict[str, Tensor] = {}
+        self.block_steps = 0
+        self.is_finite = torch.ones((), dtype=torch.bool, device=device)
+        """False once a loss was NaN or infinite; read once per block."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens this trial has trained on."""
+        return self.step * self.run.train_batch_size_tokens
+
+    @property
+    def is_done(self) -> bool:
+        """The trial has had all its steps."""
+        return self.step >= self.total_steps
+
+    @property
+    def dead_window_tokens(self) -> int:
+        """The window after which a silent latent counts as dead, in tokens."""
+        return self.firing.dead_window_steps * self.run.train_batch_size_tokens
+
+    def dead_fraction(self) -> float:
+        """Return the share of latents that have been silent for the dead window."""
+        return float(self.firing.dead_F().double().mean())
+
+    def mean_losses(self) -> dict[str, float]:
+        """Return each loss term, averaged over the block so far."""
+        return {name: float(total) / max(1, self.block_steps) for name, total in self.block_losses.items()}
+
+    def begin_block(self) -> None:
+        """Forget the loss sums of the block before."""
+        self.block_losses = {}
+        self.block_steps = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of a checkpoint by name; W_enc row per latent, as it lies in memory."""
+        found = {f"firing/{name}": t for name, t in self.firing.tensors().items()}
+        for kind, group in (("params", self.params), ("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
+            for name, tensor in group.items():
+                found[f"{kind}/{name}"] = tensor if tensor.is_contiguous() else tensor.t()
+        return found
+
+    def meta(self) -> dict[str, Any]:
+        """Return the JSON part of a checkpoint."""
+        return {
+            "trial": self.trial,
+            "step": self.step,
+            "joined_at_tokens": self.joined_at_tokens,
+            "firing_tokens": self.firing.tokens,
+            "firing_steps_in_window": self.firing.steps_in_window,
+        }
+
+    def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Restore the state that `tensors` and `meta` returned."""
+        for kind, group in (("params", self.params), ("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
+            for name, tensor in group.items():
+                (tensor if tensor.is_contiguous() else tensor.t()).copy_(tensors[f"{kind}/{name}"])
+        self.firing.load(
+            {name: tensors[f"firing/{name}"] for name in self.firing.tensors()},
+            tokens=meta["firing_tokens"],
+            steps_in_window=meta["firing_steps_in_window"],
+        )
+        self.step = meta["step"]
+
+
+def dead_window_steps(run: BaseRun) -> int:
+    """Return the dead-latent window in steps, at most a quarter of the run: short trials would never reach a fixed one."""
+    return max(1, min(run.to_steps(run.dead_feature_window), run.total_steps // 4))

@@ -1,0 +1,152 @@
+"""What splicing an exported SAE into the language model does to its predictions.
+
+Cross-entropy and KL divergence with the hook's activations replaced by the SAE's reconstruction (positions that
+are left out of training keep their own), against the clean model and against zero ablation. As SAELens'
+`get_recons_loss` defines them; logits in fp32.
+Shape suffixes: C contexts, T positions, V vocabulary, D = d_in, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from saesweep.models import LanguageModel
+from saesweep.saes import ExportedSAE
+
+_LOGIT_ROWS = 4096
+"""Positions whose log-probabilities exist at once: a 256k vocabulary is 1 MB a row."""
+
+
+def replacement(sae: ExportedSAE, mask_CT: Tensor, *, head_index: int | None) -> Callable[[Tensor], Tensor]:
+    """Return the function that replaces a hook's activations where `mask_CT` is True.
+
+    Activations are [C, T, D], or [C, T, H, D/H] at hooks with a head axis: one head, or all of them flattened.
+    """
+
+    def replace(acts: Tensor) -> Tensor:
+        x = acts[:, :, head_index] if head_index is not None else acts.flatten(2)
+        recon = sae(x.to(sae.tensors["W_dec"].device)).to(x.device, x.dtype)
+        mixed = torch.where(mask_CT.to(x.device)[..., None], recon, x)
+        if head_index is None:
+            return mixed.reshape(acts.shape)
+        out = acts.clone()
+        out[:, :, head_index] = mixed
+        return out
+
+    return replace
+
+
+def zero_ablation(acts: Tensor, *, head_index: int | None) -> Tensor:
+    """Return zeros in place of the activations (of one head)."""
+    if head_index is None:
+        return torch.zeros_like(acts)
+    out = acts.clone()
+    out[:, :, head_index] = 0
+    return out
+
+
+class SplicedMetrics:
+    """Cross-entropy and KL metrics of several SAEs at one hook, over a fixed set of contexts.
+
+    The clean forward runs once per batch for the whole cohort; the ablated losses are computed once and kept.
+
+    Args:
+        model: A language model with a head.
+        tokens_CT: Held-out contexts.
+        mask_CT: Positions whose activations count.
+        hook: The hook whose activations are replaced.
+        head_index: Head to replace; None for the whole activation.
+        contexts_per_forward: Contexts in one forward pass.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokens_CT: Tensor,
+        mask_CT: Tensor,
+        hook: str,
+        *,
+        head_index: int | None = None,
+        contexts_per_forward: int = 32,
+    ) -> None:
+        self._model = model
+        self._tokens_CT = tokens_CT
+        self._mask_CT = mask_CT
+        self._hook = hook
+        self._head_index = head_index
+        self._step = contexts_per_forward
+        self._clean: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def measure(self, saes: Sequence[ExportedSAE]) -> list[dict[str, float]]:
+        """Return, for each SAE: delta_ce (with its standard error over contexts), ce_loss_with_sae, ce_loss_score, kl_div, kl_div_score and the clean and ablated losses."""
+        first_time = self._clean is None
+        clean_parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        sae_parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in saes]
+        for start in range(0, self._tokens_CT.shape[0], self._step):
+            tokens = self._tokens_CT[start : start + self._step].to(self._model.device)
+            mask = self._mask_CT[start : start + self._step]
+            clean_logits = self._model.logits(tokens)
+            if first_time:
+                ablated = self._model.logits(
+                    tokens, replace=(self._hook, lambda a: zero_ablation(a, head_index=self._head_index))
+                )
+                clean_parts.append(
+                    (_cross_entropy(clean_logits, tokens), _cross_entropy(ablated, tokens), _kl(clean_logits, ablated))
+                )
+            for parts, sae in zip(sae_parts, saes, strict=True):
+                logits = self._model.logits(
+                    tokens, replace=(self._hook, replacement(sae, mask, head_index=self._head_index))
+                )
+                parts.append((_cross_entropy(logits, tokens), _kl(clean_logits, logits)))
+        if first_time:
+            self._clean = tuple(torch.cat(p) for p in zip(*clean_parts, strict=True))  # type: ignore[assignment]
+        return [self._summarise(*(torch.cat(p) for p in zip(*parts, strict=True))) for parts in sae_parts]
+
+    def _summarise(self, ce_CT: Tensor, kl_CT: Tensor) -> dict[str, float]:
+        assert self._clean is not None
+        clean_CT, ablated_CT, kl_ablated_CT = self._clean
+        full, short = self._mask_CT, self._mask_CT[:, :-1]  # the last position predicts nothing
+        ce, clean, ablated = (float(t[short].mean()) for t in (ce_CT, clean_CT, ablated_CT))
+        kl, kl_ablated = float(kl_CT[full].mean()), float(kl_ablated_CT[full].mean())
+        weight_C = short.sum(1).double()
+        used = weight_C > 0
+        delta_C = ((ce_CT - clean_CT) * short).sum(1)[used] / weight_C[used]
+        spread = float(delta_C.std(unbiased=True)) if delta_C.numel() > 1 else float("nan")
+        return {
+            "delta_ce": ce - clean,
+            "delta_ce_stderr": spread / max(1, delta_C.numel()) ** 0.5,
+            "ce_loss_with_sae": ce,
+            "ce_loss_without_sae": clean,
+            "ce_loss_with_ablation": ablated,
+            "ce_loss_score": (ablated - ce) / (ablated - clean),
+            "kl_div": kl,
+            "kl_div_with_ablation": kl_ablated,
+            "kl_div_score": (kl_ablated - kl) / kl_ablated,
+        }
+
+
+def _cross_entropy(logits_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
+    """Return the loss of predicting each next token, float64 [C, T-1]."""
+    vocabulary = logits_CTV.shape[-1]
+    logits_NV = logits_CTV[:, :-1].reshape(-1, vocabulary)
+    target_N = tokens_CT[:, 1:].reshape(-1)
+    pieces = [
+        torch.nn.functional.cross_entropy(rows.float(), target, reduction="none")
+        for rows, target in zip(logits_NV.split(_LOGIT_ROWS), target_N.split(_LOGIT_ROWS), strict=True)
+    ]
+    return torch.cat(pieces).double().reshape(tokens_CT.shape[0], -1).cpu()
+
+
+def _kl(clean_CTV: Tensor, other_CTV: Tensor) -> Tensor:
+    """Return KL(clean || other) at each position, float64 [C, T]."""
+    shape = clean_CTV.shape
+    clean_NV, other_NV = clean_CTV.reshape(-1, shape[-1]), other_CTV.reshape(-1, shape[-1])
+    pieces = []
+    for p, q in zip(clean_NV.split(_LOGIT_ROWS), other_NV.split(_LOGIT_ROWS), strict=True):
+        log_p, log_q = p.float().log_softmax(-1), q.float().log_softmax(-1)
+        pieces.append((log_p.exp() * (log_p - log_q)).sum(-1))
+    return torch.cat(pieces).double().reshape(shape[:2]).cpu()
