@@ -1,0 +1,33 @@
+"""SAE architectures: one file each, with parameters, reference forward pass, loss and export; and the folder format."""
+
+from saesweep.saes import batchtopk, gated, jumprelu, matryoshka, standard, topk  # noqa: F401  (each registers itself)
+from saesweep.saes.architecture import (
+    Architecture,
+    ForwardState,
+    Knobs,
+    Params,
+    TrainOutput,
+    architecture_for,
+    register_architecture,
+    squared_error,
+)
+from saesweep.saes.calibrate import calibrate_threshold
+from saesweep.saes.exported import ExportedSAE
+from saesweep.saes.folder import load_sae_folder, save_sae_folder
+from saesweep.saes.normalize import Normalizer
+
+__all__ = [
+    "Architecture",
+    "ForwardState",
+    "Knobs",
+    "Params",
+    "TrainOutput",
+    "architecture_for",
+    "register_architecture",
+    "squared_error",
+    "calibrate_threshold",
+    "ExportedSAE",
+    "load_sae_folder",
+    "save_sae_folder",
+    "Normalizer",
+]

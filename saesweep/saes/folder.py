@@ -1,0 +1,121 @@
+"""The folder of a published SAE: `cfg.json`, `sae_weights.safetensors`, `sparsity.safetensors`, as SAELens writes them."""
+
+# Shape suffix legend:  F = d_sae
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from saesweep.errors import UserError
+from saesweep.saes.exported import DTYPES, ExportedSAE, cfg_problems, tensor_problems
+
+CFG_FILE = "cfg.json"
+WEIGHTS_FILE = "sae_weights.safetensors"
+SPARSITY_FILE = "sparsity.safetensors"
+
+
+def save_sae_folder(
+    folder: Path,
+    sae: ExportedSAE,
+    *,
+    sparsity_F: Tensor | None,
+    extra_files: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a published SAE; SAELens' `SAE.load_from_disk` and `load_sae_folder` read it.
+
+    Each file is written under a temporary name, flushed to the disk and renamed: a reader never sees half a file.
+
+    Args:
+        folder: Made if need be; files of the same names are replaced.
+        sae: What to write.
+        sparsity_F: How often each latent fires, as a share of tokens in [0, 1]; stored as float32 `log10(share + 1e-10)`.
+            None: no such file.
+        extra_files: JSON documents to put beside them, by file name (`runner_cfg.json`).
+
+    Raises:
+        ValueError: `sparsity_F` is not d_sae shares in [0, 1].
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, document in (extra_files or {}).items():
+        _write_json(folder / name, document)
+    if sparsity_F is not None:
+        if tuple(sparsity_F.shape) != (sae.d_sae,) or not bool(((sparsity_F >= 0) & (sparsity_F <= 1)).all()):
+            raise ValueError(f"sparsity_F must be {sae.d_sae} firing shares between 0 and 1")
+        log_share_F = torch.log10(sparsity_F.detach().to("cpu", torch.float32) + 1e-10)
+        _write_tensors(folder / SPARSITY_FILE, {"sparsity": log_share_F})
+    _write_tensors(folder / WEIGHTS_FILE, {k: v.detach().cpu().contiguous() for k, v in sae.tensors.items()})
+    _write_json(folder / CFG_FILE, sae.cfg)  # last: a folder with a cfg.json is complete
+
+
+def load_sae_folder(folder: Path) -> ExportedSAE:
+    """Read a published SAE, of saesweep or of SAELens 6 (a final folder, not a mid-run checkpoint), on the CPU.
+
+    Raises:
+        UserError: A file is missing, damaged, of an unknown architecture, or tensors do not fit `cfg.json`.
+    """
+    cfg = _read_cfg(folder / CFG_FILE)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise UserError(f"{path}: missing; a saved SAE has {CFG_FILE} and {WEIGHTS_FILE}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            # Shapes come from the header, so that a folder that does not fit is refused before anything large is read.
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if problems := tensor_problems(cfg, shapes):
+                raise UserError(f"{path}: {'; '.join(problems)}")
+            tensors = {name: file.get_tensor(name) for name in shapes}
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error}); restore or export it again") from None
+    dtype = DTYPES[cfg["dtype"]]
+    tensors = {k: v.to(torch.float32 if k == "threshold" else dtype) for k, v in tensors.items()}
+    return ExportedSAE(str(cfg["architecture"]), cfg, tensors)
+
+
+def _read_cfg(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: missing; a saved SAE has {CFG_FILE} and {WEIGHTS_FILE}")
+    try:
+        cfg = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bad JSON and bad UTF-8
+        raise UserError(f"{path}: not valid JSON ({error}); restore or export it again") from None
+    if not isinstance(cfg, dict):
+        raise UserError(f"{path}: must be a JSON object, got a {type(cfg).__name__}")
+    if problems := cfg_problems(cfg):
+        raise UserError(f"{path}: {'; '.join(problems)}")
+    version = str(cfg["metadata"].get("sae_lens_version", ""))
+    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 6:
+        raise UserError(
+            f"{path}: metadata.sae_lens_version is {version or 'missing'}, but only the format of SAELens 6 is read; "
+            "load and save the SAE with SAELens 6 to convert it"
+        )
+    return cfg
+
+
+def _write_json(path: Path, document: Any) -> None:
+    text = json.dumps(document, indent=1, allow_nan=False)
+    _replace(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    _replace(path, lambda temporary: save_file(tensors, temporary))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, bring it to the disk and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""Folding: absorb normalisation and decoder norms into the weights, so that the published SAE needs no extra state."""
+
+# Shape suffix legend:  D = d_in, F = d_sae
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import saesweep
+from saesweep.saes.exported import DTYPES
+from saesweep.saes.normalize import Whitening
+from saesweep.saes.runtime_norm import RUNTIME_MODES
+from saesweep.specs.architectures import SAESpec
+
+SAELENS_VERSION = "6.54.12"
+"""The SAELens release whose folder format is written."""
+
+_COMMON_FIELDS = frozenset(
+    {"architecture", "d_in", "d_sae", "dtype", "device", "apply_b_dec_to_input", "reshape_activations"}
+)
+
+
+def fold_scale(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """Fold `x -> scale x` into the weights: the latents stay, the reconstruction is of the raw activations."""
+    return tensors | {
+        "W_enc": tensors["W_enc"] * scale,
+        "W_dec": tensors["W_dec"] / scale,
+        "b_dec": tensors["b_dec"] / scale,
+    }
+
+
+def fold_whitening(tensors: dict[str, Tensor], whitening: Whitening, *, centred: bool) -> dict[str, Tensor]:
+    """Fold `z = (x - mean) M` into the weights: the latents stay, the reconstruction is of the raw activations.
+
+    Args:
+        tensors: Weights of the whitened space; encoder biases `b_enc`, or `b_gate`, `b_mag` and `r_mag`.
+        whitening: The map; computed with in float64.
+        centred: Whether the SAE subtracts `b_dec` from its input. Then the folded `b_dec` removes the mean too; otherwise the
+            encoder biases must.
+    """
+    device = tensors["W_dec"].device
+    mean_D = whitening.mean_D.to(device)
+    W_enc_DF = whitening.matrix_DD.to(device) @ tensors["W_enc"].double()
+    folded = tensors | {
+        "W_enc": W_enc_DF,
+        "W_dec": tensors["W_dec"].double() @ whitening.inverse_DD.to(device),
+        "b_dec": tensors["b_dec"].double() @ whitening.inverse_DD.to(device) + mean_D,
+    }
+    if not centred:
+        shift_F = mean_D @ W_enc_DF
+        for name in ("b_enc", "b_gate"):
+            if name in folded:
+                folded[name] = folded[name] - shift_F
+        if "b_mag" in folded:  # the magnitude path sees W_enc * exp(r_mag)
+            folded["b_mag"] = folded["b_mag"] - shift_F * folded["r_mag"].double().exp()
+    return folded
+
+
+def fold_decoder_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move each decoder row's norm into the encoder: latents become `|d|` times as large, decoder rows unit vectors."""
+    norm_F = tensors["W_dec"].norm(dim=-1).clamp_min(1e-8)
+    return tensors | {
+        "W_enc": tensors["W_enc"] * norm_F,
+        "b_enc": tensors["b_enc"] * norm_F,
+        "W_dec": tensors["W_dec"] / norm_F.unsqueeze(1),
+    }
+
+
+def exported_tensors(tensors: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Return contiguous tensors in the exported type; `threshold` is float32 always, as SAELens stores it."""
+    return {
+        name: tensor.to(torch.float32 if name == "threshold" else DTYPES[dtype]).contiguous()
+        for name, tensor in tensors.items()
+    }
+
+
+def exported_cfg(spec: SAESpec, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the `cfg.json` of a folded SAE: SAELens' keys, with the training options under `metadata`.
+
+    `{**cfg, **metadata.training_architecture_details, "architecture": metadata.training_architecture}` is the training
+    configuration again. `normalize_activations` is among those details, because the folded SAE's own says `none`.
+
+    Args:
+        spec: The training configuration.
+        fields: Fields beyond the common ones (`k` of a topk).
+    """
+    details = spec.model_dump(mode="json", exclude={*_COMMON_FIELDS, "expansion_factor", *fields})
+    mode = spec.normalize_activations
+    return {
+        "device": spec.device,
+        "normalize_activations": mode if mode in RUNTIME_MODES else "none",
+        "reshape_activations": spec.reshape_activations,
+        "dtype": spec.dtype,
+        "d_sae": spec.d_sae,
+        "apply_b_dec_to_input": spec.apply_b_dec_to_input,
+        **fields,
+        "metadata": {
+            "sae_lens_version": SAELENS_VERSION,
+            "sae_lens_training_version": SAELENS_VERSION,
+            "saesweep_version": saesweep.__version__,
+            "training_architecture": spec.architecture,
+            "training_architecture_details": details,
+        },
+        "d_in": spec.d_in,
+        "architecture": spec.saved_as,
+    }

@@ -1,0 +1,173 @@
+"""Normalisation estimated once per hook and run, shared by the whole cohort, and folded into the weights at export."""
+
+# Shape suffix legend:  B = tokens in a batch, D = d_in
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saesweep.errors import UserError
+from saesweep.specs.architectures.base import NormalizeActivations
+
+RUN_LEVEL_MODES = ("expected_average_only_in", "covariance_whitening")
+"""Modes whose statistics are estimated over many batches; the others need no fit."""
+
+_WHITENING_EPS = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whitening:
+    """An affine map of activations: `z = (x - mean) @ matrix`, undone by `x = z @ inverse + mean`. All float64."""
+
+    mean_D: Tensor
+    matrix_DD: Tensor
+    inverse_DD: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalizer:
+    """What maps raw activations to those an SAE trains on, for the modes that are properties of the run.
+
+    Attributes:
+        mode: The `normalize_activations` value.
+        scale: The factor of `expected_average_only_in`; None for other modes.
+        whitening: The map of `covariance_whitening`; None for other modes.
+    """
+
+    mode: NormalizeActivations
+    scale: float | None = None
+    whitening: Whitening | None = None
+
+    @classmethod
+    def fit(cls, mode: NormalizeActivations, batches: Iterable[Tensor], d_in: int) -> Normalizer:
+        """Estimate the statistics in one pass over batches of raw activations; no batch is kept.
+
+        `expected_average_only_in`: `scale = sqrt(d_in) / E|x|`. `covariance_whitening` (arXiv 2511.13981):
+        `matrix = E (lambda + 1e-3)^(-1/2)` of the unbiased covariance `E diag(lambda) E^T`. Both as in SAELens 6.54,
+        with float64 sums. Modes without run-level statistics do not touch `batches`.
+
+        Args:
+            mode: The `normalize_activations` value.
+            batches: Activations [B, d_in] of any floating type and device.
+            d_in: Width of the activations.
+
+        Raises:
+            UserError: There are no activations, or they are all zero or not finite.
+        """
+        if mode == "expected_average_only_in":
+            return cls(mode=mode, scale=_fit_scale(batches, d_in))
+        if mode == "covariance_whitening":
+            return cls(mode=mode, whitening=_fit_whitening(batches, d_in))
+        return cls(mode=mode)
+
+    def apply(self, x_BD: Tensor) -> Tensor:
+        """Return the activations an SAE trains on: [B, D], in at least float32 where a map is applied."""
+        if self.scale is not None:
+            return _at_least_float32(x_BD) * self.scale
+        if self.whitening is not None:
+            x_BD = _at_least_float32(x_BD)
+            return (x_BD - self.whitening.mean_D.to(x_BD)) @ self.whitening.matrix_DD.to(x_BD)
+        return x_BD
+
+    def unapply(self, x_BD: Tensor) -> Tensor:
+        """Map normalised activations or reconstructions [B, D] back to the raw space."""
+        if self.scale is not None:
+            return _at_least_float32(x_BD) / self.scale
+        if self.whitening is not None:
+            x_BD = _at_least_float32(x_BD)
+            return x_BD @ self.whitening.inverse_DD.to(x_BD) + self.whitening.mean_D.to(x_BD)
+        return x_BD
+
+    def to(self, device: torch.device | str) -> Normalizer:
+        """Return a copy whose tensors live on `device`, so that `apply` copies nothing per batch."""
+        if self.whitening is None:
+            return self
+        w = self.whitening
+        moved = Whitening(
+            mean_D=w.mean_D.to(device), matrix_DD=w.matrix_DD.to(device), inverse_DD=w.inverse_DD.to(device)
+        )
+        return replace(self, whitening=moved)
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return (values for a JSON file, tensors for a safetensors file); `from_state_dict` restores exactly."""
+        values = {"mode": self.mode, "scale": self.scale}
+        if self.whitening is None:
+            return values, {}
+        w = self.whitening
+        return values, {
+            "mean": w.mean_D.cpu().contiguous(),
+            "matrix": w.matrix_DD.cpu().contiguous(),
+            "inverse_matrix": w.inverse_DD.cpu().contiguous(),
+        }
+
+    @classmethod
+    def from_state_dict(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Normalizer:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            KeyError: A value or tensor of that mode is missing.
+        """
+        whitening = None
+        if values["mode"] == "covariance_whitening":
+            whitening = Whitening(
+                mean_D=tensors["mean"], matrix_DD=tensors["matrix"], inverse_DD=tensors["inverse_matrix"]
+            )
+        return cls(mode=values["mode"], scale=values["scale"], whitening=whitening)
+
+
+def _at_least_float32(x_BD: Tensor) -> Tensor:
+    # A scaled bf16 activation would be rounded a second time; training casts to fp32 in any case.
+    return x_BD.to(torch.promote_types(x_BD.dtype, torch.float32))
+
+
+def _fit_scale(batches: Iterable[Tensor], d_in: int) -> float:
+    total_norm, tokens = 0.0, 0
+    for x_BD in batches:
+        _check_width(x_BD, d_in)
+        total_norm += float(x_BD.double().norm(dim=-1).sum())
+        tokens += x_BD.shape[0]
+    mean_norm = total_norm / tokens if tokens else 0.0
+    if not 0 < mean_norm < float("inf"):
+        raise UserError(
+            f"sae.normalize_activations: expected_average_only_in divides by the mean norm of the activations, which is "
+            f"{mean_norm:g} over {tokens} tokens; it must be positive and finite. Check the hook, the dataset and the model's dtype"
+        )
+    return float(d_in**0.5 / mean_norm)
+
+
+def _fit_whitening(batches: Iterable[Tensor], d_in: int) -> Whitening:
+    tokens = 0
+    sum_D = torch.zeros(d_in, dtype=torch.float64)
+    outer_DD = torch.zeros(d_in, d_in, dtype=torch.float64)
+    for x_BD in batches:
+        _check_width(x_BD, d_in)
+        x_BD = x_BD.double()
+        sum_D, outer_DD = sum_D.to(x_BD.device), outer_DD.to(x_BD.device)
+        tokens += x_BD.shape[0]
+        sum_D += x_BD.sum(dim=0)
+        outer_DD += x_BD.T @ x_BD
+    if tokens < 2 or not bool(torch.isfinite(outer_DD).all()):
+        raise UserError(
+            f"sae.normalize_activations: covariance_whitening needs at least 2 finite activations, but saw {tokens} tokens"
+            f"{' with infinite or NaN values' if tokens >= 2 else ''}. Check the hook, the dataset and the model's dtype"
+        )
+    mean_D = sum_D / tokens
+    covariance_DD = (outer_DD - tokens * torch.outer(mean_D, mean_D)) / (tokens - 1)
+    lambda_D, vectors_DD = torch.linalg.eigh(covariance_DD)
+    # A numerically singular covariance has tiny negative eigenvalues.
+    lambda_D = lambda_D.clamp_min(0) + _WHITENING_EPS
+    return Whitening(
+        mean_D=mean_D,
+        matrix_DD=(vectors_DD * lambda_D.rsqrt()).contiguous(),
+        inverse_DD=(lambda_D.sqrt().unsqueeze(1) * vectors_DD.T).contiguous(),
+    )
+
+
+def _check_width(x_BD: Tensor, d_in: int) -> None:
+    if x_BD.ndim != 2 or x_BD.shape[1] != d_in:
+        raise ValueError(f"activations must be [tokens, {d_in}], got {list(x_BD.shape)}")
