@@ -1,0 +1,51 @@
+"""The pure core of the search: `decide(state, event) -> (state, actions)`.
+
+The caller keeps one `State`, tells it what happened and carries out the actions:
+
+    state, actions = decide(State.new(policy), Opened())
+    # Ask -> suggest, then decide(state, Asked(...)); Place -> load the slot; after each block:
+    state, actions = decide(state, BlockDone(tokens_seen=..., values=...))
+"""
+
+from saesweep.scheduler.decide import decide
+from saesweep.scheduler.messages import (
+    Action,
+    Ask,
+    Asked,
+    BlockDone,
+    Complete,
+    Event,
+    Failed,
+    Opened,
+    Place,
+    Prune,
+    SlotsChanged,
+    Stop,
+    StopRequested,
+)
+from saesweep.scheduler.policy import Policy
+from saesweep.scheduler.replay import event_from_json, event_to_json, replay
+from saesweep.scheduler.state import State, TrialState
+
+__all__ = [
+    "Policy",
+    "State",
+    "TrialState",
+    "decide",
+    "Event",
+    "Opened",
+    "Asked",
+    "BlockDone",
+    "Failed",
+    "SlotsChanged",
+    "StopRequested",
+    "Action",
+    "Ask",
+    "Place",
+    "Prune",
+    "Complete",
+    "Stop",
+    "replay",
+    "event_to_json",
+    "event_from_json",
+]

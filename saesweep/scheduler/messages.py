@@ -1,0 +1,112 @@
+"""What the scheduler is told (events) and what it answers (actions)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from saesweep.scheduler.state import TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """The sweep starts or resumes with an empty cohort.
+
+    Every trial that was training is placed again, so that the caller loads its slot checkpoint; asks that were not
+    answered are repeated; a stop that someone requested is forgotten.
+    """
+
+    trials: tuple[TrialState, ...] = ()
+    """Trials known from elsewhere (a study without a scheduler checkpoint); they replace those of the same numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The answer to one `Ask`: the study has suggested trial `number`."""
+
+    number: int
+    stratum: str
+    group: str
+    """Rungs compare the trial within this group only."""
+    architecture: str | None = None
+    """For the quota; the stratum where left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDone:
+    """All slots have trained to a block boundary."""
+
+    tokens_seen: Mapping[int, int]
+    """Training tokens that each training trial has seen, by trial number."""
+    values: Mapping[int, Mapping[int, tuple[float, ...]]] = field(default_factory=dict)
+    """By trial number and rung index, the values to be minimised, for every rung that came due."""
+    failed: Mapping[int, str] = field(default_factory=dict)
+    """Trials that cannot go on (NaN in the loss or in the final measurement), with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed:
+    """One live trial cannot go on, found out between blocks (its checkpoint is corrupt, say)."""
+
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotsChanged:
+    """The cohort now has another size; trials in lost slots wait, and go on from their last state."""
+
+    n_slots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRequested:
+    """Someone or some limit ends the sweep."""
+
+    reason: str
+    final: bool = False
+    """False: live trials stay as they are, to be resumed. True: they are pruned, and the sweep is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Suggest the settings of trial `number` within `stratum`; answer with `Asked`."""
+
+    number: int
+    stratum: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Put the trial in the slot: from its last saved state where it has one, else from its initialisation."""
+
+    number: int
+    slot: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune:
+    """End the trial; its slot is free."""
+
+    number: int
+    reason: str
+    rung: int | None = None
+    """Index of the rung that judged it, where one did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete:
+    """The trial has trained to its end; its slot is free."""
+
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Nothing is left to do: `complete`, `tokens_budget`, or the reason that was requested."""
+
+    reason: str
+
+
+Event = Opened | Asked | BlockDone | Failed | SlotsChanged | StopRequested
+Action = Ask | Place | Prune | Complete | Stop

@@ -1,0 +1,73 @@
+"""The fixed rules of one sweep, as the scheduler needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Pruner = Literal["rung", "none"]
+"""`rung`: judge trials at the rungs; `none`: every trial runs to the end unless its values are not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What may be asked, how long a trial trains, and when it is judged.
+
+    Raises:
+        ValueError: When a number is out of range or the rungs are not ascending below `total_tokens`.
+    """
+
+    n_trials: int
+    """Trials of the whole sweep, baselines included."""
+    n_slots: int
+    """Slots of the cohort at the start (`SlotsChanged` alters the state, not the policy)."""
+    total_tokens: int
+    """Training tokens of a trial that is not pruned."""
+    rungs_tokens: tuple[int, ...] = ()
+    """Training tokens, *of the trial*, at which it is judged; ascending, each below `total_tokens`."""
+    eta: int = 3
+    """A rung keeps the best `max(1, n // eta)` of the `n` values ever reported there in a trial's group."""
+    quota: int = 1
+    """Trials of each architecture that pass every rung whatever their values."""
+    strata: tuple[str, ...] = ("all",)
+    """Names of the strata that share the trials equally."""
+    stratum_limits: tuple[int | None, ...] = ()
+    """Most trials of each stratum (a finite grid), aligned with `strata`; empty: no limits."""
+    baseline_strata: tuple[str, ...] = ()
+    """Strata of the first trials, whose settings are given rather than sampled."""
+    pruner: Pruner = "rung"
+    """Whether the rungs judge."""
+    min_peers: int = 2
+    """Values that a group must have at a rung before anyone is pruned there."""
+    tokens_budget: int | None = None
+    """Most training tokens of all trials together: a trial is asked only where every live trial could still finish."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, n_trials=self.n_trials, n_slots=self.n_slots, total_tokens=self.total_tokens)
+        _at_least(2, eta=self.eta)
+        _at_least(0, quota=self.quota)
+        _at_least(1, min_peers=self.min_peers)
+        if self.pruner not in ("rung", "none"):
+            raise ValueError(f"pruner must be 'rung' or 'none', but is {self.pruner!r}")
+        if list(self.rungs_tokens) != sorted(set(self.rungs_tokens)):
+            raise ValueError(f"rungs_tokens must be ascending, but are {self.rungs_tokens}")
+        if self.rungs_tokens and not 0 < self.rungs_tokens[0] <= self.rungs_tokens[-1] < self.total_tokens:
+            raise ValueError(
+                f"rungs_tokens {self.rungs_tokens} must lie between 0 and total_tokens={self.total_tokens}"
+            )
+        if not self.strata or len(set(self.strata)) != len(self.strata):
+            raise ValueError(f"strata must be distinct and not empty, but are {self.strata}")
+        if self.stratum_limits and len(self.stratum_limits) != len(self.strata):
+            raise ValueError(f"stratum_limits {self.stratum_limits} must align with strata {self.strata}")
+        unknown = [name for name in self.baseline_strata if name not in self.strata]
+        if unknown:
+            raise ValueError(f"baseline_strata {unknown} are not among the strata {self.strata}")
+        if self.tokens_budget is not None and self.tokens_budget < 0:
+            raise ValueError(f"tokens_budget must be at least 0, but is {self.tokens_budget}")
+
+
+def _at_least(minimum: int, **values: int) -> None:
+    """Raise a ValueError for the first value below the minimum."""
+    for name, value in values.items():
+        if value < minimum:
+            raise ValueError(f"{name} must be at least {minimum}, but is {value}")

@@ -1,0 +1,138 @@
+"""What the scheduler knows: one immutable value, which a checkpoint stores as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from saesweep.scheduler.policy import Policy
+
+Status = Literal["waiting", "training", "pruned", "complete"]
+"""`waiting` and `training` trials are live; `pruned` and `complete` are terminal."""
+
+JSON_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialState:
+    """One trial as the scheduler sees it."""
+
+    number: int
+    """Number of the trial, the same as in the study; counted from 0."""
+    stratum: str
+    """What it was asked for."""
+    group: str
+    """Rungs compare it with trials of the same group only (architecture, loss mode, similar sparsity)."""
+    architecture: str
+    """The quota is counted over trials of the same architecture."""
+    status: Status = "waiting"
+    slot: int | None = None
+    """Its place in the cohort while `training`, counted from 0."""
+    tokens_seen: int = 0
+    """Training tokens it had seen at its last block boundary."""
+    rung_values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """By rung index, what it reported there; finite, all to be minimised."""
+    pruned_at_rung: int | None = None
+    """Index of the rung that pruned it; None where something else ended it."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the trial has not ended."""
+        return self.status in ("waiting", "training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The sweep as the scheduler sees it; never altered in place."""
+
+    policy: Policy
+    n_slots: int
+    """Slots that the cohort has now."""
+    trials: Mapping[int, TrialState] = field(default_factory=dict)
+    """Every trial that was ever asked and answered, by number."""
+    pending: Mapping[int, str] = field(default_factory=dict)
+    """Asks not yet answered: trial number to stratum."""
+    stopped: str | None = None
+    """Reason of the stop; no trial is asked or placed while it is set."""
+    final: bool = False
+    """Whether the stop was requested as final: `Opened` does not end it."""
+
+    @classmethod
+    def new(cls, policy: Policy) -> State:
+        """Return the state before the first event."""
+        return cls(policy=policy, n_slots=policy.n_slots)
+
+    @cached_property
+    def next_number(self) -> int:
+        """Number that the next new trial gets."""
+        return len(self.trials) + len(self.pending)
+
+    @cached_property
+    def tokens_spent(self) -> int:
+        """Training tokens that all trials together have seen (work redone after a kill counts once)."""
+        return sum(trial.tokens_seen for trial in self.trials.values())
+
+    def with_status(self, status: Status) -> list[TrialState]:
+        """Return the trials with that status, in number order."""
+        found = [trial for trial in self.trials.values() if trial.status == status]
+        return sorted(found, key=lambda trial: trial.number)
+
+    def updated(self, trials: Iterable[TrialState]) -> State:
+        """Return a state in which these trials replace those of the same numbers."""
+        return replace(self, trials={**self.trials, **{trial.number: trial for trial in trials}})
+
+    def due_rungs(self, number: int, tokens_seen: int) -> tuple[int, ...]:
+        """Return the rungs that a trial has reached at `tokens_seen` and not yet reported, ascending.
+
+        The caller measures the trial when this is not empty, and reports one value tuple for each rung.
+        """
+        reported = self.trials[number].rung_values
+        rungs_tokens = self.policy.rungs_tokens
+        return tuple(r for r, tokens in enumerate(rungs_tokens) if tokens <= tokens_seen and r not in reported)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as a mapping of plain JSON values (no NaN, no infinity)."""
+        return {
+            "version": JSON_VERSION,
+            "policy": asdict(self.policy),
+            "n_slots": self.n_slots,
+            "trials": [trial_to_json(trial) for trial in self.trials.values()],
+            "pending": [[number, stratum] for number, stratum in self.pending.items()],
+            "stopped": self.stopped,
+            "final": self.final,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> State:
+        """Return the state that `to_json` described, before or after a trip through a JSON file.
+
+        Raises:
+            ValueError: When another version of the format wrote it.
+        """
+        if data["version"] != JSON_VERSION:
+            raise ValueError(f"scheduler state has format version {data['version']}; this version reads {JSON_VERSION}")
+        policy: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in data["policy"].items()
+        }
+        trials = [trial_from_json(item) for item in data["trials"]]
+        return cls(
+            policy=Policy(**policy),
+            n_slots=data["n_slots"],
+            trials={trial.number: trial for trial in trials},
+            pending={number: stratum for number, stratum in data["pending"]},
+            stopped=data["stopped"],
+            final=data["final"],
+        )
+
+
+def trial_to_json(trial: TrialState) -> dict[str, Any]:
+    """Return a trial as plain JSON values; rung indices become strings, as JSON keys are."""
+    return {**asdict(trial), "rung_values": {str(r): list(values) for r, values in trial.rung_values.items()}}
+
+
+def trial_from_json(data: Mapping[str, Any]) -> TrialState:
+    """Return the trial that `trial_to_json` described."""
+    values = {int(r): tuple(v) for r, v in data["rung_values"].items()}
+    return TrialState(**{**data, "rung_values": values})

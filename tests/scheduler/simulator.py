@@ -1,0 +1,105 @@
+"""A trainer that obeys the scheduler's actions and checks at every step what must always hold."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from saesweep.scheduler import (
+    Action,
+    Ask,
+    Asked,
+    BlockDone,
+    Complete,
+    Event,
+    Opened,
+    Place,
+    Policy,
+    Prune,
+    State,
+    Stop,
+    decide,
+)
+
+
+@dataclass
+class Simulator:
+    """Trains nothing: each trial's values come from `quality(number, rung)`."""
+
+    policy: Policy
+    quality: Callable[[int, int], tuple[float, ...]]
+    group: Callable[[int, str], str] = lambda number, stratum: stratum
+    block_tokens: int = 10
+    state: State = field(init=False)
+    events: list[Event] = field(default_factory=list)
+    answers: list[list[Action]] = field(default_factory=list)
+    slots: dict[int, int] = field(default_factory=dict)
+    tokens: dict[int, int] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
+    prunes: list[Prune] = field(default_factory=list)
+    stopped: str | None = None
+    trained_slots: int = 0
+    idle_slots: int = 0
+
+    def __post_init__(self) -> None:
+        self.state = State.new(self.policy)
+
+    def send(self, event: Event) -> None:
+        """Send an event and obey the actions, answering every ask."""
+        self.state, actions = decide(self.state, event)
+        self.events.append(event)
+        self.answers.append(actions)
+        asks = []
+        for action in actions:
+            assert self.stopped is None or isinstance(event, Opened)
+            if isinstance(action, Place):
+                assert action.slot not in self.slots
+                assert action.number not in self.slots.values()
+                assert action.number not in self.ended
+                assert 0 <= action.slot < self.state.n_slots
+                self.slots[action.slot] = action.number
+            elif isinstance(action, Prune | Complete):
+                assert action.number not in self.ended
+                self.ended[action.number] = type(action).__name__
+                self.slots = {slot: n for slot, n in self.slots.items() if n != action.number}
+                if isinstance(action, Prune):
+                    self.prunes.append(action)
+            elif isinstance(action, Ask):
+                asks.append(action)
+            else:
+                assert isinstance(action, Stop)
+                self.stopped = action.reason
+        for ask in asks:
+            if self.stopped is None:
+                group = self.group(ask.number, ask.stratum)
+                self.send(Asked(number=ask.number, stratum=ask.stratum, group=group))
+
+    def block(self, rng: random.Random | None = None, fail: float = 0.0) -> None:
+        """Train every slot for one block, of random length where `rng` is given."""
+        waiting = any(trial.status == "waiting" for trial in self.state.trials.values())
+        free = self.state.n_slots - len(self.slots)
+        self.trained_slots += len(self.slots)
+        self.idle_slots += free if waiting or len(self.state.trials) < self.policy.n_trials else 0
+        values, failed = {}, {}
+        numbers = list(self.slots.values())
+        if rng is not None:
+            rng.shuffle(numbers)
+        for number in numbers:
+            step = self.block_tokens if rng is None else rng.randint(1, 3 * self.block_tokens)
+            self.tokens[number] = min(self.tokens.get(number, 0) + step, self.policy.total_tokens)
+            if rng is not None and rng.random() < fail:
+                failed[number] = "NaN in its loss"
+                continue
+            due = self.state.due_rungs(number, self.tokens[number])
+            if due:
+                values[number] = {rung: self.quality(number, rung) for rung in due}
+        tokens_seen = {number: self.tokens[number] for number in numbers}
+        self.send(BlockDone(tokens_seen=tokens_seen, values=values, failed=failed))
+
+    def run(self, rng: random.Random | None = None, fail: float = 0.0) -> Simulator:
+        """Run to the stop."""
+        self.send(Opened())
+        while self.stopped is None:
+            self.block(rng, fail)
+        return self
