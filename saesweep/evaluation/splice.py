@@ -82,7 +82,7 @@ class SplicedMetrics:
 
     @torch.no_grad()
     def measure(self, saes: Sequence[ExportedSAE]) -> list[dict[str, float]]:
-        """Return, for each SAE: delta_ce (with its standard error over contexts), ce_loss_with_sae, ce_loss_score, kl_div, kl_div_score and the clean and ablated losses."""
+        """Return each SAE's delta_ce, its standard error over contexts, CE and KL scores, and the losses behind them."""
         first_time = self._clean is None
         clean_parts: list[tuple[Tensor, Tensor, Tensor]] = []
         sae_parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in saes]

@@ -1,0 +1,20 @@
+"""The run directory on disk."""
+
+from saesweep.runs.atomic import finite, replace_folder, sha256, write_bytes, write_json, write_text
+from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
+from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
+from saesweep.runs.jsonl import JsonLines
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Checkpoint",
+    "CheckpointStore",
+    "JsonLines",
+    "RunDirectory",
+    "finite",
+    "replace_folder",
+    "sha256",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,83 @@
+"""Checkpoints of the whole sweep at a block boundary: safetensors and JSON, with checksums, the last two kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from saesweep.runs.atomic import replace_folder, sha256, write_json
+
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint holds."""
+
+    block: int
+    """Blocks that had been trained."""
+    state: dict[str, Any]
+    """JSON data: stream position, scheduler, slots, measurements."""
+    tensors: dict[str, Tensor]
+    """Weights, moments and counters by name, on the CPU."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        folder: Where they lie, one folder each, named by block.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, block: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Write a checkpoint, then drop all but the newest two."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+        def fill(folder: Path) -> None:
+            save_file(
+                {name: t.detach().contiguous().cpu() for name, t in tensors.items()}, folder / "tensors.safetensors"
+            )
+            write_json(folder / "state.json", state)
+            sums = {name: sha256(folder / name) for name in ("state.json", "tensors.safetensors")}
+            write_json(folder / "checksums.json", sums)
+
+        replace_folder(self._folder / f"{block:08d}", fill)
+        for old in self._blocks()[KEEP:]:
+            shutil.rmtree(self._folder / f"{old:08d}")
+
+    def load_latest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest checkpoint that is whole, and a message about each newer one that is not."""
+        damaged: list[str] = []
+        for block in self._blocks():
+            folder = self._folder / f"{block:08d}"
+            try:
+                sums = json.loads((folder / "checksums.json").read_text())
+                for name, expected in sums.items():
+                    if sha256(folder / name) != expected:
+                        raise ValueError(f"{name} does not match its checksum")
+                state = json.loads((folder / "state.json").read_text())
+                return Checkpoint(block, state, load_file(folder / "tensors.safetensors")), damaged
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                damaged.append(f"checkpoint {folder} is damaged ({error}); going back to the one before")
+        return None, damaged
+
+    def clear(self) -> None:
+        """Remove every checkpoint."""
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+
+    def _blocks(self) -> list[int]:
+        if not self._folder.exists():
+            return []
+        return sorted((int(p.name) for p in self._folder.iterdir() if p.name.isdigit()), reverse=True)

@@ -1,0 +1,44 @@
+"""Append-only logs of JSON lines that survive a torn last write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from saesweep.runs.atomic import finite, write_bytes
+
+
+class JsonLines:
+    """One append-only log.
+
+    Args:
+        path: The file; made when the first line is written. A torn last line is cut off on opening.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.exists():
+            data = path.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole != data:
+                write_bytes(path, whole)
+
+    def append(self, record: Any) -> None:
+        """Add one line; NaN and infinities become null."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(finite(record)) + "\n")
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                yield json.loads(line)
+
+    def keep(self, wanted: Callable[[Any], bool]) -> None:
+        """Drop the lines that are not wanted: those written after the checkpoint that a run goes on from."""
+        if not self.path.exists():
+            return
+        lines = [line for line in self.path.read_text().splitlines() if wanted(json.loads(line))]
+        write_bytes(self.path, "".join(line + "\n" for line in lines).encode())
