@@ -1,0 +1,181 @@
+"""The leaderboard as columns of text: what is shown, in which order, and what gives way on a narrow screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting, short_count
+from saesweep.events import Row
+
+FRONT_MARK = "◆"
+BASELINE_MARK = "*"
+BAR_CELLS = 6
+DEFAULT_METRICS = ("l0", "delta_ce", "explained_variance", "dead_fraction")
+_SHOWN_ELSEWHERE = frozenset(
+    {
+        "sae.architecture",
+        "lr",
+        "hook_name",
+        "sae.k",
+        "sae.l0_coefficient",
+        "sae.l1_coefficient",
+        "sae.target_l0",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of the leaderboard."""
+
+    name: str
+    """What the column shows, for the line that names columns left out."""
+    heading: str
+    """One or two lines."""
+    cells: tuple[str, ...]
+    align: Literal["left", "right"] = "right"
+    keep: int = 0
+    """Columns with the lowest number are left out first where the screen is narrow; see `fit_columns`."""
+
+    @property
+    def width(self) -> int:
+        """Characters of the widest cell or of the heading."""
+        return max(len(text) for text in (*self.heading.splitlines(), *self.cells))
+
+
+def leaderboard_columns(rows: Sequence[Row], *, metrics: Sequence[str] = (), bars: bool = False) -> list[Column]:
+    """Return the columns of a leaderboard, cells in the order of `rows`.
+
+    Args:
+        rows: Trials, best first.
+        metrics: Metric names, most important first. When empty, the usual ones that the rows have.
+        bars: Draw a progress bar in the state of a training trial.
+    """
+    names = list(metrics) or usual_metrics(rows)
+    columns = [
+        Column(name="rank", heading="rank", cells=tuple(_rank(r) for r in rows), keep=90),
+        Column(name="trial", heading="trial", cells=tuple(_number(r) for r in rows), keep=100),
+        Column(
+            name="architecture",
+            heading="architecture",
+            cells=tuple(r.architecture for r in rows),
+            align="left",
+            keep=95,
+        ),
+        Column(name="sparsity", heading="sparsity", cells=tuple(r.sparsity for r in rows), align="left", keep=85),
+        Column(name="lr", heading="lr", cells=tuple(f"{r.lr:.2g}" for r in rows), keep=50),
+    ]
+    if len({r.hook for r in rows}) > 1:
+        columns.append(Column(name="hook", heading="hook", cells=tuple(r.hook for r in rows), align="left", keep=60))
+    columns += _searched(rows)
+    columns += [_metric_column(name, rows, keep=80 - position) for position, name in enumerate(names)]
+    columns.append(Column(name="tokens", heading="tokens", cells=tuple(short_count(r.tokens) for r in rows), keep=40))
+    if any(r.measured_at_tokens not in (None, r.tokens) for r in rows):
+        cells = tuple(_tokens(r.measured_at_tokens) for r in rows)
+        columns.append(Column(name="measured at", heading="measured\nat", cells=cells, keep=20))
+    columns.append(
+        Column(name="joined at", heading="joined\nat", cells=tuple(_tokens(r.joined_at_tokens) for r in rows), keep=10)
+    )
+    columns.append(
+        Column(name="state", heading="state", cells=tuple(state_text(r, bars) for r in rows), align="left", keep=88)
+    )
+    return columns
+
+
+def fit_columns(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
+    """Return the columns that fit in `width` characters, and the names of those left out."""
+    kept = list(columns)
+    left_out: list[str] = []
+    while len(kept) > 1 and table_width(kept) > width:
+        least = min(kept, key=lambda column: column.keep)
+        kept.remove(least)
+        left_out.append(least.name)
+    return kept, left_out
+
+
+def table_width(columns: Sequence[Column]) -> int:
+    """Return the characters that a table of these columns takes: two blanks between neighbours."""
+    return sum(column.width + 2 for column in columns) - 2
+
+
+def usual_metrics(rows: Sequence[Row]) -> list[str]:
+    """Return the usual metrics that at least one row has; all of the rows' metrics where it has none of these."""
+    present = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    return [name for name in DEFAULT_METRICS if name in present] or present
+
+
+def state_text(row: Row, bars: bool = False) -> str:
+    """Return a trial's state: `waiting`, `training 43%`, `pruned 20%`, `failed 1%`, `complete` or `infeasible`."""
+    share = percent(row.tokens, row.total_tokens)
+    if row.status == "training":
+        return f"{bar(row.tokens, row.total_tokens, BAR_CELLS)} {share}" if bars else f"training {share}"
+    if row.status in ("pruned", "failed"):
+        return f"{row.status} {share}"
+    # Constraints judge finished trials only, so an infeasible one is complete.
+    return row.status if row.feasible else "infeasible"
+
+
+def bar(part: int, whole: int, cells: int) -> str:
+    """Return a progress bar of `cells` characters."""
+    full = min(cells, cells * part // whole) if whole > 0 else 0
+    return "━" * full + "─" * (cells - full)
+
+
+def architecture_counts(rows: Sequence[Row]) -> str:
+    """Return how many trials each architecture has had, such as `batchtopk 4 (2 complete, 2 pruned)`."""
+    order = list(dict.fromkeys(row.architecture for row in sorted(rows, key=lambda row: row.number)))
+    parts = []
+    for architecture in order:
+        states = Counter(row.status for row in rows if row.architecture == architecture)
+        detail = ", ".join(
+            f"{states[state]} {state}"
+            for state in ("complete", "training", "waiting", "pruned", "failed")
+            if states[state]
+        )
+        parts.append(f"{architecture} {sum(states.values())} ({detail})")
+    return " · ".join(parts)
+
+
+def _rank(row: Row) -> str:
+    mark = f"{FRONT_MARK} " if row.on_front else ""
+    return mark + (MISSING if row.rank is None else str(row.rank))
+
+
+def _number(row: Row) -> str:
+    return f"{BASELINE_MARK}{row.number}" if row.is_baseline else str(row.number)
+
+
+def _tokens(value: int | None) -> str:
+    return MISSING if value is None else short_count(value)
+
+
+def _metric_column(name: str, rows: Sequence[Row], keep: int) -> Column:
+    cells = tuple(metric_value(name, row.metrics.get(name)) for row in rows)
+    title = heading(name)
+    if name == "dead_fraction":
+        # A dead fraction means nothing without its window: in the heading where all rows share it, else in each cell.
+        windows = {row.dead_window_tokens for row in rows if name in row.metrics}
+        if len(windows) == 1 and None not in windows:
+            title += f"\nin {short_count(next(w for w in windows if w is not None))}"
+        elif windows:
+            title += "\n(in tokens)"
+            cells = tuple(
+                cell if cell == MISSING else f"{cell} ({_tokens(row.dead_window_tokens)})"
+                for cell, row in zip(cells, rows, strict=True)
+            )
+    return Column(name=label(name), heading=title, cells=cells, keep=keep)
+
+
+def _searched(rows: Sequence[Row]) -> list[Column]:
+    """Columns of the searched parameters that no other column shows and that differ between trials."""
+    paths = dict.fromkeys(path for row in rows for path in row.params if path not in _SHOWN_ELSEWHERE)
+    columns = []
+    for path in paths:
+        cells = tuple(setting(row.params[path]) if path in row.params else MISSING for row in rows)
+        if len(set(cells)) > 1:
+            name = path.rpartition(".")[2]
+            columns.append(Column(name=name, heading=name, cells=cells, align="left", keep=30))
+    return columns

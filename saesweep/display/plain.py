@@ -1,0 +1,71 @@
+"""Lines of text, for logs, pipes, notebooks and CI."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+from saesweep.display.narrator import Narrator
+from saesweep.display.summary import closing_lines, progress_parts
+from saesweep.display.table import render_text
+from saesweep.display.text import duration, encodable
+from saesweep.display.throttle import Throttle
+from saesweep.events import BlockDone, CheckpointSaved, Event, RunEnded, TrialStarted
+
+PROGRESS_SECONDS = 60.0
+_VERBOSE_ONLY = (TrialStarted, CheckpointSaved)
+
+
+class PlainDisplay:
+    """Writes one line per measurement and per trial's end, at most one progress line a minute, and the final table.
+
+    Args:
+        stream: Where the lines go; flushed after each.
+        verbose: Also say when trials start and checkpoints are saved.
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(self, stream: TextIO, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._verbose = verbose
+        self._clock = clock
+        self._began = clock()
+        self._progress = Throttle(PROGRESS_SECONDS, clock)
+        self._narrator = Narrator()
+
+    def __call__(self, event: Event) -> None:
+        """Write the lines of one event."""
+        lines = self._narrator.lines(event)
+        if isinstance(event, RunEnded):
+            self._end(event)
+        elif isinstance(event, BlockDone):
+            if self._progress.ready():
+                self._say(" · ".join(progress_parts(event, self._narrator.trials)))
+        elif self._verbose or not isinstance(event, _VERBOSE_ONLY):
+            for line in lines:
+                self._say(line)
+
+    def __enter__(self) -> PlainDisplay:
+        """Return itself; lines need no set-up."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to give back."""
+
+    def _end(self, event: RunEnded) -> None:
+        metrics = self._narrator.metrics
+        if event.rows:
+            self._write(f"\n{render_text(event.rows, metrics=metrics)}\n\n")
+        for line in closing_lines(event, metrics):
+            self._write(line + "\n")
+
+    def _say(self, line: str) -> None:
+        self._write(f"[{duration(self._clock() - self._began):>7}] {line}\n")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(encodable(text, getattr(self._stream, "encoding", None)))
+        self._stream.flush()

@@ -1,0 +1,95 @@
+"""What a run says in words: its opening, its trials, its end. Shared by the live and the plain display."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from saesweep.display.text import duration, label, metric_value, percent, setting, short_count, short_rate
+from saesweep.events import BlockDone, Row, RunEnded, RunStarted, TrialStarted, TrialStatus
+
+_STATES: tuple[TrialStatus, ...] = ("complete", "pruned", "failed", "training", "waiting")
+
+
+def opening_lines(event: RunStarted) -> list[str]:
+    """Return what a run says when it begins or goes on."""
+    trials = f"{event.trials} trial{'s' * (event.trials != 1)}"
+    lines = [
+        f"{event.name}: {trials} of {short_count(event.total_tokens)} tokens, {event.slots} at once; "
+        f"{', '.join(event.goals)} -> {event.run_dir}"
+    ]
+    if event.resumed_at_tokens is not None:
+        lines.append(f"going on from the checkpoint at {short_count(event.resumed_at_tokens)} tokens of the stream")
+    return [*lines, *(f"note: {note}" for note in event.notes)]
+
+
+def trial_label(number: int, architecture: str, sparsity: str) -> str:
+    """Return `trial 7 (batchtopk k 32)`."""
+    detail = " ".join(part for part in (architecture, sparsity) if part)
+    return f"trial {number} ({detail})" if detail else f"trial {number}"
+
+
+def trial_start_line(event: TrialStarted) -> str:
+    """Return what a trial is and where it joins."""
+    params = ", ".join(f"{path}={setting(value)}" for path, value in event.params.items())
+    label = trial_label(event.number, event.architecture, event.sparsity)
+    return f"{label} enters slot {event.slot} at {short_count(event.joined_at_tokens)} tokens of the stream: {params}"
+
+
+def metrics_text(metrics: Mapping[str, float], order: Sequence[str] = ()) -> str:
+    """Return `L0 31.9 · ΔCE 0.2130`, those of `order` first."""
+    names = [*(name for name in order if name in metrics), *(name for name in metrics if name not in order)]
+    return " · ".join(f"{label(name)} {metric_value(name, metrics[name])}" for name in names)
+
+
+def progress_parts(event: BlockDone, trials: int | None) -> list[str]:
+    """Return share done, throughput, ETA, trials done and stream position, most important first.
+
+    Args:
+        event: The block just trained.
+        trials: Number of trials of the whole search, or None where it is not known.
+    """
+    ended = sum(row.status in ("complete", "pruned", "failed") for row in event.rows)
+    training = sum(row.status == "training" for row in event.rows)
+    return [
+        percent(event.sae_tokens, event.expected_sae_tokens),
+        f"{short_rate(event.sae_tokens_per_second)} SAE-tokens/s",
+        f"ETA {duration(event.eta_seconds)}",
+        f"{ended}{f' of {trials}' if trials is not None else ''} trials done, {training} training",
+        f"stream {short_count(event.stream_tokens)} tokens, epoch {event.epoch}",
+    ]
+
+
+def closing_lines(event: RunEnded, metrics: Sequence[str] = ()) -> list[str]:
+    """Return what a run says at its end, below the final table."""
+    states = Counter(row.status for row in event.rows)
+    counts = ", ".join(f"{states[state]} {state}" for state in _STATES if states[state])
+    if event.status == "already complete":
+        lines = [f"already complete ({counts}): nothing was trained"]
+    else:
+        rate = event.trained_tokens / event.seconds if event.seconds > 0 else float("nan")
+        lines = [
+            f"{event.status}: {counts or 'no trials'}; {short_count(event.trained_tokens)} tokens trained in "
+            f"{duration(event.seconds)} ({short_rate(rate)} SAE-tokens/s)"
+        ]
+    lines += [
+        f"{trial_label(row.number, row.architecture, row.sparsity)} failed: {row.reason or 'no reason given'}"
+        for row in event.rows
+        if row.status == "failed"
+    ]
+    if event.best is not None:
+        where = f" -> {event.best_dir}" if event.best_dir else ""
+        lines.append(f"best: {_label(event.best, event.rows)}{where}")
+    if event.test_metrics:
+        lines.append(f"test part (read once): {metrics_text(event.test_metrics, metrics)}")
+    lines += [f"note: {note}" for note in event.notes]
+    if event.status == "interrupted":
+        lines.append(f"the state is saved; to go on: {event.resume_command or 'run the same command again'}")
+    return lines
+
+
+def _label(number: int, rows: Sequence[Row]) -> str:
+    for row in rows:
+        if row.number == number:
+            return trial_label(number, row.architecture, row.sparsity)
+    return f"trial {number}"
