@@ -1,0 +1,1 @@
+"""Language models as sources of activations: one small adapter per model library. Knows nothing of SAEs."""

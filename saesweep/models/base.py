@@ -1,0 +1,100 @@
+"""What the rest of saesweep asks of a language model, whatever library runs it."""
+
+# Shape suffix legend
+#   N = contexts in a forward pass, T = tokens per context, D = width at a hook,
+#   H = attention heads, Dh = width of a head, V = vocabulary
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Splice = tuple[str, Callable[[Tensor], Tensor]]
+"""A hook name and what to put in place of its output; both tensors are [N,T,D] (or [N,T,H,Dh])."""
+
+
+class StopForward(Exception):  # noqa: N818  (control flow, no error)
+    """Raised by the last requested hook, so that later layers never run."""
+
+
+class UnusableHookError(RuntimeError):
+    """A hook that exists and gives no activations: its module never runs, or its output holds no tensor."""
+
+
+class LanguageModel(ABC):
+    """A loaded model with named hook points.
+
+    Attributes:
+        tokenizer: Its Hugging Face tokenizer.
+        device: Where token ids go in.
+        d_vocab: Number of logits.
+        has_lm_head: Whether `logits` are next-token predictions.
+    """
+
+    tokenizer: Any
+    device: torch.device
+    d_vocab: int
+    has_lm_head: bool
+
+    def __init__(self, *, autocast: bool) -> None:
+        self._autocast = autocast
+
+    @abstractmethod
+    def hook_names(self) -> list[str]:
+        """Return every name that `activations` and `logits` accept, in module order."""
+
+    @abstractmethod
+    def activations(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+        """Run one forward pass up to the last of `hooks` and return what each of them saw.
+
+        Args:
+            tokens_NT: Token ids, int64, on any device.
+            hooks: Names out of `hook_names()`.
+
+        Returns:
+            For every hook its output, [N,T,D] (or [N,T,H,Dh] where the hook has a head axis), in the type that the
+            model computes in. Inference tensors: copy them before autograd sees them.
+        """
+
+    @abstractmethod
+    def logits(self, tokens_NT: Tensor, *, replace: Splice | None = None) -> Tensor:
+        """Run the whole model and return its logits [N,T,V].
+
+        Args:
+            tokens_NT: Token ids, int64, on any device.
+            replace: A hook whose output is exchanged before the layers after it run.
+        """
+
+    @contextmanager
+    def _forward_pass(self) -> Iterator[None]:
+        """No gradients; bfloat16 autocast where the run asks for it."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            # A model without storage is inspected with fake tensors, which do not go with inference mode.
+            stack.enter_context(torch.inference_mode(self.device.type != "meta"))
+            if self._autocast:
+                stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
+            yield
+
+
+class Captures:
+    """The outputs seen so far; stops the forward pass once every hook has one."""
+
+    def __init__(self, hooks: Sequence[str]) -> None:
+        self._wanted = set(hooks)
+        self.seen: dict[str, Tensor] = {}
+
+    def put(self, hook: str, output: Tensor) -> None:
+        """Keep the first output of a hook (a module may run more than once).
+
+        Raises:
+            StopForward: It was the last one missing.
+        """
+        self.seen.setdefault(hook, output)
+        if len(self.seen) == len(self._wanted):
+            raise StopForward

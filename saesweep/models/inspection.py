@@ -1,0 +1,147 @@
+"""A model's facts from its configuration alone: no weights are read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from saesweep.errors import UserError
+from saesweep.models.base import LanguageModel, UnusableHookError
+from saesweep.models.bridge import BridgeModel, build_bridge
+from saesweep.models.huggingface import HuggingFaceModel
+from saesweep.models.library import Library, library_of, locate
+from saesweep.models.pretrained import loading, loading_kwargs, quiet, read_config, read_tokenizer
+from saesweep.models.shape import shape_activations
+
+if TYPE_CHECKING:
+    from saesweep.models.location import ModelLocation
+    from saesweep.specs.base_run import BaseRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What the preflight needs to know about a model."""
+
+    hooks: dict[str, int]
+    """Width of the activations (d_in) at every requested hook."""
+    d_vocab: int
+    """Number of logits."""
+    context_limit: int | None
+    """Most tokens per context; None where the architecture sets no limit."""
+    n_parameters: int
+    """Parameters, tied ones counted once."""
+    weight_bytes: int
+    """Their size in memory, in the type that they are loaded in."""
+    has_lm_head: bool
+    """Whether cross-entropy metrics are possible."""
+
+
+def inspect_model(run: BaseRun, hooks: Sequence[str], *, offline: bool = False) -> ModelFacts:
+    """Build the model without storage (meta device), run two tokens through it, and report.
+
+    Args:
+        run: The base run; its model fields, `context_size` and `hook_head_index` are read.
+        hooks: Hook names to look at.
+        offline: Look for a Hub model in the local cache only.
+
+    Raises:
+        UserError: The model cannot be had, a hook does not exist (the nearest names are listed) or gives no
+            activations, or `context_size` is beyond what the model takes.
+    """
+    location = locate(run)
+    kwargs = loading_kwargs(run.model_from_pretrained_kwargs)
+    config = read_config(location, kwargs, offline=offline)
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and run.context_size > limit:
+        raise UserError(f"context_size: {run.context_size} is more than {run.model_name} takes ({limit} tokens)")
+    skeleton = _skeleton(location, config, kwargs)
+    n_parameters = sum(parameter.numel() for parameter in skeleton.parameters())
+    weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in skeleton.parameters())
+    model: LanguageModel
+    if library_of(run) is Library.TRANSFORMER_LENS:
+        model = _meta_bridge(skeleton, read_tokenizer(location, kwargs, offline=offline), run)
+    else:
+        model = HuggingFaceModel(skeleton, tokenizer=None, forward_kwargs=run.model_kwargs)
+    check_hooks(model, hooks, run)
+    return ModelFacts(
+        hooks=_widths(model, hooks, run.hook_head_index),
+        d_vocab=model.d_vocab,
+        context_limit=limit,
+        n_parameters=n_parameters,
+        weight_bytes=weight_bytes,
+        has_lm_head=model.has_lm_head,
+    )
+
+
+def check_hooks(model: LanguageModel, hooks: Sequence[str], run: BaseRun) -> None:
+    """Refuse hooks that the model does not have.
+
+    Raises:
+        UserError: Names the unknown hook and the nearest ones that exist.
+    """
+    known = model.hook_names()
+    for hook in hooks:
+        if hook in set(known):
+            continue
+        nearest = difflib.get_close_matches(hook, known, n=5, cutoff=0.4)
+        listed = ", ".join(nearest) if nearest else ", ".join([*known[:5], "..."])
+        hint = ""
+        if isinstance(model, HuggingFaceModel) and "hook_" in hook:
+            hint = ". It looks like a TransformerLens name: set model_class_name: TransformerBridge to use those"
+        elif isinstance(model, BridgeModel) and "hook_" not in hook:
+            hint = ". It looks like a Hugging Face module: set model_class_name: AutoModelForCausalLM to use those"
+        raise UserError(
+            f"hook_name: {run.model_name} ({run.model_class_name}) has no hook {hook!r}; nearest: {listed}{hint}"
+        )
+
+
+def _skeleton(location: ModelLocation, config: Any, kwargs: dict[str, Any]) -> Any:
+    """The model with parameters that have a shape and a type, and no storage."""
+    from transformers import AutoModelForCausalLM
+
+    dtype = kwargs["dtype"]
+    if dtype == "auto":
+        dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    options = {name: kwargs[name] for name in ("attn_implementation", "trust_remote_code") if name in kwargs}
+    with loading(location, "the architecture"), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, **options).eval()
+
+
+def _meta_bridge(skeleton: Any, tokenizer: Any, run: BaseRun) -> BridgeModel:
+    dtype = next(skeleton.parameters()).dtype
+    # A bridge reads the architecture's name, which only a configuration saved with a model has.
+    skeleton.config.architectures = [type(skeleton).__name__]
+    with quiet():
+        try:
+            bridge = build_bridge(skeleton, tokenizer, str(run.model_name), dtype, "meta")
+        except NotImplementedError:
+            # Fused query-key-value weights (GPT-2) are split at boot, which needs storage. Empty storage is not
+            # touched by anything else, so it costs address space and those weights alone.
+            skeleton.to_empty(device="cpu")
+            bridge = build_bridge(skeleton, tokenizer, str(run.model_name), dtype, "cpu")
+            bridge.original_model.to("meta")
+            bridge.cfg.device = "meta"
+    return BridgeModel(bridge, tokenizer, forward_kwargs=run.model_kwargs)
+
+
+def _widths(model: LanguageModel, hooks: Sequence[str], head_index: int | None) -> dict[str, int]:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    tokens_NT = torch.zeros(2, 3, dtype=torch.long, device="meta")
+    # Fake tensors, because transformers reads values of masks, which plain meta tensors refuse.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            acts = model.activations(tokens_NT, hooks)
+        except UnusableHookError as error:
+            raise UserError(f"hook_name: {error}; choose another hook") from error
+    for hook in hooks:
+        if acts[hook].shape[:2] != tokens_NT.shape:
+            raise UserError(
+                f"hook_name: {hook!r} gives {tuple(acts[hook].shape)} for 2 contexts of 3 tokens, "
+                "not one row of activations per token; choose another hook"
+            )
+    return {hook: shape_activations(acts[hook], head_index).shape[-1] for hook in hooks}

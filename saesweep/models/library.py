@@ -1,0 +1,56 @@
+"""Which library runs the model, from SAELens' `model_class_name`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from saesweep.errors import UserError
+from saesweep.models.location import ModelLocation, locate_model
+
+if TYPE_CHECKING:
+    from saesweep.specs.base_run import BaseRun
+
+
+class Library(Enum):
+    """A model library with an adapter."""
+
+    HUGGING_FACE = "AutoModelForCausalLM"
+    TRANSFORMER_LENS = "TransformerBridge"
+
+
+_BY_CLASS_NAME = {
+    "AutoModelForCausalLM": Library.HUGGING_FACE,
+    "TransformerBridge": Library.TRANSFORMER_LENS,
+    "HookedTransformer": Library.TRANSFORMER_LENS,  # its name up to TransformerLens 3, and in SAELens' files
+}
+
+
+def library_of(run: BaseRun) -> Library:
+    """Return the library for `run.model_class_name`.
+
+    Raises:
+        UserError: There is no adapter for it.
+    """
+    try:
+        return _BY_CLASS_NAME[run.model_class_name]
+    except KeyError:
+        known = ", ".join(_BY_CLASS_NAME)
+        raise UserError(f"model_class_name: {run.model_class_name!r} is not supported; known: {known}") from None
+
+
+def locate(run: BaseRun) -> ModelLocation:
+    """Return where the model's files are; classic TransformerLens aliases are resolved for that library.
+
+    Raises:
+        UserError: See `locate_model`.
+        ValueError: The run has no model (the synthetic source).
+    """
+    if run.model_name is None:
+        raise ValueError("this run has no language model")
+    location = locate_model(run.model_name)
+    if library_of(run) is Library.TRANSFORMER_LENS and not location.is_local:
+        from saesweep.models.bridge import hub_name
+
+        return ModelLocation(location.name, hub_name(location.source), is_local=False)
+    return location

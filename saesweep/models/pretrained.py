@@ -1,0 +1,134 @@
+"""Reading configuration, weights and tokenizer through transformers, with errors that name the field to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from saesweep.errors import UserError
+from saesweep.models.location import ModelLocation
+
+_SHARED_KWARGS = ("revision", "token", "trust_remote_code", "cache_dir", "subfolder")
+"""Loading arguments that the configuration and the tokenizer take as well as the weights."""
+
+_PROCESSING = (
+    "center_writing_weights",
+    "center_unembed",
+    "fold_ln",
+    "fold_value_biases",
+    "refactor_factored_attn_matrices",
+)
+"""Weight processing of HookedTransformer. It changes the activations, so SAELens' default is off, and here it is refused."""
+
+
+def loading_kwargs(model_from_pretrained_kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments for `from_pretrained`, with `dtype` as a torch type or `"auto"`.
+
+    Raises:
+        UserError: An unknown dtype, or weight processing asked for.
+    """
+    kwargs = dict(model_from_pretrained_kwargs or {})
+    for name in _PROCESSING:
+        if kwargs.pop(name, False):
+            raise UserError(
+                f"model_from_pretrained_kwargs.{name}: weight processing is not supported, as it changes the "
+                "activations that the SAE is trained on; set it to false or leave it out"
+            )
+    dtype = kwargs.pop("torch_dtype", kwargs.pop("dtype", "auto"))
+    kwargs["dtype"] = dtype if dtype == "auto" or isinstance(dtype, torch.dtype) else _torch_dtype(str(dtype))
+    return kwargs
+
+
+def read_config(location: ModelLocation, kwargs: dict[str, Any], *, offline: bool = False) -> Any:
+    """Return the model's configuration; `offline` looks in the local cache only.
+
+    Raises:
+        UserError: It cannot be had, or transformers does not know the model type.
+    """
+    from transformers import AutoConfig
+
+    with loading(location, "the configuration"):
+        return AutoConfig.from_pretrained(
+            location.source, local_files_only=location.is_local or offline, **shared_kwargs(kwargs)
+        )
+
+
+def read_tokenizer(location: ModelLocation, kwargs: dict[str, Any], *, offline: bool = False) -> Any:
+    """Return the model's tokenizer.
+
+    Raises:
+        UserError: It cannot be had.
+    """
+    from transformers import AutoTokenizer
+
+    with loading(location, "the tokenizer"):
+        return AutoTokenizer.from_pretrained(
+            location.source, local_files_only=location.is_local or offline, **shared_kwargs(kwargs)
+        )
+
+
+def read_causal_lm(location: ModelLocation, kwargs: dict[str, Any], device: torch.device) -> Any:
+    """Return the language model in evaluation mode, on `device` unless the arguments hold a `device_map`.
+
+    Raises:
+        UserError: The weights cannot be had, or an argument is unknown.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with loading(location, "the weights"):
+        model = AutoModelForCausalLM.from_pretrained(location.source, local_files_only=location.is_local, **kwargs)
+    if kwargs.get("device_map") is None:
+        model = model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+def shared_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return those loading arguments that say where the files are."""
+    return {name: kwargs[name] for name in _SHARED_KWARGS if name in kwargs}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars or notices from transformers: the terminal belongs to the sweep's display."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def loading(location: ModelLocation, what: str) -> Iterator[None]:
+    """Turn the ways in which transformers says "cannot be loaded" into one message."""
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0]
+        if isinstance(error, TypeError) and "unexpected keyword" in reason:
+            raise UserError(f"model_from_pretrained_kwargs: {reason}") from error
+        if location.is_local:
+            raise UserError(f"model_name: {what} of the folder {location.name!r} cannot be read: {reason}") from error
+        raise UserError(
+            f"model_name: {what} of {location.name!r} could not be downloaded or read: {reason}. "
+            "Check the name, the network and your access to it, or give a local folder"
+        ) from error
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name.removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype):
+        raise UserError(
+            f"model_from_pretrained_kwargs.dtype: {name!r} is no type; use float32, bfloat16, float16 or auto"
+        )
+    return dtype
