@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,6 +17,7 @@ from saesweep.events import (
     CheckpointSaved,
     Event,
     Note,
+    Row,
     RunEnded,
     RunStarted,
     TrialEnded,
@@ -90,23 +91,10 @@ class LiveDisplay:
         self._live.stop()
 
     def _view(self, event: BlockDone) -> RenderableType:
-        from rich.console import Group
-        from rich.text import Text
-
-        width, height = self._console.size  # asked each time: the window may have been resized
-        rows = visible_rows(event.rows, max(_FEWEST_ROWS, height - _LINES_AROUND))
-        table, left_out = leaderboard_table(rows, metrics=self._narrator.metrics, width=width, bars=True)
-        caption = caption_lines(event.rows, hidden=len(event.rows) - len(rows), left_out=left_out)
         parts = progress_parts(event, self._narrator.trials)
-        progress = (
-            f"{bar(event.sae_tokens, event.expected_sae_tokens, _PROGRESS_CELLS)} {' · '.join(parts[:3])}",
-            " · ".join(parts[3:]),
-        )
-        return Group(
-            table,
-            *(Text(line, no_wrap=True, overflow="ellipsis", style="dim") for line in caption),
-            *(Text(line, no_wrap=True, overflow="ellipsis") for line in progress),
-        )
+        progress = bar(event.sae_tokens, event.expected_sae_tokens, _PROGRESS_CELLS)
+        footer = (f"{progress} {' · '.join(parts[:3])}", " · ".join(parts[3:]))
+        return board_view(self._console, event.rows, metrics=self._narrator.metrics, footer=footer)
 
     def _print_end(self, event: RunEnded) -> None:
         if event.rows:
@@ -120,6 +108,31 @@ class LiveDisplay:
         # The style goes on the text, not on print(), which would colour the live view below it as well;
         # soft_wrap keeps paths and commands whole, so that they can be copied.
         self._console.print(Text(line, style=style), soft_wrap=True)
+
+
+def board_view(
+    console: Console, rows: Sequence[Row], *, metrics: Sequence[str], footer: Sequence[str]
+) -> RenderableType:
+    """Return a leaderboard cut to the screen: its top, the trials in training, what was left out, and a footer.
+
+    Args:
+        console: The terminal; its size is asked each time, as the window may have been resized.
+        rows: Trials, best first.
+        metrics: Metric names, most important first.
+        footer: At most two lines.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    width, height = console.size
+    visible = visible_rows(rows, max(_FEWEST_ROWS, height - _LINES_AROUND))
+    table, left_out = leaderboard_table(visible, metrics=metrics, width=width, bars=True)
+    caption = caption_lines(rows, hidden=len(rows) - len(visible), left_out=left_out)
+    return Group(
+        table,
+        *(Text(line, no_wrap=True, overflow="ellipsis", style="dim") for line in caption),
+        *(Text(line, no_wrap=True, overflow="ellipsis") for line in footer),
+    )
 
 
 def _is_shown(event: Event) -> bool:

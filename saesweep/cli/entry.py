@@ -1,0 +1,75 @@
+"""The console script: parses the arguments, runs one command, turns failures into messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from saesweep import __version__
+from saesweep.cli import export, init, leaderboard, plan, run, schema, validate
+from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
+from saesweep.errors import UserError
+
+_COMMANDS = (run, plan, validate, schema, init, leaderboard, export)
+_EPILOG = """\
+start here:
+  saesweep init my_experiment.yaml        a commented experiment to edit
+  saesweep validate my_experiment.yaml    every mistake at once, with its line
+  saesweep plan my_experiment.yaml        what would run: trials, memory, tokens
+  saesweep run my_experiment.yaml         train, rank, export; run again to resume
+
+exit codes: 0 done, 1 more failed trials than allowed, 2 a mistake in the file or the arguments, 130 interrupted
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="saesweep",
+        description="Sweep sparse autoencoders over one stream of language-model activations and export the best one.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"saesweep {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: The arguments without the program's name; those of the process when None.
+
+    Raises:
+        SystemExit: From argparse: code 2 after a wrong argument, 0 after `--help` and `--version`.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if not hasattr(args, "execute"):
+        parser.print_help(sys.stderr)
+        return MISTAKE
+    try:
+        code: int = args.execute(args)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has left. Without this the interpreter fails once more when it flushes on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception:
+        traceback.print_exc()
+        print(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
+        return BUG

@@ -1,0 +1,97 @@
+"""`saesweep export`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saesweep.cli.arguments import new_parser
+from saesweep.cli.exits import DONE
+from saesweep.errors import UserError
+
+if TYPE_CHECKING:
+    from saesweep.cli.arguments import Subparsers
+    from saesweep.runs import RunDirectory
+
+_EXAMPLES = """\
+  saesweep export runs/quickstart --to my_sae                 the best SAE
+  saesweep export runs/quickstart --trial 7 --to my_sae       another trial of the leaderboard
+
+The folder loads with SAELens' SAE.load_from_disk and, as base: {from_cfg: my_sae}, in an experiment file.
+"""
+_EXPORTED_FILES = frozenset(
+    {
+        "cfg.json",
+        "experiment.yaml",
+        "provenance.json",
+        "runner_cfg.json",
+        "sae_weights.safetensors",
+        "sparsity.safetensors",
+    }
+)
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = new_parser(commands, "export", summary="copy a trained SAE out of a run directory", examples=_EXAMPLES)
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run directory")
+    parser.add_argument("--trial", metavar="N", type=int, help="number of the trial (default: the best)")
+    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to make")
+    parser.add_argument("--force", action="store_true", help="replace an SAE that is already in DIR")
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Copy the folder."""
+    from saesweep.runs import RunDirectory, replace_folder
+
+    source = _source(RunDirectory(args.run), args.trial)
+    _check_target(args.to, source, args.force)
+    # resolve(): a link to a folder is filled, not replaced
+    replace_folder(args.to.resolve(), lambda folder: _copy(source, folder))
+    print(f"copied {source} to {args.to}")
+    return DONE
+
+
+def _source(run: RunDirectory, trial: int | None) -> Path:
+    if not run.path.is_dir():
+        raise UserError(f"{run.path}: no such run directory")
+    if trial is None:
+        if not (run.best / "cfg.json").is_file():
+            raise UserError(f"{run.best}: no exported SAE yet; wait for the run to end, or name one with --trial")
+        return run.best
+    source = run.trial_sae(trial)
+    if trial < 0 or not (source / "cfg.json").is_file():
+        exported = _exported_trials(run)
+        listed = f"exported so far: {', '.join(map(str, exported))}" if exported else "none is exported yet"
+        raise UserError(f"{run.path}: trial {trial} has no exported SAE; {listed}")
+    return source
+
+
+def _exported_trials(run: RunDirectory) -> list[int]:
+    folders = (path.parent.parent.name for path in (run.path / "trials").glob("*/sae/cfg.json"))
+    return sorted(int(name) for name in folders if name.isdigit())
+
+
+def _check_target(target: Path, source: Path, force: bool) -> None:
+    """Refuse to write over anything but an exported SAE, and over that one only with `--force`."""
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target}: is a file; --to names the folder to make")
+    if not target.exists():
+        return
+    if source.resolve() == target.resolve():
+        raise UserError(f"{target}: is the SAE itself; name another folder with --to")
+    found = sorted(path.name for path in target.iterdir())
+    strangers = [name for name in found if name not in _EXPORTED_FILES]
+    if strangers:
+        raise UserError(f"{target}: holds files that are no exported SAE ({strangers[0]}); name an empty or new folder")
+    if found and not force:
+        raise UserError(f"{target}: holds an SAE already; name a new folder, or replace it with --force")
+
+
+def _copy(source: Path, folder: Path) -> None:
+    for file in sorted(source.iterdir()):
+        if file.is_file():
+            shutil.copyfile(file, folder / file.name)

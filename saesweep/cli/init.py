@@ -1,0 +1,49 @@
+"""`saesweep init`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saesweep.cli.arguments import new_parser
+from saesweep.cli.exits import DONE
+from saesweep.errors import UserError
+
+if TYPE_CHECKING:
+    from saesweep.cli.arguments import Subparsers
+
+_EXAMPLES = """\
+  saesweep init
+  saesweep init experiments/my_experiment.yaml
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = new_parser(commands, "init", summary="write a commented experiment to start from", examples=_EXAMPLES)
+    parser.add_argument(
+        "path",
+        metavar="PATH",
+        type=Path,
+        nargs="?",
+        default=Path("experiment.yaml"),
+        help="the file to write; an existing one is never touched (default: experiment.yaml)",
+    )
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Write the file and say what to do with it."""
+    from saesweep.experiment.template import template
+
+    try:
+        args.path.parent.mkdir(parents=True, exist_ok=True)
+        with args.path.open("x", encoding="utf-8") as file:  # x: two people cannot both create it
+            file.write(template())
+    except FileExistsError:
+        raise UserError(f"{args.path}: exists already and is left as it is; name a new file") from None
+    except OSError as error:
+        raise UserError(f"{args.path}: cannot be written ({error.strerror}); name another file") from error
+    print(f"wrote {args.path}\nnext:\n  saesweep validate {args.path}\n  saesweep run {args.path}")
+    return DONE

@@ -1,0 +1,42 @@
+"""`saesweep leaderboard`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saesweep.cli.arguments import new_parser
+from saesweep.cli.exits import DONE
+
+if TYPE_CHECKING:
+    from saesweep.cli.arguments import Subparsers
+
+_EXAMPLES = """\
+  saesweep leaderboard runs/quickstart
+  saesweep leaderboard runs/gemma_l12 --watch
+  saesweep leaderboard runs/quickstart --json | jq '.rows[0].params'
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = new_parser(
+        commands, "leaderboard", summary="print the leaderboard of a run, finished or still going", examples=_EXAMPLES
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, or a leaderboard.json")
+    parser.add_argument("--watch", action="store_true", help="print it anew when it changes, until the run ends")
+    parser.add_argument("--json", action="store_true", help="print it as JSON, one object per line")
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the leaderboard."""
+    from saesweep.display.saved import read_leaderboard, show_leaderboard, watch_leaderboard
+
+    if args.watch:
+        watch_leaderboard(args.run, sys.stdout, as_json=args.json)
+    else:
+        show_leaderboard(read_leaderboard(args.run), sys.stdout, as_json=args.json)
+    return DONE

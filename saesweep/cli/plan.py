@@ -1,0 +1,46 @@
+"""`saesweep plan`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saesweep.cli.arguments import add_overrides, new_parser
+from saesweep.cli.exits import DONE
+
+if TYPE_CHECKING:
+    from saesweep.cli.arguments import Subparsers
+
+_EXAMPLES = """\
+  saesweep plan experiments/gemma_l12.yaml
+  saesweep plan my_experiment.yaml --set cohort.size=8 --json
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = new_parser(
+        commands,
+        "plan",
+        summary="show what would run (sampled trials, memory, tokens) without loading weights",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="the experiment file (YAML)")
+    add_overrides(parser)
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the plan."""
+    from saesweep.cli.warnings import print_warnings
+    from saesweep.experiment import load_experiment
+    from saesweep.sweep.plan import plan
+
+    experiment = load_experiment(args.experiment, overrides=args.overrides)
+    print_warnings(args.experiment, experiment.warnings)
+    made = plan(experiment)
+    print(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
+    return DONE

@@ -1,0 +1,56 @@
+"""`saesweep run`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saesweep.cli.arguments import add_overrides, new_parser
+from saesweep.display.protocol import DISPLAY_KINDS
+
+if TYPE_CHECKING:
+    from saesweep.cli.arguments import Subparsers
+
+_EXAMPLES = """\
+  saesweep run experiments/quickstart.yaml
+  saesweep run experiments/gemma_l12.yaml --set search.trials=16 --set base.training_tokens=50M
+  saesweep run my_experiment.yaml --run-dir /data/runs/first --display plain 2>&1 | tee run.log
+
+The same command again goes on where an interrupted run stopped. The first Ctrl-C finishes the block and saves; a second
+one stops now, and the work since the last checkpoint is done again.
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = new_parser(
+        commands, "run", summary="run an experiment, or go on with it, and export the best SAE", examples=_EXAMPLES
+    )
+    parser.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="the experiment file (YAML)")
+    add_overrides(parser)
+    parser.add_argument("--run-dir", metavar="DIR", type=Path, help="where everything goes (default: runs/<name>)")
+    parser.add_argument(
+        "--display",
+        choices=DISPLAY_KINDS,
+        default="auto",
+        help="live: a table that updates in place; plain: lines; json: one object per event; none: nothing; "
+        "auto (default): $SAESWEEP_DISPLAY, else live on a terminal and plain elsewhere",
+    )
+    parser.add_argument("--verbose", action="store_true", help="also say when trials start and checkpoints are saved")
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the experiment."""
+    from saesweep.display import make_display
+
+    display = make_display(args.display, verbose=args.verbose)  # before the slow import: a wrong one fails at once
+
+    from saesweep.sweep import run
+
+    with display:
+        result = run(
+            args.experiment, run_dir=args.run_dir, overrides=args.overrides, listeners=(display,), display="none"
+        )
+    return result.exit_code

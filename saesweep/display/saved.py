@@ -1,0 +1,149 @@
+"""The leaderboard that a run keeps on disk (`leaderboard.json`): read, printed, watched."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TextIO
+
+from saesweep.display.choose import is_live_terminal
+from saesweep.display.json_lines import json_line
+from saesweep.display.table import print_leaderboard, render_text
+from saesweep.display.text import encodable
+from saesweep.errors import UserError
+from saesweep.events import Row
+
+WATCH_SECONDS = 2.0
+_ENDED = ("complete", "interrupted", "already complete")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaderboard:
+    """What `leaderboard.json` holds."""
+
+    name: str
+    status: str
+    rows: tuple[Row, ...]
+    metrics: tuple[str, ...]
+    goals: tuple[str, ...]
+    data: Mapping[str, Any]
+    """The file as it is."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return self.status in _ENDED
+
+    @property
+    def title(self) -> str:
+        """Name, status and objective in one line."""
+        return f"{self.name}: {self.status}; {', '.join(self.goals)}"
+
+
+def read_leaderboard(path: Path) -> Leaderboard:
+    """Return the leaderboard of a run directory, or the one in a `leaderboard.json`.
+
+    Raises:
+        UserError: There is none, or it is not a leaderboard.
+    """
+    file = path / "leaderboard.json" if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"{path}: no such run directory")
+    if not file.exists():
+        raise UserError(
+            f"{file}: not there; a run writes it after its first block, so name a run directory of saesweep"
+        )
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return Leaderboard(
+            name=data["name"],
+            status=data["status"],
+            rows=tuple(_row(item) for item in data["rows"]),
+            metrics=tuple(data["metrics"]),
+            goals=tuple(data["goals"]),
+            data=data,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{file}: is no leaderboard of this version of saesweep ({type(error).__name__}: {error})"
+        ) from None
+
+
+def show_leaderboard(
+    board: Leaderboard, stream: TextIO, *, as_json: bool = False, env: Mapping[str, str] | None = None
+) -> None:
+    """Print a leaderboard: in colour and as wide as the screen on a terminal, at its natural width elsewhere."""
+    if as_json:
+        text = json_line(board.data)
+    elif is_live_terminal(stream, os.environ if env is None else env):
+        from saesweep.display.live import make_console
+
+        console = make_console(stream, os.environ if env is None else env)
+        console.print(board.title, markup=False, soft_wrap=True)
+        print_leaderboard(console, board.rows, metrics=board.metrics)
+        return
+    else:
+        text = f"{board.title}\n{render_text(board.rows, metrics=board.metrics)}"
+    stream.write(encodable(text, getattr(stream, "encoding", None)) + "\n")
+    stream.flush()
+
+
+def watch_leaderboard(
+    path: Path,
+    stream: TextIO,
+    *,
+    as_json: bool = False,
+    env: Mapping[str, str] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Show a leaderboard until its run ends: in place on a terminal, else printed anew each time it changes.
+
+    Raises:
+        UserError: There is none, or it is not a leaderboard.
+    """
+    env = os.environ if env is None else env
+    boards = _changes(path, sleep)
+    if as_json or not is_live_terminal(stream, env):
+        for board in boards:
+            show_leaderboard(board, stream, as_json=as_json, env=env)
+        return
+    from rich.live import Live
+
+    from saesweep.display.live import board_view, make_console
+
+    console = make_console(stream, env)
+    board = None
+    with Live(f"waiting for the first block of {path}", console=console, transient=True, auto_refresh=False) as live:
+        for board in boards:
+            live.update(board_view(console, board.rows, metrics=board.metrics, footer=[board.title]), refresh=True)
+    if board is not None:
+        show_leaderboard(board, stream, env=env)
+
+
+def _changes(path: Path, sleep: Callable[[float], None]) -> Iterator[Leaderboard]:
+    """Yield the leaderboard each time it changes; the last one is that of the ended run."""
+    shown: Mapping[str, Any] | None = None
+    while True:
+        # A run directory without a leaderboard is a run in its first block.
+        if (path / "leaderboard.json").exists() or not (path / "experiment.yaml").exists():
+            board = read_leaderboard(path)
+            if board.data != shown:
+                shown = board.data
+                yield board
+            if board.ended:
+                return
+        sleep(WATCH_SECONDS)
+
+
+def _row(data: Mapping[str, Any]) -> Row:
+    known = {field.name for field in fields(Row)}
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ValueError(f"unknown field {unknown[0]!r} in a row")
+    # JSON has no NaN: a measurement that was none is null in the file
+    metrics = {name: float("nan") if value is None else value for name, value in data.get("metrics", {}).items()}
+    return Row(**{**data, "metrics": metrics})
