@@ -116,12 +116,12 @@ def watch_leaderboard(
     from saesweep.display.live import board_view, make_console
 
     console = make_console(stream, env)
-    board = None
+    last: Leaderboard | None = None
     with Live(f"waiting for the first block of {path}", console=console, transient=True, auto_refresh=False) as live:
-        for board in boards:
-            live.update(board_view(console, board.rows, metrics=board.metrics, footer=[board.title]), refresh=True)
-    if board is not None:
-        show_leaderboard(board, stream, env=env)
+        for last in boards:
+            live.update(board_view(console, last.rows, metrics=last.metrics, footer=[last.title]), refresh=True)
+    if last is not None:
+        show_leaderboard(last, stream, env=env)
 
 
 def _changes(path: Path, sleep: Callable[[float], None]) -> Iterator[Leaderboard]:

@@ -1,0 +1,146 @@
+"""The leaderboard table: what it shows, and what gives way where there is no room."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from saesweep.display import leaderboard_table, render_text
+from saesweep.display.columns import fit_columns, leaderboard_columns, table_width
+from saesweep.display.table import caption_lines, visible_rows
+
+from .runs import ROWS, row
+
+
+def columns_of(rows, **options):
+    return {column.name: column for column in leaderboard_columns(rows, **options)}
+
+
+def test_render_text_shows_every_cell_of_every_row():
+    text = render_text(ROWS)
+    assert "…" not in text
+    for column in leaderboard_columns(ROWS):
+        for line in [*column.heading.splitlines(), *column.cells]:
+            assert line in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_render_text_aligns_its_columns():
+    lines = render_text(ROWS).splitlines()
+    first = next(line for line in lines if "*1" in line)
+    second = next(line for line in lines if line.lstrip().startswith("3"))
+    assert first.index("31.9") == second.index("31.9")
+
+
+def test_empty_leaderboard_renders():
+    assert "architecture" in render_text(())
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_cells_are_never_cut_and_the_table_fits(width):
+    table, left_out = leaderboard_table(ROWS, width=width)
+    sink = io.StringIO()
+    console = Console(file=sink, width=width, no_color=True)
+    console.print(table)
+    text = sink.getvalue()
+    assert "…" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert ("joined at" in left_out) == (width < 116)
+    for column in leaderboard_columns(ROWS):
+        if column.name not in left_out:
+            assert all(cell in text for cell in column.cells)
+
+
+def test_table_width_is_what_rich_measures():
+    columns = leaderboard_columns(ROWS)
+    table, _ = leaderboard_table(ROWS)
+    console = Console(file=io.StringIO(), width=500)
+    assert console.measure(table).maximum == table_width(columns)
+
+
+def test_the_least_important_columns_go_first():
+    kept, left_out = fit_columns(leaderboard_columns(ROWS), 80)
+    assert left_out == ["joined at", "measured at", "tokens", "lr"]
+    assert [c.name for c in kept][:2] == ["rank", "trial"]
+    kept, _ = fit_columns(leaderboard_columns(ROWS), 1)
+    assert [c.name for c in kept] == ["trial"]
+
+
+def test_front_baseline_and_infeasible_are_marked():
+    columns = columns_of([row(0, on_front=True), row(1, is_baseline=True), row(2, feasible=False)])
+    assert columns["rank"].cells == ("◆ 1", "2", "3")
+    assert columns["trial"].cells == ("0", "*1", "2")
+    assert columns["state"].cells == ("complete", "complete", "infeasible")
+
+
+def test_dead_window_is_in_the_heading_when_shared_and_in_the_cells_when_not():
+    shared = columns_of([row(0), row(1)])["dead %"]
+    assert shared.heading == "dead %\nin 500k"
+    assert shared.cells == ("3.1", "3.1")
+    mixed = columns_of([row(0), row(1, dead_window_tokens=20_000), row(2, metrics={})])["dead %"]
+    assert mixed.cells == ("3.1 (500k)", "3.1 (20k)", "-")
+
+
+def test_metrics_follow_the_order_asked_for_and_unknown_names_stay():
+    names = [c.name for c in leaderboard_columns(ROWS, metrics=("kl_div", "l0", "my_metric"))]
+    assert [name for name in names if name in ("KL", "L0", "my_metric")] == ["KL", "L0", "my_metric"]
+    assert "expl. var" not in names
+
+
+def test_nan_and_missing_metrics_show_as_a_dash():
+    columns = columns_of(
+        [row(0, metrics={"l0": float("nan")}), row(1, metrics={"l0": float("inf")}), row(2, metrics={})]
+    )
+    assert columns["L0"].cells == ("-", "-", "-")
+
+
+def test_parameters_that_differ_get_a_column():
+    rows = [
+        row(0, params={"lr": 1e-4, "lr_scheduler_name": "constant", "sae.d_sae": 1024}),
+        row(1, params={"lr": 1e-4, "lr_scheduler_name": "cosineannealing", "sae.d_sae": 1024}),
+        row(2, params={"lr": 1e-4}),
+    ]
+    columns = columns_of(rows)
+    assert columns["lr_scheduler_name"].cells == ("constant", "cosineannealing", "-")
+    assert columns["d_sae"].cells == ("1024", "1024", "-")
+    assert columns["lr"].cells == ("0.0003",) * 3  # once, from the row
+    assert "d_sae" not in columns_of(rows[:2])
+
+
+def test_the_hook_is_shown_where_it_differs():
+    assert "hook" not in columns_of(ROWS)
+    assert columns_of([row(0), row(1, hook="model.layers.3")])["hook"].cells == ("model.layers.2", "model.layers.3")
+
+
+def test_training_trials_have_a_bar_where_bars_are_wanted():
+    rows = [row(0, status="training", tokens=500_000)]
+    assert columns_of(rows)["state"].cells == ("training 50%",)
+    assert columns_of(rows, bars=True)["state"].cells == ("━━━─── 50%",)
+
+
+def test_markup_in_values_is_text():
+    table, _ = leaderboard_table([row(0, sparsity="[bold]k[/bold]")])
+    console = Console(file=io.StringIO(), width=300)
+    console.print(table)
+    assert "[bold]k[/bold]" in console.file.getvalue()
+
+
+def test_visible_rows_keep_the_leader_and_the_training_ones():
+    rows = [row(i) for i in range(30)] + [row(i, status="training", rank=None) for i in range(30, 33)]
+    chosen = visible_rows(rows, 8)
+    assert [r.number for r in chosen] == [0, 1, 2, 3, 4, 30, 31, 32]
+    assert visible_rows(rows, 100) == rows
+    assert [r.number for r in visible_rows(rows, 2)] == [0, 30]
+    assert [r.number for r in visible_rows(rows, 0)] == [0]
+
+
+def test_caption_says_what_is_hidden_and_n_per_architecture():
+    assert caption_lines(ROWS, hidden=12, left_out=["lr"]) == [
+        "… 12 more",
+        "columns left out on this width: lr",
+        "◆ on the Pareto front   * baseline",
+        "trials: batchtopk 3 (1 complete, 1 training, 1 failed) · jumprelu 1 (1 complete) · topk 1 (1 pruned)",
+    ]
+    assert caption_lines(()) == []
