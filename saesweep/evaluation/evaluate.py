@@ -59,7 +59,7 @@ class HeldOutEvaluator:
         for x_ND in self._part.batches(hook):
             for metrics, sae in zip(sums, saes, strict=True):
                 acts_NF = sae.encode(x_ND)
-                metrics.update(x_ND, sae.decode(acts_NF), acts_NF)
+                metrics.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF)
         found = [metrics.compute() for metrics in sums]
         if with_model and self._model is not None:
             for metrics_of_one, spliced in zip(found, self._spliced_at(hook).measure(saes), strict=True):

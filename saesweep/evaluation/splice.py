@@ -28,7 +28,7 @@ def replacement(sae: ExportedSAE, mask_CT: Tensor, *, head_index: int | None) ->
 
     def replace(acts: Tensor) -> Tensor:
         x = acts[:, :, head_index] if head_index is not None else acts.flatten(2)
-        recon = sae(x.to(sae.tensors["W_dec"].device)).to(x.device, x.dtype)
+        recon = sae(x.to(sae.device)).to(x.device, x.dtype)
         mixed = torch.where(mask_CT.to(x.device)[..., None], recon, x)
         if head_index is None:
             return mixed.reshape(acts.shape)

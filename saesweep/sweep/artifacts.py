@@ -1,0 +1,125 @@
+"""What a finished trial leaves on disk: its exported SAE with everything needed to reuse it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saesweep import __version__
+from saesweep.experiment import Experiment, dump_yaml
+from saesweep.models import transformer_lens_hook
+from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
+from saesweep.saes import ExportedSAE, save_sae_folder
+from saesweep.specs import BaseRun
+from saesweep.sweep.runner_cfg import runner_cfg
+from saesweep.sweep.trials import Trial
+
+
+def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
+    """Return the SAE with SAELens' metadata of its run: model, hook (by its TransformerLens name), dataset, L0."""
+    hook = transformer_lens_hook(run.hook_name)
+    return sae.with_metadata(
+        {
+            "dataset_path": run.dataset_path,
+            "hook_name": hook or run.hook_name,
+            "model_name": run.model_name,
+            "model_class_name": run.model_class_name,
+            "hook_head_index": run.hook_head_index,
+            "context_size": run.context_size,
+            "seqpos_slice": list(run.seqpos_slice),
+            "model_from_pretrained_kwargs": run.model_from_pretrained_kwargs or {},
+            "prepend_bos": run.prepend_bos,
+            "exclude_special_tokens": (
+                list(run.exclude_special_tokens)
+                if isinstance(run.exclude_special_tokens, tuple)
+                else run.exclude_special_tokens
+            ),
+            "sequence_separator_token": run.sequence_separator_token,
+            "disable_concat_sequences": run.disable_concat_sequences,
+            "l0": finite(metrics.get("l0")),
+            "num_dead_features": dead,
+            "saesweep": {"version": __version__, "hook_name": run.hook_name},
+        }
+    )
+
+
+def save_trial_sae(
+    directory: RunDirectory, experiment: Experiment, trial: Trial, sae: ExportedSAE, frequency_F: Tensor, dead: int
+) -> None:
+    """Write `trials/NNNN/sae/`, whole or not at all, and `trials/NNNN/trial.json`."""
+    described = with_run_metadata(sae, trial.run, trial.metrics, dead)
+
+    def fill(folder: Path) -> None:
+        save_sae_folder(
+            folder, described, sparsity_F=frequency_F, extra_files={"runner_cfg.json": runner_cfg(trial.run)}
+        )
+        write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial)))
+        write_json(folder / "provenance.json", provenance(experiment, trial))
+
+    directory.trial(trial.number).mkdir(parents=True, exist_ok=True)
+    replace_folder(directory.trial_sae(trial.number), fill)
+
+
+def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
+    """Write `trials/NNNN/trial.json`: settings and result."""
+    write_json(
+        directory.trial(trial.number) / "trial.json",
+        {**trial.state(), "slot": None, "params": trial.params, "architecture": trial.run.sae.architecture},
+    )
+
+
+def single_run_tree(experiment: Experiment, trial: Trial) -> dict[str, Any]:
+    """Return an experiment that trains this trial's settings alone."""
+    base = trial.run.model_dump(mode="json", exclude_defaults=True)
+    base["sae"] = {
+        "architecture": trial.run.sae.architecture,
+        **trial.run.sae.model_dump(mode="json", exclude_defaults=True),
+    }
+    tree = {
+        "name": f"{experiment.spec.name}-trial-{trial.number}",
+        "base": base,
+        "space": {},
+        **{key: experiment.tree[key] for key in ("objective", "evaluation") if key in experiment.tree},
+    }
+    return tree
+
+
+def provenance(experiment: Experiment, trial: Trial) -> dict[str, Any]:
+    """Return where an exported SAE comes from."""
+    packages = ("torch", "transformers", "transformer-lens", "datasets", "optuna")
+    return {
+        "saesweep_version": __version__,
+        "experiment": experiment.spec.name,
+        "fingerprint": experiment.fingerprint(),
+        "trial": trial.number,
+        "params": trial.params,
+        "seed": trial.run.seed,
+        "tokens": trial.tokens,
+        "joined_at_tokens": trial.joined_at_tokens,
+        "select_metrics": trial.metrics,
+        "dead_window_tokens": trial.dead_window_tokens,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def copy_export(source: Path, target: Path, extra: Mapping[str, Any]) -> None:
+    """Copy an exported SAE's folder in one step, adding to its `provenance.json`."""
+    import json
+
+    def fill(folder: Path) -> None:
+        for file in source.iterdir():
+            shutil.copy2(file, folder / file.name)
+        found = json.loads((folder / "provenance.json").read_text())
+        write_json(folder / "provenance.json", {**found, **extra})
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_folder(target, fill)

@@ -1,0 +1,74 @@
+"""The end of a sweep: the winner is chosen, measured once on `test`, and exported."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saesweep.evaluation import HeldOutEvaluator
+from saesweep.events import Row
+from saesweep.saes import load_sae_folder
+from saesweep.sweep.artifacts import copy_export
+from saesweep.sweep.progress import write_leaderboard
+from saesweep.sweep.ranking import winner
+from saesweep.sweep.setup import Setup
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The exported winner."""
+
+    best: int | None
+    best_dir: Path | None
+    test_metrics: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int) -> Outcome:
+    """Export the winner (and a Pareto front) and write the final leaderboard."""
+    directory = setup.directory
+    best, notes = winner(rows, setup.objective)
+    outcome = Outcome(None, None, notes=tuple(notes))
+    if best is not None:
+        row = next(row for row in rows if row.number == best)
+        test_metrics = _measure_on_test(setup, row)
+        extra = {"test_metrics": test_metrics, "objective": setup.objective.model_dump(mode="json"), "notes": notes}
+        if setup.objective.is_pareto:
+            _export_front(setup, rows)
+        copy_export(directory.trial_sae(best), directory.best, extra)
+        outcome = Outcome(best, directory.best, test_metrics, tuple(notes))
+    write_leaderboard(
+        setup,
+        rows,
+        status="complete",
+        stream_tokens=stream_tokens,
+        best=outcome.best,
+        test_metrics=outcome.test_metrics,
+        notes=outcome.notes,
+    )
+    return outcome
+
+
+def _measure_on_test(setup: Setup, row: Row) -> dict[str, float]:
+    evaluator = HeldOutEvaluator(
+        setup.source.test,
+        setup.source.model,
+        ce_tokens=setup.experiment.spec.evaluation.ce_tokens,
+        head_index=setup.base.hook_head_index,
+        contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
+    )
+    sae = load_sae_folder(setup.directory.trial_sae(row.number)).to(setup.device)
+    return evaluator.measure([sae], row.hook, with_model=True)[0]
+
+
+def _export_front(setup: Setup, rows: tuple[Row, ...]) -> None:
+    """Write one folder per point of the front, named by trial, architecture and sparsity."""
+    directory = setup.directory
+    if directory.pareto.exists():
+        shutil.rmtree(directory.pareto)
+    for row in rows:
+        if row.on_front:
+            label = re.sub(r"[^A-Za-z0-9.]+", "-", f"{row.number:04d}-{row.architecture}-{row.sparsity}").strip("-")
+            copy_export(directory.trial_sae(row.number), directory.pareto / label, {})

@@ -1,0 +1,345 @@
+"""The run loop: trains blocks, measures, lets the scheduler decide, and carries its decisions out.
+
+A block is: train, measure what is due, report, judge, tell, ask, then (when it is time) checkpoint. Everything after a
+checkpoint is repeated identically by a resumed run; the study verifies what it already holds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from saesweep.cohort import Slot
+from saesweep.evaluation import HeldOutEvaluator, needs_language_model
+from saesweep.events import BlockDone as BlockDoneEvent
+from saesweep.events import CheckpointSaved, EventBus, Row, TrialEnded, TrialMeasured, TrialStarted
+from saesweep.runs import Checkpoint, CheckpointStore, JsonLines
+from saesweep.scheduler import (
+    Action,
+    Ask,
+    Asked,
+    BlockDone,
+    Complete,
+    Opened,
+    Place,
+    Prune,
+    State,
+    Stop,
+    decide,
+)
+from saesweep.sweep.artifacts import save_trial_record, save_trial_sae
+from saesweep.sweep.grouping import group_of
+from saesweep.sweep.measure import Measured, measure_slots
+from saesweep.sweep.progress import Progress, write_leaderboard
+from saesweep.sweep.ranking import costs, rank, violations
+from saesweep.sweep.search import Search
+from saesweep.sweep.seeds import derive
+from saesweep.sweep.setup import Setup, with_widths
+from saesweep.sweep.stop import StopFlag
+from saesweep.sweep.trials import Trial, row_of
+
+
+class SweepLoop:
+    """One run of a sweep, from its start or its last checkpoint to its end or an interruption.
+
+    Args:
+        setup: What was opened and decided.
+        search: The study and the scheduler's rules.
+        bus: Who wants to know.
+        stop: Set by Ctrl-C.
+    """
+
+    def __init__(self, setup: Setup, search: Search, bus: EventBus, stop: StopFlag) -> None:
+        self._setup = setup
+        self._search = search
+        self._bus = bus
+        self._stop = stop
+        self._store = CheckpointStore(setup.directory.checkpoints)
+        self._state = State.new(search.policy)
+        self._cohort = setup.cohort
+        self._stream = setup.source.stream
+        self._evaluator = HeldOutEvaluator(
+            setup.source.select,
+            setup.source.model,
+            ce_tokens=setup.experiment.spec.evaluation.ce_tokens,
+            head_index=setup.base.hook_head_index,
+            contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
+        )
+        self._rungs_need_model = needs_language_model([g.metric for g in setup.objective.goals])
+        self.trials: dict[int, Trial] = {}
+        self.stop_reason: str | None = None
+        self.block = 0
+        self.trained_tokens = 0
+        self._restored: dict[int, tuple[dict[str, Any], dict[str, Tensor]]] = {}
+        self._progress = Progress()
+        self._last_checkpoint = time.monotonic()
+
+    # ---------------------------------------------------------------- start
+
+    def restore(self) -> tuple[int | None, list[str]]:
+        """Go back to the newest whole checkpoint.
+
+        Returns:
+            The stream position gone back to, None where there is no checkpoint; and a message per damaged one.
+        """
+        checkpoint, damaged = self._store.load_latest()
+        keep_until = {} if checkpoint is None else self._load(checkpoint)
+        for folder in sorted((self._setup.directory.path / "trials").glob("*/metrics.jsonl")):
+            tokens = keep_until.get(int(folder.parent.name), -1)
+            JsonLines(folder).keep(lambda line, most=tokens: line["tokens"] <= most)
+        return (None if checkpoint is None else self._stream.tokens_served), damaged
+
+    def _load(self, checkpoint: Checkpoint) -> dict[int, int]:
+        state = checkpoint.state
+        self.block = checkpoint.block
+        # The policy is rebuilt from the file: more trials may be wanted now.
+        self._state = replace(State.from_json(state["scheduler"]), policy=self._search.policy)
+        self._stream.load_state(state["stream"])
+        for data in state["trials"]:
+            self._trial(data["number"], self._search.study.ask(data["number"])).load(data)
+        for meta in state["slots"]:
+            prefix = f"{meta['trial']}/"
+            mine = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+            self._restored[meta["trial"]] = (meta, mine)
+        return {number: trial.tokens for number, trial in self.trials.items()}
+
+    # ---------------------------------------------------------------- the loop
+
+    def run(self) -> bool:
+        """Train until nothing is left to do; return False where someone asked to stop before that."""
+        self._decide(Opened())
+        while self.stop_reason is None:
+            if self._stop.requested:
+                self.checkpoint()
+                return False
+            self._block()
+            if time.monotonic() - self._last_checkpoint >= self._setup.experiment.spec.cohort.checkpoint_seconds:
+                self.checkpoint()
+        self.checkpoint()
+        return True
+
+    def _block(self) -> None:
+        started = time.monotonic()
+        tokens_before = self._sae_tokens()
+        self._cohort.begin_block()
+        for _ in range(self._setup.blocks.block_steps):
+            if all(slot.is_done for _, slot in self._cohort.occupied()):
+                break
+            self._cohort.train_step(self._stream.next_batch())
+        self.block += 1
+        slots = [slot for _, slot in self._cohort.occupied()]
+        losses = {slot.trial: slot.mean_losses() for slot in slots}
+        for slot in slots:
+            self.trials[slot.trial].tokens = slot.tokens
+        event = self._report(slots, losses)
+        self._decide(event)
+        trained = self._sae_tokens() - tokens_before
+        self.trained_tokens += trained
+        self._announce(time.monotonic() - started, trained, losses)
+
+    def _report(self, slots: Sequence[Slot], losses: dict[int, dict[str, float]]) -> BlockDone:
+        """Measure what is due and return the scheduler's event."""
+        failed = {
+            s.trial: f"the training loss was NaN or infinite before {s.tokens} tokens"
+            for s in slots
+            if not bool(s.is_finite)
+        }
+        healthy = [s for s in slots if s.trial not in failed]
+        due = {s.trial: self._state.due_rungs(s.trial, s.tokens) for s in healthy}
+        wanted = [s for s in healthy if due[s.trial] or s.is_done]
+        measured = measure_slots(
+            self._cohort,
+            wanted,
+            self._evaluator,
+            with_model={s.trial: s.is_done or self._rungs_need_model for s in wanted},
+        )
+        values: dict[int, dict[int, tuple[float, ...]]] = {}
+        for slot in wanted:
+            result = measured[slot.trial]
+            cost = costs(result.metrics, self._setup.objective)
+            if any(c - c != 0 for c in cost):  # NaN or infinite
+                failed[slot.trial] = f"a metric of the objective was NaN or infinite at {slot.tokens} tokens"
+                continue
+            values[slot.trial] = {rung: cost for rung in due[slot.trial]}
+            self._record(slot, result)
+            for rung in due[slot.trial]:
+                self._search.study.report(slot.trial, self._search.policy.rungs_tokens[rung], self._natural(cost))
+        for slot in slots:
+            self._log_training(slot, losses[slot.trial])
+        return BlockDone(tokens_seen={s.trial: s.tokens for s in slots}, values=values, failed=failed)
+
+    def _natural(self, cost: Sequence[float]) -> list[float]:
+        return [
+            c if goal.direction == "minimize" else -c for c, goal in zip(cost, self._setup.objective.goals, strict=True)
+        ]
+
+    def _record(self, slot: Slot, result: Measured) -> None:
+        trial = self.trials[slot.trial]
+        trial.metrics, trial.measured_at_tokens = result.metrics, slot.tokens
+        trial.dead_window_tokens = slot.dead_window_tokens
+        if slot.is_done:
+            save_trial_sae(
+                self._setup.directory, self._setup.experiment, trial, result.sae, result.frequency_F, result.dead
+            )
+        self._metrics_log(slot.trial).append({"tokens": slot.tokens, "kind": "select", **result.metrics})
+        self._bus.emit(TrialMeasured(number=slot.trial, tokens=slot.tokens, metrics=result.metrics))
+
+    def _log_training(self, slot: Slot, losses: dict[str, float]) -> None:
+        step = max(0, slot.step - 1)
+        knobs = slot.knobs.at(step)
+        self._metrics_log(slot.trial).append(
+            {
+                "tokens": slot.tokens,
+                "kind": "train",
+                **{f"losses/{name}": value for name, value in losses.items()},
+                "details/current_learning_rate": slot.lr.at(step),
+                "details/l1_coefficient": knobs.l1_coefficient,
+                "details/l0_coefficient": knobs.l0_coefficient,
+                "sparsity/dead_features": int(slot.firing.dead_F().sum()),
+            }
+        )
+
+    def _metrics_log(self, number: int) -> JsonLines:
+        return JsonLines(self._setup.directory.trial(number) / "metrics.jsonl")
+
+    # ---------------------------------------------------------------- decisions
+
+    def _decide(self, event: Any) -> None:
+        self._state, actions = decide(self._state, event)
+        failed = dict(event.failed) if isinstance(event, BlockDone) else {}
+        for action in actions:
+            self._carry_out(action, failed)
+
+    def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
+        if isinstance(action, Ask):
+            params = self._search.study.ask(action.number, self._search.strata[action.stratum] or None)
+            trial = self._trial(action.number, params)
+            self._decide(
+                Asked(
+                    number=action.number,
+                    stratum=action.stratum,
+                    group=group_of(trial.run, self._setup.objective),
+                    architecture=trial.run.sae.architecture,
+                )
+            )
+        elif isinstance(action, Place):
+            self._place(self.trials[action.number], action.slot)
+        elif isinstance(action, Prune):
+            self._end(self.trials[action.number], "failed" if action.number in failed else "pruned", action.reason)
+        elif isinstance(action, Complete):
+            self._end(self.trials[action.number], "complete", "")
+        elif isinstance(action, Stop):
+            self.stop_reason = action.reason
+
+    def _trial(self, number: int, params: dict[str, Any]) -> Trial:
+        run = with_widths(self._setup.experiment.resolve(params), self._setup.d_in)
+        trial = Trial(number, params, run, is_baseline=number < self._search.n_baselines)
+        self.trials[number] = trial
+        return trial
+
+    def _place(self, trial: Trial, index: int) -> None:
+        joined = self._stream.tokens_served
+        slot = Slot(
+            trial=trial.number,
+            run=trial.run,
+            joined_at_tokens=joined,
+            init_seed=derive(self._setup.base.seed, "init", 0),
+            device=self._setup.device,
+        )
+        restored = self._restored.pop(trial.number, None)
+        if restored is not None:
+            meta, tensors = restored
+            slot.load(tensors, meta)
+            slot.joined_at_tokens = meta["joined_at_tokens"]
+        self._cohort.place(index, slot)
+        trial.status, trial.slot, trial.joined_at_tokens = "training", index, slot.joined_at_tokens
+        self._bus.emit(
+            TrialStarted(
+                number=trial.number,
+                slot=index,
+                architecture=trial.run.sae.architecture,
+                sparsity=trial.sparsity,
+                params=trial.params,
+                joined_at_tokens=slot.joined_at_tokens,
+            )
+        )
+
+    def _end(self, trial: Trial, status: Any, reason: str) -> None:
+        if trial.slot is not None:
+            self._cohort.remove(trial.slot)
+        trial.status, trial.slot, trial.reason = status, None, reason
+        attrs = {"tokens": trial.tokens, "metrics": {k: v for k, v in trial.metrics.items() if v - v == 0}}
+        if status == "complete":
+            self._search.study.tell(
+                trial.number,
+                "complete",
+                self._natural(costs(trial.metrics, self._setup.objective)),
+                constraints=violations(trial.metrics, self._setup.objective),
+                attrs=attrs,
+            )
+        else:
+            self._search.study.tell(trial.number, "pruned", attrs={**attrs, "reason": reason, "status": status})
+        save_trial_record(self._setup.directory, trial)
+        self._bus.emit(TrialEnded(number=trial.number, status=status, tokens=trial.tokens, reason=reason))
+
+    # ---------------------------------------------------------------- what others see
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the leaderboard, best first."""
+        total = self._setup.blocks.total_tokens
+        return tuple(rank([row_of(trial, total) for trial in self.trials.values()], self._setup.objective))
+
+    def _sae_tokens(self) -> int:
+        return sum(trial.tokens for trial in self.trials.values())
+
+    def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, dict[str, float]]) -> None:
+        rows = self.rows()
+        total = self._setup.blocks.total_tokens
+        unasked = self._search.policy.n_trials - len(self.trials)
+        expected = unasked * total + sum(
+            total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values()
+        )
+        done = self._sae_tokens()
+        rate, eta_seconds = self._progress.update(seconds, trained_tokens, expected - done)
+        self._bus.emit(
+            BlockDoneEvent(
+                block=self.block,
+                stream_tokens=self._stream.tokens_served,
+                sae_tokens=done,
+                expected_sae_tokens=expected,
+                seconds=seconds,
+                sae_tokens_per_second=rate,
+                eta_seconds=eta_seconds,
+                losses={number: terms.get("overall_loss", float("nan")) for number, terms in losses.items()},
+                rows=rows,
+                epoch=self._stream.epoch,
+            )
+        )
+        write_leaderboard(self._setup, rows, status="running", stream_tokens=self._stream.tokens_served)
+
+    def checkpoint(self) -> None:
+        """Write everything needed to go on from this block boundary."""
+        started = time.monotonic()
+        slots = [slot for _, slot in self._cohort.occupied()]
+        self._store.save(
+            self.block,
+            {
+                "scheduler": self._state.to_json(),
+                "stream": self._stream.state(),
+                "trials": [trial.state() for trial in self.trials.values()],
+                "slots": [slot.meta() for slot in slots],
+            },
+            {f"{slot.trial}/{name}": tensor for slot in slots for name, tensor in slot.tensors().items()},
+        )
+        self._last_checkpoint = time.monotonic()
+        self._bus.emit(
+            CheckpointSaved(
+                block=self.block,
+                stream_tokens=self._stream.tokens_served,
+                seconds=self._last_checkpoint - started,
+            )
+        )

@@ -1,0 +1,75 @@
+"""Rate, time left, and the leaderboard file."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from saesweep.events import Row
+from saesweep.runs import write_json
+from saesweep.sweep.setup import Setup
+
+_BLOCKS = 20
+
+
+class Progress:
+    """The rate over the last blocks, and what it promises."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[tuple[float, int]] = deque(maxlen=_BLOCKS)
+
+    def update(self, seconds: float, tokens: int, tokens_left: int) -> tuple[float, float]:
+        """Add a block; return tokens per second and the seconds left at that rate."""
+        self._blocks.append((seconds, tokens))
+        total_seconds = sum(s for s, _ in self._blocks)
+        rate = sum(t for _, t in self._blocks) / total_seconds if total_seconds > 0 else 0.0
+        return rate, tokens_left / rate if rate > 0 else float("inf")
+
+
+def goal_texts(setup: Setup) -> tuple[str, ...]:
+    """Return the goals as text, such as `minimize l0`."""
+    return tuple(f"{goal.direction} {goal.metric}" for goal in setup.objective.goals)
+
+
+def metric_columns(setup: Setup) -> tuple[str, ...]:
+    """Return the metrics worth a column: the goals' first, then the usual ones."""
+    has_head = setup.source.model is not None and setup.source.model.has_lm_head
+    usual = (
+        ("l0", "delta_ce", "explained_variance", "dead_fraction")
+        if has_head
+        else (
+            "l0",
+            "explained_variance",
+            "mse",
+            "dead_fraction",
+        )
+    )
+    return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual]))
+
+
+def write_leaderboard(
+    setup: Setup,
+    rows: Sequence[Row],
+    *,
+    status: str,
+    stream_tokens: int,
+    best: int | None = None,
+    test_metrics: Mapping[str, float] | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write `leaderboard.json`."""
+    write_json(
+        setup.directory.leaderboard_file,
+        {
+            "name": setup.experiment.spec.name,
+            "status": status,
+            "goals": goal_texts(setup),
+            "metrics": metric_columns(setup),
+            "stream_tokens": stream_tokens,
+            "best": best,
+            "test_metrics": dict(test_metrics or {}),
+            "notes": list(notes),
+            "rows": [asdict(row) for row in rows],
+        },
+    )

@@ -1,0 +1,132 @@
+"""Ranks finished trials: one metric with constraints, or non-domination on several; finds the winner and the knee."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from saesweep.events import Row
+from saesweep.specs import ObjectiveSpec
+from saesweep.sweep.trials import ranked
+
+_LOG_METRICS = ("l0", "mse", "l1")
+
+
+def costs(metrics: Mapping[str, float], objective: ObjectiveSpec) -> tuple[float, ...]:
+    """Return one number per goal, all to be minimised; NaN where a metric is missing."""
+    return tuple(
+        metrics.get(goal.metric, math.nan) * (1 if goal.direction == "minimize" else -1) for goal in objective.goals
+    )
+
+
+def violations(metrics: Mapping[str, float], objective: ObjectiveSpec) -> dict[str, float]:
+    """Return how far each constraint is missed, relative to its bound; 0 or less is kept."""
+    found: dict[str, float] = {}
+    for name, bound in objective.subject_to.items():
+        value = metrics.get(name, math.nan)
+        if bound.max is not None:
+            found[f"{name}_max"] = _excess(value, bound.max)
+        if bound.min is not None:
+            found[f"{name}_min"] = _excess(-value, -bound.min)
+    return found
+
+
+def _excess(value: float, limit: float) -> float:
+    return math.inf if math.isnan(value) else (value - limit) / max(abs(limit), 1e-12)
+
+
+def infeasibility(metrics: Mapping[str, float], objective: ObjectiveSpec) -> float:
+    """Return the sum of all missed constraints; 0 for a feasible trial."""
+    return sum(max(0.0, v) for v in violations(metrics, objective).values())
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Return whether `a` is at least as good in every cost and better in one."""
+    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
+
+
+def front(candidates: Mapping[int, Sequence[float]]) -> list[int]:
+    """Return the numbers that no other candidate dominates, ascending."""
+    return sorted(
+        n for n, cost in candidates.items() if not any(dominates(other, cost) for other in candidates.values())
+    )
+
+
+def knee(candidates: Mapping[int, Sequence[float]], objective: ObjectiveSpec) -> int:
+    """Return the front's point nearest the ideal, each cost scaled to 0..1 over the front (L0-like ones in logarithm)."""
+
+    def scaled(cost: Sequence[float]) -> list[float]:
+        return [
+            math.log(c) if goal.metric in _LOG_METRICS and goal.direction == "minimize" and c > 0 else c
+            for c, goal in zip(cost, objective.goals, strict=True)
+        ]
+
+    points = {n: scaled(cost) for n, cost in candidates.items()}
+    low = [min(column) for column in zip(*points.values(), strict=True)]
+    high = [max(column) for column in zip(*points.values(), strict=True)]
+
+    def distance(n: int) -> float:
+        return math.hypot(
+            *((p - lo) / (hi - lo) if hi > lo else 0.0 for p, lo, hi in zip(points[n], low, high, strict=True))
+        )
+
+    return min(points, key=lambda n: (distance(n), n))
+
+
+def rank(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
+    """Return the rows best first: feasible finished trials, infeasible ones, running ones, then pruned and failed.
+
+    With several goals the rank is that of the non-dominated layer (equal ranks are allowed), ordered inside a layer by
+    the first goal.
+    """
+    cost = {row.number: costs(row.metrics, objective) for row in rows}
+    missed = {row.number: infeasibility(row.metrics, objective) for row in rows if row.status == "complete"}
+    done = {n: cost[n] for n, excess in missed.items() if excess == 0 and not any(map(math.isnan, cost[n]))}
+    layer: dict[int, int] = {}
+    left, depth = dict(done), 1
+    while left:
+        peel = front(left)
+        for number in peel:
+            layer[number] = depth
+            del left[number]
+        depth += 1 if objective.is_pareto else len(peel)
+    order = {"complete": 0, "training": 1, "waiting": 2, "pruned": 3, "failed": 4}
+
+    def key(row: Row) -> tuple[float, ...]:
+        known = [c if not math.isnan(c) else math.inf for c in cost[row.number]] or [math.inf]
+        if row.number in layer:
+            return (0, layer[row.number], known[0], row.number)
+        if row.status == "complete":
+            return (1, missed[row.number], known[0], row.number)
+        return (2 + order[row.status], -row.tokens if row.status == "pruned" else 0, known[0], row.number)
+
+    return [
+        ranked(
+            row,
+            rank=layer.get(row.number),
+            on_front=objective.is_pareto and layer.get(row.number) == 1,
+            feasible=row.status != "complete" or missed[row.number] == 0,
+        )
+        for row in sorted(rows, key=key)
+    ]
+
+
+def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, list[str]]:
+    """Return the trial to export as best, and what to say about the choice."""
+    finished = [row for row in rows if row.status == "complete"]
+    if not finished:
+        return None, ["no trial finished: every one was pruned or failed; nothing is exported"]
+    first = [row for row in finished if row.rank == 1]
+    if not first:
+        if any(infeasibility(row.metrics, objective) > 0 for row in finished):
+            least = min(finished, key=lambda row: (infeasibility(row.metrics, objective), row.number))
+            missed = {n: v for n, v in violations(least.metrics, objective).items() if v > 0}
+            said = ", ".join(f"{name} by {100 * v:.3g}%" for name, v in missed.items())
+            return least.number, [
+                f"no feasible trial: best/ holds the least infeasible one, trial {least.number} (misses {said})"
+            ]
+        return None, ["no finished trial has a value of the objective; nothing is exported"]
+    if not objective.is_pareto:
+        return first[0].number, []
+    number = knee({row.number: costs(row.metrics, objective) for row in first}, objective)
+    return number, [f"best/ holds the knee of the Pareto front of {len(first)}, trial {number}; pareto/ holds them all"]

@@ -1,0 +1,45 @@
+"""`runner_cfg.json`: a trial's run in SAELens' own fields, accepted by its `LanguageModelSAERunnerConfig.from_dict`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saesweep.specs import BaseRun, Duration
+
+_OURS = ("buffer_tokens",)
+"""Fields that SAELens does not know; their meaning goes into its own ones."""
+SAELENS_VERSION = "6.54.12"
+"""The SAELens release whose file formats are written."""
+
+
+def runner_cfg(run: BaseRun) -> dict[str, Any]:
+    """Return the run as SAELens would write it: durations in steps, sizes resolved."""
+    data = run.model_dump(mode="json")
+    for field in _OURS:
+        del data[field]
+    for field in type(run).model_fields:
+        value = getattr(run, field)
+        if isinstance(value, Duration):
+            data[field] = run.to_steps(value)
+    data["n_batches_in_buffer"] = -(-run.window_tokens // run.context_size)
+    data["is_dataset_tokenized"] = bool(run.is_dataset_tokenized)
+    data["model_name"] = run.model_name or "none"
+    data["dead_feature_window"] = run.to_steps(run.dead_feature_window)
+    data["device"] = "cpu" if run.device == "auto" else run.device
+    data["checkpoint_path"] = run.checkpoint_path or "checkpoints"
+    data["output_path"] = run.output_path or "output"
+    data["sae"] = training_sae_cfg(run)
+    data["sae_lens_version"] = SAELENS_VERSION
+    data["sae_lens_training_version"] = SAELENS_VERSION
+    return data
+
+
+def training_sae_cfg(run: BaseRun) -> dict[str, Any]:
+    """Return the training configuration of the SAE as SAELens has it."""
+    data = run.sae.model_dump(mode="json", exclude={"expansion_factor", "detach_aux_decoder"})
+    for field in type(run.sae).model_fields:
+        value = getattr(run.sae, field)
+        if isinstance(value, Duration):
+            data[field] = run.to_steps(value)
+    data["metadata"] = {}
+    return data

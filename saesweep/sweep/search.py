@@ -1,0 +1,100 @@
+"""Ties the experiment's search to the study and the scheduler: space, strata, baselines, policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saesweep.experiment import Experiment
+from saesweep.runs import RunDirectory
+from saesweep.scheduler import Policy
+from saesweep.specs import ObjectiveSpec
+from saesweep.study import ParameterView, SpaceView, Study
+from saesweep.sweep.sizing import BlockPlan
+
+_ALL = "all"
+MIN_PEERS = 2
+
+
+@dataclass(frozen=True)
+class Search:
+    """The opened study and the rules of the scheduler."""
+
+    study: Study
+    policy: Policy
+    strata: Mapping[str, dict[str, Any]]
+    """Settings that the trials of each stratum share."""
+    n_baselines: int
+
+
+def space_view(experiment: Experiment) -> SpaceView:
+    """Return the experiment's space as the study needs it."""
+    parameters = []
+    for p in experiment.parameters():
+        spec, is_range = p.spec, p.spec.kind != "choice"
+        parameters.append(
+            ParameterView(
+                path=p.path,
+                kind=spec.kind,
+                low=spec.low if is_range else None,
+                high=spec.high if is_range else None,
+                log=spec.log,
+                step=spec.step,
+                choices=spec.choice or (),
+                when=p.when,
+                grid=spec.grid,
+            )
+        )
+    base = {"sae.architecture": experiment.architectures[0]}
+    return SpaceView(parameters=tuple(parameters), base=base)
+
+
+def open_search(
+    experiment: Experiment,
+    directory: RunDirectory,
+    objective: ObjectiveSpec,
+    blocks: BlockPlan,
+    n_slots: int,
+    seed: int,
+) -> Search:
+    """Open the study in the run directory, or the one that this experiment has made there.
+
+    Raises:
+        UserError: The study belongs to another experiment, or the sampler does not fit the space.
+    """
+    search = experiment.spec.search
+    space = space_view(experiment)
+    study = Study.open(
+        str(directory.study_file),
+        name=experiment.spec.name,
+        directions=tuple(goal.direction for goal in objective.goals),
+        space=space,
+        sampler=search.sampler,
+        seed=search.seed if search.seed is not None else seed,
+        fingerprint=experiment.fingerprint(),
+        baselines=search.baselines,
+    )
+    if search.stratify is not None:
+        settings = space.strata(search.stratify)
+        strata = {str(setting[search.stratify]): setting for setting in settings}
+        baseline_strata = tuple(str(b.get(search.stratify, next(iter(strata)))) for b in search.baselines)
+    else:
+        strata = {_ALL: {}}
+        baseline_strata = (_ALL,) * len(search.baselines)
+    limits = tuple(study.trial_limit(setting) for setting in strata.values())
+    policy = Policy(
+        n_trials=experiment.n_trials,
+        n_slots=n_slots,
+        total_tokens=blocks.total_tokens,
+        rungs_tokens=blocks.rungs_tokens,
+        eta=search.eta,
+        quota=search.min_per_architecture,
+        strata=tuple(strata),
+        stratum_limits=limits if any(limit is not None for limit in limits) else (),
+        baseline_strata=baseline_strata,
+        pruner=search.pruner,
+        min_peers=MIN_PEERS,
+        tokens_budget=search.tokens_budget,
+    )
+    return Search(study, policy, strata, len(search.baselines))

@@ -1,0 +1,121 @@
+"""How long a block is, and how many SAEs fit: decided before anything is loaded, from the specs alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saesweep.specs import BaseRun, CohortSpec, SearchSpec
+
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_CALIBRATION_STEPS = 10
+_AUTO_MOST_SLOTS = 16
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """The grid on which scheduling decisions fall, in steps of one trial."""
+
+    total_steps: int
+    block_steps: int
+    rung_steps: tuple[int, ...]
+    batch_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of a full trial."""
+        return self.total_steps * self.batch_tokens
+
+    @property
+    def rungs_tokens(self) -> tuple[int, ...]:
+        """Tokens of a trial at which it is judged."""
+        return tuple(step * self.batch_tokens for step in self.rung_steps)
+
+
+def plan_blocks(run: BaseRun, search: SearchSpec, cohort: CohortSpec) -> BlockPlan:
+    """Return the block length and the rungs, each moved to the nearest block boundary.
+
+    Without `cohort.block_tokens`, a block is the first rung, or a twentieth of the run where nothing is judged; at
+    least ten steps where the run has them, because exported thresholds are calibrated on the block's last ten batches.
+    """
+    total = run.total_steps
+    rungs = sorted({run.to_steps(rung) for rung in search.rungs}) if search.pruner == "rung" else []
+    if cohort.block_tokens is not None:
+        block = max(1, round(cohort.block_tokens / run.train_batch_size_tokens))
+    else:
+        block = rungs[0] if rungs else total // 20
+        block = max(block, min(_CALIBRATION_STEPS, total))
+    block = max(1, min(block, total))
+    on_grid = sorted({max(1, round(rung / block)) * block for rung in rungs})
+    return BlockPlan(
+        total_steps=total,
+        block_steps=block,
+        rung_steps=tuple(step for step in on_grid if step < total),
+        batch_tokens=run.train_batch_size_tokens,
+    )
+
+
+def slot_parameters(run: BaseRun) -> int:
+    """Return the number of trained weights of one SAE; its widths must be known."""
+    d_in, d_sae = run.sae.d_in, run.sae.d_sae
+    assert d_in is not None
+    assert d_sae is not None
+    vectors = {"gated": 3, "jumprelu": 2}.get(run.sae.architecture, 1)
+    return 2 * d_in * d_sae + vectors * d_sae + d_in
+
+
+def slot_bytes(run: BaseRun) -> int:
+    """Return the memory of one slot: master weights and two Adam moments."""
+    return 3 * slot_parameters(run) * (8 if run.sae.dtype == "float64" else 4)
+
+
+def shared_bytes(runs: list[BaseRun], hooks: int, weight_bytes: int) -> int:
+    """Return the memory that the slots share: one set of gradients, the widest step's activations, the window, the model."""
+    first = runs[0]
+    widest = max(run.sae.d_sae or 0 for run in runs)
+    d_in = max(run.sae.d_in or 0 for run in runs)
+    gradients = max(4 * slot_parameters(run) for run in runs)
+    # The reference path keeps about six [batch, d_sae] tensors alive; the sparse kernels need less.
+    step = 6 * 4 * first.train_batch_size_tokens * widest
+    window = first.window_tokens * d_in * _BYTES[first.dtype] * hooks
+    return gradients + step + window + 2 * weight_bytes
+
+
+@dataclass(frozen=True)
+class SlotPlan:
+    """How many slots, and why."""
+
+    slots: int
+    reason: str
+    slot_bytes: int
+    shared_bytes: int
+
+
+def plan_slots(
+    cohort: CohortSpec, *, n_trials: int, runs: list[BaseRun], hooks: int, weight_bytes: int, free_bytes: int
+) -> SlotPlan:
+    """Choose the number of slots.
+
+    Args:
+        cohort: The file's wishes.
+        n_trials: Trials of the experiment.
+        runs: One resolved run per architecture in play, widths known.
+        hooks: Hooks read at once.
+        weight_bytes: Weights of the language model.
+        free_bytes: Memory that is free now on the training device.
+    """
+    per_slot = max(slot_bytes(run) for run in runs)
+    shared = shared_bytes(runs, hooks, weight_bytes)
+    if cohort.size != "auto":
+        return SlotPlan(min(cohort.size, n_trials), "as the file says", per_slot, shared)
+    usable = free_bytes * cohort.memory_fraction - shared
+    fitting = int(usable // per_slot)
+    # A third of the trials at once leaves the sampler something to learn from.
+    wanted = min(n_trials, _AUTO_MOST_SLOTS, max(4, -(-n_trials // 3)))
+    slots = max(1, min(wanted, fitting))
+    gib = 1 << 30
+    why = f"{per_slot / gib:.2f} GiB per SAE, {shared / gib:.2f} GiB shared, {free_bytes / gib:.1f} GiB free" + (
+        f"; memory holds {max(fitting, 0)}"
+        if fitting < wanted
+        else f"; a third of {n_trials} trials, at most {_AUTO_MOST_SLOTS}"
+    )
+    return SlotPlan(slots, why, per_slot, shared)

@@ -1,0 +1,79 @@
+"""What the sweep knows of each trial, and its row on the leaderboard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from saesweep.events import Row, TrialStatus
+from saesweep.specs import BaseRun
+
+
+@dataclass
+class Trial:
+    """One trial: its settings and what has been measured. The scheduler holds its status; this is for people."""
+
+    number: int
+    params: dict[str, Any]
+    run: BaseRun
+    is_baseline: bool = False
+    status: TrialStatus = "waiting"
+    slot: int | None = None
+    tokens: int = 0
+    joined_at_tokens: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    measured_at_tokens: int | None = None
+    dead_window_tokens: int | None = None
+    reason: str = ""
+
+    def state(self) -> dict[str, Any]:
+        """Return the JSON part of a checkpoint; settings come from the study."""
+        names = ("status", "slot", "tokens", "joined_at_tokens", "metrics", "measured_at_tokens", "dead_window_tokens")
+        return {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    @property
+    def sparsity(self) -> str:
+        """The sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`."""
+        return sparsity_label(self.run)
+
+
+def sparsity_label(run: BaseRun) -> str:
+    """Return a run's sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`."""
+    field_name = run.sae.sparsity_field
+    if field_name is None:
+        return ""
+    label = f"{field_name.removesuffix('_coefficient')} {getattr(run.sae, field_name):.3g}"
+    mode = getattr(run.sae, "jumprelu_sparsity_loss_mode", None)
+    return f"{label} {mode}" if mode else label
+
+
+def row_of(trial: Trial, total_tokens: int) -> Row:
+    """Return a trial's row, not ranked yet."""
+    return Row(
+        number=trial.number,
+        architecture=trial.run.sae.architecture,
+        sparsity=trial.sparsity,
+        params=trial.params,
+        lr=trial.run.lr,
+        hook=trial.run.hook_name,
+        status=trial.status,
+        tokens=trial.tokens,
+        total_tokens=total_tokens,
+        joined_at_tokens=trial.joined_at_tokens,
+        slot=trial.slot,
+        is_baseline=trial.is_baseline,
+        metrics=dict(trial.metrics),
+        measured_at_tokens=trial.measured_at_tokens,
+        dead_window_tokens=trial.dead_window_tokens,
+        reason=trial.reason,
+    )
+
+
+def ranked(row: Row, **changes: Any) -> Row:
+    """Return a row with its rank filled in."""
+    return replace(row, **changes)
