@@ -1,0 +1,14 @@
+"""The Optuna adapter: the only room that knows Optuna.
+
+with Study.open("study.db", name=..., directions=("minimize",), space=..., sampler="tpe", seed=0, ...) as study:
+    params = study.ask(0)
+    study.report(0, step_tokens=5_000_000, values=[0.3])
+    study.tell(0, "complete", [0.2], constraints={"l0_max": -4.0})
+"""
+
+from saesweep.study.parameter_view import ParameterView
+from saesweep.study.record import TrialRecord
+from saesweep.study.space_view import SpaceView
+from saesweep.study.study import Study
+
+__all__ = ["ParameterView", "SpaceView", "Study", "TrialRecord"]

@@ -1,0 +1,80 @@
+"""A trial of the study, in the words of the experiment."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from saesweep.study.space_view import SpaceView
+
+RecordState = Literal["running", "complete", "pruned", "failed"]
+TerminalState = Literal["complete", "pruned"]
+
+RUNG_PREFIX = "rung:"
+"""Reports of several objectives are attributes of this name and the tokens; Optuna's own reports hold one value."""
+
+STATES: Mapping[TrialState, RecordState] = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """What the study holds of one trial."""
+
+    number: int
+    params: dict[str, Any]
+    """Values by dotted path."""
+    state: RecordState
+    values: tuple[float, ...] | None
+    """Objective values of a complete trial, in the order of the objectives."""
+    constraints: dict[str, float] = field(default_factory=dict)
+    """Violations by name; above 0 is infeasible."""
+    rungs: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """Reported objective values by training tokens."""
+    attrs: dict[str, Any] = field(default_factory=dict)
+    """Everything else that was told."""
+
+    @property
+    def violation(self) -> float:
+        """Sum of the positive violations; 0 for a feasible trial."""
+        return sum(v for v in self.constraints.values() if v > 0)
+
+
+def to_record(trial: FrozenTrial, space: SpaceView) -> TrialRecord:
+    """Return an Optuna trial as a record."""
+    attrs = {key: value for key, value in trial.user_attrs.items() if not key.startswith(RUNG_PREFIX)}
+    # A pruned trial takes its last report as its value in Optuna; it is a report, no result.
+    values = tuple(trial.values) if trial.state == TrialState.COMPLETE else None
+    return TrialRecord(
+        number=trial.number,
+        params=space.decode(trial.params),
+        state=STATES[trial.state],
+        values=values,
+        constraints=dict(trial.constraints),
+        rungs=rung_reports(trial),
+        attrs=attrs,
+    )
+
+
+def rung_reports(trial: FrozenTrial) -> dict[int, tuple[float, ...]]:
+    """Return the reports of a trial by training tokens, ascending."""
+    reports = {tokens: (value,) for tokens, value in trial.intermediate_values.items()}
+    for key, values in trial.user_attrs.items():
+        if key.startswith(RUNG_PREFIX):
+            reports[int(key.removeprefix(RUNG_PREFIX))] = tuple(values)
+    return dict(sorted(reports.items()))
+
+
+def same_values(a: Sequence[float] | None, b: Sequence[float] | None) -> bool:
+    """Return whether two reports are equal to the last bit, NaN being equal to NaN."""
+    if a is None or b is None:
+        return a is b
+    return len(a) == len(b) and all(x == y or (math.isnan(x) and math.isnan(y)) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,99 @@
+"""Opening the file or database that holds the study."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import sqlalchemy.exc
+from optuna.storages import RDBStorage
+
+from saesweep.errors import UserError
+
+SQLITE_TIMEOUT_SECONDS = 60
+"""How long to wait for a dashboard that reads the same file."""
+SETUP_KEY = "saesweep:setup"
+FINGERPRINT_KEY = "saesweep:fingerprint"
+Direction = Literal["minimize", "maximize"]
+
+
+def silence_optuna() -> None:
+    """Leave Optuna's messages to the program's own logging: its handler would tear the live display."""
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    # Below WARNING there is one line for each in-memory copy, that is, for each suggestion.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logger = logging.getLogger("optuna")
+    if not any(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+        logger.addHandler(logging.NullHandler())
+
+
+def open_storage(path_or_url: str) -> RDBStorage:
+    """Open a SQLite file (created where missing) or a database URL.
+
+    Raises:
+        UserError: When the file is no study, another Optuna version wrote it, or the database cannot be reached.
+    """
+    is_url = "://" in path_or_url
+    url = path_or_url if is_url else f"sqlite:///{Path(path_or_url).absolute()}"
+    engine = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}} if url.startswith("sqlite") else {}
+    try:
+        return RDBStorage(url, engine_kwargs=engine)
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise UserError(f"{path_or_url} cannot be opened as an Optuna study: {reason}") from error
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{path_or_url}: not a storage that Optuna can open: {error}") from error
+
+
+def open_study(
+    storage: RDBStorage, *, name: str, directions: Sequence[Direction], setup: Mapping[str, Any], fingerprint: str
+) -> optuna.Study:
+    """Create the study, or open it where it was made by the same experiment.
+
+    Raises:
+        UserError: When the study belongs to another experiment, with what changed.
+    """
+    # Every suggestion has a sampler of its own; this one keeps Optuna from modelling the space at each report.
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    study = optuna.create_study(
+        sampler=sampler, storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+    )
+    attrs = study.user_attrs
+    if FINGERPRINT_KEY not in attrs:
+        if study.get_trials(deepcopy=False):
+            raise UserError(f"the study {name!r} was not made by saesweep; choose another `name`")
+        study.set_user_attr(SETUP_KEY, dict(setup))
+        study.set_user_attr(FINGERPRINT_KEY, fingerprint)
+        return study
+    changes = _changes(attrs[SETUP_KEY], setup)
+    if not changes and attrs[FINGERPRINT_KEY] != fingerprint:
+        changes = [f"a setting outside the space (fingerprint {attrs[FINGERPRINT_KEY]}, now {fingerprint})"]
+    if changes:
+        raise UserError(
+            f"the study {name!r} belongs to another experiment. Changed since:\n"
+            + "\n".join(f"  {change}" for change in changes)
+            + "\nRestore these settings, or give the experiment another `name`."
+        )
+    return study
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return one line for each difference between two nested mappings."""
+    lines: list[str] = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if old == new:
+            continue
+        if key in before and key in after and isinstance(old, Mapping) and isinstance(new, Mapping) and not prefix:
+            lines += _changes(old, new, f"{key}.")
+        elif key not in after:
+            lines.append(f"{prefix}{key}: removed (was {old})")
+        elif key not in before:
+            lines.append(f"{prefix}{key}: added ({new})")
+        else:
+            lines.append(f"{prefix}{key}: was {old}, is {new}")
+    return lines

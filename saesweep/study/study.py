@@ -1,0 +1,326 @@
+"""The Optuna study of a sweep: suggestions that a restart repeats, and results that a replay verifies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from saesweep.errors import UserError
+from saesweep.study.grid import check_grid, grid_points, next_point
+from saesweep.study.record import (
+    RUNG_PREFIX,
+    STATES,
+    TerminalState,
+    TrialRecord,
+    rung_reports,
+    same_values,
+    to_record,
+)
+from saesweep.study.samplers import sampler_factory
+from saesweep.study.space_view import SpaceView
+from saesweep.study.storage import Direction, open_storage, open_study, silence_optuna
+from saesweep.study.suggestion import Suggestion, frozen, suggest
+
+N_STARTUP_TRIALS = 10
+"""Random trials before TPE models the space, Optuna's default; half of it in each stratum, which is a smaller space."""
+
+
+class Study:
+    """The trials of one experiment in one storage, for one process at a time.
+
+    A sweep that was killed and is replayed from a checkpoint gives the same study, if each block goes: all reports, all
+    tells, then all asks in number order. Whatever the storage already holds is returned or verified, never repeated.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        storage: RDBStorage,
+        *,
+        space: SpaceView,
+        sampler: str,
+        seed: int,
+        baselines: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self._study = study
+        self._storage = storage
+        self._space = space
+        self._sampler = sampler
+        self._seed = seed
+        self._baselines = tuple(dict(baseline) for baseline in baselines)
+
+    @classmethod
+    def open(
+        cls,
+        path_or_url: str,
+        *,
+        name: str,
+        directions: Sequence[Direction],
+        space: SpaceView,
+        sampler: str,
+        seed: int,
+        fingerprint: str,
+        baselines: Sequence[Mapping[str, Any]] = (),
+    ) -> Study:
+        """Create a study, or open the one that the same experiment has made.
+
+        Args:
+            path_or_url: A SQLite file, or any database URL that Optuna takes.
+            name: Name of the study in the storage.
+            directions: One per objective, in the order of the values.
+            space: The search space; empty for a single run.
+            sampler: `tpe`, `random`, `grid`, or the class path of an Optuna sampler.
+            seed: The search seed; with the trial number it seeds every suggestion.
+            fingerprint: Hash of everything else that decides results.
+            baselines: Settings of the first trials, by path; parameters left out are suggested.
+
+        Raises:
+            UserError: When the storage cannot be opened, the study belongs to another experiment (with what changed),
+                or the sampler, a grid or a baseline does not fit the space.
+        """
+        silence_optuna()
+        if sampler == "grid":
+            check_grid(space)
+        else:
+            sampler_factory(sampler, conditional=False, n_startup_trials=1)
+        for index, baseline in enumerate(baselines):
+            space.check_settings(f"search.baselines[{index}]", baseline)
+        setup = {
+            "space": space.describe(),
+            "search": {
+                "directions": list(directions),
+                "sampler": sampler,
+                "seed": seed,
+                "baselines": [dict(baseline) for baseline in baselines],
+            },
+        }
+        storage = open_storage(path_or_url)
+        try:
+            study = open_study(storage, name=name, directions=directions, setup=setup, fingerprint=fingerprint)
+        except BaseException:
+            _close(storage)
+            raise
+        return cls(study, storage, space=space, sampler=sampler, seed=seed, baselines=baselines)
+
+    def close(self) -> None:
+        """Close the connections to the storage."""
+        _close(self._storage)
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(self, number: int, stratum: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the settings of a trial by dotted path; add the trial where the study does not have it yet.
+
+        Args:
+            number: Number of the trial; a new one has the next number of the study.
+            stratum: Settings that the trial shares with its stratum, whose trials alone the sampler sees.
+
+        Raises:
+            UserError: When a baseline does not fit its stratum or the space, or a grid has no points left.
+            ValueError: When the number is neither that of a known trial nor the next.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        if number < len(trials):
+            return self._space.decode(trials[number].params)
+        if number > len(trials):
+            raise ValueError(f"trial {number} is asked, but the study's next trial is {len(trials)}")
+        suggestion = self._suggest(trials, dict(stratum or {}))
+        # One transaction: a kill leaves a whole trial or none.
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=suggestion.named,
+                distributions=suggestion.distributions,
+                system_attrs=suggestion.system_attrs,
+            )
+        )
+        return suggestion.params
+
+    def _suggest(self, trials: Sequence[FrozenTrial], stratum: dict[str, Any]) -> Suggestion:
+        """Suggest the next trial."""
+        number = len(trials)
+        settings = {**self._baseline(number), **stratum}
+        if not self._space.has_settings(settings, self._baseline(number)):
+            raise UserError(f"search.baselines[{number}] does not belong to its stratum {stratum}")
+        if self._sampler == "grid":
+            seen = [self._space.decode(trial.params) for trial in trials]
+            point = next_point(self._space, seen, settings)
+            if point is None:
+                raise UserError(
+                    f"search.sampler: the grid has no point left for trial {number} {settings or ''}".rstrip()
+                )
+            return frozen(self._space, point)
+        sampler = sampler_factory(
+            self._sampler,
+            conditional=self._space.is_conditional(tuple(stratum)),
+            n_startup_trials=N_STARTUP_TRIALS // 2 if stratum else N_STARTUP_TRIALS,
+        )
+        return suggest(
+            self._space,
+            trials,
+            directions=self._study.directions,
+            sampler=sampler,
+            entropy=(self._seed, number),
+            settings=settings,
+            stratum=stratum,
+        )
+
+    def _baseline(self, number: int) -> dict[str, Any]:
+        """Return the given settings of a trial; none for one that is suggested."""
+        return self._baselines[number] if number < len(self._baselines) else {}
+
+    def trial_limit(self, stratum: Mapping[str, Any] | None = None) -> int | None:
+        """Return how many trials a stratum can have: grid points and baselines beside them; None without a grid."""
+        if self._sampler != "grid":
+            return None
+        settings = dict(stratum or {})
+        points: list[dict[str, Any]] = []
+        for baseline in self._baselines:
+            both = {**baseline, **settings}
+            point = next_point(self._space, points, both) if self._space.has_settings(both, baseline) else None
+            points += [point] if point is not None else []
+        points += [point for point in grid_points(self._space, settings) if point not in points]
+        return len(points)
+
+    def report(self, number: int, step_tokens: int, values: Sequence[float]) -> None:
+        """Store what a trial measured at a rung; a repeated report is verified.
+
+        Args:
+            number: Number of the trial.
+            step_tokens: Training tokens of the trial at the rung.
+            values: One per objective, in its own direction.
+
+        Raises:
+            RuntimeError: When the study holds another report for that rung (the replay is not the run it repeats).
+            ValueError: When the number of values is not that of the objectives.
+        """
+        values = self._checked(number, values)
+        trial = self._trial(number)
+        known = rung_reports(trial).get(step_tokens)
+        if known is not None or trial.state.is_finished():
+            if known is None or not same_values(known, values):
+                raise RuntimeError(f"trial {number} at {step_tokens} tokens: reported {known} before, now {values}")
+            return
+        if len(values) == 1:
+            self._handle(trial).report(values[0], step_tokens)
+        else:
+            self._handle(trial).set_user_attr(f"{RUNG_PREFIX}{step_tokens}", list(values))
+
+    def tell(
+        self,
+        number: int,
+        state: TerminalState,
+        values: Sequence[float] | None = None,
+        *,
+        constraints: Mapping[str, float] | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """End a trial; one that has ended is verified and left alone.
+
+        Args:
+            number: Number of the trial.
+            state: `complete` with values, or `pruned` without.
+            values: One finite value per objective, in its own direction.
+            constraints: Violation by name of a complete trial; above 0 is infeasible.
+            attrs: Anything of JSON to keep with the trial.
+
+        Raises:
+            RuntimeError: When the trial had ended otherwise (the replay is not the run it repeats).
+            ValueError: When values and state do not fit, or a value is not finite.
+        """
+        if (state == "complete") != (values is not None):
+            raise ValueError(f"trial {number}: a complete trial has values, a pruned one none; got {state} {values}")
+        told = None if values is None else self._checked(number, values)
+        if told is not None and any(value - value != 0 for value in told):
+            raise ValueError(f"trial {number}: {told} is not finite; prune the trial with the reason instead")
+        trial = self._trial(number)
+        if trial.state.is_finished():
+            self._verify(trial, state, told, dict(constraints or {}))
+            return
+        handle = self._handle(trial)
+        for key, value in (attrs or {}).items():
+            handle.set_user_attr(key, value)
+        for key, violation in (constraints or {}).items():
+            # A kill between a constraint and the end of the trial leaves it set, and Optuna warns when it is set again.
+            if key not in trial.constraints:
+                handle.set_constraint(key, float(violation))
+            elif trial.constraints[key] != violation:
+                raise RuntimeError(f"trial {number}: {key} was {trial.constraints[key]} before, now {violation}")
+        if told is None:
+            self._study.tell(number, state=TrialState.PRUNED)
+        else:
+            self._study.tell(number, list(told))
+
+    def _verify(
+        self, trial: FrozenTrial, state: TerminalState, values: tuple[float, ...] | None, constraints: dict[str, float]
+    ) -> None:
+        """Raise a RuntimeError where an ended trial is not what a replay says."""
+        record = to_record(trial, self._space)
+        before = (record.state, record.values, record.constraints)
+        now = (state, values, {key: float(violation) for key, violation in constraints.items()})
+        if before != now:
+            raise RuntimeError(f"trial {trial.number} ended as {before}, but the replay ends it as {now}")
+
+    def trials(self) -> list[TrialRecord]:
+        """Return all trials in number order."""
+        known = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in STATES]
+        return [to_record(trial, self._space) for trial in known]
+
+    def best(self) -> int | None:
+        """Return the number of the best feasible complete trial; None when there is none.
+
+        Raises:
+            ValueError: When there are several objectives.
+        """
+        if len(self._study.directions) > 1:
+            raise ValueError("a study of several objectives has a Pareto front, not one best trial")
+        sign = -1.0 if self._study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
+        feasible = [(sign * t.values[0], t.number) for t in self.trials() if t.values is not None and t.violation == 0]
+        return min(feasible)[1] if feasible else None
+
+    def pareto(self) -> list[int]:
+        """Return the numbers of the feasible complete trials that no other one dominates, ascending."""
+        return sorted(trial.number for trial in self._study.best_trials)
+
+    def least_infeasible(self) -> int | None:
+        """Return the complete trial with the smallest sum of violations; None when no trial is complete.
+
+        Violations add up as they were told: tell them relative to their bounds to make them comparable.
+        """
+        complete = [(trial.violation, trial.number) for trial in self.trials() if trial.values is not None]
+        return min(complete)[1] if complete else None
+
+    def _checked(self, number: int, values: Sequence[float]) -> tuple[float, ...]:
+        """Return the values as floats, one per objective."""
+        if len(values) != len(self._study.directions):
+            n = len(self._study.directions)
+            raise ValueError(f"trial {number}: {len(values)} values for {n} objectives")
+        return tuple(float(value) for value in values)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        """Return a known trial."""
+        trials = self._study.get_trials(deepcopy=False)
+        if not 0 <= number < len(trials):
+            raise ValueError(f"trial {number} is not among the {len(trials)} trials of the study")
+        return trials[number]
+
+    def _handle(self, trial: FrozenTrial) -> optuna.Trial:
+        """Attach to a running trial, perhaps one that another process asked."""
+        return optuna.Trial(self._study, trial._trial_id)
+
+
+def _close(storage: RDBStorage) -> None:
+    """Close a storage's session and its pooled connections."""
+    storage.remove_session()
+    storage.engine.dispose()

@@ -1,0 +1,126 @@
+"""One suggestion, as a pure function of the trials so far and a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from saesweep.errors import UserError
+from saesweep.study.samplers import SamplerFactory
+from saesweep.study.space_view import SpaceView
+
+MAX_ATTEMPTS = 11
+"""A suggestion that repeats an earlier trial is made again up to ten times; then it stands."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The settings of a new trial, ready to be stored."""
+
+    params: dict[str, Any]
+    """Values by dotted path."""
+    named: dict[str, Any]
+    """Values by Optuna name, as Optuna stores them."""
+    distributions: dict[str, BaseDistribution]
+    """Distributions by Optuna name."""
+    system_attrs: dict[str, Any]
+    """What the sampler noted about the trial (the generation of NSGA-II)."""
+
+
+def suggest(
+    space: SpaceView,
+    trials: Sequence[FrozenTrial],
+    *,
+    directions: Sequence[StudyDirection],
+    sampler: SamplerFactory,
+    entropy: Sequence[int],
+    settings: Mapping[str, Any],
+    stratum: Mapping[str, Any],
+) -> Suggestion:
+    """Suggest a trial in an in-memory copy of the study, so that nothing half-made ever reaches the storage.
+
+    Args:
+        space: The search space.
+        trials: All trials so far, running ones included, in number order.
+        directions: Of the objectives.
+        sampler: Builds the sampler from a seed.
+        entropy: The experiment's seed and the number of the trial.
+        settings: Values by path that are given rather than suggested.
+        stratum: The part of `settings` that all trials of the stratum share: the sampler sees only trials with these
+            values, and without these parameters, which are constant for it.
+    """
+    seen = [space.decode(trial.params) for trial in trials]
+    peers = [trial for trial, params in zip(trials, seen, strict=True) if space.has_settings(params, stratum)]
+    study = optuna.create_study(directions=directions, sampler=sampler(_seed(entropy, 0)))
+    study.add_trials(_without(trial, stratum, space) for trial in peers)
+    suggestion = _draw(study, space, settings)
+    for attempt in range(1, MAX_ATTEMPTS):
+        if suggestion.params not in seen:
+            break
+        study.tell(len(study.get_trials(deepcopy=False)) - 1, state=TrialState.FAIL)
+        study.sampler = sampler(_seed(entropy, attempt))
+        suggestion = _draw(study, space, settings)
+    return suggestion
+
+
+def frozen(space: SpaceView, params: Mapping[str, Any]) -> Suggestion:
+    """Return given values by path, complete for the space, as a suggestion."""
+    filled: dict[str, Any] = {}
+    named, distributions = {}, {}
+    for parameter in space.walk(filled):
+        filled[parameter.path] = params[parameter.path]
+        named[parameter.name] = parameter.encode(params[parameter.path])
+        distributions[parameter.name] = parameter.distribution
+    return Suggestion(filled, named, distributions, {})
+
+
+def _draw(study: optuna.Study, space: SpaceView, settings: Mapping[str, Any]) -> Suggestion:
+    """Ask the sampler for one value after the other, in the order of their dependence."""
+    trial = study.ask()
+    params: dict[str, Any] = {}
+    for parameter in space.walk(params):
+        given = settings.get(parameter.path)
+        if parameter.path not in settings:
+            params[parameter.path] = parameter.suggest(trial)
+        elif parameter.contains(given):
+            params[parameter.path] = parameter.decode(parameter.encode(given))
+        else:
+            raise UserError(f"{parameter.path}: {given!r} is not in {parameter.range_text}, its range for {params}")
+    unused = [path for path in settings if path not in params]
+    if unused:
+        raise UserError(f"{', '.join(unused)}: given, but not active together with {params}")
+    notes = study.get_trials(deepcopy=False)[-1].system_attrs
+    made = frozen(space, params)
+    return Suggestion(
+        params=made.params,
+        named=made.named,
+        distributions=made.distributions,
+        # TPE notes its draft, which also has parameters that turned out inactive or given.
+        system_attrs={key: value for key, value in notes.items() if not key.startswith("tpe:")},
+    )
+
+
+def _seed(entropy: Sequence[int], attempt: int) -> int:
+    """Return a 32-bit seed for one attempt at one trial."""
+    words = [*entropy, attempt] if attempt else list(entropy)
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def _without(trial: FrozenTrial, paths: Iterable[str], space: SpaceView) -> FrozenTrial:
+    """Return a copy of a trial without the parameters at these paths."""
+    dropped = {parameter.name for parameter in space.ordered if parameter.path in set(paths)}
+    return optuna.trial.create_trial(
+        state=trial.state,
+        values=trial.values,
+        params={name: value for name, value in trial.params.items() if name not in dropped},
+        distributions={name: d for name, d in trial.distributions.items() if name not in dropped},
+        system_attrs=trial.system_attrs,
+        intermediate_values=trial.intermediate_values,
+    )
