@@ -1,0 +1,121 @@
+"""`saesweep leaderboard`: printed, as JSON, watched."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+
+import pytest
+
+from saesweep.cli import main
+from saesweep.display import render_text
+from saesweep.display.saved import read_leaderboard, watch_leaderboard
+from saesweep.errors import UserError
+from saesweep.events import Row
+
+ROW = Row(
+    number=3,
+    architecture="batchtopk",
+    sparsity="k 32",
+    params={"sae.k": 32},
+    lr=3e-4,
+    hook="model.layers.2",
+    status="complete",
+    tokens=1_000_000,
+    total_tokens=1_000_000,
+    rank=1,
+    metrics={"l0": 31.9},
+)
+
+
+def write(folder, *rows, status="complete"):
+    folder.mkdir(exist_ok=True)
+    data = {
+        "name": "quick",
+        "status": status,
+        "rows": [asdict(row) for row in rows],
+        "metrics": ["l0"],
+        "goals": ["minimize l0"],
+    }
+    (folder / "leaderboard.json").write_text(json.dumps(data))
+    return data
+
+
+@pytest.mark.parametrize("name", ["", "leaderboard.json"])
+def test_prints_the_table_of_a_run_directory_or_file(tmp_path, capsys, name):
+    write(tmp_path, ROW)
+    assert main(["leaderboard", str(tmp_path / name)]) == 0
+    assert capsys.readouterr().out == f"quick: complete; minimize l0\n{render_text([ROW], metrics=['l0'])}\n"
+
+
+def test_json_is_the_file(tmp_path, capsys):
+    data = write(tmp_path, ROW)
+    assert main(["leaderboard", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == data
+
+
+def test_null_metrics_are_shown_as_missing(tmp_path, capsys):
+    data = write(tmp_path, ROW)
+    data["rows"][0]["metrics"] = {"l0": None}
+    (tmp_path / "leaderboard.json").write_text(json.dumps(data))
+    assert main(["leaderboard", str(tmp_path)]) == 0
+    assert "31.9" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a"}', '{"name": 1, "status": 2, "rows": [{"x": 1}]}'])
+def test_what_is_no_leaderboard_is_refused(tmp_path, capsys, text):
+    (tmp_path / "leaderboard.json").write_text(text)
+    assert main(["leaderboard", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "leaderboard.json: is no leaderboard" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_missing_run_is_named(tmp_path, capsys):
+    assert main(["leaderboard", str(tmp_path / "nowhere")]) == 2
+    assert main(["leaderboard", str(tmp_path)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"{tmp_path / 'nowhere'}: no such run directory"
+    assert second.startswith(f"{tmp_path / 'leaderboard.json'}: not there")
+
+
+def test_watch_prints_each_change_until_the_run_ends(tmp_path):
+    (tmp_path / "experiment.yaml").write_text("name: quick")
+    states = iter([None, ([ROW], "running"), ([ROW], "running"), ([ROW, ROW], "running"), ([ROW, ROW], "complete")])
+    waits = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        state = next(states)
+        if state is not None:
+            write(tmp_path, *state[0], status=state[1])
+
+    stream = io.StringIO()
+    watch_leaderboard(tmp_path, stream, env={}, sleep=sleep)
+    assert len(waits) == 5
+    assert stream.getvalue().count("quick: running") == 2
+    assert stream.getvalue().count("quick: complete") == 1
+
+
+def test_watch_on_a_terminal_leaves_the_final_table(tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    write(tmp_path, ROW, status="running")
+    stream = Terminal()
+    watch_leaderboard(tmp_path, stream, env={"TERM": "xterm"}, sleep=lambda _: write(tmp_path, ROW) and None)
+    last = stream.getvalue().rpartition("\x1b[2K")[2]
+    assert "quick: complete" in last
+    assert "batchtopk" in last
+
+
+def test_watch_of_no_run_fails_at_once(tmp_path):
+    with pytest.raises(UserError, match="not there"):
+        watch_leaderboard(tmp_path, io.StringIO(), env={}, sleep=lambda _: pytest.fail("waited"))
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    write(tmp_path, ROW)
+    assert read_leaderboard(tmp_path).rows == (ROW,)
