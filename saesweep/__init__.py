@@ -1,3 +1,51 @@
-"""saesweep: declarative experiment sweeps for sparse autoencoders."""
+"""saesweep: declarative experiment sweeps for sparse autoencoders.
+
+    import saesweep
+    result = saesweep.run("experiments/quickstart.yaml")
+    result.best_dir       # load it with SAELens, or as base: {from_cfg: ...}
+
+Importing this loads no numeric library; `run` does when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from saesweep.errors import ExperimentError, UserError
+
+if TYPE_CHECKING:
+    from saesweep.experiment import Experiment, load_experiment
+    from saesweep.saes import ExportedSAE, load_sae_folder
+    from saesweep.sweep import Result, run
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    "run": "saesweep.sweep",
+    "Result": "saesweep.sweep",
+    "load_experiment": "saesweep.experiment",
+    "Experiment": "saesweep.experiment",
+    "load_sae_folder": "saesweep.saes",
+    "ExportedSAE": "saesweep.saes",
+}
+
+__all__ = [
+    "Experiment",
+    "ExperimentError",
+    "ExportedSAE",
+    "Result",
+    "UserError",
+    "__version__",
+    "load_experiment",
+    "load_sae_folder",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'saesweep' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

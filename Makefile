@@ -1,0 +1,45 @@
+# Everything a newcomer or CI runs. Each target makes its own environment if need be.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: quickstart test check lint types interop bench-env clean
+
+$(VENV)/run.stamp: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(PIP) -e '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/run.stamp  ## install, then sweep SAEs on the built-in model (a few minutes on 2 cores)
+	$(BIN)/saesweep run experiments/quickstart.yaml
+
+test: $(VENV)/dev.stamp  ## install the test extra, then the default suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check saesweep tests benchmarks
+	$(BIN)/ruff check saesweep tests benchmarks
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+check: lint types test  ## what CI checks
+
+# SAELens pins other versions of TransformerLens, so it lives in an environment of its own.
+.venv-bench/stamp: constraints.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 sae-lens==6.54.12 dictionary_learning==0.1.0 psutil optuna pydantic
+	touch $@
+
+bench-env: .venv-bench/stamp  ## the peers, for benchmarks and for the interop check
+
+interop: $(VENV)/run.stamp .venv-bench/stamp  ## exports load in SAELens; losses and gradients agree
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py
+
+clean:
+	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache
