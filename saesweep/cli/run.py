@@ -50,7 +50,5 @@ def execute(args: argparse.Namespace) -> int:
     from saesweep.sweep import run
 
     with display:
-        result = run(
-            args.experiment, run_dir=args.run_dir, overrides=args.overrides, listeners=(display,), display="none"
-        )
+        result = run(args.experiment, run_dir=args.run_dir, overrides=args.overrides, listeners=(display,))
     return result.exit_code

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from saesweep.display.choose import is_live_terminal
 from saesweep.display.json_lines import json_line
+from saesweep.display.summary import result_lines
 from saesweep.display.table import print_leaderboard, render_text
 from saesweep.display.text import encodable
 from saesweep.errors import UserError
@@ -30,6 +31,10 @@ class Leaderboard:
     rows: tuple[Row, ...]
     metrics: tuple[str, ...]
     goals: tuple[str, ...]
+    best: int | None
+    """Number of the exported trial; None before the end."""
+    test_metrics: Mapping[str, float]
+    notes: tuple[str, ...]
     data: Mapping[str, Any]
     """The file as it is."""
 
@@ -42,6 +47,18 @@ class Leaderboard:
     def title(self) -> str:
         """Name, status and objective in one line."""
         return f"{self.name}: {self.status}; {', '.join(self.goals)}"
+
+    @property
+    def footer(self) -> list[str]:
+        """What the run found, once it is over."""
+        return result_lines(
+            self.rows,
+            best=self.best,
+            best_dir=None,
+            test_metrics=self.test_metrics,
+            notes=self.notes,
+            metrics=self.metrics,
+        )
 
 
 def read_leaderboard(path: Path) -> Leaderboard:
@@ -65,6 +82,9 @@ def read_leaderboard(path: Path) -> Leaderboard:
             rows=tuple(_row(item) for item in data["rows"]),
             metrics=tuple(data["metrics"]),
             goals=tuple(data["goals"]),
+            best=data.get("best"),
+            test_metrics=_numbers(data.get("test_metrics", {})),
+            notes=tuple(data.get("notes", ())),
             data=data,
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -85,9 +105,11 @@ def show_leaderboard(
         console = make_console(stream, os.environ if env is None else env)
         console.print(board.title, markup=False, soft_wrap=True)
         print_leaderboard(console, board.rows, metrics=board.metrics)
+        for line in board.footer:
+            console.print(line, markup=False, soft_wrap=True)
         return
     else:
-        text = f"{board.title}\n{render_text(board.rows, metrics=board.metrics)}"
+        text = "\n".join([board.title, render_text(board.rows, metrics=board.metrics), *board.footer])
     stream.write(encodable(text, getattr(stream, "encoding", None)) + "\n")
     stream.flush()
 
@@ -144,6 +166,9 @@ def _row(data: Mapping[str, Any]) -> Row:
     unknown = sorted(set(data) - known)
     if unknown:
         raise ValueError(f"unknown field {unknown[0]!r} in a row")
-    # JSON has no NaN: a measurement that was none is null in the file
-    metrics = {name: float("nan") if value is None else value for name, value in data.get("metrics", {}).items()}
-    return Row(**{**data, "metrics": metrics})
+    return Row(**{**data, "metrics": _numbers(data.get("metrics", {}))})
+
+
+def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    """Undo what JSON makes of NaN."""
+    return {name: float("nan") if value is None else value for name, value in metrics.items()}

@@ -77,15 +77,36 @@ def closing_lines(event: RunEnded, metrics: Sequence[str] = ()) -> list[str]:
         for row in event.rows
         if row.status == "failed"
     ]
-    if event.best is not None:
-        where = f" -> {event.best_dir}" if event.best_dir else ""
-        lines.append(f"best: {_label(event.best, event.rows)}{where}")
-    if event.test_metrics:
-        lines.append(f"test part (read once): {metrics_text(event.test_metrics, metrics)}")
-    lines += [f"note: {note}" for note in event.notes]
+    lines += result_lines(
+        event.rows,
+        best=event.best,
+        best_dir=event.best_dir,
+        test_metrics=event.test_metrics,
+        notes=event.notes,
+        metrics=metrics,
+    )
     if event.status == "interrupted":
         lines.append(f"the state is saved; to go on: {event.resume_command or 'run the same command again'}")
     return lines
+
+
+def result_lines(
+    rows: Sequence[Row],
+    *,
+    best: int | None,
+    best_dir: str | None,
+    test_metrics: Mapping[str, float],
+    notes: Sequence[str],
+    metrics: Sequence[str] = (),
+) -> list[str]:
+    """Return what a run found: the exported trial, its metrics on the `test` part, and what to know about them."""
+    lines = []
+    if best is not None:
+        where = f" -> {best_dir}" if best_dir else ""
+        lines.append(f"best: {_label(best, rows)}{where}")
+    if test_metrics:
+        lines.append(f"test part (read once): {metrics_text(test_metrics, metrics)}")
+    return [*lines, *(f"note: {note}" for note in notes)]
 
 
 def _label(number: int, rows: Sequence[Row]) -> str:

@@ -119,3 +119,18 @@ def test_watch_of_no_run_fails_at_once(tmp_path):
 def test_rows_come_back_as_they_were(tmp_path):
     write(tmp_path, ROW)
     assert read_leaderboard(tmp_path).rows == (ROW,)
+
+
+def test_what_a_finished_run_found_is_said(tmp_path, capsys):
+    data = write(tmp_path, ROW) | {
+        "best": 3,
+        "test_metrics": {"l0": 32.12, "mse": None},
+        "notes": ["no feasible trial"],
+    }
+    (tmp_path / "leaderboard.json").write_text(json.dumps(data))
+    assert main(["leaderboard", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "best: trial 3 (batchtopk k 32)",
+        "test part (read once): L0 32.1 · MSE -",
+        "note: no feasible trial",
+    ]
