@@ -154,10 +154,9 @@ class ExportedSAE:
         if self.cfg.get("apply_b_dec_to_input", True):
             x_ND = x_ND - t["b_dec"]
         if self.architecture == "gated":
-            projected_NF = x_ND @ t["W_enc"]
-            # SAELens scales the weights by exp(r_mag); scaling the products saves a matmul and a copy of W_enc.
-            magnitude_NF = (projected_NF * t["r_mag"].exp() + t["b_mag"]).relu()
-            return magnitude_NF * (projected_NF + t["b_gate"] > 0)
+            gate_NF = x_ND @ t["W_enc"] + t["b_gate"]
+            magnitude_NF = x_ND @ (t["W_enc"] * t["r_mag"].exp()) + t["b_mag"]
+            return magnitude_NF.relu() * (gate_NF > 0)
         hidden_NF = x_ND @ t["W_enc"] + t["b_enc"]
         if self.architecture == "standard":
             return hidden_NF.relu()

@@ -1,0 +1,163 @@
+"""The losses once more, straight from their definitions: masks instead of scatters, `detach` instead of custom gradients.
+
+Shares no code with the package beyond its configuration classes.
+"""
+
+# Shape suffix legend:  B = tokens in a batch, D = d_in, F = d_sae
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saesweep.saes import Knobs, Params, architecture_for
+from saesweep.specs.architectures import SAESpec, spec_class
+
+D_IN, D_SAE, BATCH = 12, 40, 64
+
+
+def make_spec(architecture: str, **options: Any) -> SAESpec:
+    """A small spec with widths; topk types get k 5 unless told otherwise."""
+    if "topk" in architecture:
+        options = {"k": 5 if architecture == "topk" else 5.0, **options}
+    if architecture == "matryoshka_batchtopk":
+        options = {"matryoshka_widths": (6, 16), **options}
+    return spec_class(architecture)(d_in=D_IN, d_sae=D_SAE, **options)
+
+
+def make_params(spec: SAESpec, seed: int = 0, dtype: torch.dtype = torch.float64) -> Params:
+    """Parameters away from their symmetric start; the same values, exactly representable in float32, for any dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    params = architecture_for(spec).init(generator)
+    for name, tensor in params.items():
+        if name == "threshold":
+            tensor.copy_(0.05 + 0.2 * torch.rand(D_SAE, generator=generator))
+        else:
+            tensor += 0.1 * torch.randn(tensor.shape, generator=generator)
+    return {name: tensor.to(dtype) for name, tensor in params.items()}
+
+
+def make_batch(seed: int = 1, dtype: torch.dtype = torch.float64, rows: int = BATCH) -> Tensor:
+    """Activations with a mean, [rows, D_IN]; float32-representable values."""
+    return (torch.randn(rows, D_IN, generator=torch.Generator().manual_seed(seed)) + 0.4).to(dtype)
+
+
+def make_dead(share: float, seed: int = 2) -> Tensor:
+    """A random mask of dead latents, [D_SAE]."""
+    return torch.rand(D_SAE, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def plain_losses(spec: Any, p: Params, x: Tensor, knobs: Knobs, dead: Tensor) -> dict[str, Tensor]:
+    """Every loss term by name."""
+    norm_F = (p["W_dec"] ** 2).sum(1) ** 0.5
+    z, undo = _normalise(spec.normalize_activations, x)
+    shift = p["b_dec"] if spec.apply_b_dec_to_input else torch.zeros_like(p["b_dec"])
+    z = z - shift
+
+    if spec.architecture == "gated":
+        on = ((z @ p["W_enc"] + p["b_gate"]) > 0).double()
+        strength = z @ p["W_enc"] * torch.exp(p["r_mag"]) + p["b_mag"]
+        f = on * strength * (strength > 0)
+        pi = (x - shift) @ p["W_enc"] + p["b_gate"]  # of the raw batch, as SAELens has it
+        pi = pi * (pi > 0)
+        W_dec, b_dec = (
+            (p["W_dec"].detach(), p["b_dec"].detach()) if spec.detach_aux_decoder else (p["W_dec"], p["b_dec"])
+        )
+        return {
+            "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), x),
+            "l1_loss": knobs.l1_coefficient * (pi @ norm_F).mean(),
+            "auxiliary_reconstruction_loss": _mse(pi @ W_dec + b_dec, x),
+        }
+
+    h = z @ p["W_enc"] + p["b_enc"]
+    if spec.architecture == "standard":
+        f = h * (h > 0)
+        powered = ((f * norm_F) ** spec.lp_norm).sum(1) ** (1 / spec.lp_norm)
+        return {
+            "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), x),
+            "l1_loss": knobs.l1_coefficient * powered.mean(),
+        }
+    if spec.architecture == "jumprelu":
+        return _jumprelu(spec, p, x, h, norm_F, undo, knobs, dead)
+    return _topk_family(spec, p, x, h, norm_F, undo, knobs, dead)
+
+
+def _jumprelu(
+    spec: Any, p: Params, x: Tensor, h: Tensor, norm_F: Tensor, undo: Any, knobs: Knobs, dead: Tensor
+) -> dict[str, Tensor]:
+    theta, eps = p["threshold"], spec.jumprelu_bandwidth
+    window = ((h - theta).abs() < eps / 2).double()
+    active = (h > theta).double()
+    # u is zero in value, and carries the gradient of a jump: -1 per unit of theta, +1 per unit of h if asked for
+    u = theta.detach() - theta
+    if spec.jumprelu_ste_to_input:
+        u = u + h - h.detach()
+    f = h * active + (theta.detach() / eps) * window * u
+    if spec.jumprelu_sparsity_loss_mode == "tanh":
+        sparsity = torch.tanh(spec.jumprelu_tanh_scale * f * norm_F).sum(1)
+    else:
+        sparsity = (active + window / eps * u).sum(1)
+        if spec.jumprelu_sparsity_loss_mode == "quadratic":
+            sparsity = (sparsity - spec.target_l0) ** 2 * 2 / spec.target_l0
+    losses = {
+        "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), x),
+        "l0_loss": knobs.l0_coefficient * sparsity.mean(),
+    }
+    if spec.pre_act_loss_coefficient is not None:
+        below = (theta - h) * (h < theta) * norm_F
+        losses["pre_act_loss"] = spec.pre_act_loss_coefficient * below[:, dead].sum(1).mean()
+    return losses
+
+
+def _topk_family(
+    spec: Any, p: Params, x: Tensor, h: Tensor, norm_F: Tensor, undo: Any, knobs: Knobs, dead: Tensor
+) -> dict[str, Tensor]:
+    scale_F = norm_F if spec.rescale_acts_by_decoder_norm else torch.ones_like(norm_F)
+    h = h * scale_F
+    if spec.architecture == "topk":
+        smallest_kept = h.sort(dim=1, descending=True).values[:, int(knobs.k) - 1, None]
+    else:
+        smallest_kept = h.flatten().sort(descending=True).values[int(knobs.k * x.shape[0]) - 1]
+    f = h * (h >= smallest_kept) * (h > 0)
+
+    def up_to(width: int) -> Tensor:
+        return undo((f / scale_F)[:, :width] @ p["W_dec"][:width] + p["b_dec"])
+
+    def aux(low: int, high: int) -> Tensor:
+        mine = torch.zeros_like(dead)
+        mine[low:high] = dead[low:high]
+        if not mine.any():
+            return x.new_zeros(())
+        n_dead, half = int(mine.sum()), D_IN // 2
+        candidates = h.masked_fill(~mine, -torch.inf)
+        cut = candidates.sort(dim=1, descending=True).values[:, min(half, n_dead) - 1, None]
+        a = h * (candidates >= cut)
+        return min(n_dead / half, 1) * _mse((a / scale_F) @ p["W_dec"], (x - up_to(high)).detach())
+
+    losses = {"mse_loss": _mse(up_to(D_SAE), x)}
+    widths = [w for w in getattr(spec, "matryoshka_widths", ()) if w < D_SAE]
+    levels = [(0, D_SAE)]
+    if getattr(spec, "use_matryoshka_aux_loss", False):
+        edges = [0, *widths, D_SAE]
+        levels = list(itertools.pairwise(edges))
+    total = (
+        torch.stack([aux(low, high) for low, high in levels]).sum() if spec.aux_loss_coefficient else x.new_zeros(())
+    )
+    losses["auxiliary_reconstruction_loss"] = spec.aux_loss_coefficient * total
+    return losses | {f"inner_mse_loss_{w}": _mse(up_to(w), x) for w in widths}
+
+
+def _mse(recon: Tensor, target: Tensor) -> Tensor:
+    return ((recon - target) ** 2).sum() / target.shape[0]
+
+
+def _normalise(mode: str, x: Tensor) -> Any:
+    if mode == "layer_norm":
+        mean = x.sum(1, keepdim=True) / D_IN
+        std = (((x - mean) ** 2).sum(1, keepdim=True) / (D_IN - 1)) ** 0.5
+        return (x - mean) / (std + 1e-5), lambda recon: mean + recon * std
+    if mode == "constant_norm_rescale":
+        length = (x**2).sum(1, keepdim=True) ** 0.5
+        return x * D_IN**0.5 / length, lambda recon: recon * length / D_IN**0.5
+    return x, lambda recon: recon
