@@ -18,7 +18,7 @@ Splice = tuple[str, Callable[[Tensor], Tensor]]
 """A hook name and what to put in place of its output; both tensors are [N,T,D] (or [N,T,H,Dh])."""
 
 
-class StopForward(Exception):  # noqa: N818  (control flow, no error)
+class StopForward(Exception):
     """Raised by the last requested hook, so that later layers never run."""
 
 

@@ -76,7 +76,9 @@ def build_bridge(model: Any, tokenizer: Any, name: str, dtype: torch.dtype, devi
 
     # Given the model and the tokenizer, TransformerLens asks no network and cannot mistake a path for a repository.
     with contextlib.redirect_stdout(io.StringIO()):
-        return TransformerBridge.boot_transformers(name, hf_model=model, tokenizer=tokenizer, dtype=dtype, device=device)
+        return TransformerBridge.boot_transformers(
+            name, hf_model=model, tokenizer=tokenizer, dtype=dtype, device=device
+        )
 
 
 def hub_name(name: str) -> str:

@@ -67,8 +67,12 @@ def inspect_model(run: BaseRun, hooks: Sequence[str], *, offline: bool = False) 
     else:
         model = HuggingFaceModel(skeleton, tokenizer=None, forward_kwargs=run.model_kwargs)
     check_hooks(model, hooks, run)
+    widths = _widths(model, hooks, run.hook_head_index)
+    for hook, width in widths.items():
+        if run.sae.d_in not in (None, width):
+            raise UserError(f"sae.d_in: {run.sae.d_in} is given, but {hook!r} of {run.model_name} is {width} wide")
     return ModelFacts(
-        hooks=_widths(model, hooks, run.hook_head_index),
+        hooks=widths,
         d_vocab=model.d_vocab,
         context_limit=limit,
         n_parameters=n_parameters,

@@ -49,4 +49,6 @@ def replace_activations(acts: Tensor, new_NTD: Tensor, head_index: int | None = 
 
 def _check_head(head_index: int, n_heads: int) -> None:
     if head_index >= n_heads:
-        raise UserError(f"hook_head_index: {head_index} is too large; the hook has {n_heads} heads (0 to {n_heads - 1})")
+        raise UserError(
+            f"hook_head_index: {head_index} is too large; the hook has {n_heads} heads (0 to {n_heads - 1})"
+        )

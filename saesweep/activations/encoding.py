@@ -1,0 +1,55 @@
+"""From documents to token ids, and which of them are special."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from saesweep.activations.documents import Document
+from saesweep.errors import UserError
+
+if TYPE_CHECKING:
+    from saesweep.specs.base_run import BaseRun
+
+_SPECIAL_ATTRIBUTES = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
+"""SAELens' set: structural tokens only, so that chat-template tokens keep their activations."""
+
+
+def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list[int]]:
+    """Return the token ids of each document, without special tokens (packing adds those that the run asks for).
+
+    Documents that are token ids already come back as they are.
+    """
+    texts = [document for document in documents if isinstance(document, str)]
+    if not texts:
+        return [document for document in documents if not isinstance(document, str)]
+    # verbose=False: a document may be longer than the model's context, packing cuts it.
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def special_token(tokenizer: Any, token: int | str | None) -> int | None:
+    """Return the id for `bos`, `eos`, `sep` or an id itself; None where the tokenizer has none, as in SAELens."""
+    if token is None or isinstance(token, int):
+        return token
+    found: int | None = getattr(tokenizer, f"{token}_token_id")
+    return found
+
+
+def excluded_tokens(run: BaseRun, tokenizer: Any) -> list[int]:
+    """Return the token ids whose activations count nowhere (`exclude_special_tokens`), sorted.
+
+    Raises:
+        UserError: Special tokens are to be left out and the tokenizer has none.
+    """
+    if run.exclude_special_tokens is False:
+        return []
+    if run.exclude_special_tokens is not True:
+        return sorted(set(run.exclude_special_tokens))
+    ids = {getattr(tokenizer, attribute, None) for attribute in _SPECIAL_ATTRIBUTES}
+    special = sorted(token for token in ids if token is not None)
+    if not special:
+        raise UserError(
+            "exclude_special_tokens: the tokenizer has no special tokens; set it to false or list token ids"
+        )
+    return special

@@ -1,0 +1,91 @@
+"""Held-out parts: fixed for the experiment, in one order, computed once."""
+
+# Shape suffix legend: N = contexts, T = tokens per context, M = rows of a piece, D = width at a hook
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from saesweep.activations.chunks import forward_pieces
+from saesweep.activations.rows import RowFilter, select_rows
+from saesweep.models.base import LanguageModel
+from saesweep.models.shape import shape_activations
+
+
+class HeldOut(ABC):
+    """One of the parts `select` and `test`.
+
+    Attributes:
+        tokens_NT: Its contexts, int64; None where there is no language model (synthetic activations).
+        mask_NT: The positions whose activations count, bool; None likewise.
+        n_tokens: Rows of activations, the sum of the mask.
+    """
+
+    tokens_NT: Tensor | None
+    mask_NT: Tensor | None
+    n_tokens: int
+
+    @abstractmethod
+    def batches(self, hook: str, max_tokens: int | None = None) -> Iterator[Tensor]:
+        """Yield the activations [M,D] at a hook, always in the same order, float32, at most a batch at a time.
+
+        Args:
+            hook: One of the source's hooks.
+            max_tokens: Stop after so many rows; None for all.
+        """
+
+
+class HeldOutActivations(HeldOut):
+    """Activations of held-out text. One forward pass serves all hooks, and its rows stay in memory in the model's type."""
+
+    def __init__(
+        self,
+        *,
+        model: LanguageModel,
+        hooks: Sequence[str],
+        head_index: int | None,
+        tokens_NT: Tensor,
+        rows: RowFilter,
+        forward_contexts: int,
+        batch_tokens: int,
+        device: torch.device,
+    ) -> None:
+        mask_NT = rows.mask(tokens_NT)
+        self.tokens_NT: Tensor = tokens_NT
+        self.mask_NT: Tensor = mask_NT
+        self.n_tokens = int(mask_NT.sum())
+        self._model = model
+        self._hooks = tuple(hooks)
+        self._head_index = head_index
+        self._pieces = list(forward_pieces(len(tokens_NT), forward_contexts))
+        self._cached: list[dict[str, Tensor]] = []
+        self._batch_tokens = batch_tokens
+        self._device = device
+
+    def batches(self, hook: str, max_tokens: int | None = None) -> Iterator[Tensor]:
+        """Yield the activations [M,D] at a hook; the model runs only for pieces that nobody asked for before."""
+        left = self.n_tokens if max_tokens is None else min(max_tokens, self.n_tokens)
+        for number in range(len(self._pieces)):
+            if left == 0:
+                return
+            if number == len(self._cached):
+                self._cached.append(self._compute(self._pieces[number]))
+            rows_MD = self._cached[number][hook][:left]
+            left -= len(rows_MD)
+            for start in range(0, len(rows_MD), self._batch_tokens):
+                part_MD = rows_MD[start : start + self._batch_tokens]
+                yield part_MD.to(device=self._device, dtype=torch.float32)
+
+    def _compute(self, piece: slice) -> dict[str, Tensor]:
+        acts = self._model.activations(self.tokens_NT[piece], self._hooks)
+        found: dict[str, Tensor] = {}
+        for hook in self._hooks:
+            rows_MD = select_rows(shape_activations(acts[hook], self._head_index), self.mask_NT[piece])
+            # Kept in main memory: the test part of a wide model is gigabytes. Copied, so that the rows are no view
+            # of the whole output and no inference tensor, which autograd would refuse.
+            found[hook] = torch.empty(rows_MD.shape, dtype=rows_MD.dtype).copy_(rows_MD)
+        return found

@@ -1,0 +1,138 @@
+"""From a run to its activations: the stream to train on, the held-out parts, and the model behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from saesweep.activations.documents import open_documents
+from saesweep.activations.held_out import HeldOut, HeldOutActivations
+from saesweep.activations.preflight import SourceFacts, check_source
+from saesweep.activations.settings import synthetic_d_in, token_settings
+from saesweep.activations.split import split_documents
+from saesweep.activations.stream import ActivationStream, BatchStream
+from saesweep.activations.synthetic import SyntheticFeatures, SyntheticHeldOut, SyntheticStream
+from saesweep.activations.tokens import TokenSource
+from saesweep.errors import UserError
+from saesweep.models.base import LanguageModel
+from saesweep.models.device import resolve_device
+from saesweep.models.load import inspect_model, load_model
+
+if TYPE_CHECKING:
+    from saesweep.specs.base_run import BaseRun
+    from saesweep.specs.evaluation import EvaluationSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationSource:
+    """Everything that training and evaluation read."""
+
+    stream: BatchStream
+    """Training batches."""
+    select: HeldOut
+    """The held-out part that rungs and the ranking use."""
+    test: HeldOut
+    """The held-out part that is read once."""
+    model: LanguageModel | None
+    """The language model; None for synthetic activations."""
+
+    def close(self) -> None:
+        """Give the memory of the stream back."""
+        self.stream.close()
+
+
+def open_source(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) -> ActivationSource:
+    """Load the model, split the dataset and prepare the stream; the first batch asked for runs the model.
+
+    Args:
+        run: The base run.
+        evaluation: Sizes of the held-out parts.
+        hooks: Hook names; all of them come from one forward pass.
+
+    Raises:
+        UserError: The model, a hook or the dataset cannot be had, the dataset is too small, or `sae.d_in` is not the
+            width at a hook.
+    """
+    device = resolve_device(run.device)
+    if run.is_synthetic:
+        return _open_synthetic(run, evaluation, hooks, device)
+    d_in = inspect_model(run, hooks).hooks
+    documents = open_documents(run)
+    model = load_model(run)
+    packing, rows = token_settings(run, model.tokenizer, documents.is_tokenized)
+    split = split_documents(
+        documents,
+        model.tokenizer,
+        packing,
+        select_tokens=evaluation.select_tokens,
+        test_tokens=evaluation.test_tokens,
+        seed=run.seed,
+    )
+    stream = ActivationStream(
+        model=model,
+        d_in=d_in,
+        head_index=run.hook_head_index,
+        source=TokenSource(split.train, model.tokenizer, packing),
+        rows=rows,
+        window_tokens=run.window_tokens,
+        batch_tokens=run.train_batch_size_tokens,
+        forward_contexts=run.store_batch_size_prompts,
+        seed=run.seed,
+        dtype=getattr(torch, run.dtype),
+        device=device,
+        store_device=device
+        if run.act_store_device is None
+        else resolve_device(run.act_store_device, place="act_store_device"),
+    )
+
+    def held_out(tokens_NT: torch.Tensor) -> HeldOutActivations:
+        return HeldOutActivations(
+            model=model,
+            hooks=hooks,
+            head_index=run.hook_head_index,
+            tokens_NT=tokens_NT,
+            rows=rows,
+            forward_contexts=run.eval_batch_size_prompts or run.store_batch_size_prompts,
+            batch_tokens=run.train_batch_size_tokens,
+            device=device,
+        )
+
+    return ActivationSource(stream=stream, select=held_out(split.select_NT), test=held_out(split.test_NT), model=model)
+
+
+def _open_synthetic(
+    run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], device: torch.device
+) -> ActivationSource:
+    if run.window_tokens < 2 * run.train_batch_size_tokens:
+        raise UserError(
+            f"buffer_tokens: {run.window_tokens} is less than two batches of {run.train_batch_size_tokens} tokens"
+        )
+    features = SyntheticFeatures(synthetic_d_in(run), run.seed)
+    batch_tokens = run.train_batch_size_tokens
+
+    def held_out(part: str, n_tokens: int) -> SyntheticHeldOut:
+        return SyntheticHeldOut(
+            features=features, part=part, n_tokens=n_tokens, batch_tokens=batch_tokens, seed=run.seed, device=device
+        )
+
+    stream = SyntheticStream(
+        features=features,
+        hooks=hooks,
+        window_tokens=run.window_tokens,
+        batch_tokens=batch_tokens,
+        seed=run.seed,
+        dtype=getattr(torch, run.dtype),
+        device=device,
+    )
+    return ActivationSource(
+        stream=stream,
+        select=held_out("select", evaluation.select_tokens),
+        test=held_out("test", evaluation.test_tokens),
+        model=None,
+    )
+
+
+__all__ = ["ActivationSource", "SourceFacts", "check_source", "open_source"]

@@ -1,0 +1,86 @@
+"""From the token ids of documents to contexts of one length, as SAELens packs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from saesweep.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How documents become contexts."""
+
+    context_size: int
+    """Tokens per context, at least 2."""
+    begin_token: int | None
+    """First token of every context (BOS where `prepend_bos`)."""
+    separator_token: int | None
+    """Token between two documents of one context."""
+    concatenate: bool
+    """Several documents per context; otherwise one, and shorter documents are dropped."""
+    is_tokenized: bool
+    """Documents are packed already: each is cut into contexts and nothing is added."""
+
+
+class Packer:
+    """Fills contexts document by document; what does not fill one is kept for the next document."""
+
+    def __init__(self, packing: Packing) -> None:
+        self._packing = packing
+        self._partial: list[int] = []
+
+    def pack(self, tokens: Sequence[int], offset: int = 0) -> Iterator[tuple[list[int], int]]:
+        """Add a document.
+
+        Args:
+            tokens: Its token ids.
+            offset: Where to start in it; not 0 only right after a context was finished in this document.
+
+        Yields:
+            (context, offset in the document where the next one continues). At that moment nothing is kept back,
+            so (document, offset) is the whole state.
+
+        Raises:
+            UserError: A document of a tokenised dataset is shorter than a context.
+        """
+        if self._packing.is_tokenized:
+            yield from self._cut(tokens, offset)
+        elif self._packing.concatenate:
+            yield from self._concatenate(tokens, offset)
+        elif offset == 0 and tokens:
+            yield from self._one_context(tokens)
+
+    def _concatenate(self, tokens: Sequence[int], offset: int) -> Iterator[tuple[list[int], int]]:
+        size, begin, separator = self._packing.context_size, self._packing.begin_token, self._packing.separator_token
+        while offset < len(tokens):
+            token = separator if self._partial else begin
+            if token is not None and tokens[offset] != token:  # a document may bring its own BOS
+                self._partial.append(token)
+            room = size - len(self._partial)
+            self._partial.extend(tokens[offset : offset + room])
+            offset = min(offset + room, len(tokens))
+            if len(self._partial) == size:
+                context, self._partial = self._partial, []
+                yield context, offset
+
+    def _one_context(self, tokens: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+        size, begin = self._packing.context_size, self._packing.begin_token
+        context = list(tokens[:size])
+        if begin is not None and tokens[0] != begin:
+            context = [begin, *tokens[: size - 1]]
+        if len(context) == size:
+            yield context, len(tokens)
+
+    def _cut(self, tokens: Sequence[int], offset: int) -> Iterator[tuple[list[int], int]]:
+        size = self._packing.context_size
+        if len(tokens) < size:
+            raise UserError(
+                f"context_size: a row of the tokenised dataset has {len(tokens)} tokens, fewer than the "
+                f"{size} of a context; lower context_size or tokenise with a longer one"
+            )
+        while offset + size <= len(tokens):
+            context = list(tokens[offset : offset + size])
+            offset += size
+            yield context, offset

@@ -1,0 +1,123 @@
+"""Checks of a run's data before any training: its first documents and the tokenizer, no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from saesweep.activations.documents import Document, Documents, MapDocuments, open_documents
+from saesweep.activations.encoding import encode_documents
+from saesweep.activations.keys import key_permutation
+from saesweep.activations.packing import Packer
+from saesweep.activations.settings import synthetic_d_in, token_settings
+from saesweep.errors import UserError
+from saesweep.models.library import locate
+from saesweep.models.pretrained import loading_kwargs, read_tokenizer
+
+if TYPE_CHECKING:
+    from saesweep.specs.base_run import BaseRun
+    from saesweep.specs.evaluation import EvaluationSpec
+
+_SAMPLE_DOCUMENTS = 256
+"""Documents looked at to estimate the number of tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """What is known about a run's data before training."""
+
+    n_documents: int | None
+    """Documents in the dataset; None for a stream or synthetic activations."""
+    tokens_estimate: int | None
+    """Tokens in the dataset, from a sample of documents; None where the number of documents is not known."""
+    column: str | None
+    """Column of the dataset that holds the documents."""
+    is_tokenized: bool
+    """Whether they are token ids."""
+    synthetic_d_in: int | None
+    """Width of synthetic activations; None where a language model makes them."""
+    warnings: tuple[str, ...]
+    """What the user should know, and may well want."""
+
+
+def check_source(
+    run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], *, training_tokens: int, offline: bool = False
+) -> SourceFacts:
+    """Read the first documents, find their column, tokenise and pack them, and compare sizes.
+
+    Args:
+        run: The base run.
+        evaluation: Sizes of the held-out parts.
+        hooks: Hook names, all of which need the same data.
+        training_tokens: Rows that the longest trial trains on.
+        offline: Look for a Hub tokenizer in the local cache only.
+
+    Raises:
+        UserError: The dataset or tokenizer cannot be had or used, or the dataset is too small for the held-out parts.
+    """
+    if run.is_synthetic:
+        return SourceFacts(
+            n_documents=None,
+            tokens_estimate=None,
+            column=None,
+            is_tokenized=False,
+            synthetic_d_in=synthetic_d_in(run),
+            warnings=(),
+        )
+    documents = open_documents(run)
+    tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
+    sample = encode_documents(tokenizer, _sample(documents, run.seed))
+    _check_ids(documents, sample, len(tokenizer))
+    packing, rows = token_settings(run, tokenizer, documents.is_tokenized)
+    packer = Packer(packing)
+    contexts = sum(1 for tokens in sample for _ in packer.pack(tokens))
+    if contexts == 0 and isinstance(documents, MapDocuments) and len(sample) == documents.size:
+        raise UserError(
+            f"context_size: {documents.name} does not fill one context of {run.context_size} tokens; "
+            "lower context_size or use a larger dataset"
+        )
+    warnings = []
+    if run.prepend_bos and packing.begin_token is None and not documents.is_tokenized:
+        warnings.append("prepend_bos: the tokenizer has no BOS token, so contexts begin without one")
+    estimate = None
+    if isinstance(documents, MapDocuments):
+        estimate = round(sum(map(len, sample)) * documents.size / len(sample))
+        held_out = evaluation.select_tokens + evaluation.test_tokens
+        if estimate <= held_out:
+            raise UserError(
+                f"evaluation: {documents.name} has about {estimate} tokens, not more than select_tokens "
+                f"({evaluation.select_tokens}) and test_tokens ({evaluation.test_tokens}) together, and training needs "
+                "the rest; lower them or use a larger dataset"
+            )
+        per_epoch = round((estimate - held_out) * rows.rows_per_context / run.context_size)
+        if per_epoch < training_tokens:
+            warnings.append(
+                f"training_tokens: {documents.name} has about {per_epoch} activations to train on, so "
+                f"{training_tokens} take about {training_tokens / max(1, per_epoch):.1f} epochs"
+            )
+    return SourceFacts(
+        n_documents=documents.size if isinstance(documents, MapDocuments) else None,
+        tokens_estimate=estimate,
+        column=documents.column,
+        is_tokenized=documents.is_tokenized,
+        synthetic_d_in=None,
+        warnings=tuple(warnings),
+    )
+
+
+def _sample(documents: Documents, seed: int) -> list[Document]:
+    if isinstance(documents, MapDocuments):
+        order = key_permutation(documents.size, seed, "split")
+        return documents.read(order[:_SAMPLE_DOCUMENTS].tolist())
+    return list(islice(documents.iterate(0), _SAMPLE_DOCUMENTS))
+
+
+def _check_ids(documents: Documents, sample: Sequence[Sequence[int]], d_vocab: int) -> None:
+    largest = max((max(tokens, default=0) for tokens in sample), default=0)
+    if documents.is_tokenized and largest >= d_vocab:
+        raise UserError(
+            f"dataset_path: {documents.name} holds token id {largest}, the model's tokenizer has {d_vocab} tokens; "
+            "it was tokenised with another tokenizer"
+        )

@@ -1,0 +1,130 @@
+"""Held-out parts, taken by document before packing: no held-out text is ever trained on."""
+
+# Shape suffix legend: N = contexts, T = tokens per context
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saesweep.activations.documents import Document, Documents, MapDocuments, StreamDocuments
+from saesweep.activations.encoding import encode_documents
+from saesweep.activations.keys import Indices, key_permutation
+from saesweep.activations.packing import Packer, Packing
+from saesweep.errors import UserError
+
+READ_DOCUMENTS = 64
+"""Documents read and tokenised at a time."""
+
+
+@dataclass(frozen=True)
+class TrainDocuments:
+    """The documents that are not held out, in an order per epoch."""
+
+    documents: Documents
+    seed: int
+    first: int
+    """Position of the first one: in the split's permutation, or in the stream."""
+
+    def iterate(self, epoch: int, start: int) -> Iterator[Document]:
+        """Yield the documents of an epoch from position `start` on.
+
+        Random-access documents are permuted by (seed, epoch); a stream comes in its own order each time.
+        """
+        if isinstance(self.documents, StreamDocuments):
+            yield from self.documents.iterate(self.first + start)
+            return
+        order = self._order(epoch)
+        for index in range(start, len(order), READ_DOCUMENTS):
+            yield from self.documents.read(order[index : index + READ_DOCUMENTS].tolist())
+
+    def _order(self, epoch: int) -> Indices:
+        assert isinstance(self.documents, MapDocuments)
+        indices = key_permutation(self.documents.size, self.seed, "split")[self.first :]
+        order: Indices = indices[key_permutation(len(indices), self.seed, "epoch", epoch)]
+        return order
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three parts of a dataset."""
+
+    select_NT: Tensor
+    """Contexts of the part that rungs and the ranking use, int64."""
+    test_NT: Tensor
+    """Contexts of the part that is read once, int64."""
+    train: TrainDocuments
+    """Everything else."""
+
+
+def split_documents(
+    documents: Documents, tokenizer: Any, packing: Packing, *, select_tokens: int, test_tokens: int, seed: int
+) -> Split:
+    """Take whole documents until `select_tokens`, then others until `test_tokens`, are filled; the rest trains.
+
+    Random-access documents are taken in the order of a permutation keyed by `seed`, a stream's in its order. Each part
+    has the fewest contexts that hold its tokens.
+
+    Raises:
+        UserError: The dataset is too small for both parts and training.
+    """
+    remaining: Iterator[Document]
+    if isinstance(documents, MapDocuments):
+        order = key_permutation(documents.size, seed, "split").tolist()
+        blocks = (order[i : i + READ_DOCUMENTS] for i in range(0, len(order), READ_DOCUMENTS))
+        remaining = itertools.chain.from_iterable(documents.read(block) for block in blocks)
+    else:
+        remaining = documents.iterate(0)
+    taker = _Taker(remaining, tokenizer, packing)
+    parts: list[Tensor] = []
+    for name, tokens in (("select_tokens", select_tokens), ("test_tokens", test_tokens)):
+        wanted = -(-tokens // packing.context_size)
+        contexts = taker.take(wanted)
+        if len(contexts) < wanted:
+            raise UserError(
+                f"evaluation.{name}: {documents.name} ends after {taker.n_documents} documents "
+                f"({taker.n_tokens} tokens), before select_tokens ({select_tokens}) and test_tokens ({test_tokens}) are "
+                "filled, and training needs the rest; lower both or use a larger dataset"
+            )
+        parts.append(torch.from_numpy(np.asarray(contexts, dtype=np.int64)))
+    if isinstance(documents, MapDocuments) and taker.n_documents == documents.size:
+        raise UserError(
+            f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
+            f"{documents.size} documents of {documents.name}; lower them or use a larger dataset"
+        )
+    return Split(parts[0], parts[1], TrainDocuments(documents, seed, taker.n_documents))
+
+
+class _Taker:
+    """Reads documents one after the other and counts them."""
+
+    def __init__(self, remaining: Iterator[Document], tokenizer: Any, packing: Packing) -> None:
+        self._encoded = encode_in_blocks(tokenizer, remaining)
+        self._packing = packing
+        self.n_documents = 0
+        self.n_tokens = 0
+
+    def take(self, n_contexts: int) -> list[list[int]]:
+        """Return up to `n_contexts` contexts from the next documents; the rest of the last one is dropped."""
+        packer = Packer(self._packing)
+        contexts: list[list[int]] = []
+        while len(contexts) < n_contexts:
+            tokens = next(self._encoded, None)
+            if tokens is None:
+                break
+            self.n_documents += 1
+            self.n_tokens += len(tokens)
+            contexts.extend(context for context, _ in packer.pack(tokens))
+        return contexts[:n_contexts]
+
+
+def encode_in_blocks(tokenizer: Any, documents: Iterator[Document]) -> Iterator[Sequence[int]]:
+    """Yield the token ids of documents, tokenised `READ_DOCUMENTS` at a time."""
+    while block := list(itertools.islice(documents, READ_DOCUMENTS)):
+        yield from encode_documents(tokenizer, block)

@@ -1,0 +1,241 @@
+"""Deterministic shuffled batches of activations, from one forward pass for all hooks and all SAEs."""
+
+# Shape suffix legend: B = rows per batch, D = width at a hook
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saesweep.activations.chunks import ChunkLoader
+from saesweep.activations.keys import Indices, key_permutation
+from saesweep.activations.rows import RowFilter
+from saesweep.activations.tokens import TokenSource
+from saesweep.activations.window import RowPool, WindowPlan
+from saesweep.models.base import LanguageModel
+
+
+class BatchStream(ABC):
+    """An endless, resumable sequence of activation batches.
+
+    Attributes:
+        d_in: Width at every hook.
+        batches_served: Batches handed out so far, before a resume included.
+        tokens_served: Rows handed out so far.
+    """
+
+    d_in: dict[str, int]
+    batches_served: int
+    tokens_served: int
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """How often the data was read to the end, by the oldest rows still to be served."""
+
+    @abstractmethod
+    def next_batch(self) -> dict[str, Tensor]:
+        """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
+
+    @abstractmethod
+    def first_window(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the rows in the window in pieces of at most B rows, without serving them, to estimate norms."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return the position between two batches: a small JSON object."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state()`: the next batch is the one that came next there, bit for bit.
+
+        Raises:
+            ValueError: The state belongs to a stream with other settings.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class ActivationStream(BatchStream):
+    """Batches of a language model's activations: a pure function of (model, hooks, dataset, context, seed)."""
+
+    def __init__(
+        self,
+        *,
+        model: LanguageModel,
+        d_in: Mapping[str, int],
+        head_index: int | None,
+        source: TokenSource,
+        rows: RowFilter,
+        window_tokens: int,
+        batch_tokens: int,
+        forward_contexts: int,
+        seed: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        store_device: torch.device,
+    ) -> None:
+        """Prepare the stream; the model runs when the first batch is asked for.
+
+        Args:
+            model: The language model.
+            d_in: The hooks and their widths.
+            head_index: The head to keep at hooks with a head axis.
+            source: Training contexts.
+            rows: Which positions count.
+            window_tokens: Rows in the shuffle window (memory).
+            batch_tokens: Rows per batch.
+            forward_contexts: Contexts per forward pass of the model.
+            seed: Key of the shuffle.
+            dtype: Type of the batches. The window keeps the model's own.
+            device: Where batches go.
+            store_device: Where the window is.
+        """
+        self.d_in = dict(d_in)
+        self.batches_served = 0
+        self.tokens_served = 0
+        self._source = source
+        self._seed = seed
+        self._batch_tokens = batch_tokens
+        self._dtype = dtype
+        self._device = device
+        self._plan = WindowPlan.fit(max(1, window_tokens // rows.rows_per_context), forward_contexts)
+        # A chunk's segments differ by a row, so each of the G chunks may hold one more than its share.
+        self._pool = RowPool(self._plan.resident_contexts * rows.rows_per_context + self._plan.segments, store_device)
+        self._loader = ChunkLoader(
+            model=model,
+            hooks=list(d_in),
+            head_index=head_index,
+            source=source,
+            rows=rows,
+            plan=self._plan,
+            pool=self._pool,
+            forward_contexts=forward_contexts,
+            seed=seed,
+        )
+        self._settings = [seed, self._plan.segments, self._plan.unit, forward_contexts, batch_tokens]
+        self._interval = 0
+        self._chunks: deque[_Chunk] = deque()  # those that the interval reads
+        self._order: Indices = np.empty(0, dtype=np.int64)  # slots of the interval, as they are served
+        self._offset = 0  # rows of the interval that are served
+
+    @property
+    def window_nbytes(self) -> int:
+        """Bytes of the shuffle window."""
+        return self._pool.nbytes
+
+    @property
+    def epoch(self) -> int:
+        """How often the data was read to the end, by the oldest rows still to be served."""
+        return int(self._oldest_source()["epoch"])
+
+    def next_batch(self) -> dict[str, Tensor]:
+        """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
+        parts: list[dict[str, Tensor]] = []
+        missing = self._batch_tokens
+        self._open_interval()
+        while missing:
+            if self._offset == len(self._order):
+                self._next_interval()
+            slots = self._order[self._offset : self._offset + missing]
+            # Gathered before the next chunk is loaded, which overwrites served slots.
+            parts.append(self._pool.gather([slots]))
+            self._offset += len(slots)
+            missing -= len(slots)
+        self.batches_served += 1
+        self.tokens_served += self._batch_tokens
+        return {hook: self._deliver([part[hook] for part in parts]) for hook in self.d_in}
+
+    def first_window(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the rows in the window in pieces of at most B rows, without serving them, to estimate norms."""
+        self._open_interval()
+        waiting = np.concatenate([self._order[self._offset :], *(s for c in self._chunks for s in c.segments)])
+        for start in range(0, len(waiting), self._batch_tokens):
+            rows = self._pool.gather([waiting[start : start + self._batch_tokens]])
+            yield {hook: self._deliver([rows[hook]]) for hook in self.d_in}
+
+    def state(self) -> dict[str, Any]:
+        """Return the position between two batches: a small JSON object."""
+        return {
+            "settings": list(self._settings),
+            "interval": self._interval,
+            "offset": self._offset,
+            "source": self._oldest_source(),
+            "batches_served": self.batches_served,
+            "tokens_served": self.tokens_served,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state()`; the rows of one window are computed again when the next batch is asked for.
+
+        Raises:
+            ValueError: The state belongs to a stream with another seed, window, forward or batch size.
+        """
+        if state["settings"] != self._settings:
+            raise ValueError(
+                f"the stream's state was saved with (seed, segments, contexts per segment, contexts per forward, "
+                f"batch) {state['settings']}, this stream has {self._settings}"
+            )
+        self._pool.release(self._order)
+        for chunk in self._chunks:
+            for segment in chunk.segments:
+                self._pool.release(segment)
+        self._chunks.clear()
+        self._order = np.empty(0, dtype=np.int64)
+        self._interval = int(state["interval"])
+        self._offset = int(state["offset"])
+        self._source.load_state(state["source"])
+        self.batches_served = int(state["batches_served"])
+        self.tokens_served = int(state["tokens_served"])
+
+    def close(self) -> None:
+        """Give the memory of the window back; the stream must not be read afterwards."""
+        self._pool = RowPool(0, torch.device("cpu"))
+        self._chunks.clear()
+
+    def _oldest_source(self) -> dict[str, int]:
+        return self._chunks[0].source_state if self._chunks else self._source.state()
+
+    def _open_interval(self) -> None:
+        """Make the interval's chunks resident (at the start and after a resume) and put its rows in order."""
+        if not self._chunks:
+            for chunk in range(self._interval, self._interval + self._plan.segments):
+                self._load(chunk)
+            self._shuffle_interval()
+
+    def _next_interval(self) -> None:
+        self._pool.release(self._order)
+        self._chunks.popleft()
+        self._interval += 1
+        self._offset = 0
+        self._load(self._interval + self._plan.segments - 1)
+        self._shuffle_interval()
+
+    def _load(self, chunk: int) -> None:
+        source_state = self._source.state()
+        served = self._interval - self._plan.first_interval(chunk)
+        self._chunks.append(_Chunk(source_state, deque(self._loader.load(chunk, served))))
+
+    def _shuffle_interval(self) -> None:
+        slots = np.concatenate([chunk.segments.popleft() for chunk in self._chunks])
+        self._order = slots[key_permutation(len(slots), self._seed, "interval", self._interval)]
+
+    def _deliver(self, parts_D: Sequence[Tensor]) -> Tensor:
+        rows_BD = parts_D[0] if len(parts_D) == 1 else torch.cat(list(parts_D))
+        return rows_BD.to(device=self._device, dtype=self._dtype)
+
+
+class _Chunk:
+    """A chunk in the window: where the source stood at its start, and the slots of its waiting segments."""
+
+    def __init__(self, source_state: dict[str, int], segments: deque[Indices]) -> None:
+        self.source_state = source_state
+        self.segments = segments
