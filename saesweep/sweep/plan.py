@@ -16,7 +16,7 @@ from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun, format_count
-from saesweep.sweep.corners import hooks_of, largest_run
+from saesweep.sweep.corners import largest_run
 from saesweep.sweep.search import open_search
 from saesweep.sweep.setup import free_bytes
 from saesweep.sweep.sizing import plan_blocks, plan_slots
@@ -101,7 +101,7 @@ def plan(experiment: Experiment) -> Plan:
     device = resolve_device(run.device)
     search = experiment.spec.search
     blocks = plan_blocks(run, search, experiment.spec.cohort)
-    hooks = hooks_of(experiment)
+    hooks = experiment.hook_names()
     slots = plan_slots(
         experiment.spec.cohort,
         n_trials=experiment.n_trials,

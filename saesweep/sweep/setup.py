@@ -19,7 +19,7 @@ from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, write_json
 from saesweep.saes import Normalizer
 from saesweep.specs import BaseRun, ObjectiveSpec
-from saesweep.sweep.corners import hooks_of, largest_run, normalize_modes
+from saesweep.sweep.corners import largest_run, normalize_modes
 from saesweep.sweep.engines import make_engine
 from saesweep.sweep.sizing import BlockPlan, plan_blocks, plan_slots
 
@@ -42,19 +42,14 @@ class Setup:
     notes: list[str]
 
 
-def base_run(experiment: Experiment) -> BaseRun:
-    """Return the run whose stream-level fields all trials share."""
-    return largest_run(experiment, experiment.architectures[0])
-
-
 def check(experiment: Experiment) -> SourceFacts:
     """Run the preflight: model, hooks and dataset, without loading weights.
 
     Raises:
         UserError: Something does not fit together.
     """
-    run = base_run(experiment)
-    return check_source(run, experiment.spec.evaluation, hooks_of(experiment), training_tokens=run.training_tokens)
+    run = experiment.base_run()
+    return check_source(run, experiment.spec.evaluation, experiment.hook_names(), training_tokens=run.training_tokens)
 
 
 def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts) -> Setup:
@@ -63,8 +58,8 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
     Raises:
         UserError: Widths do not fit, or no SAE fits into memory.
     """
-    run = base_run(experiment)
-    hooks = hooks_of(experiment)
+    run = experiment.base_run()
+    hooks = experiment.hook_names()
     device = resolve_device(run.device)
     source = open_source(run, experiment.spec.evaluation, hooks)
     d_in = dict(source.stream.d_in)
