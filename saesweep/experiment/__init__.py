@@ -1,0 +1,9 @@
+"""The experiment file: loading with line marks, overrides, `from_cfg`, located errors. Torch-free."""
+
+from saesweep.experiment.dump import dump_yaml
+from saesweep.experiment.experiment import Experiment
+from saesweep.experiment.identity import describe_changes, fingerprint_of
+from saesweep.experiment.load import load_experiment
+from saesweep.experiment.parameters import Parameter
+
+__all__ = ["Experiment", "Parameter", "describe_changes", "dump_yaml", "fingerprint_of", "load_experiment"]

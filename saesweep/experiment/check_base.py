@@ -1,0 +1,132 @@
+"""Static checks of `base` and `by_architecture`: keys, and who can have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saesweep.experiment.document import Place, show
+from saesweep.experiment.draft import Draft, known_path_hint, note
+from saesweep.experiment.explain import unknown_key
+from saesweep.experiment.field_rules import field_problems
+from saesweep.experiment.fields import (
+    NESTED,
+    architectures_with,
+    flatten,
+    known_paths,
+    logger_fields,
+    parts_of,
+    run_fields,
+    sae_fields,
+    searchable_paths,
+    why_not_searchable,
+)
+from saesweep.experiment.nearest import did_you_mean
+from saesweep.specs.architectures import architectures
+from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS
+
+_ONLY_IN_BASE = ("sae.d_in", "sae.reshape_activations", "sae.architecture")
+
+
+def check_base(draft: Draft) -> None:
+    """Note unknown keys of `base` and SAE fields that no architecture in play has."""
+    document = draft.document
+    base = draft.block("base")
+    for key in base:
+        if key not in run_fields():
+            block, _, name = key.partition(".")
+            message = unknown_key(key, run_fields())
+            if block in NESTED and name:
+                message = f"unknown key {key!r}; write it nested, as {block}: {{{name}: ...}}"
+            elif key in sae_fields():
+                message = f"unknown key {key!r}; it is a field of the SAE: sae: {{{key}: ...}}"
+            document.add(("base", key), message, at_key=True)
+    for block in NESTED:
+        if block in base and not isinstance(base[block], dict):
+            document.add(("base", block), f"takes a mapping of keys, not {show(base[block])}")
+    for key in draft.block("base", "logger"):
+        if key not in logger_fields():
+            document.add(("base", "logger", key), unknown_key(key, logger_fields()), at_key=True)
+            draft.broken.add(f"logger.{key}")
+    for key in draft.block("base", "sae"):
+        place = ("base", "sae", key)
+        having = architectures_with(f"sae.{key}", architectures())
+        if not having:
+            hint = did_you_mean(key, sae_fields())
+            document.add(place, f"unknown key {key!r}{hint}", at_key=True)
+        elif not set(having).intersection(draft.architectures) and place not in draft.filled:
+            document.add(
+                place,
+                f"a field of {_names(having)}, and the experiment has {_names(draft.architectures)}; leave it out",
+                at_key=True,
+            )
+    for path, value in flatten(base).items():
+        owners = [a for a in architectures_with(path, draft.architectures) if path in known_paths()]
+        if path not in ("sae.architecture", *NESTED):  # an unknown architecture has been noted
+            _check_value(draft, path, value, ("base", *parts_of(path)), owners)
+
+
+def check_by_architecture(draft: Draft) -> None:
+    """Note architectures that are not in play, unknown presets, and fields that cannot differ by architecture."""
+    document = draft.document
+    for name, overrides in draft.block("by_architecture").items():
+        if name not in architectures():
+            hint = did_you_mean(name, draft.architectures) or did_you_mean(name, architectures())
+            document.add(("by_architecture", name), f"unknown architecture {name!r}{hint}", at_key=True)
+            continue
+        if name not in draft.architectures:
+            document.add(
+                ("by_architecture", name),
+                f"{name} is not in play; the experiment has {_names(draft.architectures)}",
+                at_key=True,
+            )
+            continue
+        if not isinstance(overrides, dict):
+            continue
+        for key, value in overrides.items():
+            if key == "preset":
+                _check_preset(draft, name, value)
+            elif key in NESTED and isinstance(value, dict):
+                for field, item in value.items():
+                    _check_override(draft, name, f"{key}.{field}", item, ("by_architecture", name, key, field))
+                    if f"{key}.{field}" in overrides:
+                        document.add(("by_architecture", name, f"{key}.{field}"), "given twice", at_key=True)
+            else:
+                _check_override(draft, name, key, value, ("by_architecture", name, key))
+
+
+def _check_preset(draft: Draft, architecture: str, preset: object) -> None:
+    place = ("by_architecture", architecture, "preset")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        hint = did_you_mean(str(preset), PRESETS) or f"; known: {', '.join(PRESETS)}"
+        draft.document.add(place, f"unknown preset {show(preset)}{hint}")
+        # What depends on its values would only be reported as a consequence.
+        draft.broken.add("preset")
+    elif PRESET_ARCHITECTURE[preset] != architecture:
+        draft.document.add(place, f"{preset} is a preset of {PRESET_ARCHITECTURE[preset]}, not of {architecture}")
+
+
+def _check_override(draft: Draft, architecture: str, path: str, value: Any, place: Place) -> None:
+    document = draft.document
+    if path not in known_paths():
+        document.add(place, f"unknown field {path!r}{known_path_hint(path)}", at_key=True)
+    elif not architectures_with(path, (architecture,)):
+        having = _names(architectures_with(path, architectures()))
+        document.add(place, f"{architecture} has no {path[4:]}, a field of {having}", at_key=True)
+    elif path in _ONLY_IN_BASE:
+        document.add(place, "is the same for every architecture; set it under base", at_key=True)
+    elif not path.startswith("sae.") and path not in searchable_paths():
+        message = why_not_searchable(path).replace("searched in this version", "set by architecture")
+        document.add(place, message.replace(", and write one experiment per value", ""), at_key=True)
+    else:
+        _check_value(draft, path, value, place, [architecture])
+
+
+def _check_value(draft: Draft, path: str, value: Any, place: Place, owners: list[str]) -> None:
+    for architecture in owners:
+        for inside, message in field_problems(path, value, architecture):
+            note(draft, place if place in draft.filled else (*place, *inside), path, message)
+            draft.broken.add(path)
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(names)

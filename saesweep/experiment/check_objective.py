@@ -1,0 +1,86 @@
+"""Static checks of `objective`."""
+
+from __future__ import annotations
+
+from saesweep.experiment.document import Place, show
+from saesweep.experiment.draft import Draft
+from saesweep.experiment.nearest import did_you_mean
+from saesweep.specs import METRICS, Goal, ObjectiveSpec
+from saesweep.specs.base_run import SYNTHETIC
+
+
+def check_objective(draft: Draft) -> None:
+    """Note unknown metrics, goals that are none or two, empty bounds, metrics that the source cannot give."""
+    objective, document = draft.objective, draft.document
+    if objective is None:
+        return
+    if objective.matched is not None:
+        document.add(("objective", "matched"), "is not implemented in this version; use pareto, or subject_to with l0")
+    given = [
+        name
+        for name, present in (
+            ("minimize", objective.minimize is not None),
+            ("maximize", objective.maximize is not None),
+            ("pareto", "pareto" in objective.model_fields_set),
+        )
+        if present
+    ]
+    if len(given) != 1:
+        what = "none of them" if not given else " and ".join(given)
+        document.add(("objective",), f"needs exactly one of minimize, maximize, pareto; has {what}")
+    if objective.minimize is not None:
+        _check_metric(draft, objective.minimize, ("objective", "minimize"))
+    if objective.maximize is not None:
+        _check_metric(draft, objective.maximize, ("objective", "maximize"))
+    for index, goal in enumerate(objective.pareto):
+        _check_goal(draft, goal, ("objective", "pareto", index))
+    if given == ["pareto"] and len(objective.pareto) < 2:
+        document.add(("objective", "pareto"), f"has {len(objective.pareto)} goal(s); a front needs two or more")
+    metrics = [goal.metric for goal in objective.pareto]
+    for index, metric in enumerate(metrics):
+        if metric in metrics[:index]:
+            document.add(("objective", "pareto", index), f"{metric} is a goal already")
+    for metric, bound in objective.subject_to.items():
+        place: Place = ("objective", "subject_to", metric)
+        _check_metric(draft, metric, place, at_key=True)
+        if bound.min is None and bound.max is None:
+            document.add(place, "has no limit; give min, max or both")
+        elif bound.min is not None and bound.max is not None and bound.min > bound.max:
+            document.add(place, f"min {show(bound.min)} is above max {show(bound.max)}: no trial can meet it")
+
+
+def _check_goal(draft: Draft, goal: Goal, place: Place) -> None:
+    if (goal.minimize is None) == (goal.maximize is None):
+        draft.document.add(place, "takes one metric: {minimize: NAME} or {maximize: NAME}")
+        return
+    _check_metric(draft, goal.metric, (*place, "minimize" if goal.minimize is not None else "maximize"))
+
+
+def _check_metric(draft: Draft, name: str, place: Place, *, at_key: bool = False) -> None:
+    if name not in METRICS:
+        hint = did_you_mean(name, METRICS) or f"; known: {', '.join(METRICS)}"
+        draft.document.add(place, f"unknown metric {name!r}{hint}", at_key=at_key)
+    elif METRICS[name].needs_lm_head and draft.block("base").get("dataset_path") == SYNTHETIC:
+        draft.document.add(
+            place,
+            f"{name} needs a language model, and {SYNTHETIC} has none; use explained_variance or mse",
+            at_key=at_key,
+        )
+
+
+def objective_warnings(objective: ObjectiveSpec | None, searches_sparsity: bool) -> list[str]:
+    """Return warnings about objectives that lead where nobody means to go."""
+    if objective is None:
+        return []
+    found = []
+    for goal in objective.goals:
+        better = METRICS[goal.metric].better
+        if goal.direction != better:
+            found.append(f"objective: {goal.direction} {goal.metric} looks reversed; more usual is {better}")
+    only = objective.goals[0].metric
+    if not objective.is_pareto and searches_sparsity and only != "l0" and "l0" not in objective.subject_to:
+        found.append(
+            f"objective: {only} alone, with sparsity searched and no limit on l0, drifts to the densest SAE; "
+            "add subject_to: {l0: {max: ...}}, or use pareto"
+        )
+    return found

@@ -1,0 +1,133 @@
+"""Static checks of `search` and `cohort`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from saesweep.experiment.document import Place, show
+from saesweep.experiment.draft import Draft, known_path_hint
+from saesweep.experiment.fields import ARCHITECTURE, known_paths, searchable_paths
+from saesweep.experiment.nearest import did_you_mean
+from saesweep.experiment.parameters import Parameter
+from saesweep.specs import BaseRun, SearchSpec
+
+SAMPLERS = ("tpe", "random", "grid")
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_CLOSE_RUNGS = 1.5
+
+
+def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | None) -> None:
+    """Note an unknown sampler, rungs out of order, baselines outside the space, a `stratify` that is no choice."""
+    search = draft.search or SearchSpec()
+    document = draft.document
+    if search.sampler not in SAMPLERS and not _CLASS_PATH.fullmatch(search.sampler):
+        hint = did_you_mean(search.sampler, SAMPLERS)
+        document.add(
+            ("search", "sampler"),
+            f"unknown sampler {search.sampler!r}{hint} (tpe, random, grid, or a class path such as optuna.samplers.GPSampler)",
+        )
+    if search.sampler == "grid":
+        for parameter in parameters:
+            if parameter.spec.kind != "choice" and not parameter.spec.grid:
+                document.add(parameter.place, "search.sampler: grid needs the points to visit; add grid: [...]")
+    if search.stratify is not None:
+        _check_stratify(draft, search.stratify, parameters)
+    if search.confirm is not None:
+        document.add(("search", "confirm"), "is not implemented in this version; leave it out")
+    if search.replicates != 1:
+        document.add(("search", "replicates"), f"{search.replicates} is not implemented in this version; leave it out")
+    for index in range(len(search.baselines)):
+        _check_baseline(draft, parameters, search.baselines[index], ("search", "baselines", index))
+    if run is not None and "rungs" in draft.block("search"):
+        _check_rungs(draft, search, run)
+    if draft.cohort is not None and draft.cohort.devices != "auto":
+        document.add(
+            ("cohort", "devices"), "only auto is implemented in this version: one device, chosen by base.device"
+        )
+
+
+def _check_stratify(draft: Draft, path: str, parameters: Sequence[Parameter]) -> None:
+    place: Place = ("search", "stratify")
+    if path not in draft.block("space"):
+        hint = did_you_mean(path, draft.block("space"))
+        draft.document.add(place, f"{path!r} is not in space{hint}")
+        return
+    for parameter in parameters:
+        if parameter.path == path and parameter.spec.kind != "choice":
+            draft.document.add(place, f"{path} is a range; only a choice has values to stratify by")
+        elif parameter.path == path and parameter.when:
+            draft.document.add(place, f"{path} is sampled only under a condition; stratify by one that all trials have")
+
+
+def _check_baseline(draft: Draft, parameters: Sequence[Parameter], baseline: dict[str, Any], place: Place) -> None:
+    document = draft.document
+    for path, value in baseline.items():
+        where = (*place, path)
+        if path in draft.broken:
+            continue
+        ranges = [p for p in parameters if p.path == path]
+        if path not in known_paths():
+            document.add(where, f"no field of a base run is called {path!r}{known_path_hint(path)}", at_key=True)
+        elif not ranges:
+            advice = "add it to space" if path in searchable_paths() else "set it under base"
+            document.add(where, f"{path} is not in space; {advice}, or leave it out here", at_key=True)
+        elif not [p for p in ranges if _can_hold(p, baseline)]:
+            given = ", ".join(f"{name} {show(baseline[name])}" for p in ranges for name in p.when if name in baseline)
+            document.add(where, f"{path} is not sampled with {given}; leave it out", at_key=True)
+        elif not [p for p in ranges if _can_hold(p, baseline) and p.contains(value)]:
+            allowed = " or ".join(_range(p) for p in ranges if _can_hold(p, baseline))
+            document.add(where, f"{show(value)} is outside the space: {allowed}")
+
+
+def _can_hold(parameter: Parameter, baseline: dict[str, Any]) -> bool:
+    return all(baseline[name] in values for name, values in parameter.when.items() if name in baseline)
+
+
+def _range(parameter: Parameter) -> str:
+    spec = parameter.spec
+    if spec.choice is not None:
+        return f"choice {show(spec.choice)}"
+    return f"{spec.kind} [{show(spec.low)}, {show(spec.high)}]"
+
+
+def _check_rungs(draft: Draft, search: SearchSpec, run: BaseRun) -> None:
+    before = 0
+    for index, rung in enumerate(search.rungs):
+        steps = run.to_steps(rung)
+        place: Place = ("search", "rungs", index)
+        if steps < 1:
+            message = f"{rung} is less than one step of a run of {run.total_steps} steps"
+            draft.document.add(place, message)
+        elif steps >= run.total_steps:
+            draft.document.add(place, f"{rung} is at or after the end of the run ({run.total_steps} steps)")
+        elif steps <= before:
+            draft.document.add(place, f"{rung} is at step {steps}, not after the rung before it, at step {before}")
+        before = max(before, steps)
+
+
+def search_warnings(search: SearchSpec, parameters: Sequence[Parameter], run: BaseRun) -> list[str]:
+    """Return warnings about searches that waste their budget."""
+    found = []
+    steps = rung_steps(search, run)
+    for first, second in itertools.pairwise(steps):
+        if search.pruner == "rung" and second < _CLOSE_RUNGS * first:
+            found.append(
+                f"search.rungs: steps {first} and {second} are close; the second measures again what the first did"
+            )
+    if not parameters and (search.trials or 1) > 1:
+        found.append(f"search.trials: {search.trials}, but space is empty; one trial runs")
+    strata = {v for p in parameters if p.path == ARCHITECTURE for v in p.spec.choice or ()}
+    if search.trials is not None and search.trials < len(strata):
+        found.append(f"search.trials: {search.trials} is less than the {len(strata)} architectures; some get no trial")
+    return found
+
+
+def rung_steps(search: SearchSpec, run: BaseRun) -> tuple[int, ...]:
+    """Return the steps at which trials are judged, ascending; in short runs, rungs that coincide count once."""
+    if search.pruner == "none":
+        return ()
+    steps = {run.to_steps(rung) for rung in search.rungs}
+    return tuple(sorted(s for s in steps if 1 <= s < run.total_steps))

@@ -1,0 +1,177 @@
+"""Static checks of `space`: paths, values within each field's own rules, conditions."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from saesweep.experiment.document import Place, show
+from saesweep.experiment.draft import Draft, known_path_hint
+from saesweep.experiment.field_rules import field_problems
+from saesweep.experiment.fields import (
+    ARCHITECTURE,
+    architectures_with,
+    known_paths,
+    searchable_paths,
+    why_not_searchable,
+)
+from saesweep.experiment.nearest import did_you_mean, nearest
+from saesweep.experiment.parameters import Parameter, flatten_space
+from saesweep.specs import ParameterSpec
+from saesweep.specs.architectures import architectures
+
+
+def check_space(draft: Draft) -> tuple[Parameter, ...]:
+    """Note mistakes of the space; return the parameters without one."""
+    for path in draft.block("space"):
+        if path not in draft.broken and (message := _path_problem(draft, path)):
+            draft.document.add(("space", path), message, at_key=True)
+            draft.broken.add(path)
+    for path, ranges in draft.space.items():
+        for index, spec in enumerate(ranges):
+            place = _place(draft, path, index)
+            for field, message in spec.problems():
+                draft.document.add((*place, field) if field else place, message)
+                draft.broken.add(path)
+            if path not in draft.broken:
+                _check_values(draft, path, spec, place)
+                _check_when(draft, path, spec, place)
+        if not ranges:
+            draft.document.add(("space", path), "is an empty list; give a range or leave it out")
+            draft.broken.add(path)
+    usable = {path: ranges for path, ranges in draft.space.items() if path not in draft.broken}
+    parameters = flatten_space(usable, draft.architectures)
+    _check_circles(draft, parameters)
+    _check_overlaps(draft, parameters)
+    return tuple(p for p in parameters if p.path not in draft.broken)
+
+
+def _place(draft: Draft, path: str, index: int) -> Place:
+    return ("space", path, index) if isinstance(draft.block("space").get(path), list) else ("space", path)
+
+
+def _path_problem(draft: Draft, path: str) -> str:
+    if path not in known_paths():
+        guess = nearest(path, searchable_paths(draft.architectures)) or nearest(path, known_paths())
+        hint = f"; did you mean {guess!r}?" if guess else "; name a field of base, such as lr or sae.k"
+        return f"no field of a base run is called {path!r}{hint}"
+    if path not in searchable_paths():
+        return why_not_searchable(path)
+    if not architectures_with(path, draft.architectures):
+        having = ", ".join(architectures_with(path, architectures()))
+        return f"no architecture of this experiment ({', '.join(draft.architectures)}) has {path[4:]}; {having} has it"
+    return ""
+
+
+def _check_values(draft: Draft, path: str, spec: ParameterSpec, place: Place) -> None:
+    """Note values that the field itself refuses, for any architecture that the range can apply to."""
+    if path == ARCHITECTURE:
+        return
+    names = [a for a in architectures_with(path, draft.architectures) if a in spec.when.get(ARCHITECTURE, (a,))]
+    key = spec.kind
+    values: list[tuple[Any, Place]] = [(v, (*place, key, i)) for i, v in enumerate(spec.extremes())]
+    if spec.kind == "float" and spec.low != spec.high:
+        values.append(((spec.low + spec.high) / 2, (*place, key)))
+    for value, where in values:
+        for name in names[:1] if not path.startswith("sae.") else names:
+            problems = field_problems(path, value, name)
+            if not problems:
+                continue
+            message = problems[0][1]
+            if spec.kind == "float" and "whole number" in message:
+                message, where = f"{path} is a whole number; write int: instead of float:", (*place, key)
+            elif spec.kind != "choice" and "takes" in message and "number" not in message:
+                message, where = f"{path} {message}; write choice: instead of {key}:", (*place, key)
+            draft.document.add(where, message)
+            draft.broken.add(path)
+
+
+def _check_when(draft: Draft, path: str, spec: ParameterSpec, place: Place) -> None:
+    document = draft.document
+    space = draft.block("space")
+    for name, values in spec.when.items():
+        where = (*place, "when", name)
+        if name == path:
+            document.add(where, "a parameter cannot depend on itself", at_key=True)
+            draft.broken.add(path)
+            continue
+        if name not in space:
+            if name in known_paths():
+                message = "is not searched, so its value is the same for all trials; remove the condition"
+            else:
+                message = f"unknown parameter {name!r}{did_you_mean(name, space) or known_path_hint(name)}"
+            document.add(where, message, at_key=True)
+            draft.broken.add(path)
+            continue
+        if name in draft.broken and name != ARCHITECTURE:
+            continue
+        written = space_value(draft, place, name)
+        for index, value in enumerate(values):
+            at = (*where, index) if isinstance(written, list) else where
+            if message := _when_problem(draft, path, name, value):
+                document.add(at, message)
+                draft.broken.add(path)
+        if not values:
+            document.add(where, "is empty: the parameter would never be sampled")
+            draft.broken.add(path)
+
+
+def space_value(draft: Draft, place: Place, name: str) -> Any:
+    """Return a condition as written: one value or a list."""
+    node: Any = draft.tree
+    for part in (*place, "when", name):
+        node = node[part]
+    return node
+
+
+def _when_problem(draft: Draft, path: str, name: str, value: Any) -> str:
+    options: list[Any] = list(draft.architectures) if name == ARCHITECTURE else []
+    if not options:
+        for spec in draft.space.get(name, ()):
+            if spec.kind == "float":
+                return f"{name} is a range of real numbers; a condition can name a choice or an int only"
+            if spec.kind == "int":
+                if isinstance(value, int) and not isinstance(value, bool) and spec.low <= value <= spec.high:
+                    return ""
+            else:
+                options += list(spec.choice or ())
+    if value in options:
+        if name == ARCHITECTURE and not architectures_with(path, (value,)):
+            return f"{value} has no {path[4:]}, so this can never apply"
+        return ""
+    hint = did_you_mean(str(value), [str(option) for option in options])
+    known = f" (values: {', '.join(map(str, options))})" if options else ""
+    return f"{name} is never {show(value)}{hint}{known}"
+
+
+def _check_circles(draft: Draft, parameters: tuple[Parameter, ...]) -> None:
+    seen: set[str] = set()
+    for parameter in parameters:  # each comes after those it depends on, unless they depend on each other
+        searched = {p.path for p in parameters}
+        missing = [name for name in parameter.when if name not in seen and name in searched]
+        same = {p.path for p in parameters if p.path == parameter.path}
+        if missing and not same.issuperset(missing):
+            draft.document.add(parameter.place, f"its condition on {missing[0]} leads back to itself")
+            draft.broken.add(parameter.path)
+        seen.add(parameter.path)
+
+
+def _check_overlaps(draft: Draft, parameters: tuple[Parameter, ...]) -> None:
+    for first, second in itertools.combinations(parameters, 2):
+        if first.path != second.path:
+            continue
+        shared = set(first.when).intersection(second.when)
+        if any(not [v for v in first.when[name] if v in second.when[name]] for name in shared):
+            continue
+        common = [
+            a
+            for a in architectures_with(first.path, draft.architectures)
+            if a in first.when.get(ARCHITECTURE, (a,)) and a in second.when.get(ARCHITECTURE, (a,))
+        ]
+        line = draft.document.mark(first.place).line
+        other = f"the range on line {line}" if line is not None else f"range {first.place[-1]}"
+        draft.document.add(
+            second.place,
+            f"for {', '.join(common)} both this range and {other} apply; separate them with `when`",
+        )
+        draft.broken.add(first.path)

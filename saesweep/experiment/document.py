@@ -1,0 +1,132 @@
+"""A tree of plain data with the place in the file that each part came from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from saesweep.errors import ExperimentError, Problem
+
+Place = tuple[str | int, ...]
+"""The way to a value from the root: keys of mappings, indices of lists."""
+
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Where a key or a value was written."""
+
+    file: str | None
+    line: int | None = None
+    column: int | None = None
+    source: str | None = None
+
+
+@dataclass
+class Document:
+    """Plain data (dicts with text keys, lists, scalars), the marks of its parts, and what is wrong with it.
+
+    Checks add their findings with `add`, so that one reading reports every mistake.
+    """
+
+    tree: dict[str, Any]
+    file: str | None = None
+    keys: dict[Place, Mark] = field(default_factory=dict)
+    values: dict[Place, Mark] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def mark(self, place: Place, *, at_key: bool = False) -> Mark:
+        """Return the mark of a place, or of the nearest enclosing part that was written."""
+        own, other = (self.keys, self.values) if at_key else (self.values, self.keys)
+        found = own.get(place) or other.get(place)
+        while found is None and place:
+            place = place[:-1]
+            # A block's value begins on the line after its key: for something missing in it, point to the key.
+            found = self.keys.get(place) or self.values.get(place)
+        return found or Mark(file=self.file)
+
+    def add(self, place: Place, message: str, *, at_key: bool = False) -> None:
+        """Note a mistake; the same mistake at the same place is noted once."""
+        self.add_at(self.mark(place, at_key=at_key), place, message)
+
+    def add_at(self, mark: Mark, place: Place, message: str) -> None:
+        """Note a mistake at a mark of its own."""
+        problem = Problem(
+            path=dotted(place),
+            message=message,
+            file=mark.file,
+            line=mark.line,
+            column=mark.column,
+            source=mark.source,
+        )
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def raise_problems(self) -> None:
+        """Raise what was noted, in the order of the file.
+
+        Raises:
+            ExperimentError: Anything was noted.
+        """
+        if self.problems:
+            last = 10**9
+            raise ExperimentError(sorted(self.problems, key=lambda p: (p.line or last, p.column or last)))
+
+    def forget(self, place: Place) -> None:
+        """Drop the marks of a place and of everything below it, because the value there is replaced."""
+        for marks in (self.keys, self.values):
+            for known in [p for p in marks if p[: len(place)] == place]:
+                del marks[known]
+
+
+def dotted(place: Place) -> str:
+    """Return the way to a value as people write it: `space.lr.float`, `search.baselines[0]`."""
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def from_mapping(source: Mapping[Any, Any]) -> Document:
+    """Return the document of a mapping from Python; it has no lines."""
+    document = Document(tree={})
+    tree = _plain(source, (), document)
+    document.tree = tree if isinstance(tree, dict) else {}
+    return document
+
+
+def _plain(value: Any, place: Place, document: Document) -> Any:
+    if len(place) > _MAX_DEPTH:
+        document.add(place, f"nested more than {_MAX_DEPTH} levels deep")
+        return None
+    if isinstance(value, Mapping):
+        result: dict[str, Any] = {}
+        for key, item in value.items():
+            if isinstance(key, str):
+                result[key] = _plain(item, (*place, key), document)
+            else:
+                document.add(place, f"key {show(key)} is not text; quote it")
+        return result
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
+        return [_plain(item, (*place, index), document) for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        document.add(place, f"{value} is not a finite number; leave the key out for no limit")
+        return None
+    # Exact types: a subclass such as an enum or numpy.float64 would not survive being saved and read again.
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    document.add(place, f"is a {type(value).__name__}; use plain values: text, numbers, true/false, lists and mappings")
+    return None
+
+
+def show(value: Any) -> str:
+    """Return a value as a message shows it, short and as YAML writes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    text = repr(list(value)) if isinstance(value, tuple) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,179 @@
+"""What can be read of an experiment's sections, each by itself: a mistake in one does not hide those in the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from saesweep.experiment.document import Document, Place
+from saesweep.experiment.explain import explain
+from saesweep.experiment.fields import ARCHITECTURE, known_paths, run_fields
+from saesweep.experiment.layers import base_architecture
+from saesweep.experiment.nearest import did_you_mean, nearest
+from saesweep.specs import (
+    Bound,
+    CohortSpec,
+    EvaluationSpec,
+    ExperimentSpec,
+    Goal,
+    ObjectiveSpec,
+    ParameterSpec,
+    SearchSpec,
+)
+from saesweep.specs.architectures import architectures
+from saesweep.specs.model import Spec
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+@dataclass
+class Draft:
+    """An experiment file under examination."""
+
+    document: Document
+    filled: frozenset[Place]
+    """Places that `from_cfg` filled: their author did not write them for this experiment."""
+    architectures: tuple[str, ...] = ()
+    """In play: the choices of `sae.architecture`, else the base run's."""
+    space: dict[str, tuple[ParameterSpec, ...]] = field(default_factory=dict)
+    """The ranges that are well formed."""
+    broken: set[str] = field(default_factory=set)
+    """Paths of the space with a mistake; nothing that depends on their values is reported."""
+    objective: ObjectiveSpec | None = None
+    search: SearchSpec | None = None
+    cohort: CohortSpec | None = None
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The experiment's data."""
+        return self.document.tree
+
+    def block(self, *place: str) -> dict[str, Any]:
+        """Return the mapping at a place, empty where there is none."""
+        node: Any = self.tree
+        for part in place:
+            node = node.get(part) if isinstance(node, dict) else None
+        return node if isinstance(node, dict) else {}
+
+
+def read_draft(document: Document, filled: frozenset[Place]) -> Draft:
+    """Check keys, types and limits of every section; return what is usable of each."""
+    draft = Draft(document, filled)
+    try:
+        ExperimentSpec.model_validate(document.tree)
+    except ValidationError as error:
+        for place, message in explain(error, document.tree, _known_keys):
+            if place[:-1] == () and message.startswith("unknown key"):
+                message = _hint_section(str(place[-1]), message)
+            document.add(place, message, at_key=message.startswith("unknown key"))
+    draft.objective = _section(draft, "objective", ObjectiveSpec)
+    draft.search = _section(draft, "search", SearchSpec)
+    draft.cohort = _section(draft, "cohort", CohortSpec)
+    for path, entry in draft.block("space").items():
+        try:
+            draft.space[path] = ExperimentSpec.model_validate({"name": "x", "base": {}, "space": {path: entry}}).space[
+                path
+            ]
+        except ValidationError:
+            draft.broken.add(path)
+    draft.architectures = _in_play(draft)
+    return draft
+
+
+def _section(draft: Draft, name: str, model: type[SpecT]) -> SpecT | None:
+    """Return the section without those of its keys that are wrong, so that the others are checked further."""
+    block = dict(draft.block(name))
+    while name in draft.tree:
+        try:
+            return model.model_validate(block)
+        except ValidationError as error:
+            wrong = {details["loc"][0] for details in error.errors() if details["loc"]}.intersection(block)
+            if not wrong:
+                return None
+            block = {key: value for key, value in block.items() if key not in wrong}
+    return None
+
+
+def _known_keys(place: Place) -> tuple[str, ...]:
+    models: dict[Place, type[Spec]] = {
+        (): ExperimentSpec,
+        ("objective",): ObjectiveSpec,
+        ("evaluation",): EvaluationSpec,
+        ("search",): SearchSpec,
+        ("cohort",): CohortSpec,
+    }
+    model: type[Spec] | None = models.get(place)
+    if place[:1] == ("space",) and len(place) in (2, 3):
+        model = ParameterSpec
+    elif place[:2] == ("objective", "pareto"):
+        model = Goal
+    elif place[:2] == ("objective", "subject_to"):
+        model = Bound
+    if model is None:
+        return ()
+    return tuple(info.alias or name for name, info in model.model_fields.items())
+
+
+def _hint_section(key: str, message: str) -> str:
+    """Return a better hint for a key that belongs one level down."""
+    first = key.split(".")[0]
+    if "did you mean" not in message and first in run_fields():
+        return f"unknown key {key!r}; did you mean 'base.{key}'?"
+    return message
+
+
+def _in_play(draft: Draft) -> tuple[str, ...]:
+    """Return the architectures of the experiment; an unknown one counts as the one it was probably meant to be."""
+    entry = draft.block("space").get(ARCHITECTURE)
+    if entry is None:
+        name, place = base_architecture(draft.tree), ("base", "sae", "architecture")
+        return _known(draft, [(name, place)])
+    if ARCHITECTURE in draft.broken:
+        return architectures()
+    ranges = draft.space[ARCHITECTURE]
+    if len(ranges) != 1 or ranges[0].choice is None:
+        draft.document.add(("space", ARCHITECTURE), "takes one choice, such as {choice: [topk, jumprelu]}")
+        draft.broken.add(ARCHITECTURE)
+        return architectures()
+    if ranges[0].when:
+        draft.document.add(
+            ("space", ARCHITECTURE, "when"), "the architecture is drawn first; it cannot have a condition"
+        )
+        draft.broken.add(ARCHITECTURE)
+    named: list[tuple[Any, Place]] = [
+        (name, ("space", ARCHITECTURE, "choice", i)) for i, name in enumerate(ranges[0].choice)
+    ]
+    return _known(draft, named) or architectures()
+
+
+def _known(draft: Draft, named: list[tuple[Any, Place]]) -> tuple[str, ...]:
+    found: list[str] = []
+    for name, place in named:
+        if name in architectures():
+            found.append(name)
+            continue
+        known = ", ".join(architectures())
+        draft.document.add(
+            place, f"unknown architecture {name!r}{did_you_mean(str(name), architectures())} (known: {known})"
+        )
+        draft.broken.add(ARCHITECTURE)
+        guess = nearest(str(name), architectures())
+        found += [guess] if guess else architectures()
+    return tuple(dict.fromkeys(found))
+
+
+def note(draft: Draft, place: Place, path: str, message: str) -> None:
+    """Note a mistake of a field where its value was written: by the author, by a preset, or by `from_cfg`."""
+    if place[0] == "by_architecture" and place[-1] == "preset":
+        draft.document.add(place, f"with this preset, {path}: {message}")
+    elif place in draft.filled:
+        draft.document.add(("base", "from_cfg"), f"sets {path}, which is not possible here: {message}")
+    else:
+        draft.document.add(place, message)
+
+
+def known_path_hint(path: str) -> str:
+    """Return `; did you mean ...?` for a dotted path that no base run has."""
+    return did_you_mean(path, known_paths())

@@ -1,0 +1,114 @@
+"""pydantic's findings as messages that say what is there, what is expected, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from saesweep.experiment.document import Place, show
+from saesweep.experiment.nearest import did_you_mean
+
+KnownKeys = Callable[[Place], tuple[str, ...]]
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys",
+    "model_type": "a mapping of keys",
+    "mapping_type": "a mapping of keys",
+    "none_required": "null",
+}
+_LIMITS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def no_keys(_place: Place) -> tuple[str, ...]:
+    """Stand for a caller that checks keys itself."""
+    return ()
+
+
+def explain(error: ValidationError, tree: Any, known_keys: KnownKeys) -> list[tuple[Place, str]]:
+    """Return (place, message) for each mistake that pydantic found in `tree`.
+
+    Args:
+        error: What pydantic raised.
+        tree: The data that it read, to tell the keys in its locations from the names of union members.
+        known_keys: Returns the keys that the mapping at a place can have, for "did you mean".
+    """
+    grouped: dict[Place, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        grouped.setdefault(_place(details, tree), []).append(details)
+    return [(place, _message(place, group, known_keys)) for place, group in grouped.items()]
+
+
+def _place(details: ErrorDetails, tree: Any) -> Place:
+    place: Place = ()
+    node = tree
+    for part in details["loc"]:
+        is_key = isinstance(node, dict) and isinstance(part, str) and part in node
+        if is_key or (isinstance(node, list) and isinstance(part, int) and part < len(node)):
+            node = node[part]
+        elif details["type"] == "missing" and isinstance(node, dict) and isinstance(part, str):
+            return (*place, part)
+        else:
+            continue  # the name of a union's member, or the index of a range written without a list
+        place = (*place, part)
+    return place
+
+
+def _message(place: Place, group: list[ErrorDetails], known_keys: KnownKeys) -> str:
+    first = group[0]
+    value = first["input"]
+    if first["type"] == "missing":
+        return "missing; it is required"
+    if first["type"] == "extra_forbidden":
+        return unknown_key(str(place[-1]), known_keys(place[:-1]))
+    for details in group:
+        if details["type"] in _LIMITS:
+            words, key = _LIMITS[details["type"]]
+            return f"must be {words} {show(details['ctx'][key])}, not {show(value)}"
+    for details in group:
+        if details["type"] == "value_error":
+            return str(details["ctx"]["error"])
+    expected = []
+    for details in group:
+        if details["type"] == "literal_error":
+            expected.append(str(details["ctx"]["expected"]))
+        elif details["type"] in _EXPECTED:
+            expected.append(_EXPECTED[details["type"]])
+        else:
+            expected.append(details["msg"])
+    options = [word.strip("'") for text in expected for word in text.replace(" or ", ", ").split(", ")]
+    hint = did_you_mean(value, options) if isinstance(value, str) else ""
+    if isinstance(value, str) and "a number" in expected:
+        hint = "; take the quotes off" if _is_number(value) else hint
+    return f"takes {' or '.join(dict.fromkeys(expected))}, not {show(value)}{hint}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def unknown_key(key: str, known: tuple[str, ...]) -> str:
+    """Return the message for a key that does not exist."""
+    return f"unknown key {key!r}{did_you_mean(key, known) or _options(known)}"
+
+
+def _options(known: tuple[str, ...]) -> str:
+    return f"; known: {', '.join(known)}" if 0 < len(known) <= 12 else ""

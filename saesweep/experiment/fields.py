@@ -1,0 +1,115 @@
+"""Which fields a base run has, which of them can be searched, and which read only under a setting of another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from saesweep.specs import BaseRun
+from saesweep.specs.architectures import architectures, spec_class
+from saesweep.specs.logger import LoggerSpec
+
+ARCHITECTURE = "sae.architecture"
+
+NESTED = ("sae", "logger")
+"""Fields of a base run that are mappings of fields; all others are one value."""
+
+_SEARCHABLE_RUN = (
+    "lr",
+    "lr_end",
+    "lr_scheduler_name",
+    "lr_warm_up_steps",
+    "lr_decay_steps",
+    "n_restart_cycles",
+    "adam_beta1",
+    "adam_beta2",
+    "hook_name",
+)
+_FIXED_SAE = {
+    "d_in": "it is the width of the activations, which the model and the hook fix",
+    "dtype": "it is the type of the exported weights; set it under base",
+    "device": "it is only named in the exported file; set it under base",
+    "reshape_activations": "it follows from the hook; set it under base",
+    "topk_threshold_lr": "it changes nothing: the exported threshold is calibrated by quantile",
+    "use_sparse_activations": "it changes nothing: activations are always sparse here",
+}
+
+READ_ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "lr_end": ("lr_scheduler_name", ("cosineannealing", "cosineannealingwarmrestarts")),
+    "n_restart_cycles": ("lr_scheduler_name", ("cosineannealingwarmrestarts",)),
+    "sae.target_l0": ("sae.jumprelu_sparsity_loss_mode", ("quadratic",)),
+    "sae.jumprelu_tanh_scale": ("sae.jumprelu_sparsity_loss_mode", ("tanh",)),
+}
+"""Field -> (field that decides, its values under which the first is read at all)."""
+
+
+def run_fields() -> tuple[str, ...]:
+    """Return the top-level fields of a base run."""
+    return tuple(BaseRun.model_fields)
+
+
+def logger_fields() -> tuple[str, ...]:
+    """Return the fields of the logger block."""
+    return tuple(LoggerSpec.model_fields)
+
+
+def sae_fields(names: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Return the fields that at least one of these architectures (all, when left out) has."""
+    chosen = architectures() if names is None else names
+    return tuple(dict.fromkeys(field for name in chosen for field in spec_class(name).model_fields))
+
+
+def architectures_with(path: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the architectures that have the field of a dotted path; all of them for a run's own field."""
+    if not path.startswith("sae."):
+        return tuple(names)
+    return tuple(name for name in names if path[4:] in spec_class(name).model_fields)
+
+
+def known_paths() -> tuple[str, ...]:
+    """Return every dotted path of a base run, over all architectures."""
+    own = [name for name in run_fields() if name not in NESTED]
+    return (*own, *(f"logger.{name}" for name in logger_fields()), *(f"sae.{name}" for name in sae_fields()))
+
+
+def searchable_paths(names: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Return the dotted paths that `space` and `by_architecture` can name, for these architectures."""
+    return (*(f"sae.{name}" for name in sae_fields(names) if name not in _FIXED_SAE), *_SEARCHABLE_RUN)
+
+
+def why_not_searchable(path: str) -> str:
+    """Return the reason for a path that exists but is not searchable."""
+    if path in NESTED:
+        return f"is a block of fields; name one of them, such as {path}.{'k' if path == 'sae' else 'wandb_project'}"
+    if path.startswith("sae.") and path[4:] in _FIXED_SAE:
+        return f"cannot be searched: {_FIXED_SAE[path[4:]]}"
+    return (
+        "cannot be searched in this version: it belongs to the activation stream or the whole run, "
+        "which all trials share; set it under base, and write one experiment per value"
+    )
+
+
+def flatten(base: dict[str, Any]) -> dict[str, Any]:
+    """Return a nested base run as one value per dotted path; blocks that are not mappings are left out."""
+    flat: dict[str, Any] = {}
+    for key, value in base.items():
+        if key not in NESTED:
+            flat[key] = value
+        elif isinstance(value, dict):
+            flat.update({f"{key}.{name}": item for name, item in value.items()})
+    return flat
+
+
+def parts_of(path: str) -> tuple[str, ...]:
+    """Return the keys that lead to a field in a nested base run."""
+    block, _, name = path.partition(".")
+    return (block, name) if name and block in NESTED else (path,)
+
+
+def nest(flat: dict[str, Any]) -> dict[str, Any]:
+    """Return the nested base run of one value per dotted path."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *blocks, name = parts_of(path)
+        (tree.setdefault(blocks[0], {}) if blocks else tree)[name] = value
+    return tree

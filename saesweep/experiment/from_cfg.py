@@ -1,0 +1,263 @@
+"""`base: {from_cfg: ...}`: start from the configuration of a SAELens run, a SAELens SAE or one of our own exports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saesweep.errors import UserError
+from saesweep.experiment.document import Document, Place
+from saesweep.experiment.fields import logger_fields, run_fields, sae_fields
+from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
+
+SAELENS_MODEL_CLASS = "HookedTransformer"
+RUNNER_CFG = "runner_cfg.json"
+SAE_CFG = "cfg.json"
+
+_OF_THAT_MACHINE = frozenset(
+    {
+        "hook_eval",
+        "sae_lens_version",
+        "sae_lens_training_version",
+        "dataset_trust_remote_code",
+        "output_path",
+        "checkpoint_path",
+        "resume_from_checkpoint",
+        "verbose",
+    }
+)
+"""Fields that say nothing about the SAE: left out without a word."""
+_SWITCHES_OFF: dict[str, Any] = {
+    "compile_llm": False,
+    "llm_compilation_mode": None,
+    "compile_sae": False,
+    "sae_compilation_mode": None,
+    "prefetch_llm_batches": False,
+    "n_checkpoints": 0,
+    "save_final_checkpoint": False,
+    "activations_mixing_fraction": 0.5,
+}
+"""Fields that this version lacks and that do not change what is learned: left out with a warning where they differ."""
+_FROM_METADATA = (
+    "model_name",
+    "model_class_name",
+    "hook_name",
+    "hook_head_index",
+    "dataset_path",
+    "context_size",
+    "seqpos_slice",
+    "model_from_pretrained_kwargs",
+    "prepend_bos",
+    "exclude_special_tokens",
+    "sequence_separator_token",
+    "disable_concat_sequences",
+)
+
+
+@dataclass
+class Imported:
+    """A base run read from a configuration file."""
+
+    base: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+def apply_from_cfg(document: Document) -> tuple[list[str], frozenset[Place]]:
+    """Replace `base.from_cfg` by the fields it stands for; what the file states itself wins.
+
+    Returns:
+        Warnings about fields that were not carried over, and the places that the configuration filled.
+
+    Raises:
+        UserError: The configuration cannot be found or read.
+    """
+    base = document.tree.get("base")
+    if not isinstance(base, dict) or "from_cfg" not in base:
+        return [], frozenset()
+    place: Place = ("base", "from_cfg")
+    source = base["from_cfg"]
+    if not isinstance(source, str) or not source:
+        document.add(place, "takes a folder, a file or a Hub id such as user/repo/folder")
+        return [], frozenset()
+    try:
+        imported = read_cfg(source)
+    except UserError as error:
+        document.add(place, str(error))
+        return [], frozenset()
+    mark = document.mark(place)
+    own = {key: value for key, value in base.items() if key != "from_cfg"}
+    merged, filled = _merge(imported.base, own, ("base",))
+    for filled_place in filled:
+        document.keys[filled_place] = document.values[filled_place] = mark
+    document.tree = {**document.tree, "base": merged}
+    return [f"base.from_cfg: {warning}" for warning in imported.warnings], frozenset(filled)
+
+
+def _merge(imported: dict[str, Any], own: dict[str, Any], place: Place) -> tuple[dict[str, Any], list[Place]]:
+    merged, filled = dict(own), []
+    for key, value in imported.items():
+        # One of the two widths in the file replaces the other one's value from the configuration.
+        if {"d_sae": "expansion_factor", "expansion_factor": "d_sae"}.get(key) in own:
+            continue
+        if key not in own:
+            merged[key] = value
+            filled.append((*place, key))
+            if key in ("sae", "logger"):
+                filled += [(*place, key, name) for name in value]
+        elif key in ("sae", "logger") and isinstance(own[key], dict):
+            merged[key], below = _merge(value, own[key], (*place, key))
+            filled += below
+    return merged, filled
+
+
+def read_cfg(source: str) -> Imported:
+    """Return the base run of a folder, a JSON file, or a Hub id `user/repo/folder`.
+
+    Raises:
+        UserError: Nothing is there, or it is no configuration of an SAE.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _read_folder(path)
+    if path.is_file():
+        return _read_runner(path) if path.name == RUNNER_CFG else _read_any(path)
+    parts = source.split("/")
+    if source.startswith((".", "/", "~")) or source.endswith(".json") or len(parts) < 2:
+        raise UserError(f"{source!r} is neither a folder nor a file here, nor a Hub id such as user/repo/folder")
+    return _read_hub(source, "/".join(parts[:2]), "/".join(parts[2:]))
+
+
+def _read_folder(folder: Path) -> Imported:
+    if (folder / RUNNER_CFG).is_file():
+        return _read_runner(folder / RUNNER_CFG)
+    together = folder.parent / RUNNER_CFG  # SAELens' runner of several SAEs writes one file above their folders
+    if together.is_file() and (folder / SAE_CFG).is_file():
+        runner = _json(together)
+        saes = runner.get("saes")
+        if isinstance(saes, dict) and isinstance(saes.get(folder.name), dict):
+            hooks = runner.get("hook_names")
+            hook = hooks.get(folder.name) if isinstance(hooks, dict) else hooks
+            one = {k: v for k, v in runner.items() if k not in ("saes", "hook_names", "hook_head_indices", "evaluator")}
+            return _from_runner({**one, "sae": saes[folder.name], **({"hook_name": hook} if hook else {})})
+    if (folder / SAE_CFG).is_file():
+        return _read_any(folder / SAE_CFG)
+    raise UserError(f"{folder} has neither {RUNNER_CFG} nor {SAE_CFG}")
+
+
+def _read_runner(path: Path) -> Imported:
+    cfg = _json(path)
+    if "saes" in cfg and "sae" not in cfg:
+        raise UserError(f"{path} is of a run of several SAEs; name the folder of one of them")
+    return _read_flat(cfg, path) if "sae" not in cfg else _from_runner(cfg)
+
+
+def _read_any(path: Path) -> Imported:
+    cfg = _json(path)
+    return _from_runner(cfg) if isinstance(cfg.get("sae"), dict) else _read_flat(cfg, path)
+
+
+def _read_flat(cfg: dict[str, Any], path: Path) -> Imported:
+    if is_v5(cfg):
+        run, renamed = upgrade_v5(cfg)
+        imported = _from_runner(run)
+        imported.warnings[:0] = renamed
+        return imported
+    if "architecture" not in cfg and "d_sae" not in cfg:
+        raise UserError(f"{path} is no configuration of an SAE: it has neither `sae` nor `architecture`")
+    return _from_sae(cfg)
+
+
+def _from_sae(cfg: dict[str, Any]) -> Imported:
+    """Read the `cfg.json` of an exported SAE: its metadata remembers how it was trained."""
+    metadata = cfg.get("metadata") or {}
+    details = metadata.get("training_architecture_details") or {}
+    sae = {**cfg, **details, "architecture": metadata.get("training_architecture", cfg.get("architecture"))}
+    run = {key: metadata[key] for key in _FROM_METADATA if metadata.get(key) is not None}
+    imported = _from_runner({**run, "sae": sae})
+    imported.warnings.append(
+        f"{SAE_CFG} alone does not say lr, schedule, batch or tokens ({RUNNER_CFG} beside it would); defaults stand in"
+    )
+    if cfg.get("normalize_activations", "none") == "none" and "normalize_activations" not in details:
+        imported.warnings.append(
+            "normalize_activations is `none` in an exported SAE, because export folds it into the weights; "
+            "state base.sae.normalize_activations if training scaled the activations"
+        )
+    return imported
+
+
+def _from_runner(cfg: dict[str, Any]) -> Imported:
+    base: dict[str, Any] = {}
+    lost: list[str] = []
+    warnings: list[str] = []
+    for key, value in cfg.items():
+        if key in _OF_THAT_MACHINE or key in ("sae", "logger"):
+            continue
+        if key not in run_fields() or (key in _SWITCHES_OFF and value != _SWITCHES_OFF[key]):
+            lost.append(key)
+        elif key not in _SWITCHES_OFF:
+            base[key] = value
+    if base.get("model_class_name", SAELENS_MODEL_CLASS) == SAELENS_MODEL_CLASS and "model_name" in base:
+        base["model_class_name"] = "TransformerBridge"
+        warnings.append("model_class_name HookedTransformer is TransformerBridge in TransformerLens 4; read as that")
+        kwargs = base.get("model_from_pretrained_kwargs")
+        if isinstance(kwargs, dict):  # the bridge keeps the weights as they are, which is what this asks for
+            kept = {k: v for k, v in kwargs.items() if (k, v) != ("center_writing_weights", False)}
+            base["model_from_pretrained_kwargs"] = kept or None
+    if base.get("lr_scheduler_name", "constant") == "constant":
+        base.pop("lr_end", None)  # SAELens writes lr / 10 there, and nothing reads it
+    sae = cfg.get("sae")
+    sae = sae if isinstance(sae, dict) else {}
+    known = sae_fields()
+    lost += [f"sae.{key}" for key in sae if key not in known and key not in _EXPORT_ONLY]
+    base["sae"] = {key: _dtype(key, value) for key, value in sae.items() if key in known}
+    logger = cfg.get("logger")
+    if isinstance(logger, dict):
+        lost += [f"logger.{key}" for key in logger if key not in logger_fields()]
+        base["logger"] = {k: v for k, v in logger.items() if k in logger_fields() and k != "log_to_wandb"}
+        if logger.get("log_to_wandb"):
+            lost.append("logger.log_to_wandb")
+    base = {key: _dtype(key, value) for key, value in base.items()}
+    if lost:
+        warnings.append(f"fields not carried over: {', '.join(lost)}")
+    return Imported(base, warnings)
+
+
+_EXPORT_ONLY = frozenset({"metadata", "sae_lens_version", "sae_lens_training_version", *_FROM_METADATA})
+
+
+def _dtype(key: str, value: Any) -> Any:
+    return value.removeprefix("torch.") if key == "dtype" and isinstance(value, str) else value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is no configuration of an SAE: it holds a {type(data).__name__}, not a mapping")
+    return data
+
+
+def _read_hub(source: str, repo: str, folder: str) -> Imported:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    prefix = f"{folder}/" if folder else ""
+    for name in (RUNNER_CFG, SAE_CFG):
+        try:
+            path = Path(hf_hub_download(repo, prefix + name, etag_timeout=5))
+        except LocalEntryNotFoundError as error:
+            raise UserError(
+                f"{source!r} is no folder here, and the Hub could not be reached to look for it there; "
+                "check the path or the network"
+            ) from error
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{source!r} could not be read from the Hub: {reason}") from error
+        return _read_runner(path) if name == RUNNER_CFG else _read_any(path)
+    raise UserError(f"{source!r}: the Hub repository {repo} has neither {prefix}{RUNNER_CFG} nor {prefix}{SAE_CFG}")

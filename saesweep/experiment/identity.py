@@ -1,0 +1,53 @@
+"""Whether two experiments are the same one: what a run directory may and may not be continued with."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from saesweep.experiment.document import show
+
+_MAY_CHANGE = (("search", "trials"), ("cohort", "checkpoint_seconds"), ("cohort", "memory_fraction"))
+"""More trials can be asked for later; the other two change when things are written and planned, not what is computed."""
+_ABSENT = object()
+
+
+def _fixed_part(tree: Mapping[str, Any]) -> dict[str, Any]:
+    fixed = copy.deepcopy(dict(tree))
+    for section, key in _MAY_CHANGE:
+        block = fixed.get(section)
+        if isinstance(block, dict):
+            block.pop(key, None)
+            if not block:  # an empty section says the same as none
+                del fixed[section]
+    return fixed
+
+
+def fingerprint_of(tree: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the parts of an experiment that must not change when it is resumed."""
+    text = json.dumps(_fixed_part(tree), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def describe_changes(old_tree: Mapping[str, Any], new_tree: Mapping[str, Any]) -> list[str]:
+    """Return `path: old -> new` for every difference that makes another experiment; empty where there is none."""
+    return _differences(_fixed_part(old_tree), _fixed_part(new_tree), "")
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in dict.fromkeys([*old, *new]):
+            found += _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), f"{path}.{key}" if path else key)
+        return found
+    # `1` and `True`, or `64` and `64.0`, compare equal and are written differently.
+    if type(old) is type(new) and old == new and repr(old) == repr(new):
+        return []
+    return [f"{path}: {_text(old)} -> {_text(new)}"]
+
+
+def _text(value: Any) -> str:
+    return "absent" if value is _ABSENT else show(value)

@@ -1,0 +1,120 @@
+"""One trial's base run, layer by layer: base, then by_architecture, then the trial's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from saesweep.experiment.document import Place
+from saesweep.experiment.explain import explain, no_keys
+from saesweep.experiment.fields import ARCHITECTURE, NESTED, READ_ONLY_WITH, flatten, nest, parts_of, run_fields
+from saesweep.specs import BaseRun
+from saesweep.specs.architectures import SAESpec, StandardSpec, spec_class
+from saesweep.specs.presets import PRESETS
+
+
+class Setting(NamedTuple):
+    """A value and the place it was written at."""
+
+    value: Any
+    place: Place
+
+
+def base_architecture(tree: Mapping[str, Any]) -> Any:
+    """Return the architecture that `base` names, SAELens' default where it names none."""
+    base = tree.get("base")
+    sae = base.get("sae") if isinstance(base, dict) else None
+    return sae.get("architecture", "standard") if isinstance(sae, dict) else "standard"
+
+
+def overrides_of(tree: Mapping[str, Any], architecture: str) -> dict[str, Setting]:
+    """Return the values of `by_architecture` for an architecture, its preset's below its own."""
+    own = (tree.get("by_architecture") or {}).get(architecture) or {}
+    place: Place = ("by_architecture", architecture)
+    found = {p: Setting(v, (*place, "preset")) for p, v in PRESETS.get(own.get("preset", ""), {}).items()}
+    for key, value in own.items():
+        if key in NESTED and isinstance(value, dict):
+            found.update({f"{key}.{name}": Setting(item, (*place, key, name)) for name, item in value.items()})
+        elif key != "preset":
+            found[key] = Setting(value, (*place, key))
+    return found
+
+
+def layered(
+    tree: Mapping[str, Any],
+    architecture: str,
+    params: Mapping[str, Any],
+    places: Mapping[str, Place] | None = None,
+) -> dict[str, Setting]:
+    """Return the value of every stated field of a trial, and where it comes from.
+
+    Fields of `base.sae` and `by_architecture` that the architecture lacks are left out, and so are fields that are read
+    only under another setting than the one the trial draws (a base `lr_end` where it draws a constant schedule).
+
+    Args:
+        tree: The experiment's tree.
+        architecture: The trial's architecture.
+        params: The trial's parameters by dotted path.
+        places: Where the parameters were written.
+    """
+    known = spec_class(architecture).model_fields
+    flat = {path: Setting(value, ("base", *parts_of(path))) for path, value in flatten(tree.get("base") or {}).items()}
+    flat.update(overrides_of(tree, architecture))
+    flat = {p: s for p, s in flat.items() if not p.startswith("sae.") or p[4:] in known}
+    for field, (decider, values) in READ_ONLY_WITH.items():
+        if decider in params and params[decider] not in values:
+            flat.pop(field, None)
+    flat.update({p: Setting(v, (places or {}).get(p, ("space", p))) for p, v in params.items()})
+    flat[ARCHITECTURE] = Setting(architecture, flat.get(ARCHITECTURE, Setting(None, ("base", "sae"))).place)
+    return flat
+
+
+def build_run(flat: Mapping[str, Setting]) -> tuple[BaseRun | None, list[tuple[str, str]]]:
+    """Validate the fields of one trial.
+
+    Returns:
+        The run, or None, and the mistakes as (dotted path, message). Unknown fields are left to the check of keys.
+    """
+    tree = nest({path: setting.value for path, setting in flat.items()})
+    architecture = flat[ARCHITECTURE].value
+    own, sae_tree = {k: v for k, v in tree.items() if k in run_fields()}, tree.get("sae", {})
+    found: list[tuple[str, str]] = []
+    sae: SAESpec | None = None
+    try:
+        sae = spec_class(architecture).model_validate(sae_tree)
+    except ValidationError as error:
+        found += [(_path(("sae", *place)), message) for place, message in explain(error, sae_tree, no_keys)]
+    run: BaseRun | None = None
+    own["sae"] = sae if sae is not None else StandardSpec()
+    try:
+        run = BaseRun.model_validate(own)
+    except ValidationError as error:
+        found += [(_path(place), message) for place, message in explain(error, own, no_keys)]
+    if run is None or sae is None:
+        return None, found
+    return run, [*found, *cross_field_problems(run)]
+
+
+def cross_field_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return the mistakes between fields of a run, with the width resolved where d_in is stated."""
+    sae = run.sae
+    found = []
+    if sae.d_sae is None and sae.expansion_factor is None:
+        found.append(
+            ("sae.d_sae", "missing; give the number of latents, or sae.expansion_factor as a multiple of d_in")
+        )
+    elif sae.d_sae is None and sae.d_in is not None:
+        run = run.model_copy(update={"sae": sae.resolve_widths(sae.d_in)})
+    return [*found, *run.problems()]
+
+
+def _path(place: Place) -> str:
+    # Only the field itself: a mistake inside a list or a mapping value is shown at the field.
+    return ".".join(str(part) for part in (place[:2] if place and place[0] in NESTED else place[:1]))
+
+
+def place_of(path: str, flat: Mapping[str, Setting]) -> Place:
+    """Return where a field of a trial was written, or where it is missing."""
+    return flat[path].place if path in flat else ("base", *parts_of(path))

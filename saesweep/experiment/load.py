@@ -1,0 +1,80 @@
+"""From a YAML file, or a mapping, to a validated experiment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saesweep.errors import UserError
+from saesweep.experiment.advice import warnings_for
+from saesweep.experiment.check_base import check_base, check_by_architecture
+from saesweep.experiment.check_objective import check_objective
+from saesweep.experiment.check_runs import check_runs
+from saesweep.experiment.check_search import check_search
+from saesweep.experiment.check_space import check_space
+from saesweep.experiment.document import from_mapping
+from saesweep.experiment.draft import read_draft
+from saesweep.experiment.environment import fill_environment
+from saesweep.experiment.experiment import Experiment
+from saesweep.experiment.from_cfg import apply_from_cfg
+from saesweep.experiment.overrides import apply_overrides
+from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.specs import ExperimentSpec
+
+
+def load_experiment(
+    source: str | Path | Mapping[Any, Any],
+    *,
+    overrides: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Experiment:
+    """Read and check an experiment. No network (but for a Hub id in `from_cfg`), no weights, no torch.
+
+    Args:
+        source: Path of a YAML file, or the same data as a mapping.
+        overrides: `path=value` texts, applied in order over the file.
+        env: Variables for `${env:NAME}`; the process's own when left out.
+
+    Raises:
+        ExperimentError: The file has mistakes; it names all of them, with their places.
+        UserError: There is no such file.
+    """
+    document = from_mapping(source) if isinstance(source, Mapping) else read_yaml(_read(source), str(source))
+    document.raise_problems()  # keys that were not read would only lead to wrong advice
+    apply_overrides(document, overrides)
+    fill_environment(document, os.environ if env is None else env)
+    imported_warnings, filled = apply_from_cfg(document)
+    draft = read_draft(document, filled)
+    parameters = check_space(draft)
+    check_base(draft)
+    check_by_architecture(draft)
+    runs = check_runs(draft, parameters)
+    check_objective(draft)
+    check_search(draft, parameters, runs[0] if runs else None)
+    document.raise_problems()
+    return Experiment(
+        spec=ExperimentSpec.model_validate(document.tree),
+        tree=document.tree,
+        architectures=draft.architectures,
+        warnings=(*imported_warnings, *warnings_for(draft, parameters, runs)),
+    )
+
+
+def _read(source: str | Path) -> str:
+    path = Path(source)
+    if path.is_dir():
+        inside = path / "experiment.yaml"
+        hint = f"; name {inside}" if inside.is_file() else ""
+        raise UserError(f"{path} is a folder, not an experiment file{hint}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        hint = f"; {path.parent} has {', '.join(near[:8])}" if near else "; `saesweep init` writes a commented start"
+        raise UserError(f"{path}: no such experiment file{hint}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -1,0 +1,90 @@
+"""`--set path=value`: change one value of an experiment from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from saesweep.experiment.document import Document, Mark, Place, show
+from saesweep.experiment.fields import known_paths
+from saesweep.experiment.yaml_reader import read_value
+
+LABEL = "--set"
+_DOTTED_KEYS = (("space",), ("by_architecture", "*"), ("search", "baselines", "*"))
+"""Mappings whose keys hold dots themselves; `*` stands for any key or index."""
+
+
+def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
+    """Apply `path=value` texts in order; values follow the scalar rules of the file. Mistakes are noted."""
+    for text in overrides:
+        path, equals, raw = text.partition("=")
+        path = path.strip()
+        if not equals or not path:
+            _complain(document, (), f"{text!r} is not path=value, such as base.lr=1e-4")
+            continue
+        value, problems = read_value(raw, LABEL)
+        parts = path.split(".")
+        if problems:
+            for problem in problems:
+                _complain(document, tuple(parts), problem)
+            continue
+        _assign(document, parts, value)
+
+
+def _complain(document: Document, place: Place, message: str) -> None:
+    document.keys[place] = document.values[place] = Mark(file=LABEL)
+    document.add(place, message)
+
+
+def _assign(document: Document, parts: list[str], value: Any) -> None:
+    node: Any = document.tree
+    place: Place = ()
+    rest = parts
+    while True:
+        key, rest = _next_key(node, place, rest)
+        if isinstance(node, list):
+            if not key.isdecimal() or int(key) >= len(node):
+                _complain(document, (*place, key), f"{key!r} is no place in a list of {len(node)}; count from 0")
+                return
+            step: str | int = int(key)
+        else:
+            step = key
+        place = (*place, step)
+        if not rest:
+            break
+        if isinstance(node, dict) and step not in node:
+            node[key] = {}
+            document.keys[place] = document.values[place] = Mark(file=LABEL)
+        child = node[step]
+        if child is None and isinstance(node, dict):
+            child = node[key] = {}
+        if not isinstance(child, (dict, list)):
+            _complain(document, place, f"is {show(child)}, not a mapping; {'.'.join(rest)!r} cannot be set in it")
+            return
+        node = child
+    document.forget(place)
+    document.keys[place] = document.values[place] = Mark(file=LABEL)
+    node[step] = value
+
+
+def _next_key(node: Any, place: Place, parts: list[str]) -> tuple[str, list[str]]:
+    """Return the key of this mapping that the path goes on with, and the rest of the path."""
+    if not _has_dotted_keys(place):
+        return parts[0], parts[1:]
+    # Longest first: `sae.k.int` means the key `int` of the entry `sae.k`, whether or not that entry exists yet.
+    for known in (set(node), set(known_paths())):
+        for length in range(len(parts), 0, -1):
+            key = ".".join(parts[:length])
+            if key in known:
+                return key, parts[length:]
+    # No such field: the whole path is the key, so that the check of keys names it; a range's own key stays apart.
+    if place == ("space",) and len(parts) > 1 and parts[-1] in ("float", "int", "choice", "log", "step", "grid"):
+        return ".".join(parts[:-1]), parts[-1:]
+    return ".".join(parts), []
+
+
+def _has_dotted_keys(place: Place) -> bool:
+    return any(
+        len(place) == len(pattern) and all(want in ("*", part) for want, part in zip(pattern, place, strict=True))
+        for pattern in _DOTTED_KEYS
+    )
