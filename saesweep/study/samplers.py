@@ -5,15 +5,20 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import optuna
-from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, QMCSampler, RandomSampler, TPESampler
 
 from saesweep.errors import UserError
 
 SamplerFactory = Callable[[int], BaseSampler]
 """Builds a sampler from a seed."""
+
+Direction = Literal["minimize", "maximize"]
+N_PROBES = 12
+"""Asks of a dry run: the samplers of Optuna leave their random phase after at most 10 trials."""
 
 
 def sampler_factory(name: str, *, conditional: bool, n_startup_trials: int) -> SamplerFactory:
@@ -58,6 +63,9 @@ def _sampler_class(name: str) -> Callable[..., BaseSampler]:
         raise UserError(f"search.sampler: {name} cannot be imported: {error}") from error
     if not (inspect.isclass(sampler) and issubclass(sampler, BaseSampler)):
         raise UserError(f"search.sampler: {name} is not an Optuna sampler")
+    if issubclass(sampler, QMCSampler):
+        # It counts its points in the study that it samples for, here a copy made for each suggestion.
+        raise UserError(f"search.sampler: {name} cannot go on after a restart; use `sampler: random` or tpe")
     if issubclass(sampler, (GridSampler, BruteForceSampler)):
         # Both end the study from within the last `tell`, which a cohort cannot have.
         raise UserError(f"search.sampler: {name} cannot suggest for a cohort; use `sampler: grid`")
@@ -69,3 +77,24 @@ def _quietly(build: Callable[[], BaseSampler]) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return build()
+
+
+def check_sampler(name: str, directions: Sequence[Direction]) -> None:
+    """Try a sampler out before anything is trained.
+
+    Raises:
+        UserError: When it is unknown, lacks a package, or cannot serve this number of objectives.
+    """
+    factory = sampler_factory(name, conditional=False, n_startup_trials=1)
+    if name in ("tpe", "random"):
+        return
+    try:
+        study = optuna.create_study(directions=list(directions), sampler=factory(0))
+        for number in range(N_PROBES):
+            trial = study.ask()
+            x = trial.suggest_float("x", 0.0, 1.0) + trial.suggest_float("y", 0.0, 1.0)
+            study.tell(trial, [x + number] * len(directions))
+    except ImportError as error:
+        raise UserError(f"search.sampler: {name} needs a package that is not installed: {error}") from error
+    except ValueError as error:
+        raise UserError(f"search.sampler: {name} cannot search for {len(directions)} objectives: {error}") from error

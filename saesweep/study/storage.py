@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 import sqlalchemy.exc
 from optuna.storages import RDBStorage
 
 from saesweep.errors import UserError
+from saesweep.study.samplers import Direction
 
 SQLITE_TIMEOUT_SECONDS = 60
 """How long to wait for a dashboard that reads the same file."""
 SETUP_KEY = "saesweep:setup"
 FINGERPRINT_KEY = "saesweep:fingerprint"
-Direction = Literal["minimize", "maximize"]
 
 
 def silence_optuna() -> None:

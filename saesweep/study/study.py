@@ -21,9 +21,9 @@ from saesweep.study.record import (
     same_values,
     to_record,
 )
-from saesweep.study.samplers import sampler_factory
+from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
-from saesweep.study.storage import Direction, open_storage, open_study, silence_optuna
+from saesweep.study.storage import open_storage, open_study, silence_optuna
 from saesweep.study.suggestion import Suggestion, frozen, suggest
 
 N_STARTUP_TRIALS = 10
@@ -87,7 +87,7 @@ class Study:
         if sampler == "grid":
             check_grid(space)
         else:
-            sampler_factory(sampler, conditional=False, n_startup_trials=1)
+            check_sampler(sampler, directions)
         for index, baseline in enumerate(baselines):
             space.check_settings(f"search.baselines[{index}]", baseline)
         setup = {
