@@ -1,5 +1,5 @@
 """The run loop that ties everything together."""
 
-from saesweep.sweep.run import Result, run
+from saesweep.sweep.runner import Result, run
 
 __all__ = ["Result", "run"]

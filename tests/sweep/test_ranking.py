@@ -1,0 +1,83 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saesweep.events import Row
+from saesweep.specs import ObjectiveSpec
+from saesweep.sweep.ranking import costs, dominates, front, knee, rank, violations, winner
+
+PARETO = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize": "delta_ce"}]})
+LIMITED = ObjectiveSpec.model_validate({"maximize": "explained_variance", "subject_to": {"l0": {"max": 20.0}}})
+
+
+def row(number: int, status: str = "complete", **metrics: float) -> Row:
+    fields: dict[str, Any] = {"architecture": "topk", "sparsity": "", "params": {}, "lr": 1e-3, "hook": "h"}
+    return Row(number=number, status=status, tokens=10, total_tokens=10, metrics=metrics, **fields)  # type: ignore[arg-type]
+
+
+def test_costs_are_all_to_be_minimised() -> None:
+    assert costs({"explained_variance": 0.9}, LIMITED) == (-0.9,)
+    assert violations({"l0": 25.0}, LIMITED) == {"l0_max": pytest.approx(0.25)}
+    assert violations({"l0": 20.0}, LIMITED)["l0_max"] == 0.0  # bounds are included
+
+
+def test_a_feasible_trial_ranks_before_a_better_infeasible_one() -> None:
+    rows = rank([row(0, explained_variance=0.99, l0=40), row(1, explained_variance=0.8, l0=10)], LIMITED)
+    assert [(r.number, r.rank, r.feasible) for r in rows] == [(1, 1, True), (0, None, False)]
+    assert winner(rows, LIMITED) == (1, [])
+
+
+def test_without_a_feasible_trial_the_least_infeasible_is_named() -> None:
+    rows = rank([row(0, explained_variance=0.99, l0=40), row(1, explained_variance=0.8, l0=22)], LIMITED)
+    best, notes = winner(rows, LIMITED)
+    assert best == 1
+    assert "no feasible trial" in notes[0]
+    assert "l0_max by 10%" in notes[0]
+
+
+def test_pareto_layers_and_front() -> None:
+    rows = rank(
+        [row(0, l0=10, delta_ce=1.0), row(1, l0=20, delta_ce=0.5), row(2, l0=20, delta_ce=0.9), row(3, "pruned", l0=1)],
+        PARETO,
+    )
+    assert [(r.number, r.rank, r.on_front) for r in rows] == [
+        (0, 1, True),
+        (1, 1, True),
+        (2, 2, False),
+        (3, None, False),
+    ]
+
+
+def test_the_knee_is_between_the_extremes() -> None:
+    points = {0: (4.0, 3.0), 1: (16.0, 0.5), 2: (256.0, 0.4)}
+    assert knee(points, PARETO) == 1
+    rows = rank([row(n, l0=a, delta_ce=b) for n, (a, b) in points.items()], PARETO)
+    best, notes = winner(rows, PARETO)
+    assert best == 1
+    assert "knee of the Pareto front of 3" in notes[0]
+
+
+def test_nothing_finished() -> None:
+    best, notes = winner(rank([row(0, "pruned"), row(1, "failed")], PARETO), PARETO)
+    assert best is None
+    assert "no trial finished" in notes[0]
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(-5, 5)), min_size=1, max_size=12))
+def test_every_trial_is_on_the_front_or_dominated_by_it(points: list[tuple[float, float]]) -> None:
+    candidates = dict(enumerate(points))
+    best = front(candidates)
+    assert best
+    for number, point in candidates.items():
+        beaten = any(dominates(candidates[n], point) for n in best)
+        assert beaten != (number in best)
+
+
+@given(st.lists(st.tuples(st.floats(1, 100), st.floats(-5, 5)), min_size=1, max_size=10))
+def test_ranking_keeps_every_row_and_does_not_depend_on_the_order_given(points: list[tuple[float, float]]) -> None:
+    rows = [row(n, l0=a, delta_ce=b) for n, (a, b) in enumerate(points)]
+    ordered = rank(rows, PARETO)
+    assert sorted(r.number for r in ordered) == list(range(len(rows)))
+    assert [r.number for r in rank(rows[::-1], PARETO)] == [r.number for r in ordered]

@@ -1,0 +1,84 @@
+from typing import Any
+
+import pytest
+
+from saesweep.specs import BaseRun, CohortSpec, ObjectiveSpec, SearchSpec
+from saesweep.sweep.grouping import group_of
+from saesweep.sweep.sizing import plan_blocks, plan_slots, slot_bytes, slot_parameters
+
+GIB = 1 << 30
+
+
+def run_with(sae: dict[str, Any] | None = None, **fields: Any) -> BaseRun:
+    base = {"dataset_path": "x", "training_tokens": 4096 * 200, "train_batch_size_tokens": 4096}
+    return BaseRun.model_validate(
+        {**base, **fields, "sae": {"architecture": "topk", "d_in": 64, "d_sae": 512, **(sae or {})}}
+    )
+
+
+def test_rungs_lie_on_block_boundaries() -> None:
+    blocks = plan_blocks(run_with(), SearchSpec.model_validate({"rungs": ["5%", "22%"]}), CohortSpec())
+    assert (blocks.total_steps, blocks.block_steps, blocks.rung_steps) == (200, 10, (10, 40))
+    assert blocks.rungs_tokens == (10 * 4096, 40 * 4096)
+
+
+def test_without_rungs_a_block_is_a_twentieth() -> None:
+    blocks = plan_blocks(run_with(), SearchSpec(pruner="none"), CohortSpec())
+    assert (blocks.block_steps, blocks.rung_steps) == (10, ())
+
+
+def test_a_block_holds_the_calibration_batches_of_a_short_run() -> None:
+    blocks = plan_blocks(run_with(training_tokens=4096 * 40), SearchSpec(), CohortSpec())
+    assert blocks.block_steps == 10
+    assert blocks.rung_steps == (10,)  # 5% and 20% both fall on the first boundary
+
+
+def test_block_tokens_are_obeyed() -> None:
+    blocks = plan_blocks(run_with(), SearchSpec(), CohortSpec(block_tokens=4096 * 4))
+    assert blocks.block_steps == 4
+
+
+@pytest.mark.parametrize(("architecture", "vectors"), [("topk", 1), ("jumprelu", 2), ("gated", 3)])
+def test_parameters_are_counted(architecture: str, vectors: int) -> None:
+    run = run_with({"architecture": architecture})
+    assert slot_parameters(run) == 2 * 64 * 512 + vectors * 512 + 64
+    assert slot_bytes(run) == 12 * slot_parameters(run)
+
+
+def plan(n_trials: int, free_bytes: int, **cohort: Any) -> int:
+    runs = [run_with({"d_in": 2304, "d_sae": 16384})]
+    return plan_slots(
+        CohortSpec(**cohort), n_trials=n_trials, runs=runs, hooks=1, weight_bytes=0, free_bytes=free_bytes
+    ).slots
+
+
+def test_slots_are_a_third_of_the_trials_where_memory_allows() -> None:
+    assert plan(12, 200 * GIB) == 4
+    assert plan(30, 200 * GIB) == 10
+    assert plan(300, 200 * GIB) == 16
+    assert plan(2, 200 * GIB) == 2
+
+
+def test_memory_limits_the_slots_and_one_is_always_tried() -> None:
+    assert plan(30, 8 * GIB) < 10
+    assert plan(30, 1 * GIB) == 1
+
+
+def test_a_stated_size_is_obeyed() -> None:
+    assert plan(30, 1 * GIB, size=7) == 7
+
+
+SINGLE = ObjectiveSpec.model_validate({"minimize": "mse"})
+PARETO = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize": "mse"}]})
+
+
+def test_rungs_compare_like_with_like() -> None:
+    k32, k40, k256 = (group_of(run_with({"k": k}), SINGLE) for k in (32, 40, 256))
+    assert k32 == k40 != k256
+    assert group_of(run_with({"k": 32}), PARETO) == group_of(run_with({"k": 256}), PARETO)
+    assert group_of(run_with({"architecture": "batchtopk", "k": 32}), SINGLE) != k32
+    tanh, step = (
+        group_of(run_with({"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": mode}), PARETO)
+        for mode in ("tanh", "step")
+    )
+    assert tanh != step
