@@ -10,7 +10,6 @@ import torch
 
 from saesweep.activations.documents import open_documents
 from saesweep.activations.held_out import HeldOut, HeldOutActivations
-from saesweep.activations.preflight import SourceFacts, check_source
 from saesweep.activations.settings import synthetic_d_in, token_settings
 from saesweep.activations.split import split_documents
 from saesweep.activations.stream import ActivationStream, BatchStream
@@ -133,6 +132,3 @@ def _open_synthetic(
         test=held_out("test", evaluation.test_tokens),
         model=None,
     )
-
-
-__all__ = ["ActivationSource", "SourceFacts", "check_source", "open_source"]

@@ -1,4 +1,4 @@
-"""Checks of a run's data before any training: its first documents and the tokenizer, no weights."""
+"""Checks of a run's model and data before any training: configuration, tokenizer, first documents; no weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from saesweep.activations.keys import key_permutation
 from saesweep.activations.packing import Packer
 from saesweep.activations.settings import synthetic_d_in, token_settings
 from saesweep.errors import UserError
+from saesweep.models.inspection import ModelFacts, inspect_model
 from saesweep.models.library import locate
 from saesweep.models.pretrained import loading_kwargs, read_tokenizer
 
@@ -26,8 +27,12 @@ _SAMPLE_DOCUMENTS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFacts:
-    """What is known about a run's data before training."""
+    """What is known about a run's model and data before training."""
 
+    model: ModelFacts | None
+    """The language model; None for synthetic activations."""
+    d_in: dict[str, int]
+    """Width of the activations at every hook."""
     n_documents: int | None
     """Documents in the dataset; None for a stream or synthetic activations."""
     tokens_estimate: int | None
@@ -36,8 +41,6 @@ class SourceFacts:
     """Column of the dataset that holds the documents."""
     is_tokenized: bool
     """Whether they are token ids."""
-    synthetic_d_in: int | None
-    """Width of synthetic activations; None where a language model makes them."""
     warnings: tuple[str, ...]
     """What the user should know, and may well want."""
 
@@ -45,27 +48,30 @@ class SourceFacts:
 def check_source(
     run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], *, training_tokens: int, offline: bool = False
 ) -> SourceFacts:
-    """Read the first documents, find their column, tokenise and pack them, and compare sizes.
+    """Inspect the model, read the first documents, find their column, tokenise and pack them, and compare sizes.
 
     Args:
         run: The base run.
         evaluation: Sizes of the held-out parts.
-        hooks: Hook names, all of which need the same data.
+        hooks: Hook names.
         training_tokens: Rows that the longest trial trains on.
-        offline: Look for a Hub tokenizer in the local cache only.
+        offline: Look for a Hub model in the local cache only.
 
     Raises:
-        UserError: The dataset or tokenizer cannot be had or used, or the dataset is too small for the held-out parts.
+        UserError: The model or dataset cannot be had or used, a hook does not exist, `context_size` is beyond the
+            model, or the dataset is too small for the held-out parts.
     """
     if run.is_synthetic:
         return SourceFacts(
+            model=None,
+            d_in=dict.fromkeys(hooks, synthetic_d_in(run)),
             n_documents=None,
             tokens_estimate=None,
             column=None,
             is_tokenized=False,
-            synthetic_d_in=synthetic_d_in(run),
             warnings=(),
         )
+    model = inspect_model(run, hooks, offline=offline)
     documents = open_documents(run)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
     sample = encode_documents(tokenizer, _sample(documents, run.seed))
@@ -98,11 +104,12 @@ def check_source(
                 f"{training_tokens} take about {training_tokens / max(1, per_epoch):.1f} epochs"
             )
     return SourceFacts(
+        model=model,
+        d_in=model.hooks,
         n_documents=documents.size if isinstance(documents, MapDocuments) else None,
         tokens_estimate=estimate,
         column=documents.column,
         is_tokenized=documents.is_tokenized,
-        synthetic_d_in=None,
         warnings=tuple(warnings),
     )
 

@@ -1,20 +1,32 @@
-"""The TransformerLens name of a Hugging Face module's output, where one corresponds."""
+"""Which TransformerLens hook point a Hugging Face module corresponds to."""
 
 from __future__ import annotations
 
 import re
 
-_LAYERS = r"(?:model|transformer|gpt_neox|model\.model|language_model)\.(?:layers|h)\.(\d+)"
-_RESIDUAL = re.compile(_LAYERS)
+_BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers")
+"""Where the architectures that TransformerLens knows keep their blocks; a block's output is the residual stream."""
+
+_INSIDE = {
+    # Only where the module's output is what the block adds to the residual stream in every architecture of that
+    # naming: Gemma 2 normalises the output of `model.layers.N.mlp` first, Bloom adds the residual inside its mlp.
+    "transformer.h": {"attn": "hook_attn_out"},
+    "gpt_neox.layers": {"attention": "hook_attn_out", "mlp": "hook_mlp_out"},
+}
 
 
-def transformer_lens_hook(name: str) -> str | None:
-    """Return the TransformerLens hook point with the same activations as a hook, or None where none is known.
+def transformer_lens_hook(hook: str) -> str | None:
+    """Return the TransformerLens name of a Hugging Face module, as SAELens' hooked models know it.
 
-    TransformerLens names are returned as they are. Of the others only a decoder layer's output is mapped, to the residual
-    stream: what follows an MLP or attention module differs between model families (Gemma normalises it again).
+    Args:
+        hook: Such as `model.layers.12`.
+
+    Returns:
+        Such as `blocks.12.hook_resid_post`; None where none corresponds for certain, or `hook` is such a name already.
     """
-    if name.startswith(("blocks.", "hook_")):
-        return name
-    match = _RESIDUAL.fullmatch(name)
-    return f"blocks.{match[1]}.hook_resid_post" if match else None
+    match = re.fullmatch(rf"({'|'.join(map(re.escape, _BLOCKS))})\.(\d+)(?:\.(\w+))?", hook)
+    if match is None:
+        return None
+    blocks, layer, inside = match.groups()
+    point = "hook_resid_post" if inside is None else _INSIDE.get(blocks, {}).get(inside)
+    return None if point is None else f"blocks.{layer}.{point}"
