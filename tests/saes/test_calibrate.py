@@ -48,6 +48,13 @@ def test_ties_at_the_boundary_are_dropped_together() -> None:
     assert calibrate_threshold([torch.ones(3, 4)], k=2) == 1.0
 
 
+def test_adjacent_floats_stay_apart_once_stored_as_float32() -> None:
+    """Their midpoint rounds to the even one: here the larger, which `h > threshold` would then drop."""
+    h_BF = torch.tensor([[1 + 2**-22, 1 + 2**-23, 0.5]])
+    stored = torch.tensor(calibrate_threshold([h_BF], k=1), dtype=torch.float32)
+    assert (h_BF > stored).tolist() == [[True, False, False]]
+
+
 def test_few_actives_give_zero() -> None:
     assert calibrate_threshold([torch.tensor([[0.0, 0.3, 0.0, 0.2]])], k=3) == 0
 

@@ -191,3 +191,16 @@ def test_bfloat16_batches_train_in_the_type_of_the_weights() -> None:
     )
     assert output.recon_BD.dtype == torch.float32
     assert output.recon_BD.shape == (64, D_IN)
+
+
+@pytest.mark.parametrize(("architecture", "options"), CASES, ids=IDS)
+def test_autocast_with_float32_weights_stays_close(architecture: str, options: dict[str, Any]) -> None:
+    spec = make_spec(architecture, **options)
+    implementation, params = architecture_for(spec), leaves(make_params(spec, dtype=torch.float32))
+    x_BD, dead_F = make_batch(dtype=torch.float32), make_dead(0.5)
+    full = implementation.forward(params, x_BD, KNOBS, dead_F)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = implementation.forward(params, x_BD, KNOBS, dead_F)
+    assert mixed.loss.dtype == torch.float32
+    assert mixed.loss.item() == pytest.approx(full.loss.item(), rel=0.03)
+    assert all(grad.dtype == torch.float32 for grad in gradients(mixed.loss, params).values())
