@@ -191,12 +191,15 @@ def test_unanswered_asks_are_repeated_and_known_trials_adopted() -> None:
 
 
 def test_second_report_of_a_rung_after_a_fall_back_changes_nothing() -> None:
-    state = opened(Policy(n_trials=3, n_slots=3, total_tokens=90, rungs_tokens=(10,), quota=0))
+    state = opened(Policy(n_trials=5, n_slots=3, total_tokens=90, rungs_tokens=(10,), quota=0))
     state, actions = judged(state, {n: (float(n),) for n in range(3)}, 10)
     assert pruned(actions) == [1, 2]
-    again = BlockDone(tokens_seen={0: 10}, values={0: {0: (99.0,)}})
+    for number in (3, 4):
+        state, _ = decide(state, Asked(number=number, stratum="all", group="g"))
+    # Two better trials have come since, and this time trial 0 measures worse: it was judged, and stays.
+    again = BlockDone(tokens_seen={0: 10, 3: 10, 4: 10}, values={0: {0: (99.0,)}, 3: {0: (-1.0,)}, 4: {0: (-2.0,)}})
     state, actions = decide(state, again)
-    assert actions == []
+    assert pruned(actions) == [3]
     assert state.trials[0].rung_values == {0: (0.0,)}
 
 
