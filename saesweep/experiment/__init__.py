@@ -5,5 +5,14 @@ from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.identity import describe_changes, fingerprint_of
 from saesweep.experiment.load import load_experiment
 from saesweep.experiment.parameters import Parameter
+from saesweep.experiment.schema import experiment_schema
 
-__all__ = ["Experiment", "Parameter", "describe_changes", "dump_yaml", "fingerprint_of", "load_experiment"]
+__all__ = [
+    "Experiment",
+    "Parameter",
+    "describe_changes",
+    "dump_yaml",
+    "experiment_schema",
+    "fingerprint_of",
+    "load_experiment",
+]

@@ -15,6 +15,7 @@ from saesweep.specs.model import Spec
 from saesweep.specs.units import Duration, Steps, TokenCount
 
 SYNTHETIC = "builtin:synthetic"
+MODEL_CLASSES = ("AutoModelForCausalLM", "TransformerBridge", "HookedTransformer")
 
 
 def _tuple(value: Any) -> Any:
@@ -243,6 +244,9 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
         )
     if not run.dataset_path:
         found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
+    if run.model_class_name not in MODEL_CLASSES:
+        known = ", ".join(MODEL_CLASSES)
+        found.append(("model_class_name", f"{run.model_class_name!r} is not supported; known: {known}"))
     if run.is_synthetic and run.model_name is not None:
         found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
     if run.model_name is None and not run.is_synthetic:

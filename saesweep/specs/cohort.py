@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from saesweep.specs.units import TokenCount
 class CohortSpec(Spec):
     """The SAEs that train together, on one device, from one stream."""
 
-    size: int | Literal["auto"] = "auto"
+    size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Slots. `auto` plans memory, says what it chose and why, and keeps that number when the run resumes."""
     devices: Literal["auto"] | str = "auto"
     """Only `auto` (one device, `base.device`) in this version."""
