@@ -35,12 +35,9 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print the plan."""
-    from saesweep.cli.warnings import print_warnings
     from saesweep.experiment import load_experiment
     from saesweep.sweep.plan import plan
 
-    experiment = load_experiment(args.experiment, overrides=args.overrides)
-    print_warnings(args.experiment, experiment.warnings)
-    made = plan(experiment)
+    made = plan(load_experiment(args.experiment, overrides=args.overrides))
     print(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
     return DONE

@@ -33,7 +33,6 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Check all files; one bad file does not keep the others from being checked."""
-    from saesweep.cli.warnings import print_warnings
     from saesweep.experiment import load_experiment
 
     code = DONE
@@ -45,7 +44,8 @@ def execute(args: argparse.Namespace) -> int:
             code = MISTAKE
         else:
             print(f"{path}: ok: {_counts(experiment)}")
-            print_warnings(path, experiment.warnings)
+            for warning in experiment.warnings:
+                print(f"{path}: warning: {warning}", file=sys.stderr)
     return code
 
 

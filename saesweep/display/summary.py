@@ -36,10 +36,10 @@ def trial_start_line(event: TrialStarted) -> str:
     return f"{label} enters slot {event.slot} at {short_count(event.joined_at_tokens)} tokens of the stream: {params}"
 
 
-def metrics_text(metrics: Mapping[str, float], order: Sequence[str] = ()) -> str:
-    """Return `L0 31.9 · ΔCE 0.2130`, those of `order` first."""
-    names = [*(name for name in order if name in metrics), *(name for name in metrics if name not in order)]
-    return " · ".join(f"{label(name)} {metric_value(name, metrics[name])}" for name in names)
+def metrics_text(metrics: Mapping[str, float], names: Sequence[str] = ()) -> str:
+    """Return `L0 31.9 · ΔCE 0.2130`: the metrics named, or all where none of them is there."""
+    shown = [name for name in names if name in metrics] or list(metrics)
+    return " · ".join(f"{label(name)} {metric_value(name, metrics[name])}" for name in shown)
 
 
 def progress_parts(event: BlockDone, trials: int | None) -> list[str]:
