@@ -113,7 +113,10 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, bring it to the disk and rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors makes files that only their owner may read, whatever the umask
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

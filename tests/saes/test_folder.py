@@ -50,6 +50,10 @@ def test_files(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "runner_cfg.json").read_text()) == {"lr": 1e-4}
 
 
+def test_weights_are_as_readable_as_other_files(folder: Path) -> None:
+    assert (folder / "sae_weights.safetensors").stat().st_mode == (folder / "cfg.json").stat().st_mode
+
+
 def test_saving_again_replaces(folder: Path) -> None:
     other = export("topk", dtype=torch.float32)[3]
     save_sae_folder(folder, other, sparsity_F=None)
