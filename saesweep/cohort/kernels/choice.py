@@ -1,0 +1,49 @@
+"""What start-up measurement decides about the kernels: speed alone, never which gradients are computed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Gemm = Literal["default", "onednn"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelChoice:
+    """Settings of a `SparseEngine`, stored with a run: sums are taken in an order that depends on them.
+
+    For one choice and one thread count, results are equal bit for bit from run to run.
+    """
+
+    gemm: Gemm = "default"
+    """Library of the encoder's matrix product: what `torch.mm` calls, or oneDNN."""
+    chunk_elements: int = 1 << 22
+    """Pre-activations held at once; the encoder runs in chunks of `chunk_elements // d_sae` tokens."""
+    dense_above: float = 0.1
+    """Share of active pairs from which the penalised architectures take the dense path."""
+
+    def __post_init__(self) -> None:
+        if self.gemm not in get_args(Gemm):
+            raise ValueError(f"gemm: {self.gemm!r} is not one of {', '.join(get_args(Gemm))}")
+        if self.chunk_elements < 1:
+            raise ValueError(f"chunk_elements: {self.chunk_elements} must be positive")
+        if not 0.0 <= self.dense_above <= 1.0:
+            raise ValueError(f"dense_above: {self.dense_above} is not between 0 and 1")
+
+    def chunk_rows(self, d_sae: int) -> int:
+        """Return the tokens of one chunk."""
+        return max(self.chunk_elements // d_sae, 16)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> KernelChoice:
+        """Return the choice that `to_json` described.
+
+        Raises:
+            TypeError: A field that this version does not know.
+            ValueError: A value out of range.
+        """
+        return cls(**stored)

@@ -1,0 +1,127 @@
+"""One SAE's step while it is being computed: inputs, scratch, and what every architecture does the same way.
+
+Shape suffixes: B = tokens of the batch, R = tokens of a chunk, F = d_sae, D = d_in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saesweep.cohort.engine import StepGradients
+from saesweep.cohort.kernels.accumulate import Accumulator
+from saesweep.cohort.kernels.choice import KernelChoice
+from saesweep.cohort.kernels.scratch import Scratch
+from saesweep.saes import Architecture, Knobs, Params
+
+
+class Frame:
+    """Inputs and accumulating gradients of one step.
+
+    Weights are held row per latent ([F, D], `W_enc` too), which is how the parameters lie in memory.
+
+    Raises:
+        ValueError: `W_enc` is not the transposed view of a contiguous [F, D] tensor.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture[Any],
+        params: Params,
+        x_BD: Tensor,
+        knobs: Knobs,
+        dead_F: Tensor | None,
+        scratch: Scratch,
+        choice: KernelChoice,
+    ) -> None:
+        self.params, self.knobs, self.scratch, self.choice = params, knobs, scratch, choice
+        self.W_enc_FD, self.W_dec_FD, self.b_dec_D = params["W_enc"].t(), params["W_dec"], params["b_dec"]
+        if not self.W_enc_FD.is_contiguous():
+            raise ValueError(f"W_enc of stride {params['W_enc'].stride()} is not the view of an [F, D] tensor")
+        self.x_BD = x_BD.to(self.W_dec_FD.dtype)
+        self.n_tokens, self.d_in, self.d_sae = x_BD.shape[0], architecture.d_in, architecture.d_sae
+        self.dead_N = None if dead_F is None else dead_F.nonzero().squeeze(1)
+        self._centred: bool = architecture.spec.apply_b_dec_to_input
+        self.inputs_BD = self.x_BD
+        if self._centred:
+            buffer_BD = scratch.take("inputs", (self.n_tokens, self.d_in), self.x_BD)
+            self.inputs_BD = torch.sub(self.x_BD, self.b_dec_D, out=buffer_BD)
+        self._grad_W_enc_FD = scratch.take("grad W_enc", (self.d_sae, self.d_in), self.W_dec_FD)
+        self.grad_W_enc = Accumulator(self._grad_W_enc_FD)
+        self.grad_W_dec = Accumulator(scratch.take("grad W_dec", (self.d_sae, self.d_in), self.W_dec_FD))
+        self.recon_grad_D = torch.zeros_like(self.b_dec_D)
+        """Sum over tokens of the gradient at the reconstruction."""
+
+    def zeros_F(self) -> Tensor:
+        """Return a fresh sum over latents."""
+        return self.W_dec_FD.new_zeros(self.d_sae)
+
+    def zero(self) -> Tensor:
+        """Return a scalar 0 of the parameters' type."""
+        return self.W_dec_FD.new_zeros(())
+
+    def spare_FD(self) -> Tensor:
+        """Return memory for one more [F, D] tensor, free until the encoder's gradient is first added to."""
+        return self._grad_W_enc_FD
+
+    def encode(self, W_FD: Tensor, b_F: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, pre-activations [R, F]) chunk by chunk, all in one buffer: use each before asking for the next."""
+        size = min(self.choice.chunk_rows(self.d_sae), self.n_tokens)
+        for start in range(0, self.n_tokens, size):
+            rows = slice(start, min(start + size, self.n_tokens))
+            yield rows, self.pre_acts(self.inputs_BD[rows], W_FD, b_F)
+
+    def pre_acts(self, inputs_RD: Tensor, W_FD: Tensor, b_F: Tensor) -> Tensor:
+        """Return `inputs W^T + b`, [R, F], in the chunk buffer."""
+        if self.choice.gemm == "onednn":
+            out_RF: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_RD, W_FD, b_F, "none", [], "")
+            return out_RF
+        return torch.addmm(b_F, inputs_RD, W_FD.t(), out=self.chunk_buffer("pre-activations", inputs_RD.shape[0]))
+
+    def chunk_buffer(self, name: str, n_rows: int) -> Tensor:
+        """Return a buffer [R, F] of that name."""
+        return self.scratch.take(name, (n_rows, self.d_sae), self.W_dec_FD)
+
+    def error(self, recon_RD: Tensor, rows: slice) -> Tensor:
+        """Turn a decoded sum [R, D] without bias into `reconstruction - x`, in place."""
+        return recon_RD.add_(self.b_dec_D).sub_(self.x_BD[rows])
+
+    def mean_square(self, error_RD: Tensor) -> Tensor:
+        """Return these rows' part of the batch's `E sum_D error^2`, a scalar."""
+        norm: Tensor = torch.linalg.vector_norm(error_RD)
+        return norm.square() / self.n_tokens
+
+    def grad_of_(self, error_RD: Tensor) -> Tensor:
+        """Turn `reconstruction - x` into the gradient of the batch's `mse` at the reconstruction, in place."""
+        return error_RD.mul_(2.0 / self.n_tokens)
+
+    def finish(
+        self, losses: dict[str, Tensor], pre_act_grad_F: Tensor, small: Params, firing_F: Tensor
+    ) -> StepGradients:
+        """Put the step's results together.
+
+        Args:
+            losses: Weighted terms by SAELens' names.
+            pre_act_grad_F: Sum over tokens of the gradient at `inputs W_enc`.
+            small: Gradients of all parameters but `W_enc`, `W_dec` and `b_dec`.
+            firing_F: Firing counts.
+        """
+        b_dec_grad_D = self.recon_grad_D
+        if self._centred:
+            # The input's gradient, summed over tokens: a vector-matrix product, where autograd forms [B, D] first.
+            b_dec_grad_D = b_dec_grad_D - pre_act_grad_F @ self.W_enc_FD
+        grads = {
+            "W_enc": self.grad_W_enc.total().t(),
+            "W_dec": self.grad_W_dec.total(),
+            "b_dec": b_dec_grad_D,
+            **small,
+        }
+        return StepGradients(
+            loss=torch.stack(list(losses.values())).sum(),
+            losses=losses,
+            grads={name: grads[name] for name in self.params},
+            firing_F=firing_F,
+        )

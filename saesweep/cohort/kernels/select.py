@@ -1,0 +1,107 @@
+"""Exact selection of the largest pre-activations: per token (topk) and over the whole batch (batchtopk).
+
+Shape suffixes: B = tokens of the batch, R = rows of a chunk, F = d_sae, K = k, C = candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+# Strides tried for the first of the two stages, best first.
+_GROUPS = (16, 8, 4)
+# Rows from which the first guess at the batch's threshold is made, and how many more pairs than asked for it aims at.
+_SAMPLE_ROWS = 64
+_MARGIN = 1.5
+# Collected candidates per selected pair at which the guess is raised: bounds memory when the guess was far too low.
+_MAX_EXCESS = 4
+
+Chunks = Iterator[tuple[slice, Tensor]]
+
+
+def top_rows(hidden_RF: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return (values, latents) of each row's k largest, [R, K], unordered.
+
+    In two stages where that is faster: the k largest lie in the k groups with the largest maxima.
+    """
+    n_rows, width = hidden_RF.shape
+    n_groups = next((g for g in _GROUPS if width % g == 0 and width // g >= 2 * k), None)
+    if n_groups is None or hidden_RF.device.type != "cpu":
+        top = hidden_RF.topk(k, dim=-1, sorted=False)
+        return top.values, top.indices
+    span = width // n_groups
+    # A group holds one latent of every span, so that the maximum runs over contiguous memory.
+    grouped = hidden_RF.view(n_rows, n_groups, span)
+    groups_RK = grouped.amax(1).topk(k, dim=-1, sorted=False).indices
+    candidates = grouped.gather(2, groups_RK[:, None, :].expand(n_rows, n_groups, k)).view(n_rows, n_groups * k)
+    top = candidates.topk(k, dim=-1, sorted=False)
+    place = torch.div(top.indices, k, rounding_mode="floor")
+    return top.values, place * span + groups_RK.gather(1, top.indices - place * k)
+
+
+def top_of_batch(chunks: Callable[[], Chunks], sample_RF: Tensor, n_tokens: int, n_keep: int) -> tuple[Tensor, Tensor]:
+    """Return (values, flat positions `token * F + latent`), ascending in position, of the batch's largest positive ones.
+
+    A threshold guessed from a sample of the rows picks candidates; the selection among them is exact, so the guess decides
+    the cost alone. Exactly `n_keep` are kept, or all positive ones where there are fewer. Equal values at the boundary (of
+    measure zero in training) are kept in the order of their positions; `torch.topk` leaves open which it takes.
+
+    Args:
+        chunks: Starts a pass over (rows, pre-activations [R, F]); called again where the guess was too high.
+        sample_RF: Pre-activations of some rows, [R, F].
+        n_tokens: Rows of the batch.
+        n_keep: How many to keep.
+    """
+    width, margin = sample_RF.shape[1], _MARGIN
+    if n_keep < 1:
+        return sample_RF.new_empty(0), torch.empty(0, dtype=torch.int64, device=sample_RF.device)
+    while True:
+        rank = math.ceil(margin * n_keep * sample_RF.shape[0] / n_tokens) + 1
+        guess = (
+            _kth_largest(sample_RF.flatten(), rank).clamp(min=0)
+            if rank <= sample_RF.numel()
+            else sample_RF.new_zeros(())
+        )
+        values_C, flat_C = _candidates(chunks(), guess, width, n_keep)
+        if values_C.shape[0] >= n_keep or not bool(guess > 0):
+            return _keep_largest(values_C, flat_C, n_keep)
+        margin *= 2
+
+
+def sample_rows(n_tokens: int) -> slice:
+    """Return evenly spaced rows for `top_of_batch`."""
+    return slice(None, None, max(n_tokens // _SAMPLE_ROWS, 1))
+
+
+def _candidates(chunks: Chunks, guess: Tensor, width: int, n_keep: int) -> tuple[Tensor, Tensor]:
+    values: list[Tensor] = []
+    flats: list[Tensor] = []
+    n_found = 0
+    for rows, hidden_RF in chunks:
+        flat_C = (hidden_RF > guess).view(-1).nonzero().squeeze(1)
+        values.append(hidden_RF.view(-1)[flat_C])
+        flats.append(flat_C.add_(rows.start * width))
+        n_found += flat_C.shape[0]
+        if n_found > _MAX_EXCESS * n_keep:
+            kept = _keep_largest(torch.cat(values), torch.cat(flats), n_keep)
+            values, flats, n_found = [kept[0]], [kept[1]], n_keep
+            # Whatever is smaller than n_keep others cannot be among the n_keep largest; equal ones may be.
+            guess = torch.nextafter(kept[0].min(), torch.zeros_like(guess))
+    return torch.cat(values), torch.cat(flats)
+
+
+def _keep_largest(values_C: Tensor, flat_C: Tensor, n_keep: int) -> tuple[Tensor, Tensor]:
+    if values_C.shape[0] <= n_keep:
+        return values_C, flat_C
+    bound = _kth_largest(values_C, n_keep)
+    keep_C = values_C > bound
+    ties = (values_C == bound).nonzero().squeeze(1)
+    keep_C[ties[: n_keep - int(keep_C.sum())]] = True
+    return values_C[keep_C], flat_C[keep_C]
+
+
+def _kth_largest(values_C: Tensor, rank: int) -> Tensor:
+    return values_C.kthvalue(values_C.shape[0] - rank + 1).values

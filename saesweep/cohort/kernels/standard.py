@@ -1,0 +1,95 @@
+"""Step of the standard architecture: ReLU and an Lp penalty weighted by decoder norms.
+
+Shape suffixes: R = rows (tokens) of a piece, F = d_sae, D = d_in, P = active pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from saesweep.cohort.engine import StepGradients
+from saesweep.cohort.kernels.elementwise import add_counts_, mask_where_zero_
+from saesweep.cohort.kernels.frame import Frame
+from saesweep.cohort.kernels.penalised import Piece, each_chunk
+from saesweep.specs.architectures import StandardSpec
+
+
+def standard_step(frame: Frame, spec: StandardSpec) -> StepGradients:
+    """Return one step's gradients."""
+    step = _StandardStep(frame, spec)
+    each_chunk(frame, frame.params["b_enc"], None, dense=step.dense, sparse=step.sparse)
+    # d|d_j| / dd_j = d_j / |d_j|
+    frame.grad_W_dec.add_multiple(step.norm_grad_F / step.norm_F, frame.W_dec_FD)
+    losses = {"mse_loss": step.mse, "l1_loss": step.l1}
+    return frame.finish(losses, step.b_enc_grad_F, {"b_enc": step.b_enc_grad_F}, step.firing_F)
+
+
+class _StandardStep:
+    def __init__(self, frame: Frame, spec: StandardSpec) -> None:
+        self.frame, self.p = frame, spec.lp_norm
+        self.weight = frame.knobs.l1_coefficient / frame.n_tokens
+        self.norm_F: Tensor = torch.linalg.vector_norm(frame.W_dec_FD, dim=1)
+        self.mse, self.l1 = frame.zero(), frame.zero()
+        self.norm_grad_F, self.b_enc_grad_F = frame.zeros_F(), frame.zeros_F()
+        self.firing_F = torch.zeros(frame.d_sae, dtype=torch.int64, device=frame.x_BD.device)
+
+    def sparse(self, piece: Piece) -> None:
+        frame, pairs, acts_P = self.frame, piece.pairs, piece.hidden_P
+        error_RD = frame.error(pairs.decode(acts_P, frame.W_dec_FD), piece.rows)
+        self.mse += frame.mean_square(error_RD)
+        grad_RD = frame.grad_of_(error_RD)
+        frame.recon_grad_D += grad_RD.sum(0)
+        norm_P = self.norm_F[pairs.cols_P]
+        penalty_grad_P = self._penalty_grad(acts_P * norm_P, pairs.rows_P, pairs.n_rows)
+        grad_P = pairs.dots(grad_RD, frame.W_dec_FD).addcmul_(penalty_grad_P, norm_P)
+        n_latents = frame.d_sae
+        self.norm_grad_F += torch.bincount(pairs.cols_P, weights=penalty_grad_P * acts_P, minlength=n_latents)
+        self.b_enc_grad_F += torch.bincount(pairs.cols_P, weights=grad_P, minlength=n_latents)
+        self.firing_F += torch.bincount(pairs.cols_P, minlength=n_latents)
+        by_latent = pairs.by_latent(n_latents)
+        frame.grad_W_dec.add_pairs(by_latent, acts_P, grad_RD)
+        frame.grad_W_enc.add_pairs(by_latent, grad_P, frame.inputs_BD[piece.rows])
+
+    def _penalty_grad(self, weighted_P: Tensor, rows_P: Tensor, n_rows: int) -> Tensor:
+        """Add to the loss, and return its gradient at the weighted activations, all positive."""
+        p = self.p
+        if p == 1.0:
+            self.l1 += self.weight * weighted_P.sum()
+            return torch.full_like(weighted_P, self.weight)
+        power_R = weighted_P.new_zeros(n_rows).index_add_(0, rows_P, weighted_P.pow(p))
+        norm_R = power_R.pow(1.0 / p)
+        self.l1 += self.weight * norm_R.sum()
+        return self.weight * (weighted_P / norm_R[rows_P]).pow(p - 1.0)
+
+    def dense(self, rows: slice, hidden_RF: Tensor) -> None:
+        frame = self.frame
+        acts_RF = hidden_RF.relu_()
+        error_RD = frame.error(acts_RF @ frame.W_dec_FD, rows)
+        self.mse += frame.mean_square(error_RD)
+        grad_RD = frame.grad_of_(error_RD)
+        frame.recon_grad_D += grad_RD.sum(0)
+        buffer_RF = frame.chunk_buffer("gradients", acts_RF.shape[0])
+        add_counts_(self.firing_F, acts_RF, buffer_RF)
+        frame.grad_W_dec.add_product(acts_RF, grad_RD)
+        if self.p == 1.0:
+            summed_F = acts_RF.sum(0)
+            self.l1 += self.weight * (summed_F @ self.norm_F)
+            self.norm_grad_F += self.weight * summed_F
+            torch.addmm(self.weight * self.norm_F, grad_RD, frame.W_dec_FD.t(), out=buffer_RF)
+        else:
+            penalty_grad_RF = self._dense_penalty_grad(acts_RF)
+            self.norm_grad_F += (penalty_grad_RF * acts_RF).sum(0)
+            torch.mm(grad_RD, frame.W_dec_FD.t(), out=buffer_RF)
+            buffer_RF.addcmul_(penalty_grad_RF, self.norm_F)
+        grad_RF = mask_where_zero_(buffer_RF, acts_RF)
+        self.b_enc_grad_F += grad_RF.sum(0)
+        frame.grad_W_enc.add_product(grad_RF, frame.inputs_BD[rows])
+
+    def _dense_penalty_grad(self, acts_RF: Tensor) -> Tensor:
+        weighted_RF: Tensor = acts_RF * self.norm_F
+        norm_R1: Tensor = torch.linalg.vector_norm(weighted_RF, ord=self.p, dim=1, keepdim=True)
+        self.l1 += self.weight * norm_R1.sum()
+        # Where nothing is active, 0/0 or a negative power of 0: no gradient there, as in torch.norm's own derivative.
+        ratio_RF = weighted_RF.div_(norm_R1).pow_(self.p - 1.0).mul_(self.weight)
+        return ratio_RF.masked_fill_(acts_RF == 0, 0.0)

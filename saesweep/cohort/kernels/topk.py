@@ -1,0 +1,111 @@
+"""Sparse step of the topk family: topk, batchtopk, matryoshka_batchtopk.
+
+Shape suffixes: B = tokens of the batch, F = d_sae, D = d_in, P = active pairs, L = matryoshka levels (1 for the others).
+A pair of level l has the row `l B + token`: one table of gradients [L B, D] then serves all levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from saesweep.cohort.engine import StepGradients
+from saesweep.cohort.kernels.dead import dead_loss_
+from saesweep.cohort.kernels.frame import Frame
+from saesweep.cohort.kernels.pairs import Pairs
+from saesweep.cohort.kernels.select import sample_rows, top_of_batch, top_rows
+from saesweep.specs.architectures import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKFamilySpec
+
+
+def topk_step(frame: Frame, spec: TopKFamilySpec) -> StepGradients:
+    """Return one step's gradients.
+
+    Decoder norms are folded into the encoder for the selection, [F, D] work instead of [B, F]. Nothing flows back through
+    them: `f / |d|` is the plain pre-activation at every active pair, so their gradient cancels exactly.
+    """
+    b_enc_F = frame.params["b_enc"]
+    norm_F = torch.linalg.vector_norm(frame.W_dec_FD, dim=1) if spec.rescale_acts_by_decoder_norm else None
+    pairs, hidden_P = _select(frame, spec, b_enc_F, norm_F)
+    active_P = hidden_P > 0
+    acts_P = hidden_P.clamp(min=0)
+    if norm_F is not None:
+        acts_P = acts_P / norm_F[pairs.cols_P]
+
+    widths = _widths(frame, spec)
+    if len(widths) > 1:
+        pairs, order_P = _by_level(pairs, widths, frame.n_tokens)
+        acts_P, active_P = acts_P[order_P], active_P[order_P]
+    error_LBD = pairs.decode(acts_P, frame.W_dec_FD).view(len(widths), frame.n_tokens, frame.d_in)
+    frame.error(error_LBD[0], slice(None))
+    for level in range(1, len(widths)):
+        error_LBD[level] += error_LBD[level - 1]
+
+    losses = {"mse_loss": frame.mean_square(error_LBD[-1]), "auxiliary_reconstruction_loss": frame.zero()}
+    for width, error_BD in zip(widths[:-1], error_LBD, strict=False):
+        losses[f"inner_mse_loss_{width}"] = frame.mean_square(error_BD)
+
+    b_enc_grad_F = frame.zeros_F()
+    for level, dead_N in _dead_parts(frame, spec, widths):
+        loss, grad_N = dead_loss_(frame, error_LBD[level], dead_N, norm_F, b_enc_F, spec.aux_loss_coefficient)
+        losses["auxiliary_reconstruction_loss"] += loss
+        b_enc_grad_F[dead_N] += grad_N
+
+    grad_LBD = frame.grad_of_(error_LBD)
+    for level in range(len(widths) - 2, -1, -1):
+        # A latent reconstructs at its own level and at every wider one.
+        grad_LBD[level] += grad_LBD[level + 1]
+    frame.recon_grad_D += grad_LBD[0].sum(0)
+    table = grad_LBD.view(-1, frame.d_in)
+
+    hidden_grad_P = pairs.dots(table, frame.W_dec_FD).mul_(active_P)
+    by_latent = pairs.by_latent(frame.d_sae)
+    frame.grad_W_dec.add_pairs(by_latent, acts_P, table)
+    token_P = by_latent.rows_P if len(widths) == 1 else by_latent.rows_P % frame.n_tokens
+    frame.grad_W_enc.add_pairs(replace(by_latent, rows_P=token_P), hidden_grad_P, frame.inputs_BD)
+    b_enc_grad_F += torch.bincount(pairs.cols_P, weights=hidden_grad_P, minlength=frame.d_sae)
+    firing_F = torch.bincount(pairs.cols_P[active_P], minlength=frame.d_sae)
+    return frame.finish(losses, b_enc_grad_F, {"b_enc": b_enc_grad_F}, firing_F)
+
+
+def _select(frame: Frame, spec: TopKFamilySpec, b_enc_F: Tensor, norm_F: Tensor | None) -> tuple[Pairs, Tensor]:
+    """Return the selected pairs and their `h'`, some of which may be negative for topk."""
+    weights_FD, bias_F = frame.W_enc_FD, b_enc_F
+    if norm_F is not None:
+        weights_FD = torch.mul(frame.W_enc_FD, norm_F[:, None], out=frame.spare_FD())
+        bias_F = b_enc_F * norm_F
+    if isinstance(spec, BatchTopKSpec):
+        n_keep = int(frame.knobs.k * frame.n_tokens)
+        sample_RF = torch.addmm(bias_F, frame.inputs_BD[sample_rows(frame.n_tokens)], weights_FD.t())
+        values_P, flat_P = top_of_batch(lambda: frame.encode(weights_FD, bias_F), sample_RF, frame.n_tokens, n_keep)
+        rows_P = torch.div(flat_P, frame.d_sae, rounding_mode="floor")
+        return Pairs.of_rows(rows_P, flat_P - rows_P * frame.d_sae, frame.n_tokens), values_P
+    found = [top_rows(hidden_RF, int(frame.knobs.k)) for _, hidden_RF in frame.encode(weights_FD, bias_F)]
+    return Pairs.uniform(torch.cat([cols for _, cols in found])), torch.cat([values for values, _ in found]).view(-1)
+
+
+def _widths(frame: Frame, spec: TopKFamilySpec) -> tuple[int, ...]:
+    inner = spec.inner_widths if isinstance(spec, MatryoshkaBatchTopKSpec) else ()
+    return (*inner, frame.d_sae)
+
+
+def _by_level(pairs: Pairs, widths: tuple[int, ...], n_tokens: int) -> tuple[Pairs, Tensor]:
+    """Return the pairs with rows `level * n_tokens + token`, and where each stood before."""
+    bounds = torch.tensor(widths, device=pairs.cols_P.device)
+    level_P = torch.bucketize(pairs.cols_P, bounds, right=True)
+    order_P = level_P.to(torch.int16).sort(stable=True).indices
+    rows_P = (level_P * n_tokens + pairs.rows_P)[order_P]
+    return Pairs.of_rows(rows_P, pairs.cols_P[order_P], len(widths) * n_tokens), order_P
+
+
+def _dead_parts(frame: Frame, spec: TopKFamilySpec, widths: tuple[int, ...]) -> list[tuple[int, Tensor]]:
+    """Return (level whose residual is to be reconstructed, dead latents that do it)."""
+    dead_N = frame.dead_N
+    if dead_N is None or dead_N.shape[0] == 0 or spec.aux_loss_coefficient == 0:
+        return []
+    if not (isinstance(spec, MatryoshkaBatchTopKSpec) and spec.use_matryoshka_aux_loss):
+        return [(len(widths) - 1, dead_N)]
+    level_N = torch.bucketize(dead_N, torch.tensor(widths, device=dead_N.device), right=True)
+    parts = [(level, dead_N[level_N == level]) for level in range(len(widths))]
+    return [(level, part_N) for level, part_N in parts if part_N.shape[0]]

@@ -1,0 +1,128 @@
+"""Architectures, options and inputs that the kernel tests share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from saesweep.saes import Architecture, Knobs, Params, architecture_for
+from saesweep.specs.architectures import spec_class
+
+D, F, B = 24, 96, 80
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    architecture: str
+    options: dict[str, Any]
+    knobs: Knobs
+    dead: bool = False
+
+    def build(self, d_in: int = D, d_sae: int = F) -> Architecture[Any]:
+        return architecture_for(
+            spec_class(self.architecture)(architecture=self.architecture, d_in=d_in, d_sae=d_sae, **self.options)
+        )
+
+
+def _topk_cases() -> list[Case]:
+    k = Knobs(k=6)
+    found = []
+    for name in ("topk", "batchtopk", "matryoshka_batchtopk"):
+        extra: dict[str, Any] = {"k": 6}
+        if name == "matryoshka_batchtopk":
+            extra["matryoshka_widths"] = (16, 40)
+        for label, options in {
+            "": {},
+            " plain norms": {"rescale_acts_by_decoder_norm": False},
+            " uncentred": {"apply_b_dec_to_input": False},
+        }.items():
+            found.append(Case(name + label, name, extra | options, k))
+            found.append(Case(name + label + " dead", name, extra | options, k, dead=True))
+    found.append(Case("topk no aux dead", "topk", {"k": 6, "aux_loss_coefficient": 0.0}, k, dead=True))
+    found.append(Case("topk weak aux dead", "topk", {"k": 6, "aux_loss_coefficient": 0.03}, k, dead=True))
+    found.append(
+        Case(
+            "matryoshka aux by level dead",
+            "matryoshka_batchtopk",
+            {"k": 6, "matryoshka_widths": (8, 40, F), "use_matryoshka_aux_loss": True},
+            k,
+            dead=True,
+        )
+    )
+    found.append(Case("matryoshka one level", "matryoshka_batchtopk", {"k": 6, "matryoshka_widths": (F,)}, k))
+    found.append(Case("batchtopk broken k", "batchtopk", {"k": 2.7}, Knobs(k=2.7)))
+    # So many that some pairs are not positive.
+    found.append(Case("topk mostly inactive", "topk", {"k": 80}, Knobs(k=80)))
+    found.append(Case("batchtopk mostly inactive", "batchtopk", {"k": 80}, Knobs(k=80)))
+    return found
+
+
+def _penalised_cases() -> list[Case]:
+    l1, l0 = Knobs(l1_coefficient=0.7), Knobs(l0_coefficient=0.3)
+    found = [Case(f"standard p={p}", "standard", {"lp_norm": p}, l1) for p in (0.5, 1.0, 1.5, 2.0, 3.0)] + [
+        Case("standard uncentred", "standard", {"apply_b_dec_to_input": False}, l1),
+        Case("gated", "gated", {}, l1),
+        Case("gated detached", "gated", {"detach_aux_decoder": True}, l1),
+        Case("gated uncentred", "gated", {"apply_b_dec_to_input": False}, l1),
+    ]
+    for mode in ("step", "tanh", "quadratic"):
+        for ste in (False, True):
+            for dead in (False, True):
+                options: dict[str, Any] = {
+                    "jumprelu_sparsity_loss_mode": mode,
+                    "jumprelu_ste_to_input": ste,
+                    "jumprelu_bandwidth": 0.6,
+                }
+                if mode == "quadratic":
+                    options["target_l0"] = 7.0
+                if dead:
+                    options["pre_act_loss_coefficient"] = 0.2
+                label = f"jumprelu {mode}{' ste' if ste else ''}{' dead' if dead else ''}"
+                found.append(Case(label, "jumprelu", options, l0, dead=dead))
+    found.append(
+        Case(
+            "jumprelu wide window",
+            "jumprelu",
+            {"jumprelu_sparsity_loss_mode": "tanh", "jumprelu_ste_to_input": True, "jumprelu_bandwidth": 2.0},
+            l0,
+        )
+    )
+    return found
+
+
+CASES = _topk_cases() + _penalised_cases()
+
+
+def params_for(
+    architecture: Architecture[Any], dtype: torch.dtype, *, bias: float = 0.0, device: str = "cpu"
+) -> Params:
+    """Weights off their initial symmetry; `bias` lowers every encoder bias and so the density."""
+    g = torch.Generator().manual_seed(1)
+    params = architecture.init(g, dtype=torch.float64)
+    for name, p in params.items():
+        noise = torch.randn(p.shape, generator=g, dtype=torch.float64)
+        if name in ("W_enc", "W_dec"):
+            p += 0.1 * noise
+        elif name == "threshold":
+            p += 0.3 + 0.2 * noise.abs()
+        else:
+            p += 0.1 * noise
+            if name in ("b_enc", "b_gate"):
+                p -= bias
+    return {
+        name: (p.t().contiguous().to(device, dtype).t() if name == "W_enc" else p.to(device, dtype))
+        for name, p in params.items()
+    }
+
+
+def batch(dtype: torch.dtype, n_tokens: int = B, d_in: int = D, device: str = "cpu") -> torch.Tensor:
+    g = torch.Generator().manual_seed(2)
+    return (torch.randn(n_tokens, d_in, generator=g, dtype=torch.float64) + 0.3).to(device, dtype)
+
+
+def dead_mask(d_sae: int = F, share: float = 0.3, device: str = "cpu") -> torch.Tensor:
+    g = torch.Generator().manual_seed(3)
+    return (torch.rand(d_sae, generator=g) < share).to(device)
