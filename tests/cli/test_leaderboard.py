@@ -126,6 +126,7 @@ def test_what_a_finished_run_found_is_said(tmp_path, capsys):
         "best": 3,
         "test_metrics": {"l0": 32.12, "mse": None},
         "notes": ["no feasible trial"],
+        "metrics": ["l0", "mse"],
     }
     (tmp_path / "leaderboard.json").write_text(json.dumps(data))
     assert main(["leaderboard", str(tmp_path)]) == 0
