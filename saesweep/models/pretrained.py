@@ -109,10 +109,15 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def loading(location: ModelLocation, what: str) -> Iterator[None]:
     """Turn the ways in which transformers says "cannot be loaded" into one message."""
+    from safetensors import SafetensorError
+
     try:
         with quiet():
             yield
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    # RuntimeError: weights whose shapes are not those of the configuration.
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0]
         if isinstance(error, TypeError) and "unexpected keyword" in reason:

@@ -1,0 +1,124 @@
+"""Both libraries: activations, early stop, splice."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from saesweep.models import LanguageModel, load_model, replace_activations, shape_activations
+from tests.models.tiny import D_VOCAB, HIDDEN, run_of
+
+RESID, MLP, ATTN, HEADS = "resid", "mlp", "attention", "heads"
+HUGGING_FACE = {RESID: "model.layers.1", MLP: "model.layers.0.mlp", ATTN: "model.layers.1.self_attn"}
+BRIDGE = {RESID: "blocks.1.hook_resid_post", MLP: "blocks.0.hook_mlp_out", ATTN: "blocks.1.hook_attn_out"}
+TOKENS = torch.randint(3, D_VOCAB, (5, 12), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def hugging_face(llama: Path) -> LanguageModel:
+    return load_model(run_of(model_name=str(llama)))
+
+
+@pytest.fixture(scope="module")
+def bridge(llama: Path) -> LanguageModel:
+    return load_model(run_of(model_name=str(llama), model_class_name="TransformerBridge"))
+
+
+def test_both_libraries_give_the_same_activations(hugging_face: LanguageModel, bridge: LanguageModel) -> None:
+    ours = hugging_face.activations(TOKENS, list(HUGGING_FACE.values()))
+    theirs = bridge.activations(TOKENS, list(BRIDGE.values()))
+    for place in HUGGING_FACE:
+        a, b = ours[HUGGING_FACE[place]], theirs[BRIDGE[place]]
+        assert a.shape == (5, 12, HIDDEN)
+        assert a.std() > 0.1
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+def test_both_libraries_give_the_same_logits_clean_and_spliced(
+    hugging_face: LanguageModel, bridge: LanguageModel
+) -> None:
+    clean = hugging_face.logits(TOKENS)
+    assert clean.shape == (5, 12, D_VOCAB)
+    torch.testing.assert_close(clean, bridge.logits(TOKENS), atol=1e-4, rtol=0)
+    for place in HUGGING_FACE:
+        spliced = hugging_face.logits(TOKENS, replace=(HUGGING_FACE[place], torch.neg))
+        assert (spliced - clean).abs().max() > 1e-2
+        theirs = bridge.logits(TOKENS, replace=(BRIDGE[place], torch.neg))
+        torch.testing.assert_close(spliced, theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["hugging_face", "bridge"])
+def test_an_identical_splice_changes_nothing(kind: str, request: pytest.FixtureRequest) -> None:
+    model: LanguageModel = request.getfixturevalue(kind)
+    hook = (HUGGING_FACE if kind == "hugging_face" else BRIDGE)[RESID]
+    assert torch.equal(model.logits(TOKENS), model.logits(TOKENS, replace=(hook, torch.clone)))
+    assert torch.equal(model.logits(TOKENS), model.logits(TOKENS))  # and the hook is gone
+
+
+def test_hugging_face_runs_once_and_stops_after_the_last_hook(llama: Path) -> None:
+    model = load_model(run_of(model_name=str(llama)))
+    runs: Counter[str] = Counter()
+    for name in ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.layers.2", "lm_head"):
+        model.model.get_submodule(name).register_forward_pre_hook(lambda *_, name=name: runs.update([name]))
+    model.activations(TOKENS, ["model.layers.1", "model.layers.0", "model.layers.0.mlp"])
+    assert runs == {"model.embed_tokens": 1, "model.layers.0": 1, "model.layers.1": 1}
+    runs.clear()
+    model.activations(TOKENS, ["model.layers.0.mlp"])
+    assert runs == {"model.embed_tokens": 1, "model.layers.0": 1}
+
+
+def test_bridge_runs_once_and_stops_after_the_last_hook(llama: Path) -> None:
+    model = load_model(run_of(model_name=str(llama), model_class_name="HookedTransformer"))
+    runs: Counter[int] = Counter()
+    for layer in range(3):
+        model.bridge.blocks[layer].register_forward_pre_hook(lambda *_, layer=layer: runs.update([layer]))
+    model.activations(TOKENS, ["blocks.1.hook_resid_post", "blocks.0.hook_mlp_out", "blocks.1.attn.hook_z"])
+    assert runs == {0: 1, 1: 1}
+
+
+def test_hooks_leave_nothing_behind(hugging_face: LanguageModel) -> None:
+    def boom(_: torch.Tensor) -> torch.Tensor:
+        raise KeyError("from inside")
+
+    before = hugging_face.logits(TOKENS)
+    hugging_face.activations(TOKENS, ["model.layers.0"])
+    with pytest.raises(KeyError, match="from inside"):
+        hugging_face.logits(TOKENS, replace=("model.layers.0", boom))
+    assert all(not module._forward_hooks for module in hugging_face.model.modules())
+    assert torch.equal(before, hugging_face.logits(TOKENS))
+
+
+def test_head_axis(bridge: LanguageModel) -> None:
+    hook = "blocks.1.attn.hook_z"
+    acts = bridge.activations(TOKENS, [hook])[hook]
+    assert acts.shape == (5, 12, 4, 8)
+    joined, one = shape_activations(acts), shape_activations(acts, 2)
+    assert joined.shape == (5, 12, 32)
+    assert torch.equal(joined[..., 16:24], one)
+    # Splicing the same values back, whole or one head, changes nothing; zeroing one head changes the logits.
+    clean = bridge.logits(TOKENS)
+    for new, head in ((joined, None), (one, 2)):
+        again = bridge.logits(TOKENS, replace=(hook, lambda a, new=new, head=head: replace_activations(a, new, head)))
+        torch.testing.assert_close(again, clean)
+    zeros = torch.zeros_like(one)
+    ablated = bridge.logits(TOKENS, replace=(hook, lambda a: replace_activations(a, zeros, 2)))
+    assert (ablated - clean).abs().max() > 1e-3
+
+
+def test_autocast_computes_in_bfloat16_and_loading_type_is_kept(llama: Path) -> None:
+    fields = {"model_name": str(llama)}
+    exact = load_model(run_of(**fields)).activations(TOKENS, ["model.layers.0.mlp"])["model.layers.0.mlp"]
+    autocast = load_model(run_of(**fields, autocast_lm=True)).activations(TOKENS, ["model.layers.0.mlp"])
+    loaded = load_model(run_of(**fields, model_from_pretrained_kwargs={"dtype": "bfloat16"}))
+    assert exact.dtype == torch.float32
+    for other in (autocast, loaded.activations(TOKENS, ["model.layers.0.mlp"])):
+        acts = other["model.layers.0.mlp"]
+        assert acts.dtype == torch.bfloat16
+        torch.testing.assert_close(acts.float(), exact, atol=0.1, rtol=0.1)
+
+
+def test_model_kwargs_reach_the_forward_pass(llama: Path) -> None:
+    plain = load_model(run_of(model_name=str(llama))).logits(TOKENS)
+    last = load_model(run_of(model_name=str(llama), model_kwargs={"logits_to_keep": 1})).logits(TOKENS)
+    torch.testing.assert_close(last, plain[:, -1:])

@@ -1,0 +1,78 @@
+"""Tiny random models with a tokenizer, written to a folder in a fraction of a second."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from saesweep.specs.base_run import BaseRun
+
+WORDS = [f"w{number}" for number in range(120)]
+SPECIAL = ["<unk>", "<s>", "</s>"]
+BOS, EOS = 1, 2
+D_VOCAB = len(SPECIAL) + len(WORDS)
+HIDDEN = 32
+
+
+def word_id(number: int) -> int:
+    """Token id of the word `w<number>`."""
+    return len(SPECIAL) + number
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A word-level tokenizer that adds BOS by itself, as Llama's does."""
+    vocab = {word: index for index, word in enumerate([*SPECIAL, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+
+
+def save_llama(folder: Path, *, layers: int = 3) -> Path:
+    """A random Llama; weights large enough that activations differ well beyond rounding."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=D_VOCAB,
+        max_position_embeddings=64,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_gpt2(folder: Path) -> Path:
+    """A random GPT-2: query, key and value in one weight."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_embd=HIDDEN, n_layer=2, n_head=4, vocab_size=D_VOCAB, n_positions=64, bos_token_id=BOS, eos_token_id=EOS
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def run_of(**fields: Any) -> BaseRun:
+    """A small base run on the CPU."""
+    values: dict[str, Any] = {
+        "hook_name": "model.layers.1",
+        "dataset_path": "unused",
+        "device": "cpu",
+        "context_size": 16,
+        "train_batch_size_tokens": 64,
+        "store_batch_size_prompts": 4,
+        "buffer_tokens": 512,
+        "sae": {"architecture": "topk", "k": 4, "d_sae": 64},
+    }
+    return BaseRun.model_validate({**values, **fields})
