@@ -34,6 +34,8 @@ check: lint types test  ## what CI checks
 .venv-bench/stamp: constraints.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 sae-lens==6.54.12 dictionary_learning==0.1.0 psutil optuna pydantic
+	# nnsight lists torchvision, whose build does not fit every torch (then importing sae_lens fails); nothing here needs it.
+	.venv-bench/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
 
 bench-env: .venv-bench/stamp  ## the peers, for benchmarks and for the interop check
