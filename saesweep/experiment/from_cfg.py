@@ -11,10 +11,13 @@ from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place
 from saesweep.experiment.fields import logger_fields, run_fields, sae_fields
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
+from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.specs.base_run import SYNTHETIC
 
 SAELENS_MODEL_CLASS = "HookedTransformer"
 RUNNER_CFG = "runner_cfg.json"
 SAE_CFG = "cfg.json"
+OWN = "experiment.yaml"
 
 _OF_THAT_MACHINE = frozenset(
     {
@@ -40,6 +43,8 @@ _SWITCHES_OFF: dict[str, Any] = {
     "activations_mixing_fraction": 0.5,
 }
 """Fields that this version lacks and that do not change what is learned: left out with a warning where they differ."""
+_DEVICES = ("device", "llm_device", "act_store_device")
+"""Left out with a warning: SAELens writes the devices that the machine had, or `cpu` where nobody chose."""
 _FROM_METADATA = (
     "model_name",
     "model_class_name",
@@ -130,6 +135,8 @@ def read_cfg(source: str) -> Imported:
 
 
 def _read_folder(folder: Path) -> Imported:
+    if (folder / OWN).is_file():
+        return _read_own(folder / OWN)
     if (folder / RUNNER_CFG).is_file():
         return _read_runner(folder / RUNNER_CFG)
     together = folder.parent / RUNNER_CFG  # SAELens' runner of several SAEs writes one file above their folders
@@ -144,6 +151,15 @@ def _read_folder(folder: Path) -> Imported:
     if (folder / SAE_CFG).is_file():
         return _read_any(folder / SAE_CFG)
     raise UserError(f"{folder} has neither {RUNNER_CFG} nor {SAE_CFG}")
+
+
+def _read_own(path: Path) -> Imported:
+    """Read the experiment beside one of our exports: exact, where SAELens' file rounds durations to steps."""
+    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    base = document.tree.get("base")
+    if document.problems or not isinstance(base, dict) or "from_cfg" in base:
+        raise UserError(f"{path} is not the experiment of an exported SAE")
+    return Imported(base)
 
 
 def _read_runner(path: Path) -> Imported:
@@ -194,10 +210,14 @@ def _from_runner(cfg: dict[str, Any]) -> Imported:
     for key, value in cfg.items():
         if key in _OF_THAT_MACHINE or key in ("sae", "logger"):
             continue
-        if key not in run_fields() or (key in _SWITCHES_OFF and value != _SWITCHES_OFF[key]):
+        if key in _DEVICES:
+            lost += [key] if value not in (None, "auto") else []
+        elif key not in run_fields() or (key in _SWITCHES_OFF and value != _SWITCHES_OFF[key]):
             lost.append(key)
         elif key not in _SWITCHES_OFF:
             base[key] = value
+    if "buffer_tokens" not in cfg:  # not one of ours: SAELens ignores this switch and looks at the rows
+        base.pop("is_dataset_tokenized", None)
     if base.get("model_class_name", SAELENS_MODEL_CLASS) == SAELENS_MODEL_CLASS and "model_name" in base:
         base["model_class_name"] = "TransformerBridge"
         warnings.append("model_class_name HookedTransformer is TransformerBridge in TransformerLens 4; read as that")
@@ -205,6 +225,8 @@ def _from_runner(cfg: dict[str, Any]) -> Imported:
         if isinstance(kwargs, dict):  # the bridge keeps the weights as they are, which is what this asks for
             kept = {k: v for k, v in kwargs.items() if (k, v) != ("center_writing_weights", False)}
             base["model_from_pretrained_kwargs"] = kept or None
+    if base.get("dataset_path") == SYNTHETIC:
+        base["model_name"] = None  # SAELens' field is text, so our exports name no model there
     if base.get("lr_scheduler_name", "constant") == "constant":
         base.pop("lr_end", None)  # SAELens writes lr / 10 there, and nothing reads it
     sae = cfg.get("sae")

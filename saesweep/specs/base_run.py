@@ -212,6 +212,8 @@ _NOT_YET: dict[str, tuple[Any, str]] = {
     "save_final_checkpoint": (False, "keeping snapshots in training form"),
     "checkpoint_path": (None, "keeping snapshots in training form"),
 }
+NOT_IMPLEMENTED = (*_NOT_YET, "logger.log_to_wandb")
+"""Fields that only their default is accepted for in this version."""
 _ELSEWHERE = {
     "resume_from_checkpoint": "run the same command again: it resumes by itself",
     "output_path": "use --run-dir",
