@@ -1,6 +1,6 @@
 """Trains the built-in language model from scratch on the built-in text and writes its folder.
 
-    python -m saesweep.builtin.train --out saesweep/builtin/tiny_lm        # about 15 minutes on 2 CPU cores
+    python -m saesweep.builtin.train --out saesweep/builtin/tiny_lm        # 10 to 20 minutes on 2 CPU cores
 
 Features:
 - a Llama-type model of about 1.1 million parameters with its own byte-level BPE tokenizer, in Hugging Face format;

@@ -1,7 +1,10 @@
 """The built-in language model: it has learned what its card says, and loads in both model libraries without a network."""
 
+import importlib.resources
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,14 @@ def test_transformer_lens_gives_the_same_logits_and_residual_stream(
     torch.testing.assert_close(cache["blocks.2.hook_out"], expected.hidden_states[3], atol=1e-4, rtol=1e-4)
 
 
-def test_model_path_is_inside_the_package() -> None:
-    assert model_path().is_dir()
-    assert model_path().parent == Path(__import__("saesweep.builtin").builtin.__file__).parent
+def test_the_folder_is_package_data() -> None:
+    """So that an installed wheel finds it where `model_path` says."""
+    folder = importlib.resources.files("saesweep").joinpath("builtin", "tiny_lm")
+    assert Path(str(folder)) == model_path()
+    assert folder.joinpath("model.safetensors").is_file()
+
+
+def test_names_and_path_are_had_without_heavy_imports() -> None:
+    script = "import saesweep.builtin as b, sys; b.model_path(); print({'torch', 'transformers'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
