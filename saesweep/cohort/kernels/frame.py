@@ -14,6 +14,7 @@ from torch import Tensor
 from saesweep.cohort.engine import StepGradients
 from saesweep.cohort.kernels.accumulate import Accumulator
 from saesweep.cohort.kernels.choice import KernelChoice
+from saesweep.cohort.kernels.gemm import linear
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.saes import Architecture, Knobs, Params
 
@@ -76,10 +77,8 @@ class Frame:
 
     def pre_acts(self, inputs_RD: Tensor, W_FD: Tensor, b_F: Tensor) -> Tensor:
         """Return `inputs W^T + b`, [R, F], in the chunk buffer."""
-        if self.choice.gemm == "onednn":
-            out_RF: Tensor = torch.ops.mkldnn._linear_pointwise(inputs_RD, W_FD, b_F, "none", [], "")
-            return out_RF
-        return torch.addmm(b_F, inputs_RD, W_FD.t(), out=self.chunk_buffer("pre-activations", inputs_RD.shape[0]))
+        buffer_RF = self.chunk_buffer("pre-activations", inputs_RD.shape[0])
+        return linear(self.choice.gemm, inputs_RD, W_FD, b_F, out=buffer_RF)
 
     def chunk_buffer(self, name: str, n_rows: int) -> Tensor:
         """Return a buffer [R, F] of that name."""

@@ -1,0 +1,111 @@
+"""Start-up measurement, its cache, and what is kept with a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from saesweep.cohort.kernels import KernelChoice, cache, choose, gemm_error, kernel_choice
+from saesweep.cohort.kernels import backends as backends_module
+from saesweep.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(cache.OVERRIDE, raising=False)
+    return tmp_path / "saesweep" / "kernels.json"
+
+
+def test_json_round_trip() -> None:
+    choice = KernelChoice(gemm="onednn", chunk_elements=12345, dense_above=0.07)
+    assert KernelChoice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
+
+
+@pytest.mark.parametrize("bad", [{"gemm": "magic"}, {"chunk_elements": 0}, {"dense_above": 1.5}])
+def test_values_out_of_range(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        KernelChoice.from_json(bad)
+
+
+def test_measurement_keeps_its_budget_and_gives_usable_settings() -> None:
+    choice = choose(32, 256, budget_seconds=0.5)
+    assert choice.chunk_rows(256) >= 16
+    assert 0 < choice.dense_above <= 0.5
+
+
+def test_no_time_means_the_defaults() -> None:
+    assert choose(32, 256, budget_seconds=0.0) == KernelChoice()
+
+
+def test_the_default_product_is_float32() -> None:
+    assert gemm_error("default", 512) < 3e-7
+
+
+def test_an_inexact_library_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sloppy(gemm: str, x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, *, out: object = None) -> torch.Tensor:
+        if gemm == "onednn":
+            return (x.bfloat16() @ W.bfloat16().t()).float() + b
+        return x @ W.t() + b
+
+    monkeypatch.setattr(backends_module, "linear", sloppy)
+    assert gemm_error("onednn", 64) > 1e-4
+    assert choose(64, 512, budget_seconds=0.5).gemm == "default"
+    with pytest.raises(UserError, match="not exact"):
+        kernel_choice(64, 512, stored={"gemm": "onednn"})
+
+
+def test_second_run_on_a_machine_takes_the_first_one_s_choice(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = KernelChoice(chunk_elements=4321, dense_above=0.03)
+    monkeypatch.setattr(cache, "choose", lambda *a, **k: measured)
+    first, why = kernel_choice(32, 256)
+    assert first == measured
+    assert str(own_cache) in why
+    monkeypatch.setattr(cache, "choose", lambda *a, **k: pytest.fail("measured again"))
+    assert kernel_choice(32, 256)[0] == measured
+
+
+def test_another_shape_or_thread_count_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(cache, "choose", lambda *a, **k: (asked.append(a), KernelChoice())[1])
+    kernel_choice(32, 256)
+    kernel_choice(32, 512)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    kernel_choice(32, 256)
+    assert len(asked) == 3
+
+
+def test_a_run_s_own_choice_wins_over_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "choose", lambda *a, **k: pytest.fail("measured"))
+    stored = KernelChoice(chunk_elements=999)
+    assert kernel_choice(32, 256, stored=stored.to_json())[0] == stored
+
+
+def test_the_user_wins_over_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.OVERRIDE, '{"dense_above": 0.2}')
+    assert kernel_choice(32, 256, stored=KernelChoice().to_json())[0] == KernelChoice(dense_above=0.2)
+
+
+@pytest.mark.parametrize("text", ["fast", "[1]", '{"speed": 3}', '{"gemm": "magic"}'])
+def test_a_bad_override_is_the_user_s_mistake(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cache.OVERRIDE, text)
+    with pytest.raises(UserError, match=cache.OVERRIDE):
+        kernel_choice(32, 256)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"x": 1}'])
+def test_a_damaged_cache_is_measured_anew(text: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_cache.parent.mkdir(parents=True)
+    own_cache.write_text(text)
+    monkeypatch.setattr(cache, "choose", lambda *a, **k: KernelChoice())
+    assert kernel_choice(32, 256)[0] == KernelChoice()
+    assert json.loads(own_cache.read_text())
+
+
+def test_a_cache_that_cannot_be_written_is_said(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_cache.parent.write_text("a file where a folder should be")
+    monkeypatch.setattr(cache, "choose", lambda *a, **k: KernelChoice())
+    assert "cannot be written" in kernel_choice(32, 256)[1]
