@@ -43,7 +43,7 @@ def open_tables(run: BaseRun, loader: str, files: Sequence[Path]) -> Documents:
 
     empty = [file for file in files if file.stat().st_size == 0]
     if len(empty) == len(files):
-        raise UserError(f"dataset_path: {run.dataset_path} is empty; give a dataset with at least one document")
+        raise UserError(_empty(run.dataset_path))
     names = [str(file) for file in files if file not in empty]
     with _reading(run.dataset_path, f"cannot be read as {loader}"):
         dataset = datasets.load_dataset(loader, data_files=names, split="train", streaming=run.streaming)
@@ -75,7 +75,7 @@ def _documents(run: BaseRun, dataset: Any) -> Documents:
     with _reading(name, "its first row cannot be read"):
         first = next(iter(dataset), None)
     if first is None:
-        raise UserError(f"dataset_path: {name} is empty; give a dataset with at least one document")
+        raise UserError(_empty(name))
     column, is_tokenized = find_column(name, first, run.is_dataset_tokenized)
     dataset = dataset.select_columns([column])
     as_document(name, column, first[column], is_tokenized)
@@ -109,8 +109,14 @@ def _reading(name: str, problem: str) -> Iterator[None]:
         yield
     # OSError: connections, missing files; ValueError: unknown split or configuration, malformed rows.
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if "corresponds to no data" in str(error):  # a split without rows
+            raise UserError(_empty(name)) from error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"dataset_path: {name} {problem}: {reason}") from error
     finally:
         if not bars:
             datasets.enable_progress_bars()
+
+
+def _empty(name: str) -> str:
+    return f"dataset_path: {name} is empty; give a dataset with at least one document"

@@ -34,17 +34,25 @@ class WindowPlan:
 
     @classmethod
     def fit(cls, window_contexts: int, forward_contexts: int) -> WindowPlan:
-        """Return the plan with the most segments whose residents fit and whose chunks fill a forward pass.
+        """Return the plan that mixes the most contexts, of those whose residents fit and whose chunks fill a forward pass.
 
         Args:
             window_contexts: Contexts that may be resident, at least 1.
             forward_contexts: Contexts per forward pass of the model.
         """
-        for segments in range(_MOST_SEGMENTS, 1, -1):
-            unit = window_contexts // (segments * (segments + 1) // 2)
-            if unit * segments >= forward_contexts:
-                return cls(segments, unit)
-        return cls(2, window_contexts // 3) if window_contexts >= 3 else cls(1, window_contexts)
+        plans = [
+            cls(segments, window_contexts // (segments * (segments + 1) // 2))
+            for segments in range(2, _MOST_SEGMENTS + 1)
+        ]
+        full = [plan for plan in plans if plan.full_chunk >= forward_contexts]
+        if full:
+            return max(full, key=lambda plan: plan.mixed_contexts)
+        return plans[0] if window_contexts >= 3 else cls(1, window_contexts)
+
+    @property
+    def mixed_contexts(self) -> int:
+        """Contexts whose rows can meet in a batch."""
+        return self.unit * self.segments**2
 
     @property
     def resident_contexts(self) -> int:

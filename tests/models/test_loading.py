@@ -63,7 +63,7 @@ def test_inspection_reads_no_weights(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     run = run_of(model_name=str(tmp_path))
     assert inspect_model(run, ["model.layers.1"]).hooks == {"model.layers.1": HIDDEN}
-    with pytest.raises(UserError, match="the weights of the folder .* cannot be read"):
+    with pytest.raises(UserError, match=r"the weights of the folder .* cannot be read"):
         load_model(run)
 
 
