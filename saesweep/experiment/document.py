@@ -82,6 +82,13 @@ class Document:
                 del marks[known]
 
 
+def block(tree: Any, *place: str) -> dict[str, Any]:
+    """Return the mapping at a place, empty where there is none."""
+    for part in place:
+        tree = tree.get(part) if isinstance(tree, Mapping) else None
+    return dict(tree) if isinstance(tree, Mapping) else {}
+
+
 def dotted(place: Place) -> str:
     """Return the way to a value as people write it: `space.lr.float`, `search.baselines[0]`."""
     text = ""

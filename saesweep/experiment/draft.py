@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from saesweep.experiment.document import Document, Place
+from saesweep.experiment.document import Document, Place, block
 from saesweep.experiment.explain import explain
 from saesweep.experiment.fields import ARCHITECTURE, known_paths, run_fields
 from saesweep.experiment.layers import base_architecture
@@ -52,10 +52,7 @@ class Draft:
 
     def block(self, *place: str) -> dict[str, Any]:
         """Return the mapping at a place, empty where there is none."""
-        node: Any = self.tree
-        for part in place:
-            node = node.get(part) if isinstance(node, dict) else None
-        return node if isinstance(node, dict) else {}
+        return block(self.tree, *place)
 
 
 def read_draft(document: Document, filled: frozenset[Place]) -> Draft:
@@ -84,15 +81,15 @@ def read_draft(document: Document, filled: frozenset[Place]) -> Draft:
 
 def _section(draft: Draft, name: str, model: type[SpecT]) -> SpecT | None:
     """Return the section without those of its keys that are wrong, so that the others are checked further."""
-    block = dict(draft.block(name))
+    values = draft.block(name)
     while name in draft.tree:
         try:
-            return model.model_validate(block)
+            return model.model_validate(values)
         except ValidationError as error:
-            wrong = {details["loc"][0] for details in error.errors() if details["loc"]}.intersection(block)
+            wrong = {details["loc"][0] for details in error.errors() if details["loc"]}.intersection(values)
             if not wrong:
                 return None
-            block = {key: value for key, value in block.items() if key not in wrong}
+            values = {key: value for key, value in values.items() if key not in wrong}
     return None
 
 

@@ -17,11 +17,19 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None
+    if not text.isprintable():
+        style = '"'  # escapes: in single quotes, PyYAML folds the rarer line breaks
+    elif not _is_text(text):
+        style = "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _is_text(plain: str) -> bool:
     try:
-        is_text = isinstance(parse_scalar(text), str)
+        return isinstance(parse_scalar(plain), str)
     except ValueError:
-        is_text = False
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_text else "'")
+        return False
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -135,7 +135,7 @@ def read_cfg(source: str) -> Imported:
 
 
 def _read_folder(folder: Path) -> Imported:
-    if (folder / OWN).is_file():
+    if (folder / OWN).is_file() and (folder / SAE_CFG).is_file():
         return _read_own(folder / OWN)
     if (folder / RUNNER_CFG).is_file():
         return _read_runner(folder / RUNNER_CFG)
@@ -150,7 +150,8 @@ def _read_folder(folder: Path) -> Imported:
             return _from_runner({**one, "sae": saes[folder.name], **({"hook_name": hook} if hook else {})})
     if (folder / SAE_CFG).is_file():
         return _read_any(folder / SAE_CFG)
-    raise UserError(f"{folder} has neither {RUNNER_CFG} nor {SAE_CFG}")
+    hint = "; name its best/ folder" if (folder / "best" / SAE_CFG).is_file() else ""
+    raise UserError(f"{folder} has neither {RUNNER_CFG} nor {SAE_CFG}{hint}")
 
 
 def _read_own(path: Path) -> Imported:

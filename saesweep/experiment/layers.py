@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from saesweep.experiment.document import Place
+from saesweep.experiment.document import Place, block
 from saesweep.experiment.explain import explain, no_keys
 from saesweep.experiment.fields import ARCHITECTURE, NESTED, READ_ONLY_WITH, flatten, nest, parts_of, run_fields
 from saesweep.specs import BaseRun
@@ -24,22 +24,25 @@ class Setting(NamedTuple):
 
 def base_architecture(tree: Mapping[str, Any]) -> Any:
     """Return the architecture that `base` names, SAELens' default where it names none."""
-    base = tree.get("base")
-    sae = base.get("sae") if isinstance(base, dict) else None
-    return sae.get("architecture", "standard") if isinstance(sae, dict) else "standard"
+    return block(tree, "base", "sae").get("architecture", "standard")
 
 
 def overrides_of(tree: Mapping[str, Any], architecture: str) -> dict[str, Setting]:
     """Return the values of `by_architecture` for an architecture, its preset's below its own."""
-    own = (tree.get("by_architecture") or {}).get(architecture) or {}
+    own = block(tree, "by_architecture", architecture)
     place: Place = ("by_architecture", architecture)
-    found = {p: Setting(v, (*place, "preset")) for p, v in PRESETS.get(own.get("preset", ""), {}).items()}
+    found = {p: Setting(v, (*place, "preset")) for p, v in _preset(own).items()}
     for key, value in own.items():
         if key in NESTED and isinstance(value, dict):
             found.update({f"{key}.{name}": Setting(item, (*place, key, name)) for name, item in value.items()})
         elif key != "preset":
             found[key] = Setting(value, (*place, key))
     return found
+
+
+def _preset(own: Mapping[str, Any]) -> dict[str, Any]:
+    name = own.get("preset")
+    return PRESETS.get(name, {}) if isinstance(name, str) else {}
 
 
 def layered(
@@ -60,7 +63,7 @@ def layered(
         places: Where the parameters were written.
     """
     known = spec_class(architecture).model_fields
-    flat = {path: Setting(value, ("base", *parts_of(path))) for path, value in flatten(tree.get("base") or {}).items()}
+    flat = {path: Setting(value, ("base", *parts_of(path))) for path, value in flatten(block(tree, "base")).items()}
     flat.update(overrides_of(tree, architecture))
     flat = {p: s for p, s in flat.items() if not p.startswith("sae.") or p[4:] in known}
     for field, (decider, values) in READ_ONLY_WITH.items():
