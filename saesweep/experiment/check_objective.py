@@ -16,15 +16,8 @@ def check_objective(draft: Draft) -> None:
         return
     if objective.matched is not None:
         document.add(("objective", "matched"), "is not implemented in this version; use pareto, or subject_to with l0")
-    given = [
-        name
-        for name, present in (
-            ("minimize", objective.minimize is not None),
-            ("maximize", objective.maximize is not None),
-            ("pareto", "pareto" in objective.model_fields_set),
-        )
-        if present
-    ]
+    written = draft.block("objective")  # a goal that is wrong is a goal all the same
+    given = [name for name in ("minimize", "maximize", "pareto") if written.get(name) is not None]
     if len(given) != 1:
         what = "none of them" if not given else " and ".join(given)
         document.add(("objective",), f"needs exactly one of minimize, maximize, pareto; has {what}")
@@ -34,7 +27,7 @@ def check_objective(draft: Draft) -> None:
         _check_metric(draft, objective.maximize, ("objective", "maximize"))
     for index, goal in enumerate(objective.pareto):
         _check_goal(draft, goal, ("objective", "pareto", index))
-    if given == ["pareto"] and len(objective.pareto) < 2:
+    if given == ["pareto"] and "pareto" in objective.model_fields_set and len(objective.pareto) < 2:
         document.add(("objective", "pareto"), f"has {len(objective.pareto)} goal(s); a front needs two or more")
     metrics = [goal.metric for goal in objective.pareto]
     for index, metric in enumerate(metrics):

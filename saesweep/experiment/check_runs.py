@@ -35,6 +35,8 @@ def check_runs(draft: Draft, parameters: Sequence[Parameter]) -> list[BaseRun]:
         The runs that could be built: what later checks and warnings look at.
     """
     runs: list[BaseRun] = []
+    if not isinstance(draft.tree.get("base"), dict):
+        return runs
     noted: set[tuple[Place, str]] = set()
     for parameter in parameters:
         if any(not values for values in parameter.when.values()):

@@ -10,6 +10,7 @@ from saesweep.experiment.draft import Draft, known_path_hint
 from saesweep.experiment.field_rules import field_problems
 from saesweep.experiment.fields import (
     ARCHITECTURE,
+    NESTED,
     architectures_with,
     known_paths,
     searchable_paths,
@@ -51,7 +52,7 @@ def _place(draft: Draft, path: str, index: int) -> Place:
 
 
 def _path_problem(draft: Draft, path: str) -> str:
-    if path not in known_paths():
+    if path not in (*known_paths(), *NESTED):
         guess = nearest(path, searchable_paths(draft.architectures)) or nearest(path, known_paths())
         hint = f"; did you mean {guess!r}?" if guess else "; name a field of base, such as lr or sae.k"
         return f"no field of a base run is called {path!r}{hint}"
@@ -77,13 +78,15 @@ def _check_values(draft: Draft, path: str, spec: ParameterSpec, place: Place) ->
             problems = field_problems(path, value, name)
             if not problems:
                 continue
+            draft.broken.add(path)
             message = problems[0][1]
             if spec.kind == "float" and "whole number" in message:
-                message, where = f"{path} is a whole number; write int: instead of float:", (*place, key)
-            elif spec.kind != "choice" and "takes" in message and "number" not in message:
-                message, where = f"{path} {message}; write choice: instead of {key}:", (*place, key)
+                draft.document.add((*place, key), f"{path} is a whole number; write int: instead of float:")
+                return
+            if spec.kind != "choice" and "takes" in message and "number" not in message:
+                draft.document.add((*place, key), f"{path} {message}; write choice: instead of {key}:")
+                return
             draft.document.add(where, message)
-            draft.broken.add(path)
 
 
 def _check_when(draft: Draft, path: str, spec: ParameterSpec, place: Place) -> None:

@@ -13,9 +13,35 @@ from saesweep.experiment import dump_yaml, load_experiment
 from saesweep.experiment.yaml_reader import read_yaml
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
-    ["no", "on", "1e-4", "010", "1:30", "16_384", "null", "~", "", "0x1F", ".inf", "1e999", "a: b", "- a", "#c", "<<", "=", " x ", "5%"]
+    [
+        "no",
+        "on",
+        "1e-4",
+        "010",
+        "1:30",
+        "16_384",
+        "null",
+        "~",
+        "",
+        "0x1F",
+        ".inf",
+        "1e999",
+        "a: b",
+        "- a",
+        "#c",
+        "<<",
+        "=",
+        " x ",
+        "5%",
+    ]
 )
-SCALARS = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18), 10**18)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS
+)
 TREES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=12
 )
