@@ -185,3 +185,21 @@ def test_the_window_is_within_the_memory_asked_for(window_tokens: int) -> None:
     ids_of(stream, 5)
     asked = window_tokens * 2 * 4  # two float32 columns
     assert 0.6 * asked <= stream.window_nbytes <= 1.3 * asked
+
+
+def test_no_permutation_is_used_twice() -> None:
+    # A stream of one-context documents: context c is document c, chunks 0 to 6 hold 4, 8, ... 28 contexts, then 32 each.
+    stream = stream_of(stream_documents(numbered([8] * 4000)), window_tokens=8 * 144, batch_tokens=256)
+    stream.next_batch()  # interval t serves 256 rows, an eighth of each of the chunks t to t + 7
+    for _ in range(8):
+        stream.next_batch()
+    ages, places = [], []
+    for interval in range(9, 13):
+        ids = stream.next_batch()["ids"][:, 0].long()
+        context, position = ids // 1000, ids % 1000
+        chunk = (context - 112) // 32 + 7
+        ages.append((chunk - interval).tolist())
+        places.append(Counter(((context - 112) % 32 * 8 + position).tolist()))
+    assert all(set(age) == set(range(8)) for age in ages)
+    assert ages[0] != ages[1] != ages[2] != ages[3]  # the order in an interval
+    assert all(max(place.values()) > 1 for place in places)  # which rows of a chunk a segment takes
