@@ -32,7 +32,7 @@ def check_base(draft: Draft) -> None:
     document = draft.document
     base = draft.block("base")
     for key in base:
-        if key not in run_fields():
+        if key not in (*run_fields(), "from_cfg"):
             block, _, name = key.partition(".")
             message = unknown_key(key, run_fields())
             if block in NESTED and name:

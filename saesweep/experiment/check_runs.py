@@ -35,7 +35,8 @@ def check_runs(draft: Draft, parameters: Sequence[Parameter]) -> list[BaseRun]:
         The runs that could be built: what later checks and warnings look at.
     """
     runs: list[BaseRun] = []
-    if not isinstance(draft.tree.get("base"), dict):
+    base = draft.tree.get("base")
+    if not isinstance(base, dict) or "from_cfg" in base:  # missing, or left there because it could not be read
         return runs
     noted: set[tuple[Place, str]] = set()
     for parameter in parameters:

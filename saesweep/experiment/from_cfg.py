@@ -10,6 +10,7 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place
 from saesweep.experiment.fields import logger_fields, run_fields, sae_fields
+from saesweep.experiment.hub import download
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.specs.base_run import SYNTHETIC
@@ -131,7 +132,12 @@ def read_cfg(source: str) -> Imported:
     parts = source.split("/")
     if source.startswith((".", "/", "~")) or source.endswith(".json") or len(parts) < 2:
         raise UserError(f"{source!r} is neither a folder nor a file here, nor a Hub id such as user/repo/folder")
-    return _read_hub(source, "/".join(parts[:2]), "/".join(parts[2:]))
+    repo, folder = "/".join(parts[:2]), "/".join(parts[2:])
+    for name in (RUNNER_CFG, SAE_CFG):
+        downloaded = download(source, repo, f"{folder}/{name}" if folder else name)
+        if downloaded is not None:
+            return _read_runner(downloaded) if name == RUNNER_CFG else _read_any(downloaded)
+    raise UserError(f"{source!r}: the Hub repository {repo} has neither {RUNNER_CFG} nor {SAE_CFG} in {folder or '/'}")
 
 
 def _read_folder(folder: Path) -> Imported:
@@ -262,25 +268,3 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} is no configuration of an SAE: it holds a {type(data).__name__}, not a mapping")
     return data
-
-
-def _read_hub(source: str, repo: str, folder: str) -> Imported:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    prefix = f"{folder}/" if folder else ""
-    for name in (RUNNER_CFG, SAE_CFG):
-        try:
-            path = Path(hf_hub_download(repo, prefix + name, etag_timeout=5))
-        except LocalEntryNotFoundError as error:
-            raise UserError(
-                f"{source!r} is no folder here, and the Hub could not be reached to look for it there; "
-                "check the path or the network"
-            ) from error
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{source!r} could not be read from the Hub: {reason}") from error
-        return _read_runner(path) if name == RUNNER_CFG else _read_any(path)
-    raise UserError(f"{source!r}: the Hub repository {repo} has neither {prefix}{RUNNER_CFG} nor {prefix}{SAE_CFG}")

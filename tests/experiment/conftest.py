@@ -23,13 +23,13 @@ TREE: dict[str, Any] = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def tree() -> dict[str, Any]:
     """A valid experiment without a space, to be changed by the test."""
     return copy.deepcopy(TREE)
 
 
-@pytest.fixture()
+@pytest.fixture
 def write(tmp_path: Path) -> Callable[[str], Path]:
     """Write a YAML text to a file."""
 
@@ -41,7 +41,7 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     return write_text
 
 
-@pytest.fixture()
+@pytest.fixture
 def problems() -> Callable[..., list[Problem]]:
     """Load and return the problems found, none for a valid experiment."""
 
@@ -55,7 +55,7 @@ def problems() -> Callable[..., list[Problem]]:
     return load
 
 
-@pytest.fixture()
+@pytest.fixture
 def only_problem(problems: Callable[..., list[Problem]]) -> Callable[..., Problem]:
     """Load and return the one problem that is expected."""
 
