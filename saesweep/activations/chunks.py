@@ -65,7 +65,7 @@ class ChunkLoader:
         n_rows = int(mask_NT.sum())
         if n_rows == 0:
             raise UserError(
-                f"exclude_special_tokens: it leaves no activation in {len(contexts)} contexts; leave out fewer tokens"
+                f"base.exclude_special_tokens: it leaves no activation in {len(contexts)} contexts; leave out fewer tokens"
             )
         order = key_permutation(n_rows, self._seed, "chunk", chunk)
         segments = self._plan.cut(order, chunk)[served_segments:]

@@ -27,14 +27,14 @@ def find_column(name: str, row: Mapping[str, Any], is_dataset_tokenized: bool | 
                 return column, True
         if is_dataset_tokenized:
             raise UserError(
-                f"is_dataset_tokenized: {name} has no column of token ids ({' or '.join(_TOKEN_COLUMNS)}); "
+                f"base.is_dataset_tokenized: {name} has no column of token ids ({' or '.join(_TOKEN_COLUMNS)}); "
                 f"its columns: {listed}"
             )
     for column in _TEXT_COLUMNS:
         if column in row:
             return column, False
     raise UserError(
-        f"dataset_path: {name} has no text column ({', '.join(_TEXT_COLUMNS)}) and no column of token ids "
+        f"base.dataset_path: {name} has no text column ({', '.join(_TEXT_COLUMNS)}) and no column of token ids "
         f"({', '.join(_TOKEN_COLUMNS)}); its columns: {listed}. Rename the column that holds the text"
     )
 
@@ -52,4 +52,4 @@ def as_document(name: str, column: str, value: Any, is_tokenized: bool) -> Docum
     if not is_tokenized and isinstance(value, str):
         return value
     wanted = "a list of token ids" if is_tokenized else "text"
-    raise UserError(f"dataset_path: column {column!r} of {name} holds {type(value).__name__}, not {wanted}")
+    raise UserError(f"base.dataset_path: column {column!r} of {name} holds {type(value).__name__}, not {wanted}")

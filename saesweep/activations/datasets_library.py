@@ -63,7 +63,7 @@ def open_saved(run: BaseRun, folder: Path) -> Documents:
     if isinstance(dataset, datasets.DatasetDict):
         if "train" not in dataset:
             splits = ", ".join(dataset)
-            raise UserError(f"dataset_path: {run.dataset_path} has no train split; its splits: {splits}")
+            raise UserError(f"base.dataset_path: {run.dataset_path} has no train split; its splits: {splits}")
         dataset = dataset["train"]
     return _documents(run, dataset)
 
@@ -112,11 +112,11 @@ def _reading(name: str, problem: str) -> Iterator[None]:
         if "corresponds to no data" in str(error):  # a split without rows
             raise UserError(_empty(name)) from error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"dataset_path: {name} {problem}: {reason}") from error
+        raise UserError(f"base.dataset_path: {name} {problem}: {reason}") from error
     finally:
         if not bars:
             datasets.enable_progress_bars()
 
 
 def _empty(name: str) -> str:
-    return f"dataset_path: {name} is empty; give a dataset with at least one document"
+    return f"base.dataset_path: {name} is empty; give a dataset with at least one document"

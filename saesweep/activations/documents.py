@@ -58,7 +58,7 @@ def open_documents(run: BaseRun) -> Documents:
     path = run.dataset_path
     if path.startswith("builtin:"):
         if path != builtin.DATASET_DOCS:
-            raise UserError(f"dataset_path: unknown built-in text {path!r}; there is {builtin.DATASET_DOCS}")
+            raise UserError(f"base.dataset_path: unknown built-in text {path!r}; there is {builtin.DATASET_DOCS}")
         from saesweep.builtin.text import documents
 
         return from_texts(path, documents())
@@ -85,7 +85,7 @@ def from_texts(name: str, texts: Sequence[str]) -> MapDocuments:
         UserError: There are none.
     """
     if not texts:
-        raise UserError(f"dataset_path: {name} is empty; give a dataset with at least one document")
+        raise UserError(f"base.dataset_path: {name} is empty; give a dataset with at least one document")
     return MapDocuments(
         name=name, size=len(texts), read=lambda indices: [texts[index] for index in indices], is_tokenized=False
     )

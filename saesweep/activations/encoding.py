@@ -50,6 +50,6 @@ def excluded_tokens(run: BaseRun, tokenizer: Any) -> list[int]:
     special = sorted(token for token in ids if token is not None)
     if not special:
         raise UserError(
-            "exclude_special_tokens: the tokenizer has no special tokens; set it to false or list token ids"
+            "base.exclude_special_tokens: the tokenizer has no special tokens; set it to false or list token ids"
         )
     return special

@@ -53,7 +53,7 @@ def find_local(path: str) -> LocalData | None:
     elif root.is_file():
         files = [root]
     elif path.startswith((".", "/", "~")) or path.count("/") > 1 or root.suffix.lower() in _KINDS:
-        raise UserError(f"dataset_path: {path!r} does not exist; give a file, folder, glob or a Hub dataset id")
+        raise UserError(f"base.dataset_path: {path!r} does not exist; give a file, folder, glob or a Hub dataset id")
     else:
         return None
     return LocalData(_one_kind(path, files), files)
@@ -62,13 +62,15 @@ def find_local(path: str) -> LocalData | None:
 def _one_kind(path: str, files: list[Path]) -> LocalKind:
     known = ", ".join(_KINDS)
     if not files:
-        raise UserError(f"dataset_path: {path!r} holds no data files ({known})")
+        raise UserError(f"base.dataset_path: {path!r} holds no data files ({known})")
     found: set[LocalKind] = set()
     for file in files:
         if file.suffix.lower() not in _KINDS:
-            raise UserError(f"dataset_path: the format of {str(file)!r} is not known; known: {known}")
+            raise UserError(f"base.dataset_path: the format of {str(file)!r} is not known; known: {known}")
         found.add(_KINDS[file.suffix.lower()])
     if len(found) > 1:
         kinds = ", ".join(sorted(kind.value for kind in found))
-        raise UserError(f"dataset_path: {path!r} mixes formats ({kinds}); choose one with a glob such as {path}/*.txt")
+        raise UserError(
+            f"base.dataset_path: {path!r} mixes formats ({kinds}); choose one with a glob such as {path}/*.txt"
+        )
     return found.pop()

@@ -15,7 +15,6 @@ from saesweep.activations.split import split_documents
 from saesweep.activations.stream import ActivationStream, BatchStream
 from saesweep.activations.synthetic import SyntheticFeatures, SyntheticHeldOut, SyntheticStream
 from saesweep.activations.tokens import TokenSource
-from saesweep.errors import UserError
 from saesweep.models.base import LanguageModel
 from saesweep.models.device import resolve_device
 from saesweep.models.load import inspect_model, load_model
@@ -84,7 +83,7 @@ def open_source(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) 
         device=device,
         store_device=device
         if run.act_store_device is None
-        else resolve_device(run.act_store_device, place="act_store_device"),
+        else resolve_device(run.act_store_device, place="base.act_store_device"),
     )
 
     def held_out(tokens_NT: torch.Tensor) -> HeldOutActivations:
@@ -105,10 +104,6 @@ def open_source(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) 
 def _open_synthetic(
     run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], device: torch.device
 ) -> ActivationSource:
-    if run.window_tokens < 2 * run.train_batch_size_tokens:
-        raise UserError(
-            f"buffer_tokens: {run.window_tokens} is less than two batches of {run.train_batch_size_tokens} tokens"
-        )
     features = SyntheticFeatures(synthetic_d_in(run), run.seed)
     batch_tokens = run.train_batch_size_tokens
 

@@ -77,7 +77,7 @@ class Packer:
         size = self._packing.context_size
         if len(tokens) < size:
             raise UserError(
-                f"context_size: a row of the tokenised dataset has {len(tokens)} tokens, fewer than the "
+                f"base.context_size: a row of the tokenised dataset has {len(tokens)} tokens, fewer than the "
                 f"{size} of a context; lower context_size or tokenise with a longer one"
             )
         while offset + size <= len(tokens):

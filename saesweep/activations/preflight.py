@@ -81,12 +81,12 @@ def check_source(
     contexts = sum(1 for tokens in sample for _ in packer.pack(tokens))
     if contexts == 0 and isinstance(documents, MapDocuments) and len(sample) == documents.size:
         raise UserError(
-            f"context_size: {documents.name} does not fill one context of {run.context_size} tokens; "
+            f"base.context_size: {documents.name} does not fill one context of {run.context_size} tokens; "
             "lower context_size or use a larger dataset"
         )
     warnings = []
     if run.prepend_bos and packing.begin_token is None and not documents.is_tokenized:
-        warnings.append("prepend_bos: the tokenizer has no BOS token, so contexts begin without one")
+        warnings.append("base.prepend_bos: the tokenizer has no BOS token, so contexts begin without one")
     estimate = None
     if isinstance(documents, MapDocuments):
         estimate = round(sum(map(len, sample)) * documents.size / len(sample))
@@ -100,7 +100,7 @@ def check_source(
         per_epoch = round((estimate - held_out) * rows.rows_per_context / run.context_size)
         if per_epoch < training_tokens:
             warnings.append(
-                f"training_tokens: {documents.name} has about {per_epoch} activations to train on, so "
+                f"base.training_tokens: {documents.name} has about {per_epoch} activations to train on, so "
                 f"{training_tokens} take about {training_tokens / max(1, per_epoch):.1f} epochs"
             )
     return SourceFacts(
@@ -125,6 +125,6 @@ def _check_ids(documents: Documents, sample: Sequence[Sequence[int]], d_vocab: i
     largest = max((max(tokens, default=0) for tokens in sample), default=0)
     if documents.is_tokenized and largest >= d_vocab:
         raise UserError(
-            f"dataset_path: {documents.name} holds token id {largest}, the model's tokenizer has {d_vocab} tokens; "
+            f"base.dataset_path: {documents.name} holds token id {largest}, the model's tokenizer has {d_vocab} tokens; "
             "it was tokenised with another tokenizer"
         )

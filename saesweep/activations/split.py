@@ -40,15 +40,9 @@ class TrainDocuments:
         if isinstance(self.documents, StreamDocuments):
             yield from self.documents.iterate(self.first + start)
             return
-        order = self._order(epoch)
-        for index in range(start, len(order), READ_DOCUMENTS):
-            yield from self.documents.read(order[index : index + READ_DOCUMENTS].tolist())
-
-    def _order(self, epoch: int) -> Indices:
-        assert isinstance(self.documents, MapDocuments)
         indices = key_permutation(self.documents.size, self.seed, "split")[self.first :]
-        order: Indices = indices[key_permutation(len(indices), self.seed, "epoch", epoch)]
-        return order
+        order = indices[key_permutation(len(indices), self.seed, "epoch", epoch)]
+        yield from _read_in_order(self.documents, order[start:])
 
 
 @dataclass(frozen=True)
@@ -76,9 +70,7 @@ def split_documents(
     """
     remaining: Iterator[Document]
     if isinstance(documents, MapDocuments):
-        order = key_permutation(documents.size, seed, "split").tolist()
-        blocks = (order[i : i + READ_DOCUMENTS] for i in range(0, len(order), READ_DOCUMENTS))
-        remaining = itertools.chain.from_iterable(documents.read(block) for block in blocks)
+        remaining = _read_in_order(documents, key_permutation(documents.size, seed, "split"))
     else:
         remaining = documents.iterate(0)
     taker = _Taker(remaining, tokenizer, packing)
@@ -128,3 +120,8 @@ def encode_in_blocks(tokenizer: Any, documents: Iterator[Document]) -> Iterator[
     """Yield the token ids of documents, tokenised `READ_DOCUMENTS` at a time."""
     while block := list(itertools.islice(documents, READ_DOCUMENTS)):
         yield from encode_documents(tokenizer, block)
+
+
+def _read_in_order(documents: MapDocuments, order: Indices) -> Iterator[Document]:
+    for start in range(0, len(order), READ_DOCUMENTS):
+        yield from documents.read(order[start : start + READ_DOCUMENTS].tolist())

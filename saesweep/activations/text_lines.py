@@ -33,7 +33,9 @@ def open_text_lines(name: str, files: Sequence[Path]) -> MapDocuments:
         try:
             text = raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise UserError(f"dataset_path: line {line + 1} of {files[number]} is not UTF-8 ({error.reason})") from None
+            raise UserError(
+                f"base.dataset_path: line {line + 1} of {files[number]} is not UTF-8 ({error.reason})"
+            ) from None
         return text if text.strip() else ""
 
     def read(indices: Sequence[int]) -> list[Document]:
@@ -42,7 +44,7 @@ def open_text_lines(name: str, files: Sequence[Path]) -> MapDocuments:
     size = int(first_of_file[-1])
     # Blank lines stay in the index and give empty documents, which packing skips; a file of nothing else is empty.
     if not any(read_line(index) for index in range(size)):
-        raise UserError(f"dataset_path: {name} is empty; give text files with one document a line")
+        raise UserError(f"base.dataset_path: {name} is empty; give text files with one document a line")
     return MapDocuments(name=name, size=size, read=read, is_tokenized=False)
 
 

@@ -58,7 +58,7 @@ class TokenSource:
                 document, offset = document + 1, 0
             if fresh_epoch and not found:
                 raise UserError(
-                    f"context_size: the training part of {self._train.documents.name} does not fill one context of "
+                    f"base.context_size: the training part of {self._train.documents.name} does not fill one context of "
                     f"{self._packing.context_size} tokens; lower context_size, evaluation.select_tokens or "
                     "evaluation.test_tokens, or use a larger dataset"
                 )

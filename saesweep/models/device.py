@@ -7,12 +7,12 @@ import torch
 from saesweep.errors import UserError
 
 
-def resolve_device(name: str, *, place: str = "device") -> torch.device:
+def resolve_device(name: str, *, place: str = "base.device") -> torch.device:
     """Return the device for `auto` (CUDA, then MPS, then CPU) or a torch device name.
 
     Args:
         name: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
-        place: The field it comes from, for the message.
+        place: Path of the field it comes from, for the message.
 
     Raises:
         UserError: torch knows no such device, or this machine has none.

@@ -57,7 +57,7 @@ def inspect_model(run: BaseRun, hooks: Sequence[str], *, offline: bool = False) 
     config = read_config(location, kwargs, offline=offline)
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and run.context_size > limit:
-        raise UserError(f"context_size: {run.context_size} is more than {run.model_name} takes ({limit} tokens)")
+        raise UserError(f"base.context_size: {run.context_size} is more than {run.model_name} takes ({limit} tokens)")
     skeleton = _skeleton(location, config, kwargs)
     n_parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     weight_bytes = sum(parameter.numel() * parameter.element_size() for parameter in skeleton.parameters())
@@ -70,7 +70,7 @@ def inspect_model(run: BaseRun, hooks: Sequence[str], *, offline: bool = False) 
     widths = _widths(model, hooks, run.hook_head_index)
     for hook, width in widths.items():
         if run.sae.d_in not in (None, width):
-            raise UserError(f"sae.d_in: {run.sae.d_in} is given, but {hook!r} of {run.model_name} is {width} wide")
+            raise UserError(f"base.sae.d_in: {run.sae.d_in} is given, but {hook!r} of {run.model_name} is {width} wide")
     return ModelFacts(
         hooks=widths,
         d_vocab=model.d_vocab,
@@ -99,7 +99,7 @@ def check_hooks(model: LanguageModel, hooks: Sequence[str], run: BaseRun) -> Non
         elif isinstance(model, BridgeModel) and "hook_" not in hook:
             hint = ". It looks like a Hugging Face module: set model_class_name: AutoModelForCausalLM to use those"
         raise UserError(
-            f"hook_name: {run.model_name} ({run.model_class_name}) has no hook {hook!r}; nearest: {listed}{hint}"
+            f"base.hook_name: {run.model_name} ({run.model_class_name}) has no hook {hook!r}; nearest: {listed}{hint}"
         )
 
 
@@ -141,11 +141,11 @@ def _widths(model: LanguageModel, hooks: Sequence[str], head_index: int | None) 
         try:
             acts = model.activations(tokens_NT, hooks)
         except UnusableHookError as error:
-            raise UserError(f"hook_name: {error}; choose another hook") from error
+            raise UserError(f"base.hook_name: {error}; choose another hook") from error
     for hook in hooks:
         if acts[hook].shape[:2] != tokens_NT.shape:
             raise UserError(
-                f"hook_name: {hook!r} gives {tuple(acts[hook].shape)} for 2 contexts of 3 tokens, "
+                f"base.hook_name: {hook!r} gives {tuple(acts[hook].shape)} for 2 contexts of 3 tokens, "
                 "not one row of activations per token; choose another hook"
             )
     return {hook: shape_activations(acts[hook], head_index).shape[-1] for hook in hooks}

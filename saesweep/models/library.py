@@ -36,7 +36,7 @@ def library_of(run: BaseRun) -> Library:
         return _BY_CLASS_NAME[run.model_class_name]
     except KeyError:
         known = ", ".join(_BY_CLASS_NAME)
-        raise UserError(f"model_class_name: {run.model_class_name!r} is not supported; known: {known}") from None
+        raise UserError(f"base.model_class_name: {run.model_class_name!r} is not supported; known: {known}") from None
 
 
 def locate(run: BaseRun) -> ModelLocation:

@@ -21,7 +21,7 @@ def load_model(run: BaseRun) -> LanguageModel:
         UserError: It cannot be had, an argument or the device does not exist.
     """
     library, location = library_of(run), locate(run)
-    field = "device" if run.llm_device is None else "llm_device"
+    field = "base.device" if run.llm_device is None else "base.llm_device"
     device = resolve_device(run.device if run.llm_device is None else run.llm_device, place=field)
     kwargs = loading_kwargs(run.model_from_pretrained_kwargs)
     tokenizer = read_tokenizer(location, kwargs)

@@ -32,13 +32,13 @@ def locate_model(name: str) -> ModelLocation:
     """
     if name.startswith("builtin:"):
         if name != builtin.MODEL_NAME:
-            raise UserError(f"model_name: unknown built-in model {name!r}; there is {builtin.MODEL_NAME}")
+            raise UserError(f"base.model_name: unknown built-in model {name!r}; there is {builtin.MODEL_NAME}")
         folder = builtin.model_path()
     else:
         folder = Path(name).expanduser()
         if not folder.exists():
             if name.startswith((".", "/", "~")) or name.count("/") > 1:
-                raise UserError(f"model_name: the folder {name!r} does not exist; give a model folder or a Hub id")
+                raise UserError(f"base.model_name: the folder {name!r} does not exist; give a model folder or a Hub id")
             return ModelLocation(name, name, is_local=False)
     _check_folder(name, folder)
     return ModelLocation(name, str(folder), is_local=True)
@@ -46,16 +46,18 @@ def locate_model(name: str) -> ModelLocation:
 
 def _check_folder(name: str, folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"model_name: {name!r} is a file; give the folder that holds config.json and the weights")
+        raise UserError(f"base.model_name: {name!r} is a file; give the folder that holds config.json and the weights")
     if not (folder / "config.json").is_file():
-        raise UserError(f"model_name: the folder {name!r} has no config.json; give a folder in Hugging Face format")
+        raise UserError(
+            f"base.model_name: the folder {name!r} has no config.json; give a folder in Hugging Face format"
+        )
     if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
         raise UserError(
-            f"model_name: the folder {name!r} has no weights (model.safetensors, its shards, or pytorch_model.bin); "
+            f"base.model_name: the folder {name!r} has no weights (model.safetensors, its shards, or pytorch_model.bin); "
             "download or save them with save_pretrained"
         )
     if not any((folder / file).is_file() for file in _TOKENIZER):
         raise UserError(
-            f"model_name: the folder {name!r} has no tokenizer (such as tokenizer.json); "
+            f"base.model_name: the folder {name!r} has no tokenizer (such as tokenizer.json); "
             "save it there with tokenizer.save_pretrained"
         )

@@ -34,7 +34,7 @@ def loading_kwargs(model_from_pretrained_kwargs: dict[str, Any] | None) -> dict[
     for name in _PROCESSING:
         if kwargs.pop(name, False):
             raise UserError(
-                f"model_from_pretrained_kwargs.{name}: weight processing is not supported, as it changes the "
+                f"base.model_from_pretrained_kwargs.{name}: weight processing is not supported, as it changes the "
                 "activations that the SAE is trained on; set it to false or leave it out"
             )
     dtype = kwargs.pop("torch_dtype", kwargs.pop("dtype", "auto"))
@@ -119,13 +119,15 @@ def loading(location: ModelLocation, what: str) -> Iterator[None]:
     # RuntimeError: weights whose shapes are not those of the configuration.
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = lines[0]
+        reason = lines[0].rstrip(".")
         if isinstance(error, TypeError) and "unexpected keyword" in reason:
-            raise UserError(f"model_from_pretrained_kwargs: {reason}") from error
+            raise UserError(f"base.model_from_pretrained_kwargs: {reason}") from error
         if location.is_local:
-            raise UserError(f"model_name: {what} of the folder {location.name!r} cannot be read: {reason}") from error
+            raise UserError(
+                f"base.model_name: {what} of the folder {location.name!r} cannot be read: {reason}"
+            ) from error
         raise UserError(
-            f"model_name: {what} of {location.name!r} could not be downloaded or read: {reason}. "
+            f"base.model_name: {what} of {location.name!r} could not be downloaded or read: {reason}. "
             "Check the name, the network and your access to it, or give a local folder"
         ) from error
 
@@ -134,6 +136,6 @@ def _torch_dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name.removeprefix("torch."), None)
     if not isinstance(dtype, torch.dtype):
         raise UserError(
-            f"model_from_pretrained_kwargs.dtype: {name!r} is no type; use float32, bfloat16, float16 or auto"
+            f"base.model_from_pretrained_kwargs.dtype: {name!r} is no type; use float32, bfloat16, float16 or auto"
         )
     return dtype

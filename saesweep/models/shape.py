@@ -26,12 +26,12 @@ def shape_activations(acts: Tensor, head_index: int | None = None) -> Tensor:
         return acts[:, :, head_index]
     if acts.ndim != 3:
         raise UserError(
-            f"hook_name: its output has shape {tuple(acts.shape)}; a hook must give [context, token, width] "
+            f"base.hook_name: its output has shape {tuple(acts.shape)}; a hook must give [context, token, width] "
             "or [context, token, head, width]"
         )
     if head_index is not None:
         raise UserError(
-            f"hook_head_index: {head_index} is given, but the hook has no head axis; "
+            f"base.hook_head_index: {head_index} is given, but the hook has no head axis; "
             "leave it out or use a hook such as blocks.0.attn.hook_z"
         )
     return acts
@@ -50,5 +50,5 @@ def replace_activations(acts: Tensor, new_NTD: Tensor, head_index: int | None = 
 def _check_head(head_index: int, n_heads: int) -> None:
     if head_index >= n_heads:
         raise UserError(
-            f"hook_head_index: {head_index} is too large; the hook has {n_heads} heads (0 to {n_heads - 1})"
+            f"base.hook_head_index: {head_index} is too large; the hook has {n_heads} heads (0 to {n_heads - 1})"
         )

@@ -95,7 +95,7 @@ def test_a_missing_column_lists_those_that_are_there(tmp_path: Path) -> None:
     assert "no text column" in text
     assert "title, body" in text
     text = message(dataset_path=file, is_dataset_tokenized=True)
-    assert text.startswith("is_dataset_tokenized: ")
+    assert text.startswith("base.is_dataset_tokenized: ")
     assert "title, body" in text
 
 
@@ -123,9 +123,9 @@ def test_an_empty_table(tmp_path: Path, streaming: bool) -> None:
 @pytest.mark.parametrize("streaming", [True, False])
 def test_files_that_are_not_what_they_say(tmp_path: Path, streaming: bool) -> None:
     (tmp_path / "a.parquet").write_bytes(b"this is no parquet file at all")
-    assert message(dataset_path=str(tmp_path / "a.parquet"), streaming=streaming).startswith("dataset_path: ")
+    assert message(dataset_path=str(tmp_path / "a.parquet"), streaming=streaming).startswith("base.dataset_path: ")
     (tmp_path / "b.jsonl").write_text('{"text": "w1"\n[[[')
-    assert message(dataset_path=str(tmp_path / "b.jsonl"), streaming=streaming).startswith("dataset_path: ")
+    assert message(dataset_path=str(tmp_path / "b.jsonl"), streaming=streaming).startswith("base.dataset_path: ")
     (tmp_path / "c.txt").write_bytes(b"good\n\xff\xfe bad\n")
     assert "line 2 of" in message(dataset_path=str(tmp_path / "c.txt"))
 

@@ -190,3 +190,21 @@ def test_excluded_token_ids_and_tokenizers_without_special_tokens(run: BaseRun) 
     assert excluded_tokens(changed(run, exclude_special_tokens=(9, 5, 9)), tokenizer) == [5, 9]
     with pytest.raises(UserError, match="the tokenizer has no special tokens"):
         excluded_tokens(changed(run, exclude_special_tokens=True), SimpleNamespace())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(run: BaseRun) -> None:
+    on_gpu = changed(run, device="cuda")
+    source = open_it(on_gpu)
+    batches = [source.stream.next_batch() for _ in range(3)]
+    state = source.stream.state()
+    expected = source.stream.next_batch()
+    on_cpu = open_it(run).stream.next_batch()
+    for hook in HOOKS:
+        assert batches[0][hook].device.type == "cuda"
+        torch.testing.assert_close(batches[0][hook].cpu(), on_cpu[hook], atol=1e-2, rtol=1e-2)
+        assert next(source.select.batches(hook)).device.type == "cuda"
+    again = open_it(on_gpu).stream
+    again.load_state(state)
+    found = again.next_batch()
+    assert all(torch.equal(found[hook], expected[hook]) for hook in HOOKS)

@@ -88,7 +88,7 @@ def test_a_hook_name_of_the_other_library_is_recognised(llama: Path) -> None:
 
 @pytest.mark.parametrize("hook", ["model.layers", "model.rotary_emb"])
 def test_a_hook_without_a_row_per_token_is_refused(llama: Path, hook: str) -> None:
-    assert message(run_of(model_name=str(llama)), hook).startswith("hook_name: ")
+    assert message(run_of(model_name=str(llama)), hook).startswith("base.hook_name: ")
 
 
 @pytest.mark.parametrize(

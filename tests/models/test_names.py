@@ -28,7 +28,7 @@ def test_transformer_lens_names(hook: str, found: str | None) -> None:
 def test_devices() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     assert resolve_device("auto").type in {"cpu", "cuda", "mps"}
-    with pytest.raises(UserError, match="device: 'tpu9' is no device"):
+    with pytest.raises(UserError, match=r"base\.device: 'tpu9' is no device"):
         resolve_device("tpu9")
     with pytest.raises(UserError, match="llm_device: 'cuda:99' asks for a CUDA device"):
         resolve_device("cuda:99", place="llm_device")
