@@ -1,0 +1,309 @@
+"""One subject of `cohort.py`, in its own process and environment: reads commands from stdin, answers in JSON lines.
+
+Usage: python cohort_worker.py SUBJECT SETUP_JSON. Then per line: a number of steps to train, or `quit`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from cohort_setup import BATCH_TOKENS, L1, LR, Setup
+
+Advance = Callable[[int], None]
+"""Train that many steps: every SAE of the subject, one batch each."""
+
+
+def saesweep(setup: Setup) -> tuple[Callable[[], Advance], int]:
+    """The cohort as a sweep runs it."""
+    from saesweep.cohort import Cohort, Slot
+    from saesweep.cohort.kernels import SparseEngine, kernel_choice
+    from saesweep.saes import Normalizer
+    from saesweep.specs import BaseRun
+
+    choice, _ = kernel_choice(setup.d_in, setup.d_sae)
+    NOTES["kernels"] = choice.to_json()
+
+    def build() -> Advance:
+        batches = [{"hook": x} for x in BATCHES]
+        weights = setup.weights(BATCHES[0])
+        run = BaseRun.model_validate(
+            {
+                "dataset_path": "in memory",
+                "hook_name": "hook",
+                "training_tokens": 10**10,
+                "train_batch_size_tokens": BATCH_TOKENS,
+                "lr": LR,
+                "sae": {"architecture": setup.architecture, **setup.sae_fields},
+            }
+        )
+        cohort = Cohort(
+            setup.slots,
+            normalizers={("hook", "none"): Normalizer(mode="none")},
+            device="cpu",
+            engine=SparseEngine(choice),
+        )
+        for i in range(setup.slots):
+            slot = Slot(trial=i, run=run, joined_at_tokens=0, init_seed=i, device="cpu")
+            for name, value in named_weights(setup, weights, list(slot.params)).items():
+                slot.params[name].copy_(value)
+            slot.firing.steps_since_fired_F[setup.dead_F()] = 10**9
+            cohort.place(i, slot)
+        cohort.begin_block()
+        steps_done = 0
+
+        def advance(n: int) -> None:
+            nonlocal steps_done
+            for _ in range(n):
+                cohort.train_step(batches[steps_done % len(batches)])
+                steps_done += 1
+
+        return advance
+
+    return build, setup.slots
+
+
+def saelens(setup: Setup) -> tuple[Callable[[], Advance], int]:
+    """SAELens' `SAETrainer.fit`, one SAE: N of them in sequence cost N times as much."""
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    def build() -> Advance:
+        trainer = SAETrainer(
+            cfg=saelens_cfg(), sae=saelens_sae(setup, setup.weights(BATCHES[0])), data_provider=forever(BATCHES)
+        )
+        trainer.n_forward_passes_since_fired[setup.dead_F()] = 1e9
+        return fit_more(trainer)
+
+    return build, 1
+
+
+def saelens_multi(setup: Setup) -> tuple[Callable[[], Advance], int]:
+    """SAELens' `MultiSAETrainer.fit` with all slots."""
+    from sae_lens.training.multi_sae_trainer import MultiSAETrainer
+
+    def build() -> Advance:
+        weights = setup.weights(BATCHES[0])
+        names = [f"sae{i}" for i in range(setup.slots)]
+        trainer = MultiSAETrainer(
+            cfg=saelens_cfg(),
+            saes={name: saelens_sae(setup, weights) for name in names},
+            hook_names=dict.fromkeys(names, "hook"),
+            data_provider=forever([{"hook": x} for x in BATCHES]),
+        )
+        for one in trainer.trainers.values():
+            one.n_forward_passes_since_fired[setup.dead_F()] = 1e9
+        return fit_more(trainer)
+
+    return build, setup.slots
+
+
+def dictionary_learning(setup: Setup) -> tuple[Callable[[], Advance], int]:
+    """dictionary_learning's trainer of the architecture, one SAE, as its `trainSAE` loop calls it."""
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
+    from dictionary_learning.trainers.gdm import GatedSAETrainer
+    from dictionary_learning.trainers.jumprelu import JumpReluTrainer
+    from dictionary_learning.trainers.matryoshka_batch_top_k import MatryoshkaBatchTopKTrainer
+    from dictionary_learning.trainers.standard import StandardTrainerAprilUpdate
+    from dictionary_learning.trainers.top_k import TopKTrainer
+
+    def build() -> Advance:
+        common: dict[str, Any] = {
+            "steps": 10**6,
+            "activation_dim": setup.d_in,
+            "dict_size": setup.d_sae,
+            "layer": 0,
+            "lm_name": "none",
+            "device": "cpu",
+            "lr": LR,
+        }
+        makers: dict[str, Callable[[], Any]] = {
+            "topk": lambda: TopKTrainer(**common, k=setup.k),
+            "batchtopk": lambda: BatchTopKTrainer(**common, k=setup.k),
+            "matryoshka_batchtopk": lambda: MatryoshkaBatchTopKTrainer(
+                **common, k=setup.k, group_fractions=[1 / 16, 3 / 16, 12 / 16]
+            ),
+            "standard": lambda: StandardTrainerAprilUpdate(**common, l1_penalty=L1),
+            "jumprelu": lambda: JumpReluTrainer(**common),
+            "gated": lambda: GatedSAETrainer(**common, l1_penalty=L1),
+        }
+        trainer = makers[setup.architecture]()
+        weights = setup.weights(BATCHES[0])
+        # Where it has a linear encoder, the phase is the same as the others'; its cost hardly depends on it.
+        encoder = getattr(trainer.ae, "encoder", None)
+        if isinstance(encoder, torch.nn.Linear) and encoder.bias is not None:
+            encoder.weight.data.copy_(weights["W_enc"].t())
+            encoder.bias.data.copy_(weights["bias"])
+        if hasattr(trainer, "num_tokens_since_fired"):
+            trainer.num_tokens_since_fired[setup.dead_F()] = 10**12
+        steps_done = 0
+
+        def advance(n: int) -> None:
+            nonlocal steps_done
+            for _ in range(n):
+                # Step 0 would start with a geometric median, which is no part of a usual step.
+                trainer.update(steps_done + 1, BATCHES[steps_done % len(BATCHES)])
+                steps_done += 1
+
+        return advance
+
+    return build, 1
+
+
+def floor(setup: Setup) -> tuple[Callable[[], Advance], int]:
+    """What no exact fp32 step can avoid: the products of all pairs that are dense, by the best library, and Adam's bytes."""
+    products = {"gated": 8}.get(setup.architecture, 5)
+    if setup.phase == "sparse" or setup.architecture in ("topk", "batchtopk", "matryoshka_batchtopk"):
+        products = 1
+
+    def build() -> Advance:
+        x_BD, W_FD = BATCHES[0], setup.weights(BATCHES[0])["W_dec"]
+        out_BF = torch.empty(BATCH_TOKENS, setup.d_sae)
+        zeros_F = torch.zeros(setup.d_sae)
+        # Adam reads weight, gradient and two moments and writes weight and moments: 28 bytes per parameter.
+        n_copied = 28 * 2 * W_FD.numel() // 8
+        source, target = torch.zeros(n_copied), torch.zeros(n_copied)
+
+        def once(by_name: bool) -> float:
+            start = time.perf_counter()
+            if by_name:
+                torch.ops.mkldnn._linear_pointwise(x_BD, W_FD, zeros_F, "none", [], "")
+            else:
+                torch.mm(x_BD, W_FD.t(), out=out_BF)
+            return time.perf_counter() - start
+
+        def advance(n: int) -> None:
+            for _ in range(n):
+                gemm = min(once(False), once(True))
+                start = time.perf_counter()
+                target.copy_(source)
+                REPORTED.append(products * gemm + time.perf_counter() - start)
+
+        return advance
+
+    return build, 1
+
+
+SUBJECTS = {f.__name__: f for f in (saesweep, saelens, saelens_multi, dictionary_learning, floor)}
+BATCHES: list[torch.Tensor] = []
+NOTES: dict[str, Any] = {}
+REPORTED: list[float] = []
+"""Seconds that a subject measured by itself, instead of the clock around it."""
+
+
+def named_weights(setup: Setup, weights: dict[str, torch.Tensor], names: list[str]) -> dict[str, torch.Tensor]:
+    """The weights under an architecture's parameter names; those that are not named keep their initial values."""
+    found = {"W_enc": weights["W_enc"], "W_dec": weights["W_dec"]}
+    found |= {name: weights["bias"] for name in ("b_enc", "b_gate", "b_mag") if name in names}
+    return found
+
+
+def saelens_sae(setup: Setup, weights: dict[str, torch.Tensor]) -> Any:
+    """Return a SAELens training SAE with the setup's weights."""
+    from sae_lens.registry import get_sae_training_class
+
+    sae_class, cfg_class = get_sae_training_class(setup.architecture)
+    sae = sae_class(cfg_class(**setup.sae_fields))
+    parameters = dict(sae.named_parameters())
+    for name, value in named_weights(setup, weights, list(parameters)).items():
+        parameters[name].data.copy_(value)
+    return sae
+
+
+def saelens_cfg() -> Any:
+    """Return a SAELens trainer configuration; `fit_more` moves its end."""
+    from sae_lens.config import SAETrainerConfig
+
+    return SAETrainerConfig(
+        total_training_samples=BATCH_TOKENS, train_batch_size_samples=BATCH_TOKENS, lr=LR, lr_end=LR / 10
+    )
+
+
+def fit_more(trainer: Any) -> Advance:
+    """Drive a SAELens trainer by its own `fit`, some steps at a time."""
+    target = 0
+
+    def advance(n: int) -> None:
+        nonlocal target
+        target += n * BATCH_TOKENS
+        trainer.cfg.total_training_samples = target
+        trainer.fit()
+
+    return advance
+
+
+def forever(items: list[Any]) -> Any:
+    """Yield the items in turn, for ever."""
+    while True:
+        yield from items
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_bytes() -> int:
+    """Return the largest resident memory since `clear_refs`."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def cpu_seconds() -> float:
+    """Return this process's CPU time."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def answer(value: dict[str, Any]) -> None:
+    """Send one JSON line to the parent."""
+    print(json.dumps(value), file=ANSWERS, flush=True)
+
+
+# Subjects print progress; only answers may reach the pipe.
+ANSWERS = os.fdopen(os.dup(1), "w")
+
+
+def main() -> None:
+    """Build the subject, then obey the parent."""
+    os.dup2(2, 1)
+    subject, setup = sys.argv[1], Setup(**json.loads(sys.argv[2]))
+    build, n_saes = SUBJECTS[subject](setup)
+    BATCHES.extend(setup.batches())
+    gc.collect()
+    baseline = resident_bytes()
+    Path("/proc/self/clear_refs").write_text("5")
+    advance = build()
+    advance(1)
+    packages = [p for p in ("saesweep", "sae-lens", "dictionary-learning") if p.replace("-", "_") in sys.modules]
+    answer({"saes": n_saes, "notes": NOTES, "versions": {p: version(p) for p in [*packages, "torch"]}})
+    for line in sys.stdin:
+        if line.strip() == "quit":
+            break
+        REPORTED.clear()
+        start, cpu = time.perf_counter(), cpu_seconds()
+        advance(int(line))
+        wall = time.perf_counter() - start
+        spent = sum(REPORTED) if REPORTED else wall
+        answer(
+            {
+                "seconds": spent,
+                "wall": wall,
+                "cpu": cpu_seconds() - cpu,
+                "peak_over_baseline": peak_bytes() - baseline,
+            }
+        )
+
+
+if __name__ == "__main__":
+    main()
