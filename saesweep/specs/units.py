@@ -31,8 +31,8 @@ def parse_count(text: str) -> int:
 def format_count(value: int) -> str:
     """Return the short form of a count: `90M`, `1.5k`, `16384`."""
     for suffix, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        if value >= size and (value * 100) % size == 0:
-            return f"{value / size:g}{suffix}"
+        if size <= value < 1000 * size and (value * 100) % size == 0:
+            return f"{value / size:g}{suffix}"  # at most five digits, so nothing is rounded
     return str(value)
 
 
@@ -98,7 +98,7 @@ class Duration:
     def to_json(self) -> int | str:
         """Return the form that `parse` reads back."""
         if self.unit == "fraction":
-            return f"{self.value * 100:g}%"
+            return f"{self.value * 100:.12g}%"
         if self.unit == "tokens":
             return f"{int(self.value)}tok"
         return int(self.value)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from saesweep.specs import BaseRun
+from saesweep.specs.architectures import architectures, spec_class
+from saesweep.specs.logger import LoggerSpec
+from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS
+
+# Defaults of SAELens 6.54's LanguageModelSAERunnerConfig.
+SAELENS: dict[str, Any] = {
+    "model_name": "gelu-2l",
+    "model_class_name": "HookedTransformer",
+    "hook_name": "blocks.0.hook_mlp_out",
+    "hook_eval": "NOT_IN_USE",
+    "hook_head_index": None,
+    "dataset_path": "",
+    "dataset_trust_remote_code": True,
+    "streaming": True,
+    "is_dataset_tokenized": True,
+    "use_chat_formatting": False,
+    "context_size": 128,
+    "use_cached_activations": False,
+    "cached_activations_path": None,
+    "from_pretrained_path": None,
+    "prepend_bos": True,
+    "exclude_special_tokens": False,
+    "sequence_separator_token": "bos",
+    "disable_concat_sequences": False,
+    "seqpos_slice": (None,),
+    "model_kwargs": {},
+    "model_from_pretrained_kwargs": {"center_writing_weights": False},
+    "n_batches_in_buffer": 20,
+    "store_batch_size_prompts": 32,
+    "activations_mixing_fraction": 0.5,
+    "prefetch_llm_batches": False,
+    "n_batches_for_norm_estimate": 1000,
+    "device": "cpu",
+    "llm_device": None,
+    "act_store_device": None,
+    "seed": 42,
+    "dtype": "float32",
+    "autocast": False,
+    "autocast_lm": False,
+    "compile_llm": False,
+    "llm_compilation_mode": None,
+    "compile_sae": False,
+    "sae_compilation_mode": None,
+    "training_tokens": 2_000_000,
+    "train_batch_size_tokens": 4096,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "lr": 3e-4,
+    "lr_scheduler_name": "constant",
+    "lr_warm_up_steps": 0,
+    "lr_end": None,
+    "lr_decay_steps": 0,
+    "n_restart_cycles": 1,
+    "dead_feature_window": 1000,
+    "feature_sampling_window": 2000,
+    "dead_feature_threshold": 1e-8,
+    "n_eval_batches": 10,
+    "eval_batch_size_prompts": None,
+    "n_checkpoints": 0,
+    "checkpoint_path": "checkpoints",
+    "save_final_checkpoint": False,
+    "output_path": "output",
+    "resume_from_checkpoint": None,
+    "verbose": True,
+}
+SAELENS_LOGGER: dict[str, Any] = {
+    "log_to_wandb": True,
+    "log_activations_store_to_wandb": False,
+    "log_optimizer_state_to_wandb": False,
+    "log_weights_to_wandb": True,
+    "wandb_project": "sae_lens_training",
+    "wandb_id": None,
+    "run_name": None,
+    "wandb_entity": None,
+    "wandb_log_frequency": 10,
+    "eval_every_n_wandb_logs": 100,
+}
+_TOPK = {"k": 100, "use_sparse_activations": False, "aux_loss_coefficient": 1.0, "rescale_acts_by_decoder_norm": True}
+_BATCHTOPK = {**_TOPK, "topk_threshold_lr": 0.01}
+SAELENS_SAE: dict[str, dict[str, Any]] = {
+    "standard": {"l1_coefficient": 1.0, "lp_norm": 1.0, "l1_warm_up_steps": 0},
+    "gated": {"l1_coefficient": 1.0, "l1_warm_up_steps": 0},
+    "jumprelu": {
+        "jumprelu_init_threshold": 0.01,
+        "jumprelu_bandwidth": 0.05,
+        "jumprelu_sparsity_loss_mode": "step",
+        "l0_coefficient": 1.0,
+        "l0_warm_up_steps": 0,
+        "pre_act_loss_coefficient": None,
+        "jumprelu_tanh_scale": 4.0,
+        "jumprelu_ste_to_input": False,
+        "target_l0": None,
+    },
+    "topk": _TOPK,
+    "batchtopk": _BATCHTOPK,
+    "matryoshka_batchtopk": {**_BATCHTOPK, "matryoshka_widths": [], "use_matryoshka_aux_loss": False},
+}
+SAELENS_COMMON = {
+    "apply_b_dec_to_input": True,
+    "normalize_activations": "none",
+    "reshape_activations": "none",
+    "decoder_init_norm": 0.1,
+    "dtype": "float32",
+    "device": "cpu",
+}
+
+
+def run(**fields: Any) -> BaseRun:
+    sae = {"architecture": "topk", "d_in": 8, "d_sae": 128}
+    return BaseRun.model_validate({"dataset_path": "x", "sae": sae, **fields})
+
+
+def test_every_default_is_saelens_or_documented() -> None:
+    ours = run().model_dump(mode="json")
+    ours["dataset_path"] = ""
+    page = (Path(__file__).parents[2] / "docs" / "defaults.md").read_text(encoding="utf-8")
+    documented = {
+        line.split("`")[1] for line in page.split("## What a default does")[0].splitlines() if line.startswith("| `")
+    }
+    theirs = {**SAELENS, "seqpos_slice": [None], **{f"logger.{k}": v for k, v in SAELENS_LOGGER.items()}}
+    mine = {**ours, **{f"logger.{k}": v for k, v in LoggerSpec().model_dump().items()}}
+    different = {name for name, value in theirs.items() if name not in mine or mine[name] != value}
+    assert different == documented
+
+
+@pytest.mark.parametrize("architecture", SAELENS_SAE)
+def test_every_sae_default_is_saelens(architecture: str) -> None:
+    ours = spec_class(architecture)(architecture=architecture).model_dump(mode="json")
+    for name, value in {**SAELENS_COMMON, **SAELENS_SAE[architecture]}.items():
+        assert ours[name] == value, name
+
+
+def test_every_architecture_is_compared() -> None:
+    assert set(SAELENS_SAE) == set(architectures())
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ({"training_tokens": 100}, "training_tokens", "less than one batch"),
+        ({"buffer_tokens": 5000}, "buffer_tokens", "less than two training batches"),
+        ({"lr_end": 1e-5}, "lr_end", "only the cosine schedules"),
+        ({"lr_warm_up_steps": "60%", "lr_decay_steps": "60%"}, "lr_decay_steps", "longer than the run"),
+        ({"seqpos_slice": [5, 5]}, "seqpos_slice", "selects no position"),
+        ({"seqpos_slice": []}, "seqpos_slice", "one to three"),
+        ({"dataset_trust_remote_code": True}, "dataset_trust_remote_code", "cannot run remote code"),
+        ({"activations_mixing_fraction": 0.1}, "activations_mixing_fraction", "buffer_tokens"),
+        ({"use_cached_activations": True}, "use_cached_activations", "not implemented in this version"),
+        ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint", "run the same command again"),
+        ({"model_class_name": "Nope"}, "model_class_name", "not supported"),
+        ({"dataset_path": "builtin:synthetic"}, "model_name", "no language model"),
+        ({"sae": {"architecture": "topk", "d_sae": 64}}, "sae.k", "more than d_sae 64"),
+        ({"sae": {"architecture": "jumprelu", "target_l0": 5.0}}, "sae.target_l0", "quadratic reads it"),
+        (
+            {"sae": {"architecture": "matryoshka_batchtopk", "matryoshka_widths": [8, 4]}},
+            "sae.matryoshka_widths",
+            "ascending",
+        ),
+    ],
+)
+def test_cross_field_mistakes(fields: dict[str, Any], field: str, says: str) -> None:
+    found = run(**fields).problems()
+    assert [name for name, _ in found] == [field]
+    assert says in found[0][1]
+
+
+def test_a_sound_run_has_no_problems() -> None:
+    assert run().problems() == []
+    assert run(lr_scheduler_name="cosineannealing", lr_end=1e-6, lr_decay_steps="20%").problems() == []
+
+
+def test_the_default_window_holds_several_batches() -> None:
+    assert run().window_tokens == 8 * 4096
+    assert run(n_batches_in_buffer=1000).window_tokens == 128_000
+    assert run(buffer_tokens="50k").window_tokens == 50_000
+
+
+def test_strict_types() -> None:
+    for fields in (
+        {"lr": "1e-4"},
+        {"context_size": 128.5},
+        {"streaming": 1},
+        {"lrr": 1},
+        {"sae": {"architecture": "x"}},
+    ):
+        with pytest.raises(ValidationError):
+            run(**fields)
+
+
+def test_runs_survive_json() -> None:
+    first = run(lr_warm_up_steps="5%", lr_decay_steps="1Mtok", seqpos_slice=[1, None], exclude_special_tokens=[1, 2])
+    again = BaseRun.model_validate(first.model_dump(mode="json"))
+    assert again == first
+    assert type(again.sae) is type(first.sae)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name: str) -> None:
+    sae = {p[4:]: v for p, v in PRESETS[name].items() if p.startswith("sae.")}
+    rest = {p: v for p, v in PRESETS[name].items() if not p.startswith("sae.")}
+    made = run(sae={"architecture": PRESET_ARCHITECTURE[name], "d_sae": 64, **sae}, **rest)
+    assert made.problems() == []
