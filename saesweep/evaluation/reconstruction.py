@@ -35,7 +35,9 @@ class ReconstructionMetrics:
         dot = (x * recon).sum(-1)
         self._add("dot", dot.sum())
         self._add("cosine", (dot / (x_norm * recon_norm).clamp_min(1e-12)).sum())
-        self._add("ratio", (recon_norm / x_norm.clamp_min(1e-12)).sum())
+        is_nonzero = x_norm > 0  # a zero activation has no norm to compare with
+        self._add("ratio", (recon_norm[is_nonzero] / x_norm[is_nonzero]).sum())
+        self._add("nonzero", is_nonzero.sum())
         self._add("active", (acts_NF != 0).sum())
         self._add("l1", acts_NF.double().abs().sum())
 
@@ -60,6 +62,6 @@ class ReconstructionMetrics:
             "l0": s["active"] / n,
             "l1": s["l1"] / n,
             "cosine_similarity": s["cosine"] / n,
-            "l2_ratio": s["ratio"] / n,
+            "l2_ratio": s["ratio"] / s["nonzero"] if s["nonzero"] else float("nan"),
             "relative_reconstruction_bias": s["recon_squared"] / s["dot"] if s["dot"] else float("nan"),
         }

@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 
 from saesweep.cohort import GradientEngine, ReferenceEngine
+from saesweep.cohort.kernels import SparseEngine, kernel_choice
+from saesweep.saes import architecture_for
 from saesweep.specs import BaseRun
 
 
@@ -17,8 +19,8 @@ def make_engine(
     *,
     device: torch.device,
     autocast: bool,
-) -> tuple[GradientEngine, dict[str, Any], list[str]]:
-    """Return the engine, the choice to store, and notes for the user.
+) -> tuple[GradientEngine, dict[str, Any] | None, list[str]]:
+    """Return the engine, the choice to store (None for the reference path), and notes for the user.
 
     Args:
         wanted: The file's `cohort.kernels`.
@@ -27,4 +29,18 @@ def make_engine(
         device: Training device.
         autocast: bfloat16 matrix products.
     """
-    return ReferenceEngine(autocast=autocast), {"engine": "reference"}, []
+    if wanted == "reference":
+        return ReferenceEngine(autocast=autocast), None, ["kernels: reference, as the file says"]
+    probe = SparseEngine(autocast=autocast)
+    reasons = {run.sae.architecture: probe.supports(architecture_for(run.sae)) for run in runs}
+    sparse = [name for name, reason in reasons.items() if reason is None]
+    notes = [f"kernels: the reference path trains {name}: {reason}" for name, reason in reasons.items() if reason]
+    if not sparse:
+        return ReferenceEngine(autocast=autocast), None, notes
+    widest = max(runs, key=lambda run: run.sae.d_sae or 0).sae
+    assert widest.d_in is not None
+    assert widest.d_sae is not None
+    choice, source = kernel_choice(widest.d_in, widest.d_sae, device=device, stored=stored)
+    fields = ", ".join(f"{name}={value}" for name, value in choice.to_json().items())
+    notes.append(f"kernels: sparse ({fields}; {source})")
+    return SparseEngine(choice, autocast=autocast), choice.to_json(), notes

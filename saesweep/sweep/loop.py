@@ -16,7 +16,7 @@ from torch import Tensor
 from saesweep.cohort import Slot
 from saesweep.evaluation import HeldOutEvaluator, needs_language_model
 from saesweep.events import BlockDone as BlockDoneEvent
-from saesweep.events import CheckpointSaved, EventBus, Row, TrialEnded, TrialMeasured, TrialStarted
+from saesweep.events import CheckpointSaved, EventBus, Note, Row, TrialEnded, TrialMeasured, TrialStarted
 from saesweep.runs import Checkpoint, CheckpointStore, JsonLines
 from saesweep.scheduler import (
     Action,
@@ -77,6 +77,7 @@ class SweepLoop:
         self._restored: dict[int, tuple[dict[str, Any], dict[str, Tensor]]] = {}
         self._progress = Progress()
         self._last_checkpoint = time.monotonic()
+        self._said_stop = False
 
     # ---------------------------------------------------------------- start
 
@@ -129,6 +130,9 @@ class SweepLoop:
         for _ in range(self._setup.blocks.block_steps):
             if all(slot.is_done for _, slot in self._cohort.occupied()):
                 break
+            if self._stop.requested and not self._said_stop:
+                self._said_stop = True
+                self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
             self._cohort.train_step(self._stream.next_batch())
         self.block += 1
         slots = [slot for _, slot in self._cohort.occupied()]

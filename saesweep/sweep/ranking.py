@@ -9,7 +9,7 @@ from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec
 from saesweep.sweep.trials import ranked
 
-_LOG_METRICS = ("l0", "mse", "l1")
+_LOG_METRICS = ("l0", "mse", "l1", "delta_ce", "kl_div")
 
 
 def costs(metrics: Mapping[str, float], objective: ObjectiveSpec) -> tuple[float, ...]:

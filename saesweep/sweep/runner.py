@@ -16,7 +16,7 @@ from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_ex
 from saesweep.runs import JsonLines, RunDirectory
 from saesweep.sweep.finish import Outcome, finish
 from saesweep.sweep.loop import SweepLoop
-from saesweep.sweep.progress import goal_texts, metric_columns
+from saesweep.sweep.progress import goal_texts, metric_columns, write_leaderboard
 from saesweep.sweep.search import open_search
 from saesweep.sweep.setup import Setup, check, prepare
 from saesweep.sweep.stop import StopFlag
@@ -87,7 +87,9 @@ def run(
         facts = check(loaded)
         directory.save_experiment(dump_yaml(loaded.tree))
         with StopFlag() as stop:
-            return _train(loaded, prepare(loaded, directory, facts), bus, stop, experiment)
+            return _train(
+                loaded, prepare(loaded, directory, facts), bus, stop, _resume_command(experiment, overrides, directory)
+            )
 
 
 class JsonLogListener:
@@ -103,7 +105,7 @@ class JsonLogListener:
         self._log.append({"time_seconds": round(time.time(), 3), **data})
 
 
-def _train(experiment: Experiment, setup: Setup, bus: EventBus, stop: StopFlag, source: object) -> Result:
+def _train(experiment: Experiment, setup: Setup, bus: EventBus, stop: StopFlag, resume_command: str) -> Result:
     started = time.monotonic()
     search = open_search(experiment, setup.directory, setup.objective, setup.blocks, setup.n_slots, setup.base.seed)
     with search.study:
@@ -126,7 +128,12 @@ def _train(experiment: Experiment, setup: Setup, bus: EventBus, stop: StopFlag, 
             bus.emit(Note(level="warning", message=message))
         is_complete = loop.run()
         rows = loop.rows()
-        outcome = finish(setup, rows, setup.source.stream.tokens_served) if is_complete else Outcome(None, None)
+        stream_tokens = setup.source.stream.tokens_served
+        if is_complete:
+            outcome = finish(setup, rows, stream_tokens)
+        else:
+            outcome = Outcome(None, None)
+            write_leaderboard(setup, rows, status="interrupted", stream_tokens=stream_tokens)
         setup.source.close()
     result = Result(
         status="complete" if is_complete else "interrupted",
@@ -148,7 +155,7 @@ def _train(experiment: Experiment, setup: Setup, bus: EventBus, stop: StopFlag, 
             trained_tokens=loop.trained_tokens,
             seconds=time.monotonic() - started,
             notes=result.notes,
-            resume_command=None if is_complete else _resume_command(source, setup.directory),
+            resume_command=None if is_complete else resume_command,
         )
     )
     return result
@@ -160,9 +167,13 @@ def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) ->
     return int(outcome.best is None or (limit is not None and failed > limit))
 
 
-def _resume_command(source: object, directory: RunDirectory) -> str:
-    file = source if isinstance(source, (str, Path)) else directory.experiment_file
-    return f"saesweep run {shlex.quote(str(file))} --run-dir {shlex.quote(str(directory.path))}"
+def _resume_command(source: object, overrides: Sequence[str], directory: RunDirectory) -> str:
+    """Return the command that goes on: the same one, or the run's own copy where the experiment came from Python."""
+    words = ["saesweep", "run", str(source if isinstance(source, (str, Path)) else directory.experiment_file)]
+    if isinstance(source, (str, Path)):
+        for override in overrides:
+            words += ["--set", override]
+    return shlex.join([*words, "--run-dir", str(directory.path)])
 
 
 def _same_experiment(directory: RunDirectory, experiment: Experiment) -> None:

@@ -14,7 +14,6 @@ from saesweep.study import ParameterView, SpaceView, Study
 from saesweep.sweep.sizing import BlockPlan
 
 _ALL = "all"
-MIN_PEERS = 2
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def open_search(
         stratum_limits=limits if any(limit is not None for limit in limits) else (),
         baseline_strata=baseline_strata,
         pruner=search.pruner,
-        min_peers=MIN_PEERS,
+        min_peers=search.eta,  # with fewer reports, "one in eta" would judge chance
         tokens_budget=search.tokens_budget,
     )
     return Search(study, policy, strata, len(search.baselines))

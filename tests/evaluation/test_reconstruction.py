@@ -44,3 +44,8 @@ def test_perfect_reconstruction() -> None:
 def test_nothing_to_measure() -> None:
     with pytest.raises(ValueError, match="no activations"):
         ReconstructionMetrics().compute()
+
+
+def test_zero_activations_do_not_blow_up_the_norm_ratio() -> None:
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    assert measured(x, x + 1, torch.ones(2, 1), [2])["l2_ratio"] == pytest.approx((16 + 25) ** 0.5 / 5)
