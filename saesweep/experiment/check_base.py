@@ -34,7 +34,7 @@ def check_base(draft: Draft) -> None:
     for key in base:
         if key not in (*run_fields(), "from_cfg"):
             block, _, name = key.partition(".")
-            message = unknown_key(key, run_fields())
+            message = unknown_key(key, (*run_fields(), "from_cfg"))
             if block in NESTED and name:
                 message = f"unknown key {key!r}; write it nested, as {block}: {{{name}: ...}}"
             elif key in sae_fields():
