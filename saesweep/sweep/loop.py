@@ -332,6 +332,7 @@ class SweepLoop:
         self._store.save(
             self.block,
             {
+                "stream_tokens": self._stream.tokens_served,
                 "scheduler": self._state.to_json(),
                 "stream": self._stream.state(),
                 "trials": [trial.state() for trial in self.trials.values()],

@@ -1,0 +1,102 @@
+"""Kills a sweep at random moments and restarts it until it is done; the result must equal an undisturbed run's.
+
+    python benchmarks/kill_resume.py --kills 25
+
+Prints each kill, what was done again, and the verdict; exits 1 where the two runs differ in any bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.sweep.studies import snapshot
+
+EXPERIMENT = """
+name: kill
+base:
+  model_name: builtin:tiny-lm
+  hook_name: model.layers.1
+  dataset_path: builtin:python-docs
+  context_size: 64
+  training_tokens: 20_480
+  train_batch_size_tokens: 512
+  buffer_tokens: 8192
+  device: cpu
+  lr: 3e-3
+  sae: {architecture: topk, d_in: 128, d_sae: 256, normalize_activations: expected_average_only_in}
+space:
+  sae.architecture: {choice: [topk, batchtopk, standard]}
+  sae.k: {int: [4, 32], log: true}
+  sae.l1_coefficient: {float: [1, 10], log: true}
+  lr: {float: [1e-3, 1e-2], log: true}
+evaluation: {select_tokens: 2k, test_tokens: 2k}
+search: {trials: 9, stratify: sae.architecture, rungs: [25%, 50%], eta: 2}
+cohort: {size: 3, checkpoint_seconds: 0.5, block_tokens: 5120}
+"""
+
+
+def command(file: Path, run_dir: Path) -> list[str]:
+    """Return the one command that starts and resumes."""
+    return [sys.executable, "-m", "saesweep", "run", str(file), "--run-dir", str(run_dir), "--display", "none"]
+
+
+def main() -> int:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=5, help="how often to kill before letting it finish (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
+    parser.add_argument("--signal", choices=("SIGKILL", "SIGINT"), default="SIGKILL")
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kill.yaml"
+        file.write_text(EXPERIMENT)
+        started = time.monotonic()
+        subprocess.run(command(file, Path(folder) / "reference"), check=True)
+        whole_seconds = time.monotonic() - started
+        print(f"undisturbed: {whole_seconds:.1f} s")
+        run_dir, kills = Path(folder) / "killed", 0
+        # Moments are drawn from the time left at the start of each try, start-up included.
+        while kills < args.kills:
+            process = subprocess.Popen(command(file, run_dir), start_new_session=True)
+            try:
+                process.wait(timeout=rng.uniform(0.1, 1.0) * whole_seconds)
+                print(f"finished after {kills} kills")
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, getattr(signal, args.signal))
+                process.wait()
+                kills += 1
+                print(f"kill {kills}: {_position(run_dir)}")
+        subprocess.run(command(file, run_dir), check=True)
+        same = snapshot(run_dir) == snapshot(Path(folder) / "reference")
+        print(f"{kills} kills; the study, the metrics and the weights are {'identical' if same else 'DIFFERENT'}")
+        return 0 if same else 1
+
+
+def _position(run_dir: Path) -> str:
+    """Say how far the run had come, and how far its last checkpoint."""
+    board = run_dir / "leaderboard.json"
+    if not board.exists():
+        return "before the first block"
+    reached = json.loads(board.read_text())["stream_tokens"]
+    states = sorted((run_dir / "checkpoints").glob("[0-9]*/state.json"))
+    if not states:
+        return f"stream at {reached} tokens, no checkpoint yet: all of it is done again"
+    saved = json.loads(states[-1].read_text())["stream_tokens"]
+    return f"stream at {reached} tokens, last checkpoint at {saved}: {reached - saved} tokens are done again"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
