@@ -15,6 +15,7 @@ from saesweep.saes.calibrate import calibrate_threshold
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.folder import load_sae_folder, save_sae_folder
 from saesweep.saes.normalize import Normalizer
+from saesweep.saes.open_sae import open_sae
 
 __all__ = [
     "Architecture",
@@ -28,6 +29,7 @@ __all__ = [
     "calibrate_threshold",
     "ExportedSAE",
     "load_sae_folder",
+    "open_sae",
     "save_sae_folder",
     "Normalizer",
 ]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saesweep.errors import UserError
 from saesweep.saes.exported import DTYPES, ExportedSAE, cfg_problems, tensor_problems
+from saesweep.saes.saelens_v5 import is_v5_cfg, upgrade_v5_cfg
 
 CFG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -57,7 +58,7 @@ def save_sae_folder(
 
 
 def load_sae_folder(folder: Path) -> ExportedSAE:
-    """Read a published SAE, of saesweep or of SAELens 6 (a final folder, not a mid-run checkpoint), on the CPU.
+    """Read a published SAE, of saesweep or of SAELens 5 or 6 (a final folder, not a mid-run checkpoint), on the CPU.
 
     Raises:
         UserError: A file is missing, damaged, of an unknown architecture, or tensors do not fit `cfg.json`.
@@ -70,14 +71,23 @@ def load_sae_folder(folder: Path) -> ExportedSAE:
         with safe_open(path, framework="pt", device="cpu") as file:
             # Shapes come from the header, so that a folder that does not fit is refused before anything large is read.
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if _is_neutral_scale(file, shapes):
+                del shapes["scaling_factor"]
             if problems := tensor_problems(cfg, shapes):
                 raise UserError(f"{path}: {'; '.join(problems)}")
             tensors = {name: file.get_tensor(name) for name in shapes}
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); restore or export it again") from None
+    if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        raise UserError(f"{path}: NaN or infinite values in {', '.join(bad)}; export or download it again")
     dtype = DTYPES[cfg["dtype"]]
     tensors = {k: v.to(torch.float32 if k == "threshold" else dtype) for k, v in tensors.items()}
     return ExportedSAE(str(cfg["architecture"]), cfg, tensors)
+
+
+def _is_neutral_scale(file: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """SAELens 5 wrote a `scaling_factor` of ones beside the weights; any other one changes the SAE and is refused."""
+    return "scaling_factor" in shapes and bool((file.get_tensor("scaling_factor") == 1).all())
 
 
 def _read_cfg(path: Path) -> dict[str, Any]:
@@ -89,6 +99,8 @@ def _read_cfg(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not valid JSON ({error}); restore or export it again") from None
     if not isinstance(cfg, dict):
         raise UserError(f"{path}: must be a JSON object, got a {type(cfg).__name__}")
+    if is_v5_cfg(cfg):
+        cfg = upgrade_v5_cfg(cfg)
     if problems := cfg_problems(cfg):
         raise UserError(f"{path}: {'; '.join(problems)}")
     version = str(cfg["metadata"].get("sae_lens_version", ""))
