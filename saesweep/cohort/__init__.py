@@ -2,7 +2,7 @@
 
 from saesweep.cohort.cohort import CALIBRATION_BATCHES, Cohort
 from saesweep.cohort.engine import GradientEngine, ReferenceEngine, StepGradients
-from saesweep.cohort.slot import Slot, dead_window_steps
+from saesweep.cohort.slot import Slot
 
 __all__ = [
     "CALIBRATION_BATCHES",
@@ -11,5 +11,4 @@ __all__ = [
     "ReferenceEngine",
     "Slot",
     "StepGradients",
-    "dead_window_steps",
 ]

@@ -106,7 +106,7 @@ class Cohort:
             self._train_slot(slot, scaled[key])
 
     def _train_slot(self, slot: Slot, x_BD: Tensor) -> None:
-        dead_F = slot.firing.dead_F()
+        dead_F = slot.dead_for_loss_F()
         result = self.engine_for(slot.architecture).step(
             slot.architecture,
             slot.params,

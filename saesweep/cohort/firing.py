@@ -14,15 +14,11 @@ class FiringStatistics:
 
     Args:
         d_sae: Number of latents.
-        dead_window_steps: A latent that has not fired for more steps than this is dead.
         sampling_window_steps: Frequencies cover the current window of this length and the one before it.
         device: Where the counters live.
     """
 
-    def __init__(
-        self, d_sae: int, *, dead_window_steps: int, sampling_window_steps: int, device: torch.device | str
-    ) -> None:
-        self.dead_window_steps = dead_window_steps
+    def __init__(self, d_sae: int, *, sampling_window_steps: int, device: torch.device | str) -> None:
         self._sampling_window_steps = sampling_window_steps
         self.steps_since_fired_F = torch.zeros(d_sae, dtype=torch.int64, device=device)
         # Row 0: the current window; row 1: the one before, so that an export just after a turn has counts too.
@@ -43,9 +39,9 @@ class FiringStatistics:
         self.tokens[0] += n_tokens
         self.steps_in_window += 1
 
-    def dead_F(self) -> Tensor:
-        """Return True for each dead latent, [F] bool."""
-        return self.steps_since_fired_F > self.dead_window_steps
+    def silent_F(self, window_steps: int) -> Tensor:
+        """Return True for each latent that has not fired for more than `window_steps` steps, [F] bool."""
+        return self.steps_since_fired_F > window_steps
 
     def frequency_F(self) -> Tensor:
         """Return the share of tokens at which each latent fired, float64 [F]."""

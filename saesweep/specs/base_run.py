@@ -145,7 +145,7 @@ class BaseRun(Spec):
 
     # --- dead latents, evaluation, output
     dead_feature_window: Steps = Duration(1000)
-    """A latent is dead when it has not fired for this long. At most a quarter of the run, so that short trials have it too."""
+    """Auxiliary losses count a latent as dead when it has not fired for this long; at most a quarter of the run for the share reported."""
     feature_sampling_window: Steps = Duration(2000)
     """Window over which firing frequencies (sparsity.safetensors) are counted."""
     dead_feature_threshold: float = Field(1e-8, ge=0)
@@ -212,7 +212,7 @@ _NOT_YET: dict[str, tuple[Any, str]] = {
     "save_final_checkpoint": (False, "keeping snapshots in training form"),
     "checkpoint_path": (None, "keeping snapshots in training form"),
 }
-NOT_IMPLEMENTED = (*_NOT_YET, "logger.log_to_wandb")
+NOT_IMPLEMENTED = tuple(_NOT_YET)
 """Fields that only their default is accepted for in this version."""
 _ELSEWHERE = {
     "resume_from_checkpoint": "run the same command again: it resumes by itself",
@@ -235,13 +235,6 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
             (
                 "activations_mixing_fraction",
                 "the shuffle window slides and has no such share; set `buffer_tokens` for a better shuffle",
-            )
-        )
-    if run.logger.log_to_wandb:
-        found.append(
-            (
-                "logger.log_to_wandb",
-                "Weights & Biases logging is not implemented in this version; metrics are in trials/*/metrics.jsonl",
             )
         )
     if not run.dataset_path:

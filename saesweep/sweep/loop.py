@@ -16,7 +16,7 @@ from torch import Tensor
 from saesweep.cohort import Slot
 from saesweep.evaluation import HeldOutEvaluator, needs_language_model
 from saesweep.events import BlockDone as BlockDoneEvent
-from saesweep.events import CheckpointSaved, EventBus, Note, Row, TrialEnded, TrialMeasured, TrialStarted
+from saesweep.events import CheckpointSaved, EventBus, Note, Row, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
 from saesweep.runs import Checkpoint, CheckpointStore, JsonLines
 from saesweep.scheduler import (
     Action,
@@ -195,17 +195,15 @@ class SweepLoop:
     def _log_training(self, slot: Slot, losses: dict[str, float]) -> None:
         step = max(0, slot.step - 1)
         knobs = slot.knobs.at(step)
-        self._metrics_log(slot.trial).append(
-            {
-                "tokens": slot.tokens,
-                "kind": "train",
-                **{f"losses/{name}": value for name, value in losses.items()},
-                "details/current_learning_rate": slot.lr.at(step),
-                "details/l1_coefficient": knobs.l1_coefficient,
-                "details/l0_coefficient": knobs.l0_coefficient,
-                "sparsity/dead_features": int(slot.firing.dead_F().sum()),
-            }
-        )
+        values = {
+            **{f"losses/{name}": value for name, value in losses.items()},
+            "details/current_learning_rate": slot.lr.at(step),
+            "details/l1_coefficient": knobs.l1_coefficient,
+            "details/l0_coefficient": knobs.l0_coefficient,
+            "sparsity/dead_features": int(slot.dead_F().sum()),
+        }
+        self._metrics_log(slot.trial).append({"tokens": slot.tokens, "kind": "train", **values})
+        self._bus.emit(TrialTrained(number=slot.trial, step=slot.step, tokens=slot.tokens, values=values))
 
     def _metrics_log(self, number: int) -> JsonLines:
         return JsonLines(self._setup.directory.trial(number) / "metrics.jsonl")

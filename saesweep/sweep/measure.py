@@ -41,7 +41,7 @@ def measure_slots(
     for (hook, use_model), members in groups.items():
         saes = [cohort.export(slot) for slot in members]
         for slot, sae, metrics in zip(members, saes, evaluator.measure(saes, hook, with_model=use_model), strict=True):
-            dead = int(slot.firing.dead_F().sum())
+            dead = int(slot.dead_F().sum())
             found[slot.trial] = Measured(
                 sae=sae,
                 metrics={**metrics, "dead_fraction": dead / sae.d_sae},
