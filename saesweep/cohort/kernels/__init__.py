@@ -1,8 +1,8 @@
 """Exact sparse kernels behind the `GradientEngine` seam."""
 
-from saesweep.cohort.kernels.backends import choose, gemm_error, is_exact
+from saesweep.cohort.kernels.backends import choose, gemm_error, is_exact, screen_error
 from saesweep.cohort.kernels.cache import kernel_choice
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.engine import SparseEngine
 
-__all__ = ["KernelChoice", "SparseEngine", "choose", "gemm_error", "is_exact", "kernel_choice"]
+__all__ = ["KernelChoice", "SparseEngine", "choose", "gemm_error", "is_exact", "kernel_choice", "screen_error"]

@@ -14,6 +14,8 @@ from torch import Tensor
 from saesweep.cohort.kernels.choice import Gemm, KernelChoice
 from saesweep.cohort.kernels.gemm import linear
 from saesweep.cohort.kernels.pairs import Pairs
+from saesweep.cohort.kernels.scratch import Scratch
+from saesweep.cohort.kernels.screen import SCORE_ROUNDING, Screen, top_of_pairs
 from saesweep.cohort.kernels.select import top_rows
 
 # A rival must be this much faster than the default: near-ties would be decided by noise, differently at each start.
@@ -21,8 +23,10 @@ _CLEARLY = 0.9
 _CHUNK_ELEMENTS = (1 << 20, 1 << 21, 1 << 23)
 # Largest error let through, relative to |x| |w|: float32 stays near 1e-7, bf16 and TF32 are above 1e-4.
 _MAX_ERROR = 3e-6
-# What is measured with: the usual number of active latents, and pairs enough to hide the fixed costs.
-_K = 32
+# What is measured with: latents enough to stand for more, the usual share of active ones, and pairs enough to hide the
+# fixed costs.
+_MAX_LATENTS = 1 << 14
+_K, _LATENTS_PER_K = 32, 64
 _PAIRS = 1 << 16
 _ROUNDS = 3
 
@@ -38,6 +42,7 @@ def choose(d_in: int, d_sae: int, *, device: torch.device | str = "cpu", budget_
     """
     default, timer = KernelChoice(), _Timer(torch.device(device), time.perf_counter() + budget_seconds)
     generator = torch.Generator().manual_seed(0)
+    d_sae = min(d_sae, _MAX_LATENTS)
     n_rows = min(max(KernelChoice(chunk_elements=n).chunk_rows(d_sae) for n in _CHUNK_ELEMENTS), 8192)
     W_FD = torch.randn(d_sae, d_in, generator=generator).to(device)
     x_RD = torch.randn(n_rows, d_in, generator=generator).to(device)
@@ -45,7 +50,10 @@ def choose(d_in: int, d_sae: int, *, device: torch.device | str = "cpu", budget_
     chunk_elements = _fastest_chunk(timer, gemm, x_RD, W_FD)
     rows = KernelChoice(chunk_elements=chunk_elements).chunk_rows(d_sae)
     return KernelChoice(
-        gemm=gemm, chunk_elements=chunk_elements, dense_above=_crossover(timer, x_RD[:rows], W_FD, default.dense_above)
+        gemm=gemm,
+        chunk_elements=chunk_elements,
+        screen=_screen_pays(timer, gemm, x_RD[:rows], W_FD),
+        dense_above=_crossover(timer, x_RD[:rows], W_FD, default.dense_above),
     )
 
 
@@ -64,9 +72,22 @@ def gemm_error(gemm: Gemm, d_in: int, *, device: torch.device | str = "cpu") -> 
     return float(((out_RF - exact_RF).abs() / scale_RF).max())
 
 
-def is_exact(gemm: Gemm, d_in: int, *, device: torch.device | str = "cpu") -> bool:
-    """Return whether a library's float32 products are float32 in more than name."""
-    return gemm_error(gemm, d_in, device=device) <= _MAX_ERROR
+def screen_error(d_in: int) -> float:
+    """Return the largest error of the bf16 screen's scores on this CPU, as a share of its proven bound: at most 1."""
+    generator = torch.Generator().manual_seed(0)
+    x_RD, W_FD = torch.randn(32, d_in, generator=generator), torch.randn(64, d_in, generator=generator)
+    b_F = torch.randn(64, generator=generator)
+    score_RF, bound_R = Screen(x_RD, W_FD, b_F, Scratch(), torch.empty_like(W_FD)).scores(slice(0, 32))
+    exact_RF = x_RD.double() @ W_FD.double().t() + b_F
+    allowed_RF = bound_R[:, None] + exact_RF.abs() * SCORE_ROUNDING
+    return float(((score_RF.double() - exact_RF).abs() / allowed_RF).max())
+
+
+def is_exact(choice: KernelChoice, d_in: int, *, device: torch.device | str = "cpu") -> bool:
+    """Return whether a choice computes in float32 on this machine in more than name."""
+    if gemm_error(choice.gemm, d_in, device=device) > _MAX_ERROR:
+        return False
+    return not choice.screen or screen_error(d_in) <= 1.0
 
 
 class _Timer:
@@ -90,8 +111,12 @@ class _Timer:
         return best
 
 
+def _k(d_sae: int) -> int:
+    return max(min(_K, d_sae // _LATENTS_PER_K), 1)
+
+
 def _fastest_gemm(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> Gemm:
-    if x_RD.device.type != "cpu" or not is_exact("onednn", x_RD.shape[1]):
+    if x_RD.device.type != "cpu" or not is_exact(KernelChoice(gemm="onednn"), x_RD.shape[1]):
         return "default"
     b_F, out_RF = W_FD.new_zeros(W_FD.shape[0]), x_RD.new_empty(x_RD.shape[0], W_FD.shape[0])
     seconds = timer.seconds(
@@ -114,7 +139,7 @@ def _fastest_chunk(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> int
 
     def encode(n_rows: int) -> None:
         out_RF = buffer[: n_rows * d_sae].view(n_rows, d_sae)
-        top_rows(linear(gemm, x_RD[:n_rows], W_FD, b_F, out=out_RF), min(_K, d_sae))
+        top_rows(linear(gemm, x_RD[:n_rows], W_FD, b_F, out=out_RF), _k(d_sae))
 
     seconds = timer.seconds({str(n): lambda n_rows=n_rows: encode(n_rows) for n, n_rows in rows.items()})  # type: ignore[misc]
     per_token = {int(name): spent / rows[int(name)] for name, spent in seconds.items()}
@@ -122,6 +147,25 @@ def _fastest_chunk(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> int
         return default
     best = min(per_token, key=lambda n: per_token[n])
     return best if per_token[best] < _CLEARLY * per_token[default] else default
+
+
+def _screen_pays(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> bool:
+    """Return whether finding each row's largest through bf16 is clearly faster than through fp32."""
+    n_rows, d_sae, k = x_RD.shape[0], W_FD.shape[0], _k(W_FD.shape[0])
+    if x_RD.device.type != "cpu" or not Screen.serves(d_sae, k) or screen_error(x_RD.shape[1]) > 1.0:
+        return False
+    b_F, out_RF = W_FD.new_zeros(d_sae), x_RD.new_empty(n_rows, d_sae)
+    screen = Screen(x_RD, W_FD, b_F, Scratch(), torch.empty_like(W_FD))
+
+    def screened() -> None:
+        chunk = screen.chunk(slice(0, n_rows))
+        pairs = chunk.above(chunk.kth_at_least(k))
+        top_of_pairs(pairs, pairs.dots(x_RD, W_FD), k)
+
+    seconds = timer.seconds(
+        {"plain": lambda: top_rows(linear(gemm, x_RD, W_FD, b_F, out=out_RF), k), "screened": screened}
+    )
+    return seconds.get("screened", float("inf")) < _CLEARLY * seconds.get("plain", 0.0)
 
 
 def _crossover(timer: _Timer, x_RD: Tensor, W_FD: Tensor, default: float) -> float:

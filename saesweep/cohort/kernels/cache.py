@@ -41,10 +41,10 @@ def kernel_choice(
         choice, source = KernelChoice.from_json(stored), "kept from this run's first start"
     else:
         return _cached(d_in, d_sae, torch.device(device))
-    if not is_exact(choice.gemm, d_in, device=device):
+    if not is_exact(choice, d_in, device=device):
         raise UserError(
-            f"kernels: the {choice.gemm} matrix product ({source}) is not available or not exact in float32 on this "
-            f'machine; set {OVERRIDE}=\'{{"gemm": "default"}}\' to go on with the default one'
+            f"kernels: {json.dumps(choice.to_json())} ({source}) is not available or not exact in float32 on this "
+            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false}}\' to go on with the plain ones'
         )
     return choice, source
 
@@ -64,7 +64,7 @@ def _cached(d_in: int, d_sae: int, device: torch.device) -> tuple[KernelChoice, 
         except (TypeError, ValueError):
             # Written by another version: measured again and replaced.
             choice = None
-        if choice is not None and is_exact(choice.gemm, d_in, device=device):
+        if choice is not None and is_exact(choice, d_in, device=device):
             return choice, f"measured earlier on this machine ({path})"
     choice = choose(d_in, d_sae, device=device)
     try:

@@ -21,6 +21,8 @@ class KernelChoice:
     """Pre-activations held at once; the encoder runs in chunks of `chunk_elements // d_sae` tokens."""
     dense_above: float = 0.1
     """Share of active pairs from which the penalised architectures take the dense path."""
+    screen: bool = False
+    """Find the pairs that may matter by a bf16 product with a proven error bound, and compute only those in fp32."""
 
     def __post_init__(self) -> None:
         if self.gemm not in get_args(Gemm):

@@ -5,7 +5,6 @@ Shape suffixes: B = tokens of the batch, R = tokens of a chunk, F = d_sae, D = d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from saesweep.cohort.kernels.accumulate import Accumulator
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.gemm import linear
 from saesweep.cohort.kernels.scratch import Scratch
+from saesweep.cohort.kernels.screen import Screen
 from saesweep.saes import Architecture, Knobs, Params
 
 
@@ -52,7 +52,8 @@ class Frame:
             self.inputs_BD = torch.sub(self.x_BD, self.b_dec_D, out=buffer_BD)
         self._grad_W_enc_FD = scratch.take("grad W_enc", (self.d_sae, self.d_in), self.W_dec_FD)
         self.grad_W_enc = Accumulator(self._grad_W_enc_FD)
-        self.grad_W_dec = Accumulator(scratch.take("grad W_dec", (self.d_sae, self.d_in), self.W_dec_FD))
+        self._grad_W_dec_FD = scratch.take("grad W_dec", (self.d_sae, self.d_in), self.W_dec_FD)
+        self.grad_W_dec = Accumulator(self._grad_W_dec_FD)
         self.recon_grad_D = torch.zeros_like(self.b_dec_D)
         """Sum over tokens of the gradient at the reconstruction."""
 
@@ -68,15 +69,22 @@ class Frame:
         """Return memory for one more [F, D] tensor, free until the encoder's gradient is first added to."""
         return self._grad_W_enc_FD
 
-    def encode(self, W_FD: Tensor, b_F: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (rows, pre-activations [R, F]) chunk by chunk, all in one buffer: use each before asking for the next."""
+    def screen(self, W_FD: Tensor, b_F: Tensor) -> Screen | None:
+        """Return the bf16 screen of this encoder, where the choice asks for one.
+
+        Call it before the decoder's gradient is first added to, whose memory it borrows.
+        """
+        if not self.choice.screen or W_FD.dtype != torch.float32 or W_FD.device.type != "cpu":
+            return None
+        return Screen(self.inputs_BD, W_FD, b_F, self.scratch, self._grad_W_dec_FD)
+
+    def chunks(self) -> list[slice]:
+        """Return the rows of each chunk."""
         size = min(self.choice.chunk_rows(self.d_sae), self.n_tokens)
-        for start in range(0, self.n_tokens, size):
-            rows = slice(start, min(start + size, self.n_tokens))
-            yield rows, self.pre_acts(self.inputs_BD[rows], W_FD, b_F)
+        return [slice(start, min(start + size, self.n_tokens)) for start in range(0, self.n_tokens, size)]
 
     def pre_acts(self, inputs_RD: Tensor, W_FD: Tensor, b_F: Tensor) -> Tensor:
-        """Return `inputs W^T + b`, [R, F], in the chunk buffer."""
+        """Return `inputs W^T + b`, [R, F], in a buffer that the next chunk's overwrite."""
         buffer_RF = self.chunk_buffer("pre-activations", inputs_RD.shape[0])
         return linear(self.choice.gemm, inputs_RD, W_FD, b_F, out=buffer_RF)
 

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from saesweep.cohort.kernels.frame import Frame
 from saesweep.cohort.kernels.pairs import Pairs
+from saesweep.cohort.kernels.screen import Screen
+from saesweep.cohort.kernels.selected import MAX_SHARE, exact_values
 
 # Active pairs gathered before they are worked off: bounds memory while the activations are not sparse yet.
 _PENDING_PAIRS = 1 << 19
@@ -61,21 +63,45 @@ def each_chunk(
             n_waiting = 0
 
     limit = frame.choice.dense_above
-    for rows, hidden_RF in frame.encode(frame.W_enc_FD, b_F):
-        if seen is not None:
-            seen(rows, hidden_RF)
-        sample_RF = _above(hidden_RF[::_COUNT_EVERY], bound_F)
-        if int(sample_RF.count_nonzero()) > limit * sample_RF.numel():
-            # Pieces are runs of neighbouring rows: what waits goes first.
-            work_off()
-            dense(rows, hidden_RF)
-            continue
-        flat_P = _above(hidden_RF, bound_F).view(-1).nonzero().squeeze(1)
-        waiting.append((rows, flat_P, hidden_RF.view(-1)[flat_P]))
-        n_waiting += flat_P.shape[0]
+    # The loss on dead latents reads whole columns, which the screen does not compute.
+    screen = frame.screen(frame.W_enc_FD, b_F if bound_F is None else b_F - bound_F) if seen is None else None
+    screening = screen is not None
+    for rows in frame.chunks():
+        found = _screened(frame, screen, rows, b_F, bound_F) if screen is not None and screening else None
+        if found is None:
+            hidden_RF = frame.pre_acts(frame.inputs_BD[rows], frame.W_enc_FD, b_F)
+            if seen is not None:
+                seen(rows, hidden_RF)
+            sample_RF = _above(hidden_RF[::_COUNT_EVERY], bound_F)
+            is_dense = int(sample_RF.count_nonzero()) > limit * sample_RF.numel()
+            # Neighbouring chunks are alike: where this one is dense, the next is not screened in vain.
+            screening = not is_dense
+            if is_dense:
+                # Pieces are runs of neighbouring rows: what waits goes first.
+                work_off()
+                dense(rows, hidden_RF)
+                continue
+            flat_P = _above(hidden_RF, bound_F).view(-1).nonzero().squeeze(1)
+            found = flat_P, hidden_RF.view(-1)[flat_P]
+        waiting.append((rows, *found))
+        n_waiting += found[0].shape[0]
         if n_waiting >= _PENDING_PAIRS:
             work_off()
     work_off()
+
+
+def _screened(
+    frame: Frame, screen: Screen, rows: slice, b_F: Tensor, bound_F: Tensor | None
+) -> tuple[Tensor, Tensor] | None:
+    """Return (flat positions, pre-activations) of the chunk's pairs that matter; None: it is too dense to be screened."""
+    chunk = screen.chunk(rows)
+    zeros_R = b_F.new_zeros(rows.stop - rows.start)
+    if chunk.share_above(zeros_R, _COUNT_EVERY) > min(frame.choice.dense_above, MAX_SHARE):
+        return None
+    pairs = chunk.above(zeros_R)
+    hidden_P = exact_values(frame, pairs, rows, frame.W_enc_FD, b_F)
+    keep_P = hidden_P > (0 if bound_F is None else bound_F[pairs.cols_P])
+    return (pairs.rows_P * frame.d_sae + pairs.cols_P)[keep_P], hidden_P[keep_P]
 
 
 def _above(hidden_RF: Tensor, bound_F: Tensor | None) -> Tensor:

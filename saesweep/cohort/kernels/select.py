@@ -19,7 +19,8 @@ _MARGIN = 1.5
 # Collected candidates per selected pair at which the guess is raised: bounds memory when the guess was far too low.
 _MAX_EXCESS = 4
 
-Chunks = Iterator[tuple[slice, Tensor]]
+Finder = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Returns (values, flat positions `token * F + latent`) of a chunk's pre-activations above a scalar, by token."""
 
 
 def top_rows(hidden_RF: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -42,30 +43,30 @@ def top_rows(hidden_RF: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top.values, place * span + groups_RK.gather(1, top.indices - place * k)
 
 
-def top_of_batch(chunks: Callable[[], Chunks], sample_RF: Tensor, n_tokens: int, n_keep: int) -> tuple[Tensor, Tensor]:
-    """Return (values, flat positions `token * F + latent`), ascending in position, of the batch's largest positive ones.
+def top_of_batch(
+    chunks: Callable[[], Iterator[Finder]], sample_RF: Tensor, n_tokens: int, n_keep: int
+) -> tuple[Tensor, Tensor]:
+    """Return (values, flat positions), by token, of the batch's largest positive pre-activations.
 
     A threshold guessed from a sample of the rows picks candidates; the selection among them is exact, so the guess decides
     the cost alone. Exactly `n_keep` are kept, or all positive ones where there are fewer. Equal values at the boundary (of
-    measure zero in training) are kept in the order of their positions; `torch.topk` leaves open which it takes.
+    measure zero in training) are kept in the order in which they are found; `torch.topk` leaves open which it takes.
 
     Args:
-        chunks: Starts a pass over (rows, pre-activations [R, F]); called again where the guess was too high.
+        chunks: Starts a pass over the batch, from the first token to the last; called again where the guess was too high.
         sample_RF: Pre-activations of some rows, [R, F].
         n_tokens: Rows of the batch.
         n_keep: How many to keep.
     """
-    width, margin = sample_RF.shape[1], _MARGIN
+    margin = _MARGIN
     if n_keep < 1:
         return sample_RF.new_empty(0), torch.empty(0, dtype=torch.int64, device=sample_RF.device)
     while True:
         rank = math.ceil(margin * n_keep * sample_RF.shape[0] / n_tokens) + 1
-        guess = (
-            _kth_largest(sample_RF.flatten(), rank).clamp(min=0)
-            if rank <= sample_RF.numel()
-            else sample_RF.new_zeros(())
-        )
-        values_C, flat_C = _candidates(chunks(), guess, width, n_keep)
+        guess = sample_RF.new_zeros(())
+        if rank <= sample_RF.numel():
+            guess = _kth_largest(sample_RF.flatten(), rank).clamp(min=0)
+        values_C, flat_C = _candidates(chunks(), guess, n_keep)
         if values_C.shape[0] >= n_keep or not bool(guess > 0):
             return _keep_largest(values_C, flat_C, n_keep)
         margin *= 2
@@ -76,20 +77,30 @@ def sample_rows(n_tokens: int) -> slice:
     return slice(None, None, max(n_tokens // _SAMPLE_ROWS, 1))
 
 
-def _candidates(chunks: Chunks, guess: Tensor, width: int, n_keep: int) -> tuple[Tensor, Tensor]:
+def find_above(hidden_RF: Tensor, start: int) -> Finder:
+    """Return the finder of a dense chunk whose first row is the batch's row `start`."""
+
+    def find(bound: Tensor) -> tuple[Tensor, Tensor]:
+        flat_C = (hidden_RF > bound).view(-1).nonzero().squeeze(1)
+        return hidden_RF.view(-1)[flat_C], flat_C + start * hidden_RF.shape[1]
+
+    return find
+
+
+def _candidates(chunks: Iterator[Finder], guess: Tensor, n_keep: int) -> tuple[Tensor, Tensor]:
     values: list[Tensor] = []
     flats: list[Tensor] = []
     n_found = 0
-    for rows, hidden_RF in chunks:
-        flat_C = (hidden_RF > guess).view(-1).nonzero().squeeze(1)
-        values.append(hidden_RF.view(-1)[flat_C])
-        flats.append(flat_C.add_(rows.start * width))
+    for find in chunks:
+        values_C, flat_C = find(guess)
+        values.append(values_C)
+        flats.append(flat_C)
         n_found += flat_C.shape[0]
         if n_found > _MAX_EXCESS * n_keep:
-            kept = _keep_largest(torch.cat(values), torch.cat(flats), n_keep)
-            values, flats, n_found = [kept[0]], [kept[1]], n_keep
+            values_C, flat_C = _keep_largest(torch.cat(values), torch.cat(flats), n_keep)
+            values, flats, n_found = [values_C], [flat_C], n_keep
             # Whatever is smaller than n_keep others cannot be among the n_keep largest; equal ones may be.
-            guess = torch.nextafter(kept[0].min(), torch.zeros_like(guess))
+            guess = torch.nextafter(values_C.min(), torch.zeros_like(guess))
     return torch.cat(values), torch.cat(flats)
 
 

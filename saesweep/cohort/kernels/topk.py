@@ -15,7 +15,7 @@ from saesweep.cohort.engine import StepGradients
 from saesweep.cohort.kernels.dead import dead_loss_
 from saesweep.cohort.kernels.frame import Frame
 from saesweep.cohort.kernels.pairs import Pairs
-from saesweep.cohort.kernels.select import sample_rows, top_of_batch, top_rows
+from saesweep.cohort.kernels.selected import select_of_batch, select_of_rows
 from saesweep.specs.architectures import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKFamilySpec
 
 
@@ -27,7 +27,12 @@ def topk_step(frame: Frame, spec: TopKFamilySpec) -> StepGradients:
     """
     b_enc_F = frame.params["b_enc"]
     norm_F = torch.linalg.vector_norm(frame.W_dec_FD, dim=1) if spec.rescale_acts_by_decoder_norm else None
-    pairs, hidden_P = _select(frame, spec, b_enc_F, norm_F)
+    weights_FD, bias_F = frame.W_enc_FD, b_enc_F
+    if norm_F is not None:
+        weights_FD = torch.mul(frame.W_enc_FD, norm_F[:, None], out=frame.spare_FD())
+        bias_F = b_enc_F * norm_F
+    select = select_of_batch if isinstance(spec, BatchTopKSpec) else select_of_rows
+    pairs, hidden_P = select(frame, weights_FD, bias_F)
     active_P = hidden_P > 0
     acts_P = hidden_P.clamp(min=0)
     if norm_F is not None:
@@ -67,22 +72,6 @@ def topk_step(frame: Frame, spec: TopKFamilySpec) -> StepGradients:
     b_enc_grad_F += torch.bincount(pairs.cols_P, weights=hidden_grad_P, minlength=frame.d_sae)
     firing_F = torch.bincount(pairs.cols_P[active_P], minlength=frame.d_sae)
     return frame.finish(losses, b_enc_grad_F, {"b_enc": b_enc_grad_F}, firing_F)
-
-
-def _select(frame: Frame, spec: TopKFamilySpec, b_enc_F: Tensor, norm_F: Tensor | None) -> tuple[Pairs, Tensor]:
-    """Return the selected pairs and their `h'`, some of which may be negative for topk."""
-    weights_FD, bias_F = frame.W_enc_FD, b_enc_F
-    if norm_F is not None:
-        weights_FD = torch.mul(frame.W_enc_FD, norm_F[:, None], out=frame.spare_FD())
-        bias_F = b_enc_F * norm_F
-    if isinstance(spec, BatchTopKSpec):
-        n_keep = int(frame.knobs.k * frame.n_tokens)
-        sample_RF = torch.addmm(bias_F, frame.inputs_BD[sample_rows(frame.n_tokens)], weights_FD.t())
-        values_P, flat_P = top_of_batch(lambda: frame.encode(weights_FD, bias_F), sample_RF, frame.n_tokens, n_keep)
-        rows_P = torch.div(flat_P, frame.d_sae, rounding_mode="floor")
-        return Pairs.of_rows(rows_P, flat_P - rows_P * frame.d_sae, frame.n_tokens), values_P
-    found = [top_rows(hidden_RF, int(frame.knobs.k)) for _, hidden_RF in frame.encode(weights_FD, bias_F)]
-    return Pairs.uniform(torch.cat([cols for _, cols in found])), torch.cat([values for values, _ in found]).view(-1)
 
 
 def _widths(frame: Frame, spec: TopKFamilySpec) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saesweep.cohort.kernels import KernelChoice, cache, choose, gemm_error, kernel_choice
+from saesweep.cohort.kernels import KernelChoice, cache, choose, gemm_error, kernel_choice, screen_error
 from saesweep.cohort.kernels import backends as backends_module
 from saesweep.errors import UserError
 
@@ -39,6 +39,18 @@ def test_measurement_keeps_its_budget_and_gives_usable_settings() -> None:
 
 def test_no_time_means_the_defaults() -> None:
     assert choose(32, 256, budget_seconds=0.0) == KernelChoice()
+
+
+@pytest.mark.parametrize("d_in", [3, 64, 700])
+def test_the_screen_stays_within_its_bound_here(d_in: int) -> None:
+    assert 0 < screen_error(d_in) <= 1
+
+
+def test_a_screen_that_breaks_its_bound_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends_module, "screen_error", lambda d_in: 1.5)
+    assert not choose(64, 2048, budget_seconds=0.5).screen
+    with pytest.raises(UserError, match="not exact"):
+        kernel_choice(64, 2048, stored={"screen": True})
 
 
 def test_the_default_product_is_float32() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from saesweep.cohort.kernels.select import sample_rows, top_of_batch, top_rows
+from saesweep.cohort.kernels.select import Finder, find_above, sample_rows, top_of_batch, top_rows
 
 
 def hidden(n_rows: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -32,12 +32,11 @@ def test_rows_with_equal_values_keep_k_different_latents() -> None:
 def select(h: torch.Tensor, n_keep: int, sample: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor, int]:
     passes = 0
 
-    def chunks() -> Iterator[tuple[slice, torch.Tensor]]:
+    def chunks() -> Iterator[Finder]:
         nonlocal passes
         passes += 1
         for start in range(0, h.shape[0], 16):
-            rows = slice(start, min(start + 16, h.shape[0]))
-            yield rows, h[rows].clone()
+            yield find_above(h[start : start + 16], start)
 
     sample = h[sample_rows(h.shape[0])] if sample is None else sample
     values, flat = top_of_batch(chunks, sample, h.shape[0], n_keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,24 @@ def test_float64(case: Case, path: str, bias: float) -> None:
 @pytest.mark.parametrize(("case", "path"), sparse_and_dense())
 def test_float32(case: Case, path: str) -> None:
     assert_equal(*both(case, PATHS[path], torch.float32), tol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("bias", [0.0, 2.5], ids=["busy", "quiet"])
+def test_float32_through_the_screen(case: Case, bias: float) -> None:
+    if case.options.get("k", 0) > 20:
+        pytest.skip("so many are active that the screen does not serve")
+    if case.options.get("lp_norm") == 0.5:
+        pytest.skip("an activation next to 0 has a huge gradient, in which float32 keeps few digits")
+    if "matryoshka_widths" in case.options:
+        case = replace(case, options=case.options | {"matryoshka_widths": (64, 256, 1024)})
+    architecture = case.build(d_in=48, d_sae=1024)
+    params = params_for(architecture, torch.float32, bias=bias)
+    x, dead = batch(torch.float32, d_in=48), dead_mask(1024) if case.dead else None
+    engine = SparseEngine(KernelChoice(screen=True, dense_above=0.2, chunk_elements=1024 * 32))
+    exact = {name: p.double() for name, p in params.items()}
+    want = ReferenceEngine().step(architecture, exact, x.double(), case.knobs, dead)
+    assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-5)
 
 
 @pytest.mark.gpu
