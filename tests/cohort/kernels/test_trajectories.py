@@ -44,7 +44,7 @@ def losses(case: Case, engine: GradientEngine, dtype: torch.dtype, steps: int) -
 def test_float64(case: Case, steps: int) -> None:
     engine = SparseEngine(KernelChoice(dense_above=0.2, chunk_elements=96 * 32))
     ours, theirs = (losses(case, e, torch.float64, steps) for e in (engine, ReferenceEngine()))
-    assert theirs[-1] < theirs[0]
+    assert len({*theirs}) > steps // 2
     assert ours == pytest.approx(theirs, rel=1e-10)
 
 
