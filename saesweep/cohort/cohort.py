@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ class Cohort:
             if slot is not None:
                 yield index, slot
 
-    def engine_for(self, architecture: Architecture) -> GradientEngine:
+    def engine_for(self, architecture: Architecture[Any]) -> GradientEngine:
         """Return the engine that trains this architecture: the preferred one where it is exact."""
         return self._engine if self._engine.supports(architecture) is None else self._reference
 

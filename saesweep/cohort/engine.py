@@ -6,7 +6,7 @@ Shape suffixes: B tokens of the batch, D = d_in, F = d_sae.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,12 +31,12 @@ class StepGradients:
 class GradientEngine(Protocol):
     """Computes loss and gradients of one SAE on one batch."""
 
-    def supports(self, architecture: Architecture) -> str | None:
+    def supports(self, architecture: Architecture[Any]) -> str | None:
         """Return None where this engine is exact for the architecture, else the reason why it is not."""
         ...
 
     def step(
-        self, architecture: Architecture, params: Params, x_BD: Tensor, knobs: Knobs, dead_F: Tensor | None
+        self, architecture: Architecture[Any], params: Params, x_BD: Tensor, knobs: Knobs, dead_F: Tensor | None
     ) -> StepGradients:
         """Return loss, gradients and firing counts for one batch of (scaled) activations.
 
@@ -56,12 +56,12 @@ class ReferenceEngine:
     def __init__(self, *, autocast: bool = False) -> None:
         self._autocast = autocast
 
-    def supports(self, architecture: Architecture) -> str | None:
+    def supports(self, architecture: Architecture[Any]) -> str | None:
         """Return None: autograd is exact for every architecture."""
         return None
 
     def step(
-        self, architecture: Architecture, params: Params, x_BD: Tensor, knobs: Knobs, dead_F: Tensor | None
+        self, architecture: Architecture[Any], params: Params, x_BD: Tensor, knobs: Knobs, dead_F: Tensor | None
     ) -> StepGradients:
         """See `GradientEngine.step`."""
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}

@@ -136,7 +136,7 @@ def _cross_entropy(logits_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
     target_N = tokens_CT[:, 1:].reshape(-1)
     pieces = [
         torch.nn.functional.cross_entropy(rows.float(), target, reduction="none")
-        for rows, target in zip(logits_NV.split(_LOGIT_ROWS), target_N.split(_LOGIT_ROWS), strict=True)
+        for rows, target in zip(torch.split(logits_NV, _LOGIT_ROWS), torch.split(target_N, _LOGIT_ROWS), strict=True)
     ]
     return torch.cat(pieces).double().reshape(tokens_CT.shape[0], -1).cpu()
 
@@ -146,7 +146,7 @@ def _kl(clean_CTV: Tensor, other_CTV: Tensor) -> Tensor:
     shape = clean_CTV.shape
     clean_NV, other_NV = clean_CTV.reshape(-1, shape[-1]), other_CTV.reshape(-1, shape[-1])
     pieces = []
-    for p, q in zip(clean_NV.split(_LOGIT_ROWS), other_NV.split(_LOGIT_ROWS), strict=True):
+    for p, q in zip(torch.split(clean_NV, _LOGIT_ROWS), torch.split(other_NV, _LOGIT_ROWS), strict=True):
         log_p, log_q = p.float().log_softmax(-1), q.float().log_softmax(-1)
         pieces.append((log_p.exp() * (log_p - log_q)).sum(-1))
     return torch.cat(pieces).double().reshape(shape[:2]).cpu()

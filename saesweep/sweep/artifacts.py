@@ -82,7 +82,7 @@ def single_run_tree(experiment: Experiment, trial: Trial) -> dict[str, Any]:
         "architecture": trial.run.sae.architecture,
         **trial.run.sae.model_dump(mode="json", exclude_defaults=True),
     }
-    tree = {
+    tree: dict[str, Any] = {
         "name": f"{experiment.spec.name}-trial-{trial.number}",
         "base": base,
         "space": {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from saesweep.experiment import Experiment
 from saesweep.specs import BaseRun
+from saesweep.specs.architectures import NormalizeActivations
 
 
 def largest_run(experiment: Experiment, architecture: str) -> BaseRun:
@@ -14,7 +15,7 @@ def largest_run(experiment: Experiment, architecture: str) -> BaseRun:
     )
 
 
-def normalize_modes(experiment: Experiment) -> tuple[str, ...]:
+def normalize_modes(experiment: Experiment) -> tuple[NormalizeActivations, ...]:
     """Return every `normalize_activations` that a trial may use."""
     runs = [run for name in experiment.architectures for run in experiment.corner_runs(name)]
     searched = [p.spec.choice or () for p in experiment.parameters() if p.path == "sae.normalize_activations"]

@@ -91,7 +91,7 @@ class SweepLoop:
         keep_until = {} if checkpoint is None else self._load(checkpoint)
         for folder in sorted((self._setup.directory.path / "trials").glob("*/metrics.jsonl")):
             tokens = keep_until.get(int(folder.parent.name), -1)
-            JsonLines(folder).keep(lambda line, most=tokens: line["tokens"] <= most)
+            _drop_after(JsonLines(folder), tokens)
         return (None if checkpoint is None else self._stream.tokens_served), damaged
 
     def _load(self, checkpoint: Checkpoint) -> dict[int, int]:
@@ -346,3 +346,7 @@ class SweepLoop:
                 seconds=self._last_checkpoint - started,
             )
         )
+
+
+def _drop_after(log: JsonLines, tokens: int) -> None:
+    log.keep(lambda line: line["tokens"] <= tokens)

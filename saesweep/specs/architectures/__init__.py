@@ -1,10 +1,11 @@
 """Configuration models of the SAE architectures, by name."""
 
-from saesweep.specs.architectures.base import SAESpec, architectures, register_spec, spec_class
+from saesweep.specs.architectures.base import NormalizeActivations, SAESpec, architectures, register_spec, spec_class
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
 from saesweep.specs.architectures.topk import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKFamilySpec, TopKSpec
 
 __all__ = [
+    "NormalizeActivations",
     "SAESpec",
     "architectures",
     "register_spec",
