@@ -13,6 +13,7 @@ from saesweep.events.types import (
     TrialMeasured,
     TrialStarted,
     TrialStatus,
+    TrialTrained,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "TrialMeasured",
     "TrialStarted",
     "TrialStatus",
+    "TrialTrained",
 ]

@@ -94,6 +94,18 @@ class TrialStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrialTrained(Event):
+    """A trial has trained for one more block; the same line is in its `metrics.jsonl`."""
+
+    number: int
+    step: int
+    """Training steps that it has had."""
+    tokens: int
+    values: Mapping[str, float]
+    """Losses (mean over the block), learning rate, coefficients, dead latents, in SAELens' names."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialMeasured(Event):
     """A trial was evaluated on held-out activations."""
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from saesweep.experiment.document import show
 
-_MAY_CHANGE = (("search", "trials"), ("cohort", "checkpoint_seconds"), ("cohort", "memory_fraction"))
-"""More trials can be asked for later; the other two change when things are written and planned, not what is computed."""
+_MAY_CHANGE = (("search", "trials"), ("cohort", "checkpoint_seconds"), ("cohort", "memory_fraction"), ("base", "logger"))
+"""More trials can be asked for later; the others change when and where things are written and planned, not what is computed."""
 _ABSENT = object()
 
 

@@ -5,6 +5,7 @@ Defaults that differ from SAELens 6.54 are listed in docs/defaults.md.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -15,7 +16,14 @@ from saesweep.specs.model import Spec
 from saesweep.specs.units import Duration, Steps, TokenCount
 
 SYNTHETIC = "builtin:synthetic"
-MODEL_CLASSES = ("AutoModelForCausalLM", "TransformerBridge", "HookedTransformer")
+BRIDGE_CLASSES = ("TransformerBridge", "HookedTransformer")
+"""Names of TransformerLens' model class: the present one, and that of SAELens' files (up to TransformerLens 3)."""
+MODEL_CLASS_ADVICE = "known: AutoModelForCausalLM, TransformerBridge, or a model class of transformers such as AutoModel or BertModel"
+
+
+def is_model_class(name: str) -> bool:
+    """Return whether a name can be a model class of transformers; whether it is one, the preflight finds out."""
+    return re.fullmatch(r"[A-Z]\w*(Model\w*|For[A-Z]\w+)", name) is not None
 
 
 def _tuple(value: Any) -> Any:
@@ -45,9 +53,9 @@ class BaseRun(Spec):
     model_name: str | None = "gelu-2l"
     """Hub id, local folder or `builtin:tiny-lm`; null for `dataset_path: builtin:synthetic`, which has no model."""
     model_class_name: str = "AutoModelForCausalLM"
-    """`AutoModelForCausalLM` (Hugging Face) or `TransformerBridge` (TransformerLens). SAELens' `HookedTransformer` means the latter."""
+    """A model class of transformers (`AutoModel` or `BertModel` for encoders) or `TransformerBridge` (TransformerLens). SAELens' `HookedTransformer` means the latter."""
     hook_name: str = "blocks.0.hook_mlp_out"
-    """Where activations are read: a module name of a Hugging Face model (its output) or a TransformerLens hook point."""
+    """Where activations are read: a module of a Hugging Face model (`model.layers.3`: its output; `model.layers.3.mlp.down_proj:input`: its input) or a TransformerLens hook point. `saesweep hooks` lists them."""
     hook_head_index: int | None = Field(None, ge=0)
     """Attention head to read, for hook points with a head axis."""
     dataset_path: str = ""
@@ -239,9 +247,8 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
         )
     if not run.dataset_path:
         found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
-    if run.model_class_name not in MODEL_CLASSES:
-        known = ", ".join(MODEL_CLASSES)
-        found.append(("model_class_name", f"{run.model_class_name!r} is not supported; known: {known}"))
+    if run.model_class_name not in BRIDGE_CLASSES and not is_model_class(run.model_class_name):
+        found.append(("model_class_name", f"{run.model_class_name!r} is not supported; {MODEL_CLASS_ADVICE}"))
     if run.is_synthetic and run.model_name is not None:
         found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
     if run.model_name is None and not run.is_synthetic:

@@ -13,7 +13,7 @@ class LoggerSpec(Spec):
     log_to_wandb: bool = False
     """Log to Weights & Biases. SAELens' default is true; here a run logs nowhere unless asked to."""
     log_weights_to_wandb: bool = True
-    """Upload checkpoints as artifacts when W&B is on."""
+    """Upload each finished trial's exported SAE with its weights as a W&B artifact; without, only its configuration."""
     log_activations_store_to_wandb: bool = False
     """SAELens' switch that nothing reads; kept so that its files load."""
     log_optimizer_state_to_wandb: bool = False
@@ -21,12 +21,12 @@ class LoggerSpec(Spec):
     wandb_project: str = "sae_lens_training"
     """W&B project."""
     wandb_id: str | None = None
-    """W&B run id; one per trial is made when left out."""
+    """W&B run id; with several trials `<wandb_id>-<trial>`. One that lasts as long as the run directory when left out."""
     run_name: str | None = None
-    """W&B run name; `<experiment>-<trial>` when left out."""
+    """W&B run name; with several trials `<run_name>-<trial>`. The experiment's name when left out."""
     wandb_entity: str | None = None
     """W&B user or team."""
     wandb_log_frequency: int = Field(10, ge=1)
-    """Training steps between two logged points."""
+    """Least training steps between two logged points. saesweep logs at the end of a block of steps."""
     eval_every_n_wandb_logs: int = Field(100, ge=1)
     """Logged points between two evaluations. saesweep evaluates at rungs and at the end instead."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Listener, Note, Row, RunEnded, RunStarted
+from saesweep.events import EventBus, Listener, Note, Row, RunEnded, RunStarted, TrialTrained
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
 from saesweep.runs import JsonLines, RunDirectory
 from saesweep.sweep.finish import Outcome, finish
@@ -20,6 +20,7 @@ from saesweep.sweep.progress import goal_texts, metric_columns, write_leaderboar
 from saesweep.sweep.search import open_search
 from saesweep.sweep.setup import Setup, check, prepare
 from saesweep.sweep.stop import StopFlag
+from saesweep.sweep.tracker import make_tracker
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ def run(
             return finished
         facts = check(loaded)
         directory.save_experiment(dump_yaml(loaded.tree))
+        tracker = make_tracker(loaded, directory, bus)
+        if tracker is not None:
+            bus.subscribe(tracker)
         with StopFlag() as stop:
             return _train(
                 loaded, prepare(loaded, directory, facts), bus, stop, _resume_command(experiment, overrides, directory)
@@ -93,13 +97,15 @@ def run(
 
 
 class JsonLogListener:
-    """Appends every event to `events.jsonl`, with the wall-clock time."""
+    """Appends events to `events.jsonl`, with the wall-clock time; training metrics have their own files."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self._log = JsonLines(directory.events_file)
 
     def __call__(self, event: Any) -> None:
         """Write one event; of a block only the numbers, the rows are in `leaderboard.json`."""
+        if isinstance(event, TrialTrained):
+            return
         data = event.to_json()
         data.pop("rows", None)
         self._log.append({"time_seconds": round(time.time(), 3), **data})

@@ -70,7 +70,6 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("base/sae.k", 5, "base.sae.k", "write it nested"),
     ("base/logger", {"wandb_projct": "x"}, "base.logger.wandb_projct", "did you mean 'wandb_project'"),
     ("base/logger", 5, "base.logger", "takes a mapping"),
-    ("base/logger", {"log_to_wandb": True}, "base.logger.log_to_wandb", "not implemented in this version"),
     ("base/lr", "1e-4", "base.lr", "take the quotes off"),
     ("base/lr", -1, "base.lr", "must be above 0, not -1"),
     ("base/lr", True, "base.lr", "takes a number, not true"),
