@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from saesweep.activations import HeldOut
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
@@ -12,6 +14,8 @@ from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS
+
+_SYNTHETIC_CONTEXT = 128
 
 
 def needs_language_model(names: Collection[str]) -> bool:
@@ -28,6 +32,7 @@ class HeldOutEvaluator:
         ce_tokens: At most this many tokens for cross-entropy metrics; None for the whole part.
         head_index: Attention head that the activations come from.
         contexts_per_forward: Contexts in one forward pass.
+        ablation: What scores are relative to: activations replaced by zeros, as in SAELens, or by their mean.
     """
 
     def __init__(
@@ -38,33 +43,68 @@ class HeldOutEvaluator:
         ce_tokens: int | None = None,
         head_index: int | None = None,
         contexts_per_forward: int = 32,
+        ablation: Literal["zero", "mean"] = "zero",
     ) -> None:
+        self._ablation = ablation
         self._part = part
         self._model = model if model is not None and model.has_lm_head else None
         self._ce_tokens = ce_tokens
         self._head_index = head_index
         self._contexts_per_forward = contexts_per_forward
         self._spliced: dict[str, SplicedMetrics] = {}
+        self._contexts: Tensor | None = None
 
     @torch.no_grad()
-    def measure(self, saes: Sequence[ExportedSAE], hook: str, *, with_model: bool) -> list[dict[str, float]]:
+    def measure(
+        self, saes: Sequence[ExportedSAE], hook: str, *, with_model: bool, spread: bool = False
+    ) -> list[dict[str, float]]:
         """Return the metrics of each SAE, by the names of `METRICS`.
 
         Args:
             saes: Exported SAEs that read this hook.
             hook: Name of the hook.
             with_model: Also measure what needs the language model's head, where there is one.
+            spread: Also return `<metric>_stderr`, the standard error over contexts, and `silent_fraction`, the share of
+                latents that fire on no held-out token.
         """
         sums = [ReconstructionMetrics() for _ in saes]
-        for x_ND in self._part.batches(hook):
+        for x_ND, context_N in self._batches(hook):
             for metrics, sae in zip(sums, saes, strict=True):
                 acts_NF = sae.encode(x_ND)
-                metrics.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF)
+                metrics.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N if spread else None)
         found = [metrics.compute() for metrics in sums]
+        if spread:
+            for values, metrics in zip(found, sums, strict=True):
+                values |= {**metrics.standard_errors(), "silent_fraction": metrics.silent_fraction()}
         if with_model and self._model is not None:
-            for metrics_of_one, spliced in zip(found, self._spliced_at(hook).measure(saes), strict=True):
-                metrics_of_one.update(spliced)
+            spliced = self._spliced_at(hook).measure(saes, spread=spread)
+            for values, of_model in zip(found, spliced, strict=True):
+                values |= of_model
         return found
+
+    def _batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield activations [N, D] and the number of the context that each row is from."""
+        mask_NT = self._part.mask_NT
+        start = 0
+        for x_ND in self._part.batches(hook):
+            row_N = torch.arange(start, start + len(x_ND))
+            start += len(x_ND)
+            # Synthetic activations are independent of each other: any grouping will do.
+            yield x_ND, row_N // _SYNTHETIC_CONTEXT if mask_NT is None else self._context_of_row(mask_NT)[row_N]
+
+    def _context_of_row(self, mask_NT: Tensor) -> Tensor:
+        if self._contexts is None:
+            self._contexts = torch.arange(len(mask_NT)).repeat_interleave(mask_NT.sum(1).cpu())
+        return self._contexts
+
+    def _mean_D(self, hook: str) -> Tensor:
+        total_D, rows = None, 0
+        for x_ND in self._part.batches(hook):
+            part_D = x_ND.double().sum(0)
+            total_D = part_D if total_D is None else total_D + part_D
+            rows += len(x_ND)
+        assert total_D is not None
+        return total_D / rows
 
     def _spliced_at(self, hook: str) -> SplicedMetrics:
         if hook not in self._spliced:
@@ -81,5 +121,6 @@ class HeldOutEvaluator:
                 hook,
                 head_index=self._head_index,
                 contexts_per_forward=self._contexts_per_forward,
+                mean_D=self._mean_D(hook) if self._ablation == "mean" else None,
             )
         return self._spliced[hook]

@@ -1,11 +1,17 @@
 """How well an exported SAE reconstructs activations, and how sparsely: streaming sums in float64.
 
-Definitions: docs/metrics.md. Shape suffixes: N tokens, D = d_in, F = d_sae.
+Definitions: docs/metrics.md. Shape suffixes: N tokens, D = d_in, F = d_sae, C contexts.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from saesweep.evaluation.spread import ContextSums, ratio_stderr
+
+_MEANS = {"mse": "error_squared", "l0": "active", "l1": "l1", "cosine_similarity": "cosine"}
+"""Metrics that are means over tokens, and the per-token quantity behind each."""
 
 
 class ReconstructionMetrics:
@@ -15,12 +21,18 @@ class ReconstructionMetrics:
         self._n = 0
         self._sum_x_D: Tensor | None = None
         self._sums: dict[str, float] = {}
+        self._by_context: ContextSums | None = None
+        self._fired_F: Tensor | None = None
 
-    def _add(self, name: str, value: Tensor) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + float(value)
+    def update(self, x_ND: Tensor, recon_ND: Tensor, acts_NF: Tensor, context_N: Tensor | None = None) -> None:
+        """Add a batch of activations [N, D], their reconstructions and the SAE's latents [N, F].
 
-    def update(self, x_ND: Tensor, recon_ND: Tensor, acts_NF: Tensor) -> None:
-        """Add a batch of activations [N, D], their reconstructions and the SAE's latents [N, F]."""
+        Args:
+            x_ND: Raw activations.
+            recon_ND: What the SAE makes of them.
+            acts_NF: Its latents.
+            context_N: The context that each token is from, ascending numbers on the CPU; for `standard_errors`.
+        """
         x = x_ND.double()
         recon = recon_ND.double()
         error = x - recon
@@ -29,17 +41,27 @@ class ReconstructionMetrics:
         self._n += x.shape[0]
         total = x.sum(0)
         self._sum_x_D = total if self._sum_x_D is None else self._sum_x_D + total
-        self._add("x_squared", x.square().sum())
-        self._add("error_squared", error.square().sum())
-        self._add("recon_squared", recon.square().sum())
         dot = (x * recon).sum(-1)
-        self._add("dot", dot.sum())
-        self._add("cosine", (dot / (x_norm * recon_norm).clamp_min(1e-12)).sum())
         is_nonzero = x_norm > 0  # a zero activation has no norm to compare with
-        self._add("ratio", (recon_norm[is_nonzero] / x_norm[is_nonzero]).sum())
-        self._add("nonzero", is_nonzero.sum())
-        self._add("active", (acts_NF != 0).sum())
-        self._add("l1", acts_NF.double().abs().sum())
+        is_active_NF = acts_NF != 0
+        values = {
+            "x_squared": x.square().sum(-1),
+            "error_squared": error.square().sum(-1),
+            "recon_squared": recon.square().sum(-1),
+            "dot": dot,
+            "cosine": dot / (x_norm * recon_norm).clamp_min(1e-12),
+            "ratio": torch.where(is_nonzero, recon_norm / x_norm.clamp_min(1e-300), 0),
+            "nonzero": is_nonzero,
+            "active": is_active_NF.sum(-1),
+            "l1": acts_NF.double().abs().sum(-1),
+        }
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.sum())
+        if context_N is not None:
+            self._by_context = self._by_context or ContextSums()
+            self._by_context.add(context_N, **values, x=x, tokens=torch.ones_like(dot))
+            fired_F = is_active_NF.any(0)
+            self._fired_F = fired_F if self._fired_F is None else self._fired_F | fired_F
 
     def compute(self) -> dict[str, float]:
         """Return mse, explained_variance, l0, l1, cosine_similarity, l2_ratio and relative_reconstruction_bias.
@@ -65,3 +87,25 @@ class ReconstructionMetrics:
             "l2_ratio": s["ratio"] / s["nonzero"] if s["nonzero"] else float("nan"),
             "relative_reconstruction_bias": s["recon_squared"] / s["dot"] if s["dot"] else float("nan"),
         }
+
+    def standard_errors(self) -> dict[str, float]:
+        """Return `<metric>_stderr` over contexts, for every metric of `compute`.
+
+        Raises:
+            ValueError: The batches came without context numbers.
+        """
+        sums = self._by_context
+        if sums is None or self._sum_x_D is None:
+            raise ValueError("no context numbers to take standard errors over")
+        tokens_C = sums.of("tokens")
+        mean_D = self._sum_x_D.cpu() / self._n
+        variance_C = sums.of("x_squared") - 2 * sums.of("x") @ mean_D + tokens_C * mean_D.square().sum()
+        found = {metric: ratio_stderr(sums.of(name), tokens_C) for metric, name in _MEANS.items()}
+        found["explained_variance"] = ratio_stderr(sums.of("error_squared"), variance_C)
+        found["l2_ratio"] = ratio_stderr(sums.of("ratio"), sums.of("nonzero"))
+        found["relative_reconstruction_bias"] = ratio_stderr(sums.of("recon_squared"), sums.of("dot"))
+        return {f"{metric}_stderr": value for metric, value in found.items()}
+
+    def silent_fraction(self) -> float:
+        """Return the share of latents that fired on no token added with a context number."""
+        return float("nan") if self._fired_F is None else 1 - float(self._fired_F.double().mean())

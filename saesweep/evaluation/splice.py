@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from saesweep.models import LanguageModel
+from saesweep.evaluation.spread import ratio_stderr
+from saesweep.models import LanguageModel, replace_activations, shape_activations
 from saesweep.saes import ExportedSAE
 
 _LOGIT_ROWS = 4096
@@ -39,13 +40,11 @@ def replacement(sae: ExportedSAE, mask_CT: Tensor, *, head_index: int | None) ->
     return replace
 
 
-def zero_ablation(acts: Tensor, *, head_index: int | None) -> Tensor:
-    """Return zeros in place of the activations (of one head)."""
-    if head_index is None:
-        return torch.zeros_like(acts)
-    out = acts.clone()
-    out[:, :, head_index] = 0
-    return out
+def ablation(acts: Tensor, *, head_index: int | None, mean_D: Tensor | None) -> Tensor:
+    """Return zeros, or the same mean vector everywhere, in place of the activations (of one head)."""
+    x = shape_activations(acts, head_index)
+    new = torch.zeros_like(x) if mean_D is None else mean_D.to(x.device, x.dtype).expand_as(x)
+    return replace_activations(acts, new, head_index)
 
 
 class SplicedMetrics:
@@ -60,6 +59,7 @@ class SplicedMetrics:
         hook: The hook whose activations are replaced.
         head_index: Head to replace; None for the whole activation.
         contexts_per_forward: Contexts in one forward pass.
+        mean_D: What the ablation puts in place of the activations; None for zeros.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class SplicedMetrics:
         *,
         head_index: int | None = None,
         contexts_per_forward: int = 32,
+        mean_D: Tensor | None = None,
     ) -> None:
+        self._mean_D = mean_D
         self._model = model
         self._tokens_CT = tokens_CT
         self._mask_CT = mask_CT
@@ -81,8 +83,14 @@ class SplicedMetrics:
         self._clean: tuple[Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def measure(self, saes: Sequence[ExportedSAE]) -> list[dict[str, float]]:
-        """Return each SAE's delta_ce, its standard error over contexts, CE and KL scores, and the losses behind them."""
+    def measure(self, saes: Sequence[ExportedSAE], *, spread: bool = False) -> list[dict[str, float]]:
+        """Return each SAE's delta_ce, its standard error over contexts, CE and KL scores, and the losses behind them.
+
+        Args:
+            saes: Exported SAEs that read this hook.
+            spread: Also return the standard error of the other metrics, and `delta_ce_minus_first`: the difference to the
+                first SAE, paired over contexts, which tells smaller differences from noise than the two errors do.
+        """
         first_time = self._clean is None
         clean_parts: list[tuple[Tensor, Tensor, Tensor]] = []
         sae_parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in saes]
@@ -92,7 +100,8 @@ class SplicedMetrics:
             clean_logits = self._model.logits(tokens)
             if first_time:
                 ablated = self._model.logits(
-                    tokens, replace=(self._hook, lambda a: zero_ablation(a, head_index=self._head_index))
+                    tokens,
+                    replace=(self._hook, lambda a: ablation(a, head_index=self._head_index, mean_D=self._mean_D)),
                 )
                 clean_parts.append(
                     (_cross_entropy(clean_logits, tokens), _cross_entropy(ablated, tokens), _kl(clean_logits, ablated))
@@ -104,21 +113,24 @@ class SplicedMetrics:
                 parts.append((_cross_entropy(logits, tokens), _kl(clean_logits, logits)))
         if first_time:
             self._clean = tuple(torch.cat(p) for p in zip(*clean_parts, strict=True))  # type: ignore[assignment]
-        return [self._summarise(*(torch.cat(p) for p in zip(*parts, strict=True))) for parts in sae_parts]
+        losses = [tuple(torch.cat(p) for p in zip(*parts, strict=True)) for parts in sae_parts]
+        found = [self._summarise(ce_CT, kl_CT, spread=spread) for ce_CT, kl_CT in losses]
+        if spread:
+            for metrics, (ce_CT, _) in zip(found, losses, strict=True):
+                metrics.update(self._difference(ce_CT, losses[0][0]))
+        return found
 
-    def _summarise(self, ce_CT: Tensor, kl_CT: Tensor) -> dict[str, float]:
+    def _summarise(self, ce_CT: Tensor, kl_CT: Tensor, *, spread: bool) -> dict[str, float]:
         assert self._clean is not None
         clean_CT, ablated_CT, kl_ablated_CT = self._clean
         full, short = self._mask_CT, self._mask_CT[:, :-1]  # the last position predicts nothing
         ce, clean, ablated = (float(t[short].mean()) for t in (ce_CT, clean_CT, ablated_CT))
         kl, kl_ablated = float(kl_CT[full].mean()), float(kl_ablated_CT[full].mean())
-        weight_C = short.sum(1).double()
-        used = weight_C > 0
-        delta_C = ((ce_CT - clean_CT) * short).sum(1)[used] / weight_C[used]
-        spread = float(delta_C.std(unbiased=True)) if delta_C.numel() > 1 else float("nan")
-        return {
+        tokens_C = short.sum(1)
+        delta_C, possible_C = ((t * short).sum(1) for t in (ce_CT - clean_CT, ablated_CT - clean_CT))
+        found = {
             "delta_ce": ce - clean,
-            "delta_ce_stderr": spread / max(1, delta_C.numel()) ** 0.5,
+            "delta_ce_stderr": ratio_stderr(delta_C, tokens_C),
             "ce_loss_with_sae": ce,
             "ce_loss_without_sae": clean,
             "ce_loss_with_ablation": ablated,
@@ -126,6 +138,24 @@ class SplicedMetrics:
             "kl_div": kl,
             "kl_div_with_ablation": kl_ablated,
             "kl_div_score": (kl_ablated - kl) / kl_ablated,
+        }
+        if spread:
+            kl_C, kl_ablated_C = ((t * full).sum(1) for t in (kl_CT, kl_ablated_CT))
+            found |= {
+                # 1 - delta / possible: the error of a ratio, whatever constant it is taken from.
+                "ce_loss_score_stderr": ratio_stderr(delta_C, possible_C),
+                "ce_loss_with_sae_stderr": ratio_stderr((ce_CT * short).sum(1), tokens_C),
+                "kl_div_stderr": ratio_stderr(kl_C, full.sum(1)),
+                "kl_div_score_stderr": ratio_stderr(kl_C, kl_ablated_C),
+            }
+        return found
+
+    def _difference(self, ce_CT: Tensor, first_CT: Tensor) -> dict[str, float]:
+        short = self._mask_CT[:, :-1]
+        difference_C, tokens_C = ((ce_CT - first_CT) * short).sum(1), short.sum(1)
+        return {
+            "delta_ce_minus_first": float(difference_C.sum() / tokens_C.sum()),
+            "delta_ce_minus_first_stderr": ratio_stderr(difference_C, tokens_C),
         }
 
 

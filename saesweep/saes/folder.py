@@ -94,13 +94,12 @@ def _read_cfg(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: missing; a saved SAE has {CFG_FILE} and {WEIGHTS_FILE}")
     try:
-        cfg = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # bad JSON and bad UTF-8
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, a million brackets
         raise UserError(f"{path}: not valid JSON ({error}); restore or export it again") from None
-    if not isinstance(cfg, dict):
-        raise UserError(f"{path}: must be a JSON object, got a {type(cfg).__name__}")
-    if is_v5_cfg(cfg):
-        cfg = upgrade_v5_cfg(cfg)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: must be a JSON object, got a {type(data).__name__}")
+    cfg: dict[str, Any] = upgrade_v5_cfg(data) if is_v5_cfg(data) else data
     if problems := cfg_problems(cfg):
         raise UserError(f"{path}: {'; '.join(problems)}")
     version = str(cfg["metadata"].get("sae_lens_version", ""))

@@ -107,11 +107,11 @@ def test_gemma_scope_files_that_are_none(tmp_path: Path) -> None:
         open_sae(gemma_scope(tmp_path / "a", threshold=None))
     with pytest.raises(UserError, match=r"W_dec"):
         open_sae(gemma_scope(tmp_path / "b", W_dec=None))
-    with pytest.raises(UserError, match="not a readable params.npz"):
+    with pytest.raises(UserError, match=r"not a readable params\.npz"):
         open_sae(gemma_scope(tmp_path / "c", W_dec=np.array([{"pickled": 1}], dtype=object)))
     broken = gemma_scope(tmp_path / "d")
     (broken / "params.npz").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(UserError, match="not a readable params.npz"):
+    with pytest.raises(UserError, match=r"not a readable params\.npz"):
         open_sae(broken)
 
 

@@ -1,0 +1,56 @@
+"""Standard errors over contexts: tokens of one context are not independent, contexts are.
+
+Shape suffixes: C contexts, N tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def ratio_stderr(numerator_C: Tensor, denominator_C: Tensor) -> float:
+    """Return the standard error of `sum(numerator) / sum(denominator)` over contexts; NaN for fewer than two.
+
+    The linearised (delta-method) estimate: contexts may have different numbers of tokens, and a metric may be a ratio of
+    two means, such as the share of variance that is not explained.
+    """
+    used = denominator_C != 0
+    numerator_C, denominator_C = numerator_C[used].double(), denominator_C[used].double()
+    n = numerator_C.numel()
+    total = float(denominator_C.sum())
+    if n < 2 or total == 0:
+        return float("nan")
+    residual_C = numerator_C - float(numerator_C.sum()) / total * denominator_C
+    return float((residual_C.square().sum() * n / (n - 1)).sqrt()) / abs(total)
+
+
+class ContextSums:
+    """Sums of per-token quantities by context; contexts come in order, each in one or several batches."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[Tensor]] = {}
+        self._contexts: list[Tensor] = []
+
+    def add(self, context_N: Tensor, **values: Tensor) -> None:
+        """Add per-token values [N] or [N, D] of tokens whose context numbers are `context_N`, ascending."""
+        contexts_C, position_N = _groups(context_N)
+        self._contexts.append(contexts_C)
+        for name, value in values.items():
+            value = value.double().cpu()
+            total = torch.zeros(len(contexts_C), *value.shape[1:], dtype=torch.float64)
+            self._sums.setdefault(name, []).append(total.index_add_(0, position_N, value))
+
+    def of(self, name: str) -> Tensor:
+        """Return one quantity's sums, [C] or [C, D]."""
+        _, position = _groups(torch.cat(self._contexts))
+        parts = torch.cat(self._sums[name])
+        total = torch.zeros(int(position[-1]) + 1, *parts.shape[1:], dtype=torch.float64)
+        return total.index_add_(0, position, parts)
+
+
+def _groups(numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct numbers, ascending, and the place of each entry among them."""
+    distinct, places = np.unique(numbers.numpy(), return_inverse=True)
+    return torch.from_numpy(distinct), torch.from_numpy(places)
