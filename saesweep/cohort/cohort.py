@@ -120,7 +120,7 @@ class Cohort:
             total = slot.block_losses.get(name)
             slot.block_losses[name] = term.clone() if total is None else total + term
         slot.firing.update(result.firing_F, x_BD.shape[0])
-        adam_step_(
+        norm = adam_step_(
             slot.params,
             slot.exp_avg,
             slot.exp_avg_sq,
@@ -131,6 +131,8 @@ class Cohort:
             beta2=slot.run.adam_beta2,
             max_grad_norm=MAX_GRAD_NORM,
         )
+        # The sparse kernels never read a latent whose weights are NaN: the loss alone may stay finite.
+        slot.is_finite &= torch.isfinite(norm)
         slot.architecture.constrain_(slot.params)
         slot.step += 1
         slot.block_steps += 1
