@@ -10,7 +10,7 @@ from typing import Any
 from saesweep.tracking.names import evaluation_names
 
 INIT_SECONDS = 30.0
-"""How long W&B may take to open a run before it is logged offline."""
+"""How long W&B may take to open a run; then the rest of the sweep is logged offline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +89,11 @@ class WandbRuns:
                 f"Weights & Biases cannot be reached ({reason}); logging offline, "
                 f"upload later with `wandb sync {self._settings.directory / 'wandb'}/offline-run-*`"
             )
-            run = self._init(number, config, tags, "offline")
+            # W&B holds the id of a run that it failed to open.
+            run = self._init(number, config, tags, "offline", id_suffix="-offline")
         self._open[number] = OpenRun(run, batch_tokens)
 
-    def _init(self, number: int, config: dict[str, Any], tags: Sequence[str], mode: Any) -> Any:
+    def _init(self, number: int, config: dict[str, Any], tags: Sequence[str], mode: Any, *, id_suffix: str = "") -> Any:
         import wandb
 
         s = self._settings
@@ -100,7 +101,7 @@ class WandbRuns:
             project=s.project,
             entity=s.entity,
             group=s.group,
-            id=s.id_of(number),
+            id=s.id_of(number) + id_suffix,
             name=s.name_of(number),
             job_type="trial",
             tags=["saesweep", *tags],

@@ -33,6 +33,7 @@ def check_wandb(env: Mapping[str, str] | None = None) -> None:
     mode = (os.environ if env is None else env).get("WANDB_MODE", "online")
     if mode in ("offline", "disabled", "dryrun"):
         return
+    wandb.setup(wandb.Settings(silent=True))  # the terminal belongs to the display
     try:
         found = wandb.login(prompt=False, verify=False)
     except (wandb.errors.UsageError, ValueError) as error:  # a key that cannot be one
