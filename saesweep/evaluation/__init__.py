@@ -1,7 +1,16 @@
 """Metrics on held-out activations, always through the exported form."""
 
+from saesweep.evaluation.compare import Comparison, Evaluated, evaluate_saes
 from saesweep.evaluation.evaluate import HeldOutEvaluator, needs_language_model
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.splice import SplicedMetrics
 
-__all__ = ["HeldOutEvaluator", "ReconstructionMetrics", "SplicedMetrics", "needs_language_model"]
+__all__ = [
+    "Comparison",
+    "Evaluated",
+    "evaluate_saes",
+    "HeldOutEvaluator",
+    "ReconstructionMetrics",
+    "SplicedMetrics",
+    "needs_language_model",
+]

@@ -1,0 +1,97 @@
+"""`saesweep eval`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saesweep.cli.arguments import add_overrides, new_parser
+from saesweep.cli.exits import DONE
+
+if TYPE_CHECKING:
+    from saesweep.cli.arguments import Subparsers
+    from saesweep.evaluation import Comparison
+
+_EXAMPLES = """\
+  saesweep eval runs/quickstart/pareto/*                       one row each, on the run's own held-out tokens
+  saesweep eval runs/gemma_l12/best google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82 \\
+      --experiment experiments/gemma_l12.yaml                  ours beside a published one
+  saesweep eval my_sae --dataset stories.txt --tokens 1M --json > metrics.json
+
+An SAE is a folder of saesweep or SAELens (5 or 6), a run directory, a Gemma Scope folder or params.npz, or a Hub id
+user/repo/folder. Every row is measured on the same tokens; +- is the standard error over contexts.
+"""
+_FLAGS = {
+    "model": ("base.model_name", "NAME", "language model: Hub id, folder or builtin:tiny-lm"),
+    "model_class_name": ("base.model_class_name", "CLASS", "its library: AutoModelForCausalLM or TransformerBridge"),
+    "dataset": ("base.dataset_path", "PATH", "text or tokens to measure on: Hub id, file, folder or glob"),
+    "context_size": ("base.context_size", "N", "tokens per context"),
+    "tokens": ("evaluation.select_tokens", "N", "tokens to measure on, such as 500k (default: 100k)"),
+    "device": ("base.device", "DEVICE", "auto, cpu, cuda, ..."),
+}
+"""Flag -> (the experiment's field that it sets, metavar, help)."""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = new_parser(
+        commands,
+        "eval",
+        summary="measure trained or published SAEs side by side on the same tokens",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("saes", metavar="SAE", nargs="+", help="folder, params.npz or Hub id")
+    parser.add_argument(
+        "--experiment",
+        metavar="FILE",
+        type=Path,
+        help="take model, dataset and held-out tokens from this file (default: the experiment.yaml beside the first SAE "
+        "that has one, else the first SAE's metadata)",
+    )
+    parser.add_argument("--hook", metavar="NAME", help="measure every SAE at this hook (default: the SAE's own)")
+    for flag, (_, metavar, text) in _FLAGS.items():
+        parser.add_argument(f"--{flag.replace('_', '-')}", metavar=metavar, help=text)
+    add_overrides(parser)
+    parser.add_argument(
+        "--part",
+        choices=("select", "test"),
+        default="select",
+        help="held-out part: select (default) is what rungs and rankings use; test should be read once",
+    )
+    parser.add_argument(
+        "--ablation", choices=("zero", "mean"), default="zero", help="what scores are relative to (default: zero)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON with every metric")
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    from saesweep.evaluation import evaluate_saes
+
+    overrides = [f"{path}={getattr(args, flag)}" for flag, (path, _, _) in _FLAGS.items() if getattr(args, flag)]
+    if args.hook:
+        overrides.append(f"base.hook_name={args.hook}")
+    found = evaluate_saes(
+        args.saes,
+        experiment=args.experiment,
+        overrides=[*overrides, *args.overrides],
+        hook=args.hook,
+        part=args.part,
+        ablation=args.ablation,
+    )
+    if args.json:
+        print(json.dumps(found.to_json(), indent=1, allow_nan=False))
+    else:
+        _print_table(found)
+    return DONE
+
+
+def _print_table(found: Comparison) -> None:
+    from saesweep.display.evaluated import evaluation_text
+    from saesweep.display.text import encodable
+
+    print(encodable(evaluation_text(found.to_json()), sys.stdout.encoding))

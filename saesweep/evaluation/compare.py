@@ -1,0 +1,191 @@
+"""Published SAEs, of any tool saesweep reads, measured side by side on the same held-out tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from saesweep.activations import ActivationSource, open_source
+from saesweep.errors import UserError
+from saesweep.evaluation.evaluate import HeldOutEvaluator
+from saesweep.evaluation.hooks import hook_of
+from saesweep.experiment import Experiment, load_experiment
+from saesweep.models import resolve_device
+from saesweep.saes import ExportedSAE, open_sae
+
+_FROM_METADATA = (
+    "model_name",
+    "model_class_name",
+    "dataset_path",
+    "hook_head_index",
+    "context_size",
+    "seqpos_slice",
+    "model_from_pretrained_kwargs",
+    "prepend_bos",
+    "exclude_special_tokens",
+    "sequence_separator_token",
+    "disable_concat_sequences",
+)
+_OWN_FILE = "experiment.yaml"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One SAE and its metrics."""
+
+    source: str
+    """What the user named."""
+    architecture: str
+    """As it was trained, where that is known."""
+    d_in: int
+    d_sae: int
+    hook: str
+    """Hook of the language model that it was measured at."""
+    metrics: dict[str, float]
+    """By the names of `METRICS`, each with `<name>_stderr` over contexts where it has one."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All SAEs on the same tokens."""
+
+    model: str | None
+    dataset: str
+    part: Literal["select", "test"]
+    tokens: int
+    """Activations that reconstruction metrics are measured on."""
+    ablation: Literal["zero", "mean"]
+    saes: tuple[Evaluated, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data; metrics that are NaN or infinite become None."""
+        data = asdict(self)
+        for sae in data["saes"]:
+            sae["metrics"] = {name: value if value - value == 0 else None for name, value in sae["metrics"].items()}
+        return data
+
+
+def evaluate_saes(
+    sources: Sequence[str | Path],
+    *,
+    experiment: str | Path | Mapping[Any, Any] | None = None,
+    overrides: Sequence[str] = (),
+    hook: str | None = None,
+    part: Literal["select", "test"] = "select",
+    ablation: Literal["zero", "mean"] = "zero",
+) -> Comparison:
+    """Measure published SAEs on one held-out part, through the language model that they belong to.
+
+    Model, dataset and held-out tokens come from `experiment`; where it is left out from the `experiment.yaml` beside the
+    first SAE that has one, else from the metadata of the first SAE.
+
+    Args:
+        sources: What `open_sae` reads.
+        experiment: An experiment file, or the same as a mapping.
+        overrides: `path=value` texts over the experiment, such as `evaluation.select_tokens=1M`.
+        hook: Measure every SAE here; by default each at the hook that its metadata name.
+        part: `select` is what rungs and rankings use; `test` is meant to be read once.
+        ablation: What scores are relative to.
+
+    Raises:
+        UserError: An SAE, the model or the dataset cannot be had, or they do not fit together.
+    """
+    saes = [open_sae(source) for source in sources]
+    settings, notes = _settings(sources, saes, experiment, overrides)
+    run = settings.base_run()
+    notes += _strangers(sources, saes, run.model_name)
+    hooks = [hook or hook_of(sae, settings, str(name)) for name, sae in zip(sources, saes, strict=True)]
+    device = resolve_device(run.device)
+    source = open_source(run, settings.spec.evaluation, tuple(dict.fromkeys(hooks)))
+    try:
+        _check_widths(sources, saes, hooks, source)
+        held_out = getattr(source, part)
+        evaluator = HeldOutEvaluator(
+            held_out,
+            source.model,
+            ce_tokens=settings.spec.evaluation.ce_tokens,
+            head_index=run.hook_head_index,
+            contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
+            ablation=ablation,
+        )
+        metrics: dict[int, dict[str, float]] = {}
+        for place in dict.fromkeys(hooks):
+            members = [i for i, own in enumerate(hooks) if own == place]
+            found = evaluator.measure([saes[i].to(device) for i in members], place, with_model=True, spread=True)
+            metrics.update(zip(members, found, strict=True))
+    finally:
+        source.close()
+    return Comparison(
+        model=run.model_name,
+        dataset=run.dataset_path,
+        part=part,
+        tokens=held_out.n_tokens,
+        ablation=ablation,
+        saes=tuple(
+            Evaluated(
+                source=str(name),
+                architecture=str(sae.metadata.get("training_architecture") or sae.architecture),
+                d_in=sae.d_in,
+                d_sae=sae.d_sae,
+                hook=hooks[i],
+                metrics=metrics[i],
+            )
+            for i, (name, sae) in enumerate(zip(sources, saes, strict=True))
+        ),
+        notes=tuple(notes),
+    )
+
+
+def _settings(
+    sources: Sequence[str | Path],
+    saes: Sequence[ExportedSAE],
+    experiment: str | Path | Mapping[Any, Any] | None,
+    overrides: Sequence[str],
+) -> tuple[Experiment, list[str]]:
+    if experiment is not None:
+        return load_experiment(experiment, overrides=overrides), []
+    for source in sources:
+        own = Path(source).expanduser() / _OWN_FILE
+        if own.is_file():
+            return load_experiment(own, overrides=overrides), [f"model and held-out tokens as in {own}"]
+    tree = _tree_from_metadata(saes[0])
+    if tree["base"].get("model_name") is None and not any(o.startswith("base.model_name=") for o in overrides):
+        raise UserError(
+            f"{sources[0]}: its metadata name no model; give --experiment FILE, or --model, --hook and --dataset"
+        )
+    note = "the tokens come from the training dataset, and these SAEs may have seen them; --experiment holds tokens out"
+    return load_experiment(tree, overrides=overrides), [note]
+
+
+def _tree_from_metadata(sae: ExportedSAE) -> dict[str, Any]:
+    metadata = sae.metadata
+    base = {key: metadata[key] for key in _FROM_METADATA if metadata.get(key) is not None}
+    own = metadata.get("saesweep")
+    hook = own.get("hook_name") if isinstance(own, dict) else None
+    base["hook_name"] = hook or metadata.get("hook_name") or "unknown"
+    base["sae"] = {"architecture": "standard", "d_sae": sae.d_sae}
+    if base.get("dataset_path") == "builtin:synthetic":
+        base |= {"model_name": None, "sae": {**base["sae"], "d_in": sae.d_in}}
+    return {"name": "eval", "base": base, "space": {}}
+
+
+def _strangers(sources: Sequence[str | Path], saes: Sequence[ExportedSAE], model: str | None) -> list[str]:
+    """Return a note for every SAE whose metadata name another model; only a person can tell two names of one model."""
+    named = {str(source): sae.metadata.get("model_name") for source, sae in zip(sources, saes, strict=True)}
+    return [
+        f"{source}: trained on {name}, measured on {model}"
+        for source, name in named.items()
+        if name not in (None, model)
+    ]
+
+
+def _check_widths(
+    sources: Sequence[str | Path], saes: Sequence[ExportedSAE], hooks: Sequence[str], source: ActivationSource
+) -> None:
+    for name, sae, hook in zip(sources, saes, hooks, strict=True):
+        width = source.stream.d_in[hook]
+        if sae.d_in != width:
+            raise UserError(f"{name}: reads activations {sae.d_in} wide, but {hook!r} of this model is {width} wide")
