@@ -9,11 +9,11 @@ import traceback
 from collections.abc import Sequence
 
 from saesweep import __version__
-from saesweep.cli import export, init, leaderboard, plan, run, schema, validate
+from saesweep.cli import cache_activations, evaluate, export, hooks, init, leaderboard, plan, run, schema, validate
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.errors import UserError
 
-_COMMANDS = (run, plan, validate, schema, init, leaderboard, export)
+_COMMANDS = (run, plan, validate, schema, init, leaderboard, evaluate, export, hooks, cache_activations)
 _EPILOG = """\
 start here:
   saesweep init my_experiment.yaml        a commented experiment to edit

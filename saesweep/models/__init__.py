@@ -1,17 +1,24 @@
 """Language models as sources of activations: one small adapter per model library. Knows nothing of SAEs."""
 
 from saesweep.models.base import LanguageModel, Splice
+from saesweep.models.counterparts import HookNames, names_of_hook
 from saesweep.models.device import resolve_device
-from saesweep.models.hook_names import transformer_lens_hook
+from saesweep.models.hook_names import hugging_face_hook, transformer_lens_hook
+from saesweep.models.inspection import HookPoint, list_hooks
 from saesweep.models.load import ModelFacts, inspect_model, load_model
 from saesweep.models.shape import replace_activations, shape_activations
 
 __all__ = [
+    "HookNames",
+    "HookPoint",
     "LanguageModel",
     "ModelFacts",
     "Splice",
+    "hugging_face_hook",
     "inspect_model",
+    "list_hooks",
     "load_model",
+    "names_of_hook",
     "replace_activations",
     "resolve_device",
     "shape_activations",

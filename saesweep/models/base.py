@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -43,6 +44,7 @@ class LanguageModel(ABC):
 
     def __init__(self, *, autocast: bool) -> None:
         self._autocast = autocast
+        self._one_at_a_time = threading.RLock()
 
     @abstractmethod
     def hook_names(self) -> list[str]:
@@ -70,10 +72,23 @@ class LanguageModel(ABC):
             replace: A hook whose output is exchanged before the layers after it run.
         """
 
+    @abstractmethod
+    def hook_shapes(self, tokens_NT: Tensor) -> dict[str, tuple[int, ...] | None]:
+        """Run one whole forward pass and return the shape at every hook, in the order of `hook_names`.
+
+        Args:
+            tokens_NT: Token ids, int64.
+
+        Returns:
+            For every hook its shape; None where it holds no tensor or never runs.
+        """
+
     @contextmanager
     def _forward_pass(self) -> Iterator[None]:
-        """No gradients; bfloat16 autocast where the run asks for it."""
+        """No gradients; bfloat16 autocast where the run asks for it; one thread at a time."""
         with ExitStack() as stack:
+            # Hooks are set on the modules themselves, so that a second thread's forward pass would run them too.
+            stack.enter_context(self._one_at_a_time)
             stack.enter_context(torch.no_grad())
             # A model without storage is inspected with fake tensors, which do not go with inference mode.
             stack.enter_context(torch.inference_mode(self.device.type != "meta"))

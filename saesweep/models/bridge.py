@@ -64,6 +64,32 @@ class BridgeModel(LanguageModel):
             logits: Tensor = self._run(tokens_NT, hooks, return_type="logits")
             return logits
 
+    def hook_shapes(self, tokens_NT: Tensor) -> dict[str, tuple[int, ...] | None]:
+        """Run one whole forward pass and return the shape of every hook; None where it is switched off or never runs."""
+        shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(self.hook_names())
+
+        def note_as(name: str) -> Any:
+            def note(output: Any, hook: Any) -> None:
+                if shapes[name] is None and isinstance(output, Tensor):
+                    shapes[name] = tuple(output.shape)
+
+            return note
+
+        with self._forward_pass():
+            self._run(tokens_NT, [(name, note_as(name)) for name in self._switched_on()], return_type=None)
+        return shapes
+
+    def _switched_on(self) -> list[str]:
+        """Names of the hook points that TransformerLens lets a hook be added to."""
+        usable = []
+        for name in self.hook_names():
+            try:
+                self.bridge.check_hooks_to_add(self.bridge.hook_dict[name], name, None)
+            except (ValueError, AssertionError):
+                continue
+            usable.append(name)
+        return usable
+
     def _run(self, tokens_NT: Tensor, fwd_hooks: list[Any], return_type: str | None) -> Any:
         return self.bridge.run_with_hooks(
             tokens_NT.to(self.device), fwd_hooks=fwd_hooks, return_type=return_type, **self._forward_kwargs

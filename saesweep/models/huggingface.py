@@ -1,23 +1,26 @@
-"""Hugging Face models: any module's output is a hook, by the module's name."""
+"""Hugging Face models: any module's output or input is a hook, by the module's name."""
 
 # Shape suffix legend: N = contexts, T = tokens per context
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError
+from saesweep.models.hook_names import INPUT, split_input
 
 
 class HuggingFaceModel(LanguageModel):
-    """A causal language model of transformers; hooks are module names such as `model.layers.2`.
+    """A model of transformers; hooks are module names such as `model.layers.2`, or `model.layers.2.mlp:input`.
 
-    The output of a module is its tensor, or the first entry of its tuple or `ModelOutput`.
+    The output of a module is its tensor, or the first entry of its tuple or `ModelOutput`; its input is its
+    first argument (the first keyword where it has no positional one).
     """
 
     def __init__(
@@ -28,15 +31,16 @@ class HuggingFaceModel(LanguageModel):
         self.tokenizer = tokenizer
         # With a device map the parameters lie on several devices; token ids go where the embedding is.
         self.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
-        head = model.get_output_embeddings()  # type: ignore[operator]
-        self.has_lm_head = head is not None
+        self.has_lm_head = predicts_next_token(model)
         self.d_vocab = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
         self._modules = {name: module for name, module in model.named_modules() if name}
-        self._forward_kwargs = {"use_cache": False, **(forward_kwargs or {})}
+        # Encoders have no key-value cache, and some of them refuse the argument.
+        takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+        self._forward_kwargs = {**({"use_cache": False} if takes_cache else {}), **(forward_kwargs or {})}
 
     def hook_names(self) -> list[str]:
-        """Return the names of all modules, in module order."""
-        return list(self._modules)
+        """Return the names of all modules (their outputs), in module order, then `NAME:input` for each of them."""
+        return [*self._modules, *(f"{name}{INPUT}" for name in self._modules)]
 
     def activations(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
         """Run one forward pass that ends at the last hook to fire."""
@@ -44,8 +48,7 @@ class HuggingFaceModel(LanguageModel):
         with ExitStack() as stack:
             stack.enter_context(self._forward_pass())
             for hook in hooks:
-                handle = self._modules[hook].register_forward_hook(_capture(captures, hook))
-                stack.callback(handle.remove)
+                stack.callback(self._observe(hook, captures).remove)
             try:
                 self._run(tokens_NT)
             except StopForward:
@@ -59,10 +62,49 @@ class HuggingFaceModel(LanguageModel):
             stack.enter_context(self._forward_pass())
             if replace is not None:
                 hook, new_output = replace
-                handle = self._modules[hook].register_forward_hook(_splice(new_output))
-                stack.callback(handle.remove)
+                stack.callback(self._exchange(hook, new_output).remove)
             logits: Tensor = self._run(tokens_NT).logits
             return logits
+
+    def hook_shapes(self, tokens_NT: Tensor) -> dict[str, tuple[int, ...] | None]:
+        """Run one whole forward pass and return the shape of every hook, None where it holds no tensor or never ran."""
+        shapes: dict[str, tuple[int, ...] | None] = dict.fromkeys(self.hook_names())
+        with ExitStack() as stack:
+            stack.enter_context(self._forward_pass())
+            for hook in shapes:
+                stack.callback(self._observe(hook, _ShapeNotes(shapes)).remove)
+            self._run(tokens_NT)
+        return shapes
+
+    def _observe(self, hook: str, sink: Captures | _ShapeNotes) -> RemovableHandle:
+        name, is_input = split_input(hook)
+        module = self._modules[name]
+
+        def put(found: Any) -> None:
+            tensor = first_tensor(found)
+            if tensor is not None:
+                sink.put(hook, tensor)
+            elif isinstance(sink, Captures):
+                raise UnusableHookError(f"{hook!r} gives a {type(found).__name__} without a tensor")
+
+        handle: RemovableHandle
+        if is_input:
+            handle = module.register_forward_pre_hook(
+                lambda _module, args, kwargs: put((*args, *kwargs.values())), with_kwargs=True
+            )
+        else:
+            handle = module.register_forward_hook(lambda _module, _args, output: put(output))
+        return handle
+
+    def _exchange(self, hook: str, new: Callable[[Tensor], Tensor]) -> RemovableHandle:
+        name, is_input = split_input(hook)
+        module = self._modules[name]
+        handle: RemovableHandle
+        if is_input:
+            handle = module.register_forward_pre_hook(_exchange_input(new), with_kwargs=True)
+        else:
+            handle = module.register_forward_hook(lambda _module, _args, output: _exchange_output(new, output))
+        return handle
 
     def _run(self, tokens_NT: Tensor) -> Any:
         return self.model(tokens_NT.to(self.device), **self._forward_kwargs)
@@ -79,23 +121,46 @@ def first_tensor(output: Any) -> Tensor | None:
     return None
 
 
-def _capture(captures: Captures, hook: str) -> Callable[[nn.Module, Any, Any], None]:
-    def put(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        tensor = first_tensor(output)
-        if tensor is None:
-            raise UnusableHookError(f"{hook!r} gives a {type(output).__name__} without a tensor")
-        captures.put(hook, tensor)
+class _ShapeNotes:
+    """Notes the shape of the first tensor at each hook."""
 
-    return put
+    def __init__(self, shapes: dict[str, tuple[int, ...] | None]) -> None:
+        self._shapes = shapes
+
+    def put(self, hook: str, tensor: Tensor) -> None:
+        if self._shapes[hook] is None:
+            self._shapes[hook] = tuple(tensor.shape)
 
 
-def _splice(new_output: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], Any]:
-    def exchange(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        if isinstance(output, torch.Tensor):
-            return new_output(output)
-        if isinstance(output, dict):
-            first = next(iter(output))
-            return type(output)(**{**output, first: new_output(output[first])})
-        return type(output)((new_output(output[0]), *output[1:]))
+def predicts_next_token(model: nn.Module) -> bool:
+    """Return whether the model's logits are next-token predictions: not so for encoders and bare bodies."""
+    from transformers.models.auto import modeling_auto
+
+    if model.get_output_embeddings() is None:  # type: ignore[operator]
+        return False
+    name, config = type(model).__name__, model.config
+    causal = {str(found) for found in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()}
+    if name not in causal and not name.endswith("ForCausalLM"):
+        return False
+    # BERT has a causal class too, which looks both ways unless it is configured as a decoder.
+    is_encoder = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES  # type: ignore[union-attr]
+    return not is_encoder or bool(getattr(config, "is_decoder", False))
+
+
+def _exchange_output(new: Callable[[Tensor], Tensor], output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return new(output)
+    if isinstance(output, dict):
+        first = next(iter(output))
+        return type(output)(**{**output, first: new(output[first])})
+    return type(output)((new(output[0]), *output[1:]))
+
+
+def _exchange_input(new: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], Any]:
+    def exchange(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (new(args[0]), *args[1:]), kwargs
+        first = next(iter(kwargs))
+        return args, {**kwargs, first: new(kwargs[first])}
 
     return exchange

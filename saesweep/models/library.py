@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.errors import UserError
 from saesweep.models.location import ModelLocation, locate_model
+from saesweep.specs.base_run import BRIDGE_CLASSES, MODEL_CLASS_ADVICE, is_model_class
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
@@ -15,15 +16,8 @@ if TYPE_CHECKING:
 class Library(Enum):
     """A model library with an adapter."""
 
-    HUGGING_FACE = "AutoModelForCausalLM"
+    HUGGING_FACE = "transformers"
     TRANSFORMER_LENS = "TransformerBridge"
-
-
-_BY_CLASS_NAME = {
-    "AutoModelForCausalLM": Library.HUGGING_FACE,
-    "TransformerBridge": Library.TRANSFORMER_LENS,
-    "HookedTransformer": Library.TRANSFORMER_LENS,  # its name up to TransformerLens 3, and in SAELens' files
-}
 
 
 def library_of(run: BaseRun) -> Library:
@@ -32,11 +26,12 @@ def library_of(run: BaseRun) -> Library:
     Raises:
         UserError: There is no adapter for it.
     """
-    try:
-        return _BY_CLASS_NAME[run.model_class_name]
-    except KeyError:
-        known = ", ".join(_BY_CLASS_NAME)
-        raise UserError(f"base.model_class_name: {run.model_class_name!r} is not supported; known: {known}") from None
+    name = run.model_class_name
+    if name in BRIDGE_CLASSES:
+        return Library.TRANSFORMER_LENS
+    if is_model_class(name):
+        return Library.HUGGING_FACE
+    raise UserError(f"base.model_class_name: {name!r} is not supported; {MODEL_CLASS_ADVICE}")
 
 
 def locate(run: BaseRun) -> ModelLocation:

@@ -8,7 +8,7 @@ from saesweep.models.base import LanguageModel
 from saesweep.models.device import resolve_device
 from saesweep.models.inspection import ModelFacts, inspect_model
 from saesweep.models.library import Library, library_of, locate
-from saesweep.models.pretrained import loading_kwargs, quiet, read_causal_lm, read_tokenizer
+from saesweep.models.pretrained import loading_kwargs, quiet, read_model, read_tokenizer
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
@@ -28,12 +28,12 @@ def load_model(run: BaseRun) -> LanguageModel:
     if library is Library.HUGGING_FACE:
         from saesweep.models.huggingface import HuggingFaceModel
 
-        model = read_causal_lm(location, kwargs, device)
+        model = read_model(location, kwargs, device, run.model_class_name)
         return HuggingFaceModel(model, tokenizer, autocast=run.autocast_lm, forward_kwargs=run.model_kwargs)
 
     from saesweep.models.bridge import BridgeModel, build_bridge
 
-    model = read_causal_lm(location, {"attn_implementation": "eager", **kwargs}, device)
+    model = read_model(location, {"attn_implementation": "eager", **kwargs}, device)
     with quiet():
         bridge = build_bridge(model, tokenizer, location.name, model.dtype, str(device))
     return BridgeModel(bridge, tokenizer, autocast=run.autocast_lm, forward_kwargs=run.model_kwargs)

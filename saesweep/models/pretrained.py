@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,19 +71,63 @@ def read_tokenizer(location: ModelLocation, kwargs: dict[str, Any], *, offline: 
         )
 
 
-def read_causal_lm(location: ModelLocation, kwargs: dict[str, Any], device: torch.device) -> Any:
-    """Return the language model in evaluation mode, on `device` unless the arguments hold a `device_map`.
+def read_model(
+    location: ModelLocation, kwargs: dict[str, Any], device: torch.device, class_name: str = "AutoModelForCausalLM"
+) -> Any:
+    """Return the model in evaluation mode, on `device` unless the arguments hold a `device_map`.
 
     Raises:
-        UserError: The weights cannot be had, or an argument is unknown.
+        UserError: The weights cannot be had, an argument is unknown, or transformers has no such class.
     """
-    from transformers import AutoModelForCausalLM
-
+    found = model_class(class_name)
     with loading(location, "the weights"):
-        model = AutoModelForCausalLM.from_pretrained(location.source, local_files_only=location.is_local, **kwargs)
+        model = found.from_pretrained(location.source, local_files_only=location.is_local, **kwargs)
     if kwargs.get("device_map") is None:
         model = model.to(device)
     return model.eval().requires_grad_(False)
+
+
+def build_empty(
+    location: ModelLocation, config: Any, kwargs: dict[str, Any], class_name: str = "AutoModelForCausalLM"
+) -> Any:
+    """Return the model with parameters that have a shape and a type, and no storage (meta device).
+
+    Raises:
+        UserError: Transformers has no such class, or it does not fit the model.
+    """
+    found = model_class(class_name)
+    dtype = kwargs["dtype"]
+    if dtype == "auto":
+        dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    options = {name: kwargs[name] for name in ("attn_implementation", "trust_remote_code") if name in kwargs}
+    wanted = getattr(found, "config_class", None)
+    if wanted is not None and not isinstance(config, wanted):
+        if not isinstance(config.get_text_config(), wanted):
+            raise UserError(
+                f"base.model_class_name: {location.name} is of type {config.model_type!r}, which {class_name} does not "
+                "load; use AutoModelForCausalLM or AutoModel"
+            )
+        config = config.get_text_config()
+    # Auto classes build from a configuration by one name, concrete classes by another.
+    build = found.from_config if class_name.startswith("Auto") else found._from_config
+    with loading(location, "the architecture"), torch.device("meta"):
+        return build(config, dtype=dtype, **options).eval()
+
+
+def model_class(name: str) -> Any:
+    """Return a model class of transformers by its name.
+
+    Raises:
+        UserError: There is none; the nearest names are listed.
+    """
+    import transformers
+
+    found = getattr(transformers, name, None)
+    if not hasattr(found, "from_pretrained"):
+        nearest = difflib.get_close_matches(name, dir(transformers), n=3)
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        raise UserError(f"base.model_class_name: {name!r} is no model class of transformers{hint}")
+    return found
 
 
 def shared_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:

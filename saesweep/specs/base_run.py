@@ -18,7 +18,9 @@ from saesweep.specs.units import Duration, Steps, TokenCount
 SYNTHETIC = "builtin:synthetic"
 BRIDGE_CLASSES = ("TransformerBridge", "HookedTransformer")
 """Names of TransformerLens' model class: the present one, and that of SAELens' files (up to TransformerLens 3)."""
-MODEL_CLASS_ADVICE = "known: AutoModelForCausalLM, TransformerBridge, or a model class of transformers such as AutoModel or BertModel"
+MODEL_CLASS_ADVICE = (
+    "known: AutoModelForCausalLM, TransformerBridge, or a model class of transformers such as AutoModel or BertModel"
+)
 
 
 def is_model_class(name: str) -> bool:
@@ -81,9 +83,9 @@ class BaseRun(Spec):
     seqpos_slice: Annotated[tuple[int | None, ...], BeforeValidator(_tuple)] = (None,)
     """Positions of each context to train on, as the arguments of Python's `slice`."""
     use_cached_activations: bool = False
-    """Train from activations on disk."""
+    """Train from activations on disk, without the language model unless the objective names a cross-entropy metric."""
     cached_activations_path: str | None = None
-    """Folder of the cached activations."""
+    """Folder of the cached activations: where `saesweep cache-activations` writes, and where `use_cached_activations` reads. SAELens' cached datasets are read too."""
     from_pretrained_path: str | None = None
     """Start from the weights of this exported or checkpointed SAE."""
     model_kwargs: dict[str, Any] = {}
@@ -207,8 +209,6 @@ class BaseRun(Spec):
 
 
 _NOT_YET: dict[str, tuple[Any, str]] = {
-    "use_cached_activations": (False, "training from cached activations"),
-    "cached_activations_path": (None, "training from cached activations"),
     "from_pretrained_path": (None, "starting from trained weights"),
     "use_chat_formatting": (False, "chat formatting"),
     "compile_llm": (False, "compiling the language model"),
@@ -253,6 +253,10 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
         found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
     if run.model_name is None and not run.is_synthetic:
         found.append(("model_name", "missing; only dataset_path: builtin:synthetic works without a model"))
+    if run.use_cached_activations and run.cached_activations_path is None:
+        found.append(("cached_activations_path", "missing; use_cached_activations needs the folder of the cache"))
+    if run.use_cached_activations and run.is_synthetic:
+        found.append(("use_cached_activations", "builtin:synthetic is drawn as it is needed; leave it out"))
     if run.training_tokens < run.train_batch_size_tokens:
         found.append(
             ("training_tokens", f"{run.training_tokens} is less than one batch of {run.train_batch_size_tokens} tokens")

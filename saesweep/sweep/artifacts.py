@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saesweep import __version__
 from saesweep.experiment import Experiment, dump_yaml
-from saesweep.models import transformer_lens_hook
+from saesweep.models import names_of_hook
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
 from saesweep.saes import ExportedSAE, save_sae_folder
 from saesweep.specs import BaseRun
@@ -24,11 +24,11 @@ from saesweep.sweep.trials import Trial
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
     """Return the SAE with SAELens' metadata of its run: model, hook (by its TransformerLens name), dataset, L0."""
-    hook = transformer_lens_hook(run.hook_name)
+    names = names_of_hook(run, run.hook_name)
     return sae.with_metadata(
         {
             "dataset_path": run.dataset_path,
-            "hook_name": hook or run.hook_name,
+            "hook_name": names.transformer_lens or run.hook_name,
             "model_name": run.model_name,
             "model_class_name": run.model_class_name,
             "hook_head_index": run.hook_head_index,
@@ -45,7 +45,11 @@ def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, floa
             "disable_concat_sequences": run.disable_concat_sequences,
             "l0": finite(metrics.get("l0")),
             "num_dead_features": dead,
-            "saesweep": {"version": __version__, "hook_name": run.hook_name},
+            "saesweep": {
+                "version": __version__,
+                "hook_name": run.hook_name,
+                "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
+            },
         }
     )
 

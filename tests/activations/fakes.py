@@ -40,6 +40,9 @@ class EchoModel(LanguageModel):
             twice_NTD = torch.cat([2 * ids_NTD, torch.ones_like(ids_NTD[..., :1])], dim=-1)
             return {hook: {"ids": ids_NTD, "twice": twice_NTD}[hook] for hook in hooks}
 
+    def hook_shapes(self, tokens_NT: Tensor) -> dict[str, tuple[int, ...] | None]:
+        raise NotImplementedError
+
     def logits(self, tokens_NT: Tensor, *, replace: Splice | None = None) -> Tensor:
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from saesweep.models import LanguageModel, load_model, replace_activations, shape_activations
-from tests.models.tiny import D_VOCAB, HIDDEN, run_of
+from tests.models.tiny import D_VOCAB, HIDDEN, run_of, save_bert
 
 RESID, MLP, ATTN, HEADS = "resid", "mlp", "attention", "heads"
 HUGGING_FACE = {RESID: "model.layers.1", MLP: "model.layers.0.mlp", ATTN: "model.layers.1.self_attn"}
@@ -54,6 +54,59 @@ def test_an_identical_splice_changes_nothing(kind: str, request: pytest.FixtureR
     hook = (HUGGING_FACE if kind == "hugging_face" else BRIDGE)[RESID]
     assert torch.equal(model.logits(TOKENS), model.logits(TOKENS, replace=(hook, torch.clone)))
     assert torch.equal(model.logits(TOKENS), model.logits(TOKENS))  # and the hook is gone
+
+
+def test_the_input_of_a_module_is_a_hook(hugging_face: LanguageModel) -> None:
+    hooks = [
+        "model.layers.1:input",
+        "model.layers.0",
+        "model.layers.1.mlp.down_proj:input",
+        "model.layers.1.self_attn:input",
+    ]
+    acts = hugging_face.activations(TOKENS, hooks)
+    assert torch.equal(acts[hooks[0]], acts[hooks[1]])
+    block = hugging_face.model.model.layers[1]
+    mlp_in = hugging_face.activations(TOKENS, ["model.layers.1.mlp:input"])["model.layers.1.mlp:input"]
+    assert torch.equal(acts[hooks[2]], block.mlp.act_fn(block.mlp.gate_proj(mlp_in)) * block.mlp.up_proj(mlp_in))
+    # Llama hands attention its input by keyword.
+    assert torch.equal(acts[hooks[3]], block.input_layernorm(acts[hooks[0]]))
+
+
+@pytest.mark.parametrize("hook", ["model.layers.1:input", "model.layers.1.self_attn:input"])
+def test_an_input_can_be_spliced(hugging_face: LanguageModel, hook: str) -> None:
+    clean = hugging_face.logits(TOKENS)
+    assert torch.equal(clean, hugging_face.logits(TOKENS, replace=(hook, torch.clone)))
+    changed = hugging_face.logits(TOKENS, replace=(hook, torch.neg))
+    assert (changed - clean).abs().max() > 1e-2
+    if hook == "model.layers.1:input":
+        torch.testing.assert_close(changed, hugging_face.logits(TOKENS, replace=("model.layers.0", torch.neg)))
+
+
+def test_later_layers_do_not_run_for_an_input(hugging_face: LanguageModel) -> None:
+    runs: Counter[int] = Counter()
+    handles = [
+        layer.register_forward_hook(lambda *_, number=number: runs.update([number]))
+        for number, layer in enumerate(hugging_face.model.model.layers)
+    ]
+    hugging_face.activations(TOKENS, ["model.layers.1:input"])
+    for handle in handles:
+        handle.remove()
+    assert runs == {0: 1}
+
+
+def test_an_encoder(tmp_path: Path) -> None:
+    bert = save_bert(tmp_path)
+    for class_name, hook in (("AutoModel", "encoder.layer.0"), ("BertForMaskedLM", "bert.encoder.layer.0")):
+        run = run_of(model_name=str(bert), model_class_name=class_name)
+        model = load_model(run)
+        assert not model.has_lm_head
+        acts = model.activations(TOKENS, [hook, f"{hook}:input"])
+        assert acts[hook].shape == acts[f"{hook}:input"].shape == (5, 12, HIDDEN)
+        reference = model.model(TOKENS, output_hidden_states=True).hidden_states
+        assert torch.equal(acts[hook], reference[1])
+        assert torch.equal(acts[f"{hook}:input"], reference[0])
+    # Its causal class exists, and looks at later tokens: its logits are no predictions of them.
+    assert not load_model(run_of(model_name=str(bert), model_class_name="AutoModelForCausalLM")).has_lm_head
 
 
 def test_hugging_face_runs_once_and_stops_after_the_last_hook(llama: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saesweep.errors import UserError
-from saesweep.models import inspect_model, load_model
+from saesweep.models import HookNames, inspect_model, list_hooks, load_model, names_of_hook
 from tests.models.tiny import D_VOCAB, HIDDEN, run_of, save_llama
 
 
@@ -148,3 +148,41 @@ def test_a_hub_model_that_is_not_in_the_cache(monkeypatch: pytest.MonkeyPatch, t
     run = run_of(model_name="nobody/no-such-model", model_from_pretrained_kwargs={"cache_dir": str(tmp_path)})
     with pytest.raises(UserError, match="'nobody/no-such-model' could not be downloaded or read"):
         inspect_model(run, ["model.layers.0"], offline=True)
+
+
+def test_classes_that_do_not_fit(llama: Path) -> None:
+    def said(class_name: str) -> str:
+        with pytest.raises(UserError) as caught:
+            inspect_model(run_of(model_name=str(llama), model_class_name=class_name), [])
+        return str(caught.value)
+
+    assert "no model class of transformers; nearest: AutoModelForCausalLM" in said("AutoModelForCausalML")
+    assert "is of type 'llama', which BertModel does not load" in said("BertModel")
+
+
+@pytest.mark.parametrize("class_name", ["AutoModelForCausalLM", "TransformerBridge"])
+def test_listed_hooks_are_those_that_work(llama: Path, class_name: str) -> None:
+    run = run_of(model_name=str(llama), model_class_name=class_name)
+    points = list_hooks(run)
+    model = load_model(run)
+    assert [point.name for point in points] == model.hook_names()
+    rows = [point for point in points if point.axes is not None and point.axes[:2] == ("context", "token")]
+    # The rotary embedding of a skeleton and of a bridge are no hooks of the layers.
+    rows = [point for point in rows if "layers.1" in point.name or "blocks.1" in point.name]
+    assert len(rows) > 20
+    for point in rows:
+        acts = model.activations(torch.zeros(2, 3, dtype=torch.long), [point.name])[point.name]
+        assert [str(size) for size in acts.shape[2:]] == list(point.axes[2:])  # type: ignore[index]
+    assert {point.counterpart for point in points} > {
+        *(f"blocks.2.{name}" for name in ("hook_resid_post", "hook_mlp_out"))
+    } or "model.layers.2.mlp" in {point.counterpart for point in points}
+
+
+def test_names_in_both_libraries(llama: Path) -> None:
+    run = run_of(model_name=str(llama))
+    assert names_of_hook(run, "model.layers.1.mlp") == HookNames("model.layers.1.mlp", "blocks.1.hook_mlp_out")
+    assert names_of_hook(run, "lm_head") == HookNames("lm_head", None)
+    bridge = run_of(model_name=str(llama), model_class_name="TransformerBridge")
+    assert names_of_hook(bridge, "blocks.1.hook_resid_pre") == HookNames(
+        "model.layers.1:input", "blocks.1.hook_resid_pre"
+    )

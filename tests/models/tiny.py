@@ -5,7 +5,15 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from saesweep.specs.base_run import BaseRun
 
@@ -59,6 +67,23 @@ def save_gpt2(folder: Path) -> Path:
         n_embd=HIDDEN, n_layer=2, n_head=4, vocab_size=D_VOCAB, n_positions=64, bos_token_id=BOS, eos_token_id=EOS
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_bert(folder: Path) -> Path:
+    """A random BERT: no causal mask, no next-token head."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        vocab_size=D_VOCAB,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 
