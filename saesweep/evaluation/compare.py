@@ -152,7 +152,7 @@ def _settings(
         if own.is_file():
             return load_experiment(own, overrides=overrides), [f"model and held-out tokens as in {own}"]
     tree = _tree_from_metadata(saes[0])
-    if tree["base"].get("model_name") is None and not any(o.startswith("base.model_name=") for o in overrides):
+    if "model_name" not in tree["base"] and not any(o.startswith("base.model_name=") for o in overrides):
         raise UserError(
             f"{sources[0]}: its metadata name no model; give --experiment FILE, or --model, --hook and --dataset"
         )

@@ -27,26 +27,28 @@ def hook_of(sae: ExportedSAE, experiment: Experiment, name: str) -> str:
         UserError: Its metadata name no hook, and the experiment has more than one.
     """
     hooks = experiment.hook_names()
+    run = experiment.base_run()
     own = sae.metadata.get("saesweep")
     stated = [own.get("hook_name") if isinstance(own, dict) else None, sae.metadata.get("hook_name")]
     known = [str(hook) for hook in stated if hook]
     for hook in hooks:
-        if hook in known or transformer_lens_hook(hook) in known:
+        if _fits(hook, run) and (hook in known or transformer_lens_hook(hook) in known):
             return hook
     if known:
-        return _fitting(known, experiment.base_run())
+        return next((hook for hook in known if _fits(hook, run)), None) or _translated(known[0], run)
     if len(hooks) > 1:
         raise UserError(f"{name}: its metadata name no hook; choose one of {', '.join(hooks)} with --hook")
     return hooks[0]
 
 
-def _fitting(known: list[str], run: BaseRun) -> str:
-    """Return the name that the experiment's model library understands, translated where the SAE has only the other one."""
-    is_lens = run.is_synthetic or library_of(run) is Library.TRANSFORMER_LENS
-    for hook in known:
-        if is_lens == ("hook_" in hook):
-            return hook
-    if not is_lens:
-        config = read_config(locate(run), loading_kwargs(run.model_from_pretrained_kwargs))
-        return hugging_face_hook(known[0], config.get_text_config().model_type) or known[0]
-    return transformer_lens_hook(known[0]) or known[0]
+def _fits(hook: str, run: BaseRun) -> bool:
+    """Return whether a name is of the kind that the run's model library uses."""
+    return run.is_synthetic or ("hook_" in hook) == (library_of(run) is Library.TRANSFORMER_LENS)
+
+
+def _translated(hook: str, run: BaseRun) -> str:
+    """Return the other library's name for a hook; the same name where none is known, for the model to refuse."""
+    if library_of(run) is Library.TRANSFORMER_LENS:
+        return transformer_lens_hook(hook) or hook
+    config = read_config(locate(run), loading_kwargs(run.model_from_pretrained_kwargs))
+    return hugging_face_hook(hook, config.get_text_config().model_type) or hook

@@ -1,0 +1,179 @@
+"""Published SAEs measured side by side, through `evaluate_saes` and `saesweep eval`."""
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from saesweep.cli import main
+from saesweep.errors import UserError
+from saesweep.evaluation import Comparison, evaluate_saes
+from saesweep.saes import ExportedSAE, save_sae_folder
+from saesweep.saes.folding import SAELENS_VERSION
+from tests.models.tiny import HIDDEN, WORDS, save_llama
+
+CONTEXT = 16
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = random.Random(0)
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(" ".join(words.choices(WORDS, k=40)) for _ in range(200)))
+    return path
+
+
+def sae_folder(folder: Path, metadata: dict[str, Any], *, quality: float = 1.0, d_in: int = HIDDEN) -> Path:
+    """An SAE with one latent per signed direction: with quality 1 it reconstructs perfectly."""
+    eye = torch.eye(d_in)
+    tensors = {
+        "W_enc": torch.cat([eye, -eye], dim=1),
+        "W_dec": quality * torch.cat([eye, -eye]),
+        "b_enc": torch.zeros(2 * d_in),
+        "b_dec": torch.zeros(d_in),
+    }
+    cfg = {
+        "architecture": "standard",
+        "d_in": d_in,
+        "d_sae": 2 * d_in,
+        "dtype": "float32",
+        "device": "cpu",
+        "metadata": {"sae_lens_version": SAELENS_VERSION, **metadata},
+    }
+    save_sae_folder(folder, ExportedSAE("standard", cfg, tensors), sparsity_F=None)
+    return folder
+
+
+@pytest.fixture
+def metadata(model: Path, text: Path) -> dict[str, Any]:
+    return {
+        "model_name": str(model),
+        "model_class_name": "AutoModelForCausalLM",
+        "hook_name": "model.layers.1",
+        "dataset_path": str(text),
+        "context_size": CONTEXT,
+        "exclude_special_tokens": True,
+    }
+
+
+SMALL = ("evaluation.select_tokens=1600", "evaluation.test_tokens=160", "base.device=cpu")
+
+
+def measure(*sources: Path | str, **kwargs: Any) -> Comparison:
+    return evaluate_saes(sources, overrides=[*SMALL, *kwargs.pop("overrides", ())], **kwargs)
+
+
+def test_a_perfect_and_a_worse_sae(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    found = measure(sae_folder(tmp_path / "a", metadata), sae_folder(tmp_path / "b", metadata, quality=0.5))
+    perfect, worse = (sae.metrics for sae in found.saes)
+    assert perfect["mse"] == pytest.approx(0, abs=1e-9)
+    assert perfect["delta_ce"] == pytest.approx(0, abs=1e-6)
+    assert perfect["ce_loss_score"] == pytest.approx(1, abs=1e-5)
+    assert perfect["l0"] == pytest.approx(HIDDEN)
+    assert perfect["silent_fraction"] == 0
+    assert worse["l2_ratio"] == pytest.approx(0.5, abs=1e-5)
+    assert worse["kl_div"] > 5 * worse["kl_div_stderr"] > 0
+    assert worse["delta_ce_minus_first"] == pytest.approx(worse["delta_ce"] - perfect["delta_ce"], abs=1e-9)
+    assert worse["explained_variance_stderr"] > 0
+    assert found.saes[0].hook == "model.layers.1"
+    assert "may have seen them" in found.notes[0]
+
+
+def test_mean_ablation_is_a_stricter_reference_than_zeros(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    folder = sae_folder(tmp_path / "a", metadata, quality=0.5)
+    zero, mean = (measure(folder, ablation=kind).saes[0].metrics for kind in ("zero", "mean"))
+    assert zero["delta_ce"] == mean["delta_ce"]
+    assert zero["ce_loss_with_ablation"] != mean["ce_loss_with_ablation"]
+
+
+def test_a_transformer_lens_name_finds_the_module(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    plain = sae_folder(tmp_path / "a", metadata, quality=0.5)
+    renamed = sae_folder(tmp_path / "b", {**metadata, "hook_name": "blocks.1.hook_resid_post"}, quality=0.5)
+    found = measure(plain, renamed)
+    assert [sae.hook for sae in found.saes] == ["model.layers.1", "model.layers.1"]
+    assert found.saes[0].metrics["mse"] == found.saes[1].metrics["mse"]
+    assert measure(renamed).saes[0].hook == "model.layers.1"
+
+
+def test_saes_of_several_hooks_share_the_tokens(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    first = sae_folder(tmp_path / "a", metadata, quality=0.5)
+    other = sae_folder(tmp_path / "b", {**metadata, "hook_name": "model.layers.0"}, quality=0.5)
+    found = measure(first, other)
+    assert [sae.hook for sae in found.saes] == ["model.layers.1", "model.layers.0"]
+    clean = {sae.metrics["ce_loss_without_sae"] for sae in found.saes}
+    assert len(clean) == 1
+    assert measure(first, other, hook="model.layers.0").saes[0].hook == "model.layers.0"
+
+
+def test_the_experiment_decides_over_metadata(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    bare = sae_folder(tmp_path / "a", {})
+    with pytest.raises(UserError, match="name no model"):
+        measure(bare)
+    experiment = {
+        "name": "reference",
+        "base": {**metadata, "sae": {"architecture": "standard", "d_sae": 64}},
+        "evaluation": {"select_tokens": 320, "test_tokens": 160},
+    }
+    found = evaluate_saes([bare], experiment=experiment, overrides=["base.device=cpu"])
+    assert found.saes[0].hook == "model.layers.1"
+    assert 240 <= found.tokens <= 320  # without the BOS of each context
+    assert evaluate_saes([bare], experiment=experiment, overrides=["base.device=cpu"], part="test").tokens <= 160
+
+
+def test_a_gemma_scope_file_is_a_row(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    eye = np.eye(HIDDEN, dtype=np.float32)
+    np.savez(
+        tmp_path / "params.npz",
+        W_enc=np.concatenate([eye, -eye], 1),
+        W_dec=np.concatenate([eye, -eye]),
+        b_enc=np.zeros(2 * HIDDEN, np.float32),
+        b_dec=np.zeros(HIDDEN, np.float32),
+        threshold=np.zeros(2 * HIDDEN, np.float32),
+    )
+    found = measure(sae_folder(tmp_path / "a", metadata), tmp_path / "params.npz")
+    assert found.saes[1].architecture == "jumprelu"
+    assert found.saes[1].metrics["mse"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_wrong_width_is_a_clear_message(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    narrow = sae_folder(tmp_path / "a", metadata, d_in=8)
+    with pytest.raises(UserError, match=r"8 wide, but 'model\.layers\.1' of this model is 32 wide"):
+        measure(narrow)
+
+
+def test_synthetic_activations_have_no_language_model_metrics(tmp_path: Path) -> None:
+    folder = sae_folder(tmp_path / "a", {"dataset_path": "builtin:synthetic", "hook_name": "synthetic"}, quality=0.9)
+    metrics = measure(folder).saes[0].metrics
+    assert "delta_ce" not in metrics
+    assert metrics["l2_ratio"] == pytest.approx(0.9, abs=1e-5)
+    assert math.isfinite(metrics["mse_stderr"])
+
+
+def test_the_command(tmp_path: Path, metadata: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(sae_folder(tmp_path / name, metadata, quality=q)) for name, q in (("a", 1.0), ("b", 0.5))]
+    small = [argument for override in SMALL for argument in ("--set", override)]
+    assert main(["eval", *folders, "--tokens", "800", *small[2:]]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["SAE", "type", "d_sae"]
+    assert [line.split()[0] for line in lines[2:4]] == folders
+    assert "±" in lines[3]
+    assert "zero ablation" in lines[4]
+    assert main(["eval", *folders, *small, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [sae["source"] for sae in data["saes"]] == folders
+    assert data["saes"][1]["metrics"]["kl_div"] > 0
+
+
+def test_the_command_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(tmp_path / "nothing")]) == 2
+    assert "nothing" in capsys.readouterr().err
