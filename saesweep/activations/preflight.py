@@ -30,7 +30,7 @@ class SourceFacts:
     """What is known about a run's model and data before training."""
 
     model: ModelFacts | None
-    """The language model; None for synthetic activations."""
+    """The language model; None for synthetic or cached activations."""
     d_in: dict[str, int]
     """Width of the activations at every hook."""
     n_documents: int | None
@@ -70,6 +70,19 @@ def check_source(
             column=None,
             is_tokenized=False,
             warnings=(),
+        )
+    if run.use_cached_activations:
+        from saesweep.activations.cache.open import check_cache
+
+        cache = check_cache(run, evaluation, hooks, training_tokens=training_tokens)
+        return SourceFacts(
+            model=None,
+            d_in=cache.d_in,
+            n_documents=None,
+            tokens_estimate=cache.tokens,
+            column=None,
+            is_tokenized=True,
+            warnings=cache.warnings,
         )
     model = inspect_model(run, hooks, offline=offline)
     documents = open_documents(run)

@@ -99,6 +99,13 @@ class Experiment:
             )
         return stated
 
+    def reads_language_model(self) -> bool:
+        """Return whether the model is loaded: never for synthetic activations, for cached ones only if CE metrics are asked for."""
+        run, stated = self.base_run(), self.spec.objective
+        if run.is_synthetic or not run.use_cached_activations:
+            return not run.is_synthetic
+        return stated is not None and any(METRICS[name].needs_lm_head for name in stated.metric_names())
+
     @property
     def n_trials(self) -> int:
         """Trials of the search."""

@@ -80,6 +80,8 @@ class BaseRun(Spec):
     """Token between two documents of one context."""
     disable_concat_sequences: bool = False
     """One document per context; shorter documents are dropped, longer ones cut."""
+    max_activation_norm_multiple: float | None = Field(None, gt=1)
+    """Leave out activations whose norm is more than this many times the median norm (attention sinks), in training and evaluation."""
     seqpos_slice: Annotated[tuple[int | None, ...], BeforeValidator(_tuple)] = (None,)
     """Positions of each context to train on, as the arguments of Python's `slice`."""
     use_cached_activations: bool = False
@@ -87,7 +89,7 @@ class BaseRun(Spec):
     cached_activations_path: str | None = None
     """Folder of the cached activations: where `saesweep cache-activations` writes, and where `use_cached_activations` reads. SAELens' cached datasets are read too."""
     from_pretrained_path: str | None = None
-    """Start from the weights of this exported or checkpointed SAE."""
+    """Start from the weights of this SAE: an exported folder, a checkpoint of SAELens, a Hub id, a Gemma Scope folder."""
     model_kwargs: dict[str, Any] = {}
     """Arguments of the model's forward call."""
     model_from_pretrained_kwargs: dict[str, Any] | None = None
@@ -102,8 +104,8 @@ class BaseRun(Spec):
     """Contexts per forward pass of the language model."""
     activations_mixing_fraction: float = Field(0.5, ge=0, le=1)
     """SAELens' share of the buffer kept back at each refill. The window here slides, so only the default is accepted."""
-    prefetch_llm_batches: bool | int = False
-    """Run the language model ahead on its own thread."""
+    prefetch_llm_batches: bool | Annotated[int, Field(ge=0)] = False
+    """Run the language model ahead on its own thread: this many forward passes, or true for those of the next chunk of the shuffle window. Changes no batch."""
     n_batches_for_norm_estimate: int = Field(1000, ge=1)
     """At most this many batches, from the first shuffle window, estimate the activation scale."""
 
@@ -209,13 +211,11 @@ class BaseRun(Spec):
 
 
 _NOT_YET: dict[str, tuple[Any, str]] = {
-    "from_pretrained_path": (None, "starting from trained weights"),
     "use_chat_formatting": (False, "chat formatting"),
     "compile_llm": (False, "compiling the language model"),
     "llm_compilation_mode": (None, "compiling the language model"),
     "compile_sae": (False, "compiling the SAE step"),
     "sae_compilation_mode": (None, "compiling the SAE step"),
-    "prefetch_llm_batches": (False, "running the language model ahead"),
     "n_checkpoints": (0, "keeping snapshots in training form"),
     "save_final_checkpoint": (False, "keeping snapshots in training form"),
     "checkpoint_path": (None, "keeping snapshots in training form"),
@@ -251,6 +251,8 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
         found.append(("model_class_name", f"{run.model_class_name!r} is not supported; {MODEL_CLASS_ADVICE}"))
     if run.is_synthetic and run.model_name is not None:
         found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
+    if run.is_synthetic and run.max_activation_norm_multiple is not None:
+        found.append(("max_activation_norm_multiple", "synthetic activations have no sinks; leave it out"))
     if run.model_name is None and not run.is_synthetic:
         found.append(("model_name", "missing; only dataset_path: builtin:synthetic works without a model"))
     if run.use_cached_activations and run.cached_activations_path is None:

@@ -153,7 +153,7 @@ def _samples(experiment: Experiment, run: BaseRun, n_slots: int) -> tuple[Planne
         search = open_search(
             experiment,
             RunDirectory(Path(folder)),
-            experiment.objective(not run.is_synthetic),
+            experiment.objective(experiment.reads_language_model()),
             blocks,
             n_slots,
             run.seed,

@@ -154,7 +154,7 @@ def test_every_architecture_is_compared() -> None:
         ({"seqpos_slice": []}, "seqpos_slice", "one to three"),
         ({"dataset_trust_remote_code": True}, "dataset_trust_remote_code", "cannot run remote code"),
         ({"activations_mixing_fraction": 0.1}, "activations_mixing_fraction", "buffer_tokens"),
-        ({"use_cached_activations": True}, "use_cached_activations", "not implemented in this version"),
+        ({"use_cached_activations": True}, "cached_activations_path", "needs the folder of the cache"),
         ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint", "run the same command again"),
         ({"model_class_name": "Nope"}, "model_class_name", "not supported"),
         ({"dataset_path": "builtin:synthetic"}, "model_name", "no language model"),
