@@ -15,7 +15,14 @@ from torch import Tensor
 from saesweep.cohort.engine import GradientEngine, ReferenceEngine
 from saesweep.cohort.optimizer import adam_step_
 from saesweep.cohort.slot import Slot
-from saesweep.saes import Architecture, ExportedSAE, Normalizer, calibrate_threshold
+from saesweep.saes import (
+    Architecture,
+    ExportedSAE,
+    Normalizer,
+    calibrate_threshold,
+    pretrained_params,
+    read_pretrained,
+)
 
 CALIBRATION_BATCHES = 10
 """Recent training batches on which an exported BatchTopK threshold is calibrated."""
@@ -51,13 +58,18 @@ class Cohort:
         self._recent: deque[Mapping[str, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
 
     def place(self, index: int, slot: Slot) -> None:
-        """Put a trial into a free slot.
+        """Put a trial into a free slot; before its first step, with the weights that `from_pretrained_path` names.
 
         Raises:
             ValueError: The slot is taken.
+            UserError: Those weights cannot be read or do not fit.
         """
         if self.slots[index] is not None:
             raise ValueError(f"slot {index} still holds a trial")
+        if slot.step == 0 and slot.run.from_pretrained_path is not None:
+            found = read_pretrained(slot.run.from_pretrained_path)
+            normalizer = self._normalizers[slot.run.hook_name, slot.run.sae.normalize_activations]
+            slot.params = pretrained_params(found, slot.architecture, normalizer, slot.params)
         self.slots[index] = slot
 
     def remove(self, index: int) -> Slot:

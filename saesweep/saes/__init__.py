@@ -16,6 +16,7 @@ from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.folder import load_sae_folder, save_sae_folder
 from saesweep.saes.normalize import Normalizer
 from saesweep.saes.open_sae import open_sae
+from saesweep.saes.pretrained import Pretrained, check_pretrained, pretrained_params, read_pretrained
 
 __all__ = [
     "Architecture",
@@ -30,6 +31,10 @@ __all__ = [
     "ExportedSAE",
     "load_sae_folder",
     "open_sae",
+    "Pretrained",
+    "check_pretrained",
+    "pretrained_params",
+    "read_pretrained",
     "save_sae_folder",
     "Normalizer",
 ]

@@ -50,13 +50,18 @@ def fold_whitening(tensors: dict[str, Tensor], whitening: Whitening, *, centred:
         "b_dec": tensors["b_dec"].double() @ whitening.inverse_DD.to(device) + mean_D,
     }
     if not centred:
-        shift_F = mean_D @ W_enc_DF
-        for name in ("b_enc", "b_gate"):
-            if name in folded:
-                folded[name] = folded[name] - shift_F
-        if "b_mag" in folded:  # the magnitude path sees W_enc * exp(r_mag)
-            folded["b_mag"] = folded["b_mag"] - shift_F * folded["r_mag"].double().exp()
+        folded = shift_encoder(folded, -mean_D)
     return folded
+
+
+def shift_encoder(tensors: dict[str, Tensor], shift_D: Tensor) -> dict[str, Tensor]:
+    """Return weights whose encoder does on `x` what it did on `x + shift`: only biases change."""
+    shift_F = shift_D @ tensors["W_enc"]
+    biases = ("b_enc", "b_gate")
+    shifted: dict[str, Tensor] = {name: tensors[name] + shift_F for name in biases if name in tensors}
+    if "b_mag" in tensors:  # the magnitude path sees W_enc * exp(r_mag)
+        shifted["b_mag"] = tensors["b_mag"] + shift_F * tensors["r_mag"].double().exp()
+    return tensors | shifted
 
 
 def fold_decoder_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from saesweep.cohort import Cohort
 from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, write_json
-from saesweep.saes import Normalizer
+from saesweep.saes import Normalizer, check_pretrained
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.corners import largest_run, normalize_modes
 from saesweep.sweep.engines import make_engine
@@ -43,13 +43,19 @@ class Setup:
 
 
 def check(experiment: Experiment) -> SourceFacts:
-    """Run the preflight: model, hooks and dataset, without loading weights.
+    """Run the preflight: model, hooks, dataset, and weights to start from, without loading the language model's.
 
     Raises:
         UserError: Something does not fit together.
     """
     run = experiment.base_run()
-    return check_source(run, experiment.spec.evaluation, experiment.hook_names(), training_tokens=run.training_tokens)
+    facts = check_source(run, experiment.spec.evaluation, experiment.hook_names(), training_tokens=run.training_tokens)
+    check_pretrained(
+        with_widths(corner, facts.d_in)
+        for architecture in experiment.architectures
+        for corner in experiment.corner_runs(architecture)
+    )
+    return facts
 
 
 def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts) -> Setup:
@@ -61,7 +67,7 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
     run = experiment.base_run()
     hooks = experiment.hook_names()
     device = resolve_device(run.device)
-    source = open_source(run, experiment.spec.evaluation, hooks)
+    source = open_source(run, experiment.spec.evaluation, hooks, with_model=experiment.reads_language_model())
     d_in = dict(source.stream.d_in)
     runs = [with_widths(largest_run(experiment, name), d_in) for name in experiment.architectures]
     blocks = plan_blocks(run, experiment.spec.search, experiment.spec.cohort)
