@@ -9,11 +9,23 @@ import traceback
 from collections.abc import Sequence
 
 from saesweep import __version__
-from saesweep.cli import cache_activations, evaluate, export, hooks, init, leaderboard, plan, run, schema, validate
+from saesweep.cli import (
+    cache_activations,
+    evaluate,
+    export,
+    hooks,
+    init,
+    leaderboard,
+    plan,
+    report,
+    run,
+    schema,
+    validate,
+)
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.errors import UserError
 
-_COMMANDS = (run, plan, validate, schema, init, leaderboard, evaluate, export, hooks, cache_activations)
+_COMMANDS = (run, plan, validate, schema, init, leaderboard, report, evaluate, export, hooks, cache_activations)
 _EPILOG = """\
 start here:
   saesweep init my_experiment.yaml        a commented experiment to edit

@@ -1,0 +1,79 @@
+"""`saesweep report`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saesweep.cli.arguments import new_parser
+from saesweep.cli.exits import DONE
+from saesweep.errors import UserError
+
+if TYPE_CHECKING:
+    from saesweep.cli.arguments import Subparsers
+
+_EXAMPLES = """\
+  saesweep report runs/quickstart                          report.html, features.html and PNGs in the run directory
+  saesweep report runs/gemma_l12 --no-features             only from what the run has logged: no model is loaded
+  saesweep report runs/quickstart --latents 12,873 --to my_report
+"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = new_parser(
+        commands,
+        "report",
+        summary="write a run's plots and its winner's features as HTML pages that need no network",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the run directory, finished or still going")
+    parser.add_argument("--to", metavar="DIR", type=Path, help="where the files go (default: the run directory)")
+    parser.add_argument("--no-features", action="store_true", help="leave out the feature page, which runs the model")
+    parser.add_argument(
+        "--no-png", action="store_true", help="leave out the PNG files, which a Chrome or Chromium draws"
+    )
+    parser.add_argument("--latents", metavar="N,N,...", default="", help="latents to show beside the random sample")
+    parser.add_argument(
+        "--per-band", metavar="N", type=int, default=20, help="latents of each density band (default: 20)"
+    )
+    parser.add_argument(
+        "--feature-tokens", metavar="N", type=int, default=200_000, help="held-out tokens to look at (default: 200000)"
+    )
+    parser.set_defaults(execute=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Write the report."""
+    for name in ("per_band", "feature_tokens"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')}: must be at least 1, not {getattr(args, name)}")
+    latents = _numbers(args.latents)
+
+    from saesweep.report import write_report
+
+    report = write_report(
+        args.run,
+        to=args.to,
+        features=not args.no_features,
+        pngs=not args.no_png,
+        latents=latents,
+        per_band=args.per_band,
+        feature_tokens=args.feature_tokens,
+    )
+    print(f"wrote {report.page}")
+    if report.features is not None:
+        print(f"wrote {report.features}")
+    if report.pngs:
+        print(f"wrote {len(report.pngs)} plots to {report.pngs[0].parent}")
+    for note in report.notes:
+        print(f"note: {note}")
+    return DONE
+
+
+def _numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"--latents: {text!r} is no list of numbers such as 12,873")
+    return [int(part) for part in parts]

@@ -1,0 +1,140 @@
+"""What a report is made of, read from a run directory. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saesweep.display.saved import Leaderboard, read_leaderboard
+from saesweep.errors import UserError
+from saesweep.events import Row
+from saesweep.runs import RunDirectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stay:
+    """A trial's stay in a slot, in seconds of training time since the run's first start."""
+
+    trial: int
+    slot: int
+    begin_seconds: float
+    end_seconds: float
+    status: str
+    """How it ended; `interrupted` where the process did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """One block: when it ended and how fast it was."""
+
+    at_seconds: float
+    sae_tokens_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """A run as the report needs it."""
+
+    directory: RunDirectory
+    board: Leaderboard
+    metrics: Mapping[int, list[dict[str, Any]]]
+    """The lines of each trial's `metrics.jsonl`."""
+    stays: list[Stay]
+    rates: list[Rate]
+    seconds: float
+    """Wall-clock time of all starts together, without the pauses between them."""
+    starts: int
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The leaderboard, best first."""
+        return self.board.rows
+
+    @property
+    def complete(self) -> list[Row]:
+        """Finished trials, best first."""
+        return [row for row in self.rows if row.status == "complete"]
+
+    @property
+    def best(self) -> Row | None:
+        """The exported trial."""
+        return next((row for row in self.rows if row.number == self.board.best), None)
+
+    @property
+    def architectures(self) -> list[str]:
+        """Architectures in the order of their first trial."""
+        return list(dict.fromkeys(row.architecture for row in sorted(self.rows, key=lambda row: row.number)))
+
+    def has(self, metric: str) -> bool:
+        """Return whether any trial has a metric."""
+        return any(metric in row.metrics for row in self.rows)
+
+
+def read_run(path: Path) -> RunData:
+    """Read a run directory, finished or not.
+
+    Raises:
+        UserError: It is none, or its run has not finished a block yet.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path}: no such run directory")
+    directory = RunDirectory(path)
+    board = read_leaderboard(path)
+    stays, rates, seconds, starts = _times(_lines(directory.events_file))
+    metrics = {row.number: _lines(directory.trial(row.number) / "metrics.jsonl") for row in board.rows}
+    return RunData(
+        directory=directory,
+        board=board,
+        metrics=metrics,
+        stays=stays,
+        rates=rates,
+        seconds=seconds,
+        starts=starts,
+    )
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """Return a log's lines without touching it: the run may still be writing."""
+    if not file.exists():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line end is torn
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise UserError(f"{file}: holds a line that is not JSON ({error})") from None
+
+
+def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float, int]:
+    """Return stays, rates, seconds and starts; the pauses between two starts are taken out of the clock."""
+    stays: list[Stay] = []
+    rates: list[Rate] = []
+    placed: dict[int, tuple[int, float]] = {}
+    now = last = offset = 0.0
+    starts = 0
+
+    def leave(trial: int, status: str) -> None:
+        if trial in placed:
+            slot, begin = placed.pop(trial)
+            stays.append(Stay(trial=trial, slot=slot, begin_seconds=begin, end_seconds=now, status=status))
+
+    for event in events:
+        kind, clock = event["event"], float(event["time_seconds"])
+        if kind == "RunStarted":
+            for trial in list(placed):
+                leave(trial, "interrupted")
+            starts += 1
+            offset += clock - last
+        last = clock
+        now = clock - offset
+        if kind == "TrialStarted":
+            placed[event["number"]] = (event["slot"], now)
+        elif kind == "TrialEnded":
+            leave(event["number"], event["status"])
+        elif kind == "BlockDone" and event["sae_tokens_per_second"] is not None:
+            rates.append(Rate(at_seconds=now, sae_tokens_per_second=event["sae_tokens_per_second"]))
+    for trial in list(placed):
+        leave(trial, "interrupted")
+    return stays, rates, now, starts
