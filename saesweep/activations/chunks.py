@@ -1,96 +1,108 @@
-"""Fills the shuffle window: contexts -> language model -> rows in their slots."""
+"""Fills the shuffle window: the rows of forward passes into their slots."""
 
-# Shape suffix legend: N = contexts, T = tokens per context, M = rows that count, D = width at a hook
+# Shape suffix legend: M = rows that count, D = width at a hook
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from saesweep.activations.background import BackgroundIterator
+from saesweep.activations.forward_passes import Chunk, ForwardPass, ForwardPasses
 from saesweep.activations.keys import Indices, key_permutation
-from saesweep.activations.rows import RowFilter, select_rows
-from saesweep.activations.tokens import TokenSource
 from saesweep.activations.window import RowPool, WindowPlan
 from saesweep.errors import UserError
-from saesweep.models.base import LanguageModel
-from saesweep.models.shape import shape_activations
 
 
 class ChunkLoader:
-    """Computes one chunk after the other, always in the same forward passes, so that a chunk made again is the same."""
+    """Puts one chunk after the other into the pool.
 
-    def __init__(
-        self,
-        *,
-        model: LanguageModel,
-        hooks: Sequence[str],
-        head_index: int | None,
-        source: TokenSource,
-        rows: RowFilter,
-        plan: WindowPlan,
-        pool: RowPool,
-        forward_contexts: int,
-        seed: int,
-    ) -> None:
-        self._model = model
-        self._hooks = tuple(hooks)
-        self._head_index = head_index
-        self._source = source
-        self._rows = rows
+    Args:
+        passes: Computes the rows.
+        plan: The window.
+        pool: Where rows wait.
+        seed: Key of the shuffle.
+        ahead: Forward passes that run ahead on a thread of their own; True for those of one chunk, 0 for none.
+    """
+
+    def __init__(self, *, passes: ForwardPasses, plan: WindowPlan, pool: RowPool, seed: int, ahead: bool | int) -> None:
+        self._passes = passes
         self._plan = plan
         self._pool = pool
-        self._forward_contexts = forward_contexts
         self._seed = seed
+        self._ahead = passes.passes_per_chunk if ahead is True else int(ahead)
+        self._queue: Iterator[ForwardPass] | None = None
 
-    def load(self, chunk: int, served_segments: int) -> list[Indices]:
-        """Take the next contexts from the source as chunk number `chunk` and put their rows into the pool.
+    def start(self, chunk: int) -> None:
+        """Begin at a chunk; the source must stand at its start."""
+        self.stop()
+        if self._ahead:
+            self._queue = BackgroundIterator(self._passes.from_chunk_on_stream(chunk), self._ahead)
+        else:
+            self._queue = self._passes.from_chunk(chunk)
+
+    def stop(self) -> None:
+        """Compute nothing further and leave the source alone; `start` must come before the next `load`."""
+        if isinstance(self._queue, BackgroundIterator):
+            self._queue.close()
+        self._queue = None
+
+    def load(self, chunk: int, served_segments: int) -> tuple[Chunk, list[Indices]]:
+        """Put the rows of the next chunk into the pool.
 
         Args:
-            chunk: Its number, from 0; the source must stand at its start.
+            chunk: Its number.
             served_segments: Segments that were served before (after a resume): their rows are left out.
 
         Returns:
-            The slots of each segment still to be served, in order.
+            The chunk, and the slots of each segment still to be served, in order.
 
         Raises:
             UserError: No position of the whole chunk counts.
         """
-        contexts = self._source.take(self._plan.contexts_of(chunk))
-        tokens_NT = torch.from_numpy(np.asarray(contexts, dtype=np.int64))
-        mask_NT = self._rows.mask(tokens_NT)
-        n_rows = int(mask_NT.sum())
+        assert self._queue is not None
+        first = next(self._queue)
+        about = first.chunk
+        if about.number != chunk:
+            raise RuntimeError(f"chunk {about.number} came in place of {chunk}")
+        passes = _then(first, self._queue, about.n_passes - 1)
+        n_rows = about.n_rows
+        if self._passes.has_norm_limit:  # only now it is known how many rows are left
+            whole = list(passes)
+            n_rows, passes = sum(_n_rows(each) for each in whole), iter(whole)
         if n_rows == 0:
-            raise UserError(
-                f"base.exclude_special_tokens: it leaves no activation in {len(contexts)} contexts; leave out fewer tokens"
-            )
+            field = "max_activation_norm_multiple" if about.n_rows else "exclude_special_tokens"
+            raise UserError(f"base.{field}: it leaves no activation in {about.n_contexts} contexts; leave out fewer")
         order = key_permutation(n_rows, self._seed, "chunk", chunk)
         segments = self._plan.cut(order, chunk)[served_segments:]
         slot_of_row = np.full(n_rows, -1, dtype=np.int64)
         waiting = np.sort(np.concatenate(segments))  # sorted: rows of one context lie together
         slot_of_row[waiting] = self._pool.take(len(waiting))
-        self._write(tokens_NT, mask_NT, slot_of_row)
-        return [slot_of_row[segment] for segment in segments]
+        self._write(passes, slot_of_row)
+        return about, [slot_of_row[segment] for segment in segments]
 
-    def _write(self, tokens_NT: Tensor, mask_NT: Tensor, slot_of_row: Indices) -> None:
+    def _write(self, passes: Iterator[ForwardPass], slot_of_row: Indices) -> None:
         start = 0
-        for piece in forward_pieces(len(tokens_NT), self._forward_contexts):
-            acts = self._model.activations(tokens_NT[piece], self._hooks)
-            slots = slot_of_row[start : start + int(mask_NT[piece].sum())]
+        for each in passes:
+            slots = slot_of_row[start : start + _n_rows(each)]
             start += len(slots)
             waits = slots >= 0
-            for hook in self._hooks:
-                rows_MD = select_rows(shape_activations(acts[hook], self._head_index), mask_NT[piece])
-                if not waits.all():
-                    rows_MD = rows_MD[torch.from_numpy(waits).to(rows_MD.device)]
-                self._pool.write(hook, slots[waits], rows_MD)
+            for hook, rows_MD in each.rows.items():
+                if each.ready is not None:
+                    current = torch.cuda.current_stream(rows_MD.device)
+                    current.wait_event(each.ready)
+                    rows_MD.record_stream(current)
+                waiting_MD = rows_MD if waits.all() else rows_MD[torch.from_numpy(waits).to(rows_MD.device)]
+                self._pool.write(hook, slots[waits], waiting_MD)
 
 
-def forward_pieces(n_contexts: int, at_most: int) -> Iterator[slice]:
-    """Cut contexts into the fewest forward passes of at most `at_most` contexts, near-equal in size."""
-    count = -(-n_contexts // at_most)
-    bounds = [n_contexts * part // count for part in range(count + 1)]
-    return (slice(start, end) for start, end in pairwise(bounds))
+def _then(first: ForwardPass, queue: Iterator[ForwardPass], more: int) -> Iterator[ForwardPass]:
+    yield first
+    for _ in range(more):
+        yield next(queue)
+
+
+def _n_rows(each: ForwardPass) -> int:
+    return len(next(iter(each.rows.values())))

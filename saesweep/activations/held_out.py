@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from saesweep.activations.chunks import forward_pieces
+from saesweep.activations.forward_passes import forward_pieces
+from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.rows import RowFilter, select_rows
 from saesweep.models.base import LanguageModel
 from saesweep.models.shape import shape_activations
@@ -53,15 +54,17 @@ class HeldOutActivations(HeldOut):
         forward_contexts: int,
         batch_tokens: int,
         device: torch.device,
+        norm_limit: NormLimit | None = None,
     ) -> None:
-        mask_NT = rows.mask(tokens_NT)
         self.tokens_NT: Tensor = tokens_NT
-        self.mask_NT: Tensor = mask_NT
-        self.n_tokens = int(mask_NT.sum())
+        self.mask_NT: Tensor = rows.mask(tokens_NT)
         self._model = model
         self._hooks = tuple(hooks)
         self._head_index = head_index
         self._pieces = list(forward_pieces(len(tokens_NT), forward_contexts))
+        if norm_limit is not None:
+            self._apply(norm_limit)
+        self.n_tokens = int(self.mask_NT.sum())
         self._cached: list[dict[str, Tensor]] = []
         self._batch_tokens = batch_tokens
         self._device = device
@@ -79,6 +82,18 @@ class HeldOutActivations(HeldOut):
             for start in range(0, len(rows_MD), self._batch_tokens):
                 part_MD = rows_MD[start : start + self._batch_tokens]
                 yield part_MD.to(device=self._device, dtype=torch.float32)
+
+    def _apply(self, norm_limit: NormLimit) -> None:
+        """Take the positions beyond the limit out of the mask: one forward pass over the part, nothing is kept of it."""
+        for piece in self._pieces:
+            acts = self._model.activations(self.tokens_NT[piece], self._hooks)
+            rows = {
+                hook: select_rows(shape_activations(acts[hook], self._head_index), self.mask_NT[piece])
+                for hook in self._hooks
+            }
+            kept_NT = self.mask_NT[piece].clone()
+            kept_NT[self.mask_NT[piece]] = norm_limit.keep(rows).cpu()
+            self.mask_NT[piece] = kept_NT
 
     def _compute(self, piece: slice) -> dict[str, Tensor]:
         acts = self._model.activations(self.tokens_NT[piece], self._hooks)

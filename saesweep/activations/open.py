@@ -10,11 +10,13 @@ import torch
 
 from saesweep.activations.documents import open_documents
 from saesweep.activations.held_out import HeldOut, HeldOutActivations
+from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.settings import synthetic_d_in, token_settings
 from saesweep.activations.split import split_documents
 from saesweep.activations.stream import ActivationStream, BatchStream
 from saesweep.activations.synthetic import SyntheticFeatures, SyntheticHeldOut, SyntheticStream
 from saesweep.activations.tokens import TokenSource
+from saesweep.errors import UserError
 from saesweep.models.base import LanguageModel
 from saesweep.models.device import resolve_device
 from saesweep.models.load import inspect_model, load_model
@@ -42,13 +44,16 @@ class ActivationSource:
         self.stream.close()
 
 
-def open_source(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) -> ActivationSource:
+def open_source(
+    run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], *, with_model: bool = True
+) -> ActivationSource:
     """Load the model, split the dataset and prepare the stream; the first batch asked for runs the model.
 
     Args:
         run: The base run.
         evaluation: Sizes of the held-out parts.
         hooks: Hook names; all of them come from one forward pass.
+        with_model: Load the language model even where the activations are cached.
 
     Raises:
         UserError: The model, a hook or the dataset cannot be had, the dataset is too small, or `sae.d_in` is not the
@@ -57,6 +62,8 @@ def open_source(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) 
     device = resolve_device(run.device)
     if run.is_synthetic:
         return _open_synthetic(run, evaluation, hooks, device)
+    if run.use_cached_activations:
+        return _open_cached(run, evaluation, hooks, with_model)
     d_in = inspect_model(run, hooks).hooks
     documents = open_documents(run)
     model = load_model(run)
@@ -69,6 +76,16 @@ def open_source(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) 
         test_tokens=evaluation.test_tokens,
         seed=run.seed,
     )
+    norm_limit = None
+    if run.max_activation_norm_multiple is not None:
+        norm_limit = NormLimit.measure(
+            run.max_activation_norm_multiple,
+            model=model,
+            hooks=hooks,
+            head_index=run.hook_head_index,
+            rows=rows,
+            tokens_NT=split.select_NT[: run.store_batch_size_prompts],
+        )
     stream = ActivationStream(
         model=model,
         d_in=d_in,
@@ -84,6 +101,8 @@ def open_source(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) 
         store_device=device
         if run.act_store_device is None
         else resolve_device(run.act_store_device, place="base.act_store_device"),
+        norm_limit=norm_limit,
+        passes_ahead=run.prefetch_llm_batches,
     )
 
     def held_out(tokens_NT: torch.Tensor) -> HeldOutActivations:
@@ -96,9 +115,23 @@ def open_source(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) 
             forward_contexts=run.eval_batch_size_prompts or run.store_batch_size_prompts,
             batch_tokens=run.train_batch_size_tokens,
             device=device,
+            norm_limit=norm_limit,
         )
 
     return ActivationSource(stream=stream, select=held_out(split.select_NT), test=held_out(split.test_NT), model=model)
+
+
+def _open_cached(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], with_model: bool) -> ActivationSource:
+    from saesweep.activations.cache.open import open_cache
+
+    parts = open_cache(run, evaluation, hooks)
+    if with_model and parts.select.tokens_NT is None:
+        raise UserError(
+            "objective: this cache of activations has no token ids to measure cross-entropy with; use "
+            "explained_variance, or a cache written by `saesweep cache-activations`"
+        )
+    model = load_model(run) if with_model else None
+    return ActivationSource(stream=parts.stream, select=parts.select, test=parts.test, model=model)
 
 
 def _open_synthetic(

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from saesweep.activations.chunks import ChunkLoader
+from saesweep.activations.forward_passes import ForwardPasses
 from saesweep.activations.keys import Indices, key_permutation
+from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.rows import RowFilter
 from saesweep.activations.tokens import TokenSource
 from saesweep.activations.window import RowPool, WindowPlan
@@ -82,6 +84,8 @@ class ActivationStream(BatchStream):
         dtype: torch.dtype,
         device: torch.device,
         store_device: torch.device,
+        norm_limit: NormLimit | None = None,
+        passes_ahead: bool | int = False,
     ) -> None:
         """Prepare the stream; the model runs when the first batch is asked for.
 
@@ -98,6 +102,9 @@ class ActivationStream(BatchStream):
             dtype: Type of the batches. The window keeps the model's own.
             device: Where batches go.
             store_device: Where the window is.
+            norm_limit: Leaves out rows with huge norms.
+            passes_ahead: Forward passes that the model runs ahead on a thread of its own, which changes no batch; True
+                for those that fill the next place in the window.
         """
         self.d_in = dict(d_in)
         self.batches_served = 0
@@ -110,17 +117,17 @@ class ActivationStream(BatchStream):
         self._plan = WindowPlan.fit(max(1, window_tokens // rows.rows_per_context), forward_contexts)
         # A chunk's segments differ by a row, so each of the G chunks may hold one more than its share.
         self._pool = RowPool(self._plan.resident_contexts * rows.rows_per_context + self._plan.segments, store_device)
-        self._loader = ChunkLoader(
+        passes = ForwardPasses(
             model=model,
             hooks=list(d_in),
             head_index=head_index,
             source=source,
             rows=rows,
+            norm_limit=norm_limit,
             plan=self._plan,
-            pool=self._pool,
             forward_contexts=forward_contexts,
-            seed=seed,
         )
+        self._loader = ChunkLoader(passes=passes, plan=self._plan, pool=self._pool, seed=seed, ahead=passes_ahead)
         self._settings = [seed, self._plan.segments, self._plan.unit, forward_contexts, batch_tokens]
         self._interval = 0
         self._chunks: deque[_Chunk] = deque()  # those that the interval reads
@@ -184,6 +191,7 @@ class ActivationStream(BatchStream):
                 f"the stream's state was saved with (seed, segments, contexts per segment, contexts per forward, "
                 f"batch) {state['settings']}, this stream has {self._settings}"
             )
+        self._loader.stop()
         self._pool.release(self._order)
         for chunk in self._chunks:
             for segment in chunk.segments:
@@ -198,6 +206,7 @@ class ActivationStream(BatchStream):
 
     def close(self) -> None:
         """Give the memory of the window back; the stream must not be read afterwards."""
+        self._loader.stop()
         self._pool = RowPool(0, torch.device("cpu"))
         self._chunks.clear()
 
@@ -207,6 +216,7 @@ class ActivationStream(BatchStream):
     def _open_interval(self) -> None:
         """Make the interval's chunks resident (at the start and after a resume) and put its rows in order."""
         if not self._chunks:
+            self._loader.start(self._interval)
             for chunk in range(self._interval, self._interval + self._plan.segments):
                 self._load(chunk)
             self._shuffle_interval()
@@ -220,9 +230,9 @@ class ActivationStream(BatchStream):
         self._shuffle_interval()
 
     def _load(self, chunk: int) -> None:
-        source_state = self._source.state()
         served = self._interval - self._plan.first_interval(chunk)
-        self._chunks.append(_Chunk(source_state, deque(self._loader.load(chunk, served))))
+        about, segments = self._loader.load(chunk, served)
+        self._chunks.append(_Chunk(about.source_state, deque(segments)))
 
     def _shuffle_interval(self) -> None:
         slots = np.concatenate([chunk.segments.popleft() for chunk in self._chunks])

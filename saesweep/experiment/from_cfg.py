@@ -38,7 +38,6 @@ _SWITCHES_OFF: dict[str, Any] = {
     "llm_compilation_mode": None,
     "compile_sae": False,
     "sae_compilation_mode": None,
-    "prefetch_llm_batches": False,
     "n_checkpoints": 0,
     "save_final_checkpoint": False,
     "activations_mixing_fraction": 0.5,

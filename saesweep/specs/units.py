@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, GetPydanticSchema
@@ -22,7 +23,8 @@ def parse_count(text: str) -> int:
     match = _COUNT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a count; write a whole number or one with k, M, B or T, such as 90M")
-    value = float(match[1].replace("_", "")) * _SUFFIXES[match[2].lower()]
+    # Decimal: 2.03 * 1000 is no whole number in floats.
+    value = Decimal(match[1].replace("_", "")) * _SUFFIXES[match[2].lower()]
     if value != int(value):
         raise ValueError(f"{text!r} is not a whole number")
     return int(value)

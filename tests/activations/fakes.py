@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from saesweep.activations.documents import Document, MapDocuments, StreamDocuments
+from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.packing import Packing
 from saesweep.activations.rows import RowFilter
 from saesweep.activations.split import TrainDocuments
@@ -91,6 +92,8 @@ def stream_of(
     seqpos_slice: tuple[int | None, ...] = (None,),
     excluded: Sequence[int] = (),
     packing: Packing | None = None,
+    norm_limit: NormLimit | None = None,
+    passes_ahead: bool | int = False,
 ) -> ActivationStream:
     return ActivationStream(
         model=model or EchoModel(),
@@ -105,6 +108,8 @@ def stream_of(
         dtype=dtype,
         device=torch.device("cpu"),
         store_device=torch.device("cpu"),
+        norm_limit=norm_limit,
+        passes_ahead=passes_ahead,
     )
 
 

@@ -146,7 +146,7 @@ def test_runner_cfg(tmp_path: Path) -> None:
 def test_what_is_not_carried_over_is_named(tmp_path: Path) -> None:
     warnings = load(put(tmp_path, "runner_cfg.json", {**RUNNER, "brand_new": 1})).warnings
     lost = next(w for w in warnings if "not carried over" in w)
-    for name in ("device", "prefetch_llm_batches", "compile_sae", "logger.log_to_wandb", "brand_new"):
+    for name in ("device", "compile_sae", "logger.log_to_wandb", "brand_new"):
         assert name in lost
     for name in ("hook_eval", "output_path", "sae_lens_version", "metadata", "run_name"):
         assert name not in lost
