@@ -17,6 +17,8 @@ from saesweep.cli import (
     init,
     leaderboard,
     plan,
+    pretokenize,
+    push,
     report,
     run,
     schema,
@@ -25,7 +27,21 @@ from saesweep.cli import (
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.errors import UserError
 
-_COMMANDS = (run, plan, validate, schema, init, leaderboard, report, evaluate, export, hooks, cache_activations)
+_COMMANDS = (
+    run,
+    plan,
+    validate,
+    schema,
+    init,
+    leaderboard,
+    report,
+    evaluate,
+    export,
+    push,
+    hooks,
+    pretokenize,
+    cache_activations,
+)
 _EPILOG = """\
 start here:
   saesweep init my_experiment.yaml        a commented experiment to edit

@@ -6,8 +6,8 @@ from typing import Any
 
 from saesweep.specs import BaseRun, Duration
 
-_OURS = ("buffer_tokens",)
-"""Fields that SAELens does not know; their meaning goes into its own ones."""
+_OURS = ("buffer_tokens", "max_activation_norm_multiple")
+"""Fields that SAELens does not know, and whose names its `from_dict` refuses."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose file formats are written."""
 

@@ -1,0 +1,120 @@
+"""The model card of a repository of SAEs: what they are, how they measure, how to load them, where they come from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saesweep import __version__
+from saesweep.display.text import metric_value
+from saesweep.saes import ExportedSAE
+
+MARK = "<!-- written by saesweep push -->"
+"""In every card of ours; a README without it is somebody's own and never replaced."""
+_METRICS = {
+    "l0": "L0",
+    "delta_ce": "ΔCE (nats)",
+    "explained_variance": "explained variance",
+    "ce_loss_score": "CE score",
+}
+_ROW = re.compile(r"^\| `(?P<name>[^`]+)` \|.*\|$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One SAE of the repository."""
+
+    name: str
+    sae: ExportedSAE
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    experiment: str | None = None
+    """Its experiment file."""
+
+
+def read_entry(name: str, sae: ExportedSAE, folder: Path) -> Entry:
+    """Return the entry of an exported folder, with what lies beside the weights."""
+    provenance, experiment = folder / "provenance.json", folder / "experiment.yaml"
+    return Entry(
+        name,
+        sae,
+        json.loads(provenance.read_text(encoding="utf-8")) if provenance.is_file() else {},
+        experiment.read_text(encoding="utf-8") if experiment.is_file() else None,
+    )
+
+
+def model_card(repo: str, entries: list[Entry], *, licence: str | None = None, existing: str = "") -> str:
+    """Return the README.md of a repository.
+
+    Args:
+        repo: `user/name`.
+        entries: What is pushed now.
+        licence: Licence id of the Hub, such as `mit`; None: none is stated.
+        existing: The repository's card so far; the rows of SAEs that stay are kept.
+    """
+    metadata = entries[0].sae.metadata
+    model = str(metadata.get("model_name") or "")
+    front = ["library_name: saelens"]
+    front += [f"license: {licence}"] if licence else []
+    front += [f"base_model: {model}"] if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else []
+    front += ["tags:", "- sae", "- saelens", "- saesweep", "- sparse-autoencoder"]
+    names = {entry.name for entry in entries}
+    kept = [row.group() for row in _ROW.finditer(existing) if MARK in existing and row["name"] not in names]
+    first = entries[0]
+    parts = [
+        "---\n" + "\n".join(front) + f"\n---\n{MARK}",
+        f"# {repo.split('/')[-1]}\n\nSparse autoencoders{f' of `{model}`' if model else ''}, trained with saesweep "
+        f"{__version__} and stored in SAELens' format.",
+        "## The SAEs\n\n" + _table(entries, kept),
+        "## Load\n\n```python\nfrom sae_lens import SAE\n\n"
+        f'sae = SAE.from_pretrained("{repo}", "{first.name}")\n```\n\n'
+        "With saesweep, as the start of another experiment (`base: {from_cfg: "
+        f"{repo}/{first.name}}}`) or on the same tokens as other SAEs:\n\n```\nsaesweep eval {repo}/{first.name}\n```",
+        "## Where they come from\n\n" + "\n".join(map(_origin, entries)),
+    ]
+    parts += [
+        f"<details><summary>Experiment of <code>{entry.name}</code></summary>\n\n```yaml\n{entry.experiment}```\n\n</details>"
+        for entry in entries
+        if entry.experiment is not None
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(entries: list[Entry], kept: list[str]) -> str:
+    heading = ["folder", "architecture", "hook", "d_in", "d_sae", *_METRICS.values(), "measured on", "tokens trained"]
+    lines = ["| " + " | ".join(heading) + " |", "|" + " --- |" * len(heading), *kept]
+    for entry in entries:
+        test = entry.provenance.get("test_metrics") or {}
+        metrics = test or entry.provenance.get("select_metrics") or {}
+        part = "" if not metrics else "held-out `test`" if test else "held-out `select`"
+        metadata = entry.sae.metadata
+        cells = [
+            f"`{entry.name}`",
+            str(metadata.get("training_architecture") or entry.sae.architecture),
+            f"`{metadata.get('hook_name', '')}`",
+            str(entry.sae.d_in),
+            str(entry.sae.d_sae),
+            *(metric_value(name, metrics.get(name)) for name in _METRICS),
+            part,
+            str(entry.provenance.get("tokens", "")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _origin(entry: Entry) -> str:
+    found, metadata = entry.provenance, entry.sae.metadata
+    facts = {
+        "dataset": metadata.get("dataset_path"),
+        "context size": metadata.get("context_size"),
+        "experiment": found.get("experiment"),
+        "trial": found.get("trial"),
+        "seed": found.get("seed"),
+        "saesweep": found.get("saesweep_version"),
+        "torch": (found.get("packages") or {}).get("torch"),
+        "fingerprint": str(found.get("fingerprint", ""))[:12] or None,
+    }
+    return f"- `{entry.name}`: " + ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)

@@ -1,0 +1,130 @@
+"""Uploads exported SAEs to the Hub in one commit: nothing is visible there before everything is."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from saesweep.errors import UserError
+from saesweep.publish.card import MARK, model_card, read_entry
+from saesweep.publish.hub import Hub
+from saesweep.saes import ExportedSAE, load_sae_folder, save_sae_folder
+
+CARD = "README.md"
+PUBLISHED = (
+    "cfg.json",
+    "sae_weights.safetensors",
+    "sparsity.safetensors",
+    "runner_cfg.json",
+    "experiment.yaml",
+    "provenance.json",
+)
+"""Files of an exported folder that are uploaded, where they exist; anything else in it stays."""
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was uploaded, or would be."""
+
+    repo: str
+    files: tuple[tuple[str, int], ...]
+    """Path in the repository and size in bytes."""
+    url: str | None
+    """The commit; None for a dry run."""
+    notes: tuple[str, ...] = ()
+
+
+def push(
+    saes: Mapping[str, str | Path | ExportedSAE],
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    licence: str | None = None,
+    dry_run: bool = False,
+    token: str | None = None,
+) -> Pushed:
+    """Upload SAEs and a model card to a model repository of the Hub; the repository is made if need be.
+
+    Weights go first and are not sent again where an interrupted upload left them; one commit then makes all files visible.
+
+    Args:
+        saes: Folder in the repository (`<hook>/<label>`) to exported folder or SAE.
+        repo: `user/name`.
+        private: Make a new repository private; an existing one stays as it is.
+        revision: Branch to commit to, made if need be; the main branch when left out.
+        licence: Licence id for the card, such as `mit`.
+        dry_run: Only list the files; no network.
+        token: Access token; the one of `hf auth login` or $HF_TOKEN when left out. Never printed.
+
+    Raises:
+        UserError: An SAE is damaged or holds an access token, there is no token or it has no right, or the Hub cannot be
+            reached after several attempts.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UserError(f"{repo!r} is no repository; write user/name")
+    if not saes:
+        raise UserError("nothing to push")
+    for name in saes:
+        parts = PurePosixPath(name).parts
+        if not parts or name.startswith("/") or ".." in parts:
+            raise UserError(f"{name!r} is no folder inside a repository; write <hook>/<label>")
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {name: _folder(name, sae, Path(scratch)) for name, sae in saes.items()}
+        entries = [read_entry(name, load_sae_folder(folder), folder) for name, folder in folders.items()]
+        files: dict[str, Path | bytes] = {
+            f"{name}/{file}": folder / file
+            for name, folder in folders.items()
+            for file in PUBLISHED
+            if (folder / file).is_file()
+        }
+        _refuse_secrets(files)
+        if dry_run:
+            files[CARD] = model_card(repo, entries, licence=licence).encode()
+            return Pushed(repo, _listed(files), None)
+        hub = Hub(repo, token)
+        hub.open(private=private, revision=revision)
+        existing = hub.read_text(CARD, revision)
+        notes = []
+        if existing is None or MARK in existing or _is_empty_card(existing):
+            files[CARD] = model_card(repo, entries, licence=licence, existing=existing or "").encode()
+        else:
+            notes.append(f"{CARD} of {repo} was not written by saesweep and is left as it is")
+        url = hub.commit(files, message=f"Add {', '.join(saes)}", revision=revision)
+        return Pushed(repo, _listed(files), url, tuple(notes))
+
+
+def _folder(name: str, sae: str | Path | ExportedSAE, scratch: Path) -> Path:
+    if isinstance(sae, ExportedSAE):
+        folder = scratch / name
+        save_sae_folder(folder, sae, sparsity_F=None)
+        return folder
+    return Path(sae)
+
+
+def _is_empty_card(text: str) -> bool:
+    """The Hub makes a card of its own, of front matter alone, for a repository made on its pages."""
+    return not re.sub(r"\A---\n.*?\n---\n?", "", text, flags=re.DOTALL).strip()
+
+
+def _listed(files: Mapping[str, Path | bytes]) -> tuple[tuple[str, int], ...]:
+    return tuple(
+        (path, len(content) if isinstance(content, bytes) else content.stat().st_size)
+        for path, content in sorted(files.items())
+    )
+
+
+def _refuse_secrets(files: Mapping[str, Path | bytes]) -> None:
+    """An experiment may hold a token (`${env:...}` is filled in when it is read); it must not become public."""
+    known = [value for name in ("HF_TOKEN", "WANDB_API_KEY") if len(value := os.environ.get(name, "")) >= 8]
+    for content in files.values():
+        if isinstance(content, bytes) or content.suffix not in (".json", ".yaml"):
+            continue
+        text = content.read_text(encoding="utf-8")
+        if _TOKEN.search(text) or any(value in text for value in known):
+            raise UserError(f"{content}: holds an access token, which would become public; remove it from the file")
