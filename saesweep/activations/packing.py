@@ -22,6 +22,9 @@ class Packing:
     """Several documents per context; otherwise one, and shorter documents are dropped."""
     is_tokenized: bool
     """Documents are packed already: each is cut into contexts and nothing is added."""
+    begin_sequence_token: int | None = None
+    """First token of every document. A pre-tokenised dataset may have it; a context can then be cut after it, so
+    (document, offset) is no longer the whole state of a `Packer`."""
 
 
 class Packer:
@@ -54,10 +57,19 @@ class Packer:
 
     def _concatenate(self, tokens: Sequence[int], offset: int) -> Iterator[tuple[list[int], int]]:
         size, begin, separator = self._packing.context_size, self._packing.begin_token, self._packing.separator_token
+        begin_sequence = self._packing.begin_sequence_token if offset == 0 else None
         while offset < len(tokens):
+            # A token is not put before itself: a document may bring its own BOS.
+            prefix: list[int] = []
+            if begin_sequence is not None and tokens[offset] != begin_sequence:
+                prefix = [begin_sequence]
             token = separator if self._partial else begin
-            if token is not None and tokens[offset] != token:  # a document may bring its own BOS
-                self._partial.append(token)
+            if token is not None and (prefix[0] if prefix else tokens[offset]) != token:
+                prefix = [token, *prefix]
+            free = size - len(self._partial)
+            self._partial.extend(prefix[:free])
+            if len(prefix) <= free:
+                begin_sequence = None  # said; otherwise the next context begins with it
             room = size - len(self._partial)
             self._partial.extend(tokens[offset : offset + room])
             offset = min(offset + room, len(tokens))
@@ -67,6 +79,8 @@ class Packer:
 
     def _one_context(self, tokens: Sequence[int]) -> Iterator[tuple[list[int], int]]:
         size, begin = self._packing.context_size, self._packing.begin_token
+        if self._packing.begin_sequence_token is not None:
+            begin = self._packing.begin_sequence_token
         context = list(tokens[:size])
         if begin is not None and tokens[0] != begin:
             context = [begin, *tokens[: size - 1]]

@@ -87,7 +87,7 @@ class BaseRun(Spec):
     use_cached_activations: bool = False
     """Train from activations on disk, without the language model unless the objective names a cross-entropy metric."""
     cached_activations_path: str | None = None
-    """Folder of the cached activations: where `saesweep cache-activations` writes, and where `use_cached_activations` reads. SAELens' cached datasets are read too."""
+    """Folder that `saesweep cache-activations` writes and `use_cached_activations` reads; SAELens' cached datasets are read too."""
     from_pretrained_path: str | None = None
     """Start from the weights of this SAE: an exported folder, a checkpoint of SAELens, a Hub id, a Gemma Scope folder."""
     model_kwargs: dict[str, Any] = {}

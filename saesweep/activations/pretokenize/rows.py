@@ -1,0 +1,142 @@
+"""From documents to packed rows of token ids."""
+
+# Shape suffix legend: N = rows, T = tokens per row
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saesweep import builtin
+from saesweep.activations.encoding import encode_documents, special_token
+from saesweep.activations.packing import Packer, Packing
+from saesweep.errors import UserError
+from saesweep.models.pretrained import quiet
+from saesweep.specs.pretokenize import PretokenizeSpec
+
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch:
+    """The rows of one batch of documents; batches are packed each on its own, as in SAELens."""
+
+    documents: int
+    """Documents read."""
+    skipped: int
+    """Documents that could not be used: an empty cell."""
+    rows_NT: Tokens
+
+
+def read_tokenizer(spec: PretokenizeSpec) -> Any:
+    """Return the tokenizer.
+
+    Raises:
+        UserError: It cannot be had, or it has no chat template and one is asked for.
+    """
+    from transformers import AutoTokenizer
+
+    name = spec.tokenizer_name
+    source = str(builtin.model_path()) if name == builtin.MODEL_NAME else str(Path(name).expanduser())
+    is_local = Path(source).is_dir()
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source if is_local else name, local_files_only=is_local)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"tokenizer_name: {name!r} could not be downloaded or read: {reason}") from error
+    if spec.use_chat_formatting and not tokenizer.chat_template:
+        raise UserError(f"use_chat_formatting: the tokenizer {name!r} has no chat template; leave it out")
+    return tokenizer
+
+
+def pack_documents(spec: PretokenizeSpec, tokenizer: Any, documents: Sequence[Any]) -> PackedBatch:
+    """Tokenise documents and pack them into rows.
+
+    Raises:
+        UserError: A cell is neither text nor, with chat formatting, a conversation.
+    """
+    usable = [document for document in documents if document]
+    packing = Packing(
+        context_size=spec.context_size,
+        begin_token=special_token(tokenizer, spec.begin_batch_token),
+        separator_token=special_token(tokenizer, spec.sequence_separator_token),
+        begin_sequence_token=special_token(tokenizer, spec.begin_sequence_token),
+        concatenate=not spec.disable_concat_sequences,
+        is_tokenized=False,
+    )
+    packer = Packer(packing)
+    rows = [row for tokens in _encode(spec, tokenizer, usable) for row, _ in packer.pack(tokens)]
+    rows_NT = np.asarray(rows, dtype=np.int32).reshape(len(rows), spec.context_size)
+    return PackedBatch(documents=len(documents), skipped=len(documents) - len(usable), rows_NT=rows_NT)
+
+
+def packed_batches(spec: PretokenizeSpec, tokenizer: Any, cells: Iterator[Any]) -> Iterator[PackedBatch]:
+    """Yield the packed batches in the order of the documents, whatever `num_proc` is."""
+    batches = iter(lambda: list(islice(cells, spec.pretokenize_batch_size)), [])
+    if spec.num_proc == 1:
+        for documents in batches:
+            yield pack_documents(spec, tokenizer, documents)
+        return
+    import multiprocessing
+
+    # spawn: a fork of a process with the tokenizer's threads can hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(spec.num_proc, mp_context=context, initializer=_start, initargs=(spec,)) as pool:
+        waiting: deque[Future[PackedBatch]] = deque()
+        try:
+            for documents in batches:
+                waiting.append(pool.submit(_pack_here, documents))
+                if len(waiting) > 2 * spec.num_proc:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+_worker: tuple[PretokenizeSpec, Any] | None = None
+"""The specification and tokenizer of this worker process."""
+
+
+def _start(spec: PretokenizeSpec) -> None:
+    global _worker
+    _worker = spec, read_tokenizer(spec)
+
+
+def _pack_here(documents: Sequence[Any]) -> PackedBatch:
+    assert _worker is not None
+    return pack_documents(*_worker, documents)
+
+
+def _encode(spec: PretokenizeSpec, tokenizer: Any, documents: Sequence[Any]) -> list[list[int]]:
+    if spec.use_chat_formatting:
+        return [_encode_conversation(spec, tokenizer, document) for document in documents]
+    for document in documents:
+        if not isinstance(document, str):
+            hint = " (set use_chat_formatting for conversations)" if isinstance(document, list) else ""
+            raise UserError(
+                f"column_name: column {spec.column_name!r} of {spec.dataset_path} holds {type(document).__name__}, "
+                f"not text{hint}"
+            )
+    return encode_documents(tokenizer, documents)
+
+
+def _encode_conversation(spec: PretokenizeSpec, tokenizer: Any, document: Any) -> list[int]:
+    messages = [{"role": "user", "content": document}] if isinstance(document, str) else document
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise UserError(
+            f"column_name: column {spec.column_name!r} of {spec.dataset_path} holds no conversations: "
+            "a list of messages with `role` and `content` is needed"
+        )
+    ids: list[int] = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    return ids
