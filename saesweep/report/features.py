@@ -60,7 +60,7 @@ class Latent:
 def sample_latents(
     log10_frequencies: Sequence[float], per_band: int, *, seed: int, always: Sequence[int] = ()
 ) -> dict[int, int]:
-    """Return latents to show, number -> band: `per_band` of each density band at random, and those asked for."""
+    """Return latents to show, number -> band: `per_band` of each density band at random, and those asked for; densest first."""
     bands: dict[int, list[int]] = {}
     for number, value in enumerate(log10_frequencies):
         bands.setdefault(band_of(value), []).append(number)
@@ -68,7 +68,7 @@ def sample_latents(
     generator = random.Random(seed)
     for band in sorted(bands):
         chosen |= dict.fromkeys(generator.sample(bands[band], min(per_band, len(bands[band]))), band)
-    return dict(sorted(chosen.items(), key=lambda item: (item[1], item[0])))
+    return dict(sorted(chosen.items(), key=lambda item: (-item[1], item[0])))
 
 
 def band_of(log10_frequency: float) -> int:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from saesweep.events import Row
 from saesweep.report.data import RunData
-from saesweep.report.style import LOG_TICKS, STATUS_COLOURS, colours, figure, symbols
+from saesweep.report.style import LOG_TICKS, colours, figure, symbols
 
 CURVES = {
     "losses/mse_loss": "training MSE loss",
@@ -21,6 +21,9 @@ CURVES = {
     "details/current_learning_rate": "learning rate",
 }
 """What the curves figure can show; `select:` marks held-out metrics."""
+
+
+_OUTLINES = {"failed": "#a40e26", "interrupted": "#E69F00"}
 
 
 def front_figure(run: RunData, metric: str, title: str) -> go.Figure:
@@ -148,7 +151,7 @@ def timeline_figure(run: RunData) -> go.Figure:
             marker={
                 "color": colour.get(architecture, "#999999"),
                 "opacity": 1.0 if stay.status == "complete" else 0.55,
-                "line": {"color": STATUS_COLOURS.get(stay.status, "#000000"), "width": 2},
+                "line": {"color": _OUTLINES.get(stay.status, "white"), "width": 1.5},
             },
             hovertemplate=f"trial {stay.trial}, {architecture}: {stay.status} after {length:.2f} min in slot {stay.slot}<extra></extra>",
         )
@@ -156,11 +159,17 @@ def timeline_figure(run: RunData) -> go.Figure:
     return made
 
 
+def knows_dead(row: Row) -> bool:
+    """Return whether a trial has trained for its whole dead-latent window: before that no latent can be dead."""
+    window = row.dead_window_tokens or 0
+    return "dead_fraction" in row.metrics and (row.measured_at_tokens or 0) >= window
+
+
 def dead_figure(run: RunData) -> go.Figure:
     """Return the share of dead latents of each trial when it was last measured."""
     made = figure(x="trial (best first)", y="dead latents, % of the dictionary", height=340)
     colour = colours(run.architectures)
-    rows = [row for row in run.rows if "dead_fraction" in row.metrics]
+    rows = [row for row in run.rows if knows_dead(row)]
     for architecture in run.architectures:
         mine = [row for row in rows if row.architecture == architecture]
         if mine:

@@ -17,6 +17,7 @@ from saesweep.report.figures import (
     dead_figure,
     density_figure,
     front_figure,
+    knows_dead,
     rate_figure,
     timeline_figure,
 )
@@ -172,7 +173,11 @@ _COLUMNS = ("l0", "delta_ce", "ce_loss_score", "explained_variance", "dead_fract
 
 
 def _columns(row: Row) -> list[str]:
-    return [_value(name, row.metrics) for name in _COLUMNS]
+    return [_value(name, _known(row)) for name in _COLUMNS]
+
+
+def _known(row: Row) -> dict[str, float]:
+    return {name: value for name, value in row.metrics.items() if name != "dead_fraction" or knows_dead(row)}
 
 
 def _name(metric: str) -> str:
@@ -241,11 +246,13 @@ def _search(run: RunData, figures: _Figures) -> str:
 
 def _latents(run: RunData, figures: _Figures) -> str:
     parts = []
-    if run.has("dead_fraction"):
+    if any(map(knows_dead, run.rows)):
         parts.append(
             "<h3>Dead latents</h3>"
             + figures.add(
-                "dead_latents", dead_figure(run), "At the last measurement; hover for the window. Pale: not finished."
+                "dead_latents",
+                dead_figure(run),
+                "At the last measurement, of trials that have trained for at least one window; hover for it. Pale: not finished.",
             )
         )
     log10_frequencies = read_log10_frequencies(run.directory.best)
@@ -310,12 +317,14 @@ def _leaderboard(run: RunData) -> str:
             f"{row.number}{'*' * row.is_baseline}",
             row.architecture,
             row.sparsity,
-            *(metric_value(name, row.metrics.get(name)) for name in metrics),
+            *(metric_value(name, _known(row).get(name)) for name in metrics),
             *(setting(row.params[path]) if path in row.params else "" for path in paths),
             short_count(row.tokens),
-            f"{state}: {row.reason}" if row.reason else state,
+            state,
         ]
         rows.append(Cells(cells, css))
     heads = ["rank", "trial", "architecture", "sparsity", *map(_name, metrics), *paths, "tokens", "state"]
     words = "Held-out <i>select</i> part; trials that did not finish show what was measured last. * marks baselines."
-    return f'<p class="note">{words}</p>' + table(heads, rows, (2, 3, len(heads) - 1))
+    reasons = "".join(f"<li>trial {row.number}: {escape(row.reason)}</li>" for row in run.rows if row.reason)
+    why = f"<details><summary>Why trials were pruned or failed</summary><ul>{reasons}</ul></details>" if reasons else ""
+    return f'<p class="note">{words}</p>' + table(heads, rows, (2, 3, len(heads) - 1)) + why

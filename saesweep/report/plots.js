@@ -21,6 +21,6 @@
         document.body.appendChild(picture);
       }
     }
-    document.body.dataset.drawn = document.querySelectorAll(".plot .main-svg").length;
+    document.body.dataset.drawn = document.querySelectorAll(".plot.js-plotly-plot").length;
   } catch (error) { failed("The plots could not be drawn: " + error); throw error; }
 })();

@@ -10,14 +10,6 @@ import plotly.graph_objects as go
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's palette: told apart by people with colour blindness too."""
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star-triangle-down", "hexagon")
-STATUS_COLOURS = {
-    "complete": "#009E73",
-    "training": "#56B4E9",
-    "waiting": "#BBBBBB",
-    "pruned": "#999999",
-    "failed": "#D55E00",
-    "interrupted": "#E69F00",
-}
 _TICKS = [mantissa * 10.0**exponent for exponent in range(-9, 10) for mantissa in (1, 2, 5)]
 LOG_TICKS = {"tickmode": "array", "tickvals": _TICKS, "ticktext": [f"{tick:g}" for tick in _TICKS]}
 """Ticks 1, 2, 5, 10, ... of a logarithmic axis, written out (plotly's own say `2` for 20)."""
