@@ -1,0 +1,124 @@
+"""Sweeps over a tiny language model: several hooks in one forward pass, encoders, the model running ahead."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+import saesweep
+from saesweep.models.huggingface import HuggingFaceModel
+from tests.models.tiny import HIDDEN, WORDS, save_bert, save_llama
+from tests.sweep.studies import snapshot
+
+HOOKS = ["model.layers.0", "model.layers.1.mlp", "model.layers.1:input"]
+
+
+@pytest.fixture
+def lm_tree(tmp_path: Path) -> dict[str, Any]:
+    """Four small TopK trials on a random Llama of three layers."""
+    (tmp_path / "model").mkdir()
+    rng = random.Random(0)
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(" ".join(rng.choices(WORDS, k=60)) for _ in range(300)))
+    return {
+        "name": "tiny-lm",
+        "base": {
+            "model_name": str(save_llama(tmp_path / "model")),
+            "hook_name": HOOKS[0],
+            "dataset_path": str(text),
+            "streaming": False,
+            "context_size": 16,
+            "training_tokens": 4096,
+            "train_batch_size_tokens": 128,
+            "buffer_tokens": 1024,
+            "store_batch_size_prompts": 8,
+            "lr": 3e-3,
+            "device": "cpu",
+            "sae": {"architecture": "topk", "d_sae": 64, "k": 4},
+        },
+        "space": {"sae.k": {"choice": [2, 4, 8, 16]}},
+        "evaluation": {"select_tokens": 512, "test_tokens": 512},
+        "search": {"sampler": "grid", "rungs": []},
+        "cohort": {"size": 8, "checkpoint_seconds": 0},
+    }
+
+
+def test_three_hooks_share_one_forward_pass_and_are_ranked(
+    lm_tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[tuple[int, tuple[str, ...]]] = []
+    activations = HuggingFaceModel.activations
+
+    def counted(self: HuggingFaceModel, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+        if self.device.type == "cpu":  # not the preflight's, which has no storage
+            passes.append((len(tokens_NT), tuple(hooks)))
+        return activations(self, tokens_NT, hooks)
+
+    monkeypatch.setattr(HuggingFaceModel, "activations", counted)
+    lm_tree["space"] = {"hook_name": {"choice": HOOKS}}
+    lm_tree["objective"] = {"minimize": "delta_ce"}
+    result = saesweep.run(lm_tree, run_dir=tmp_path / "three")
+    of_three = list(passes)
+    assert {hooks for _, hooks in of_three} == {tuple(HOOKS)}  # each pass reads all of them
+    assert {row.hook for row in result.rows} == set(HOOKS)
+    assert result.rows[0].rank == 1
+    assert all(row.rank is not None for row in result.rows)  # ties within the noise share a rank
+    assert len({row.metrics["delta_ce"] for row in result.rows}) == 3
+    assert all(row.status == "complete" and row.metrics["delta_ce"] == row.metrics["delta_ce"] for row in result.rows)
+
+    passes.clear()
+    lm_tree["space"] = {"hook_name": {"choice": HOOKS[:1]}}
+    saesweep.run(lm_tree, run_dir=tmp_path / "one")
+    assert len(passes) == len(of_three)  # three hooks cost what one costs
+
+
+def test_metadata_names_the_hook_in_both_libraries(lm_tree: dict[str, Any], tmp_path: Path) -> None:
+    lm_tree["base"]["hook_name"] = HOOKS[1]
+    lm_tree["space"] = {}
+    saesweep.run(lm_tree, run_dir=tmp_path / "run")
+    metadata = json.loads((tmp_path / "run" / "best" / "cfg.json").read_text())["metadata"]
+    assert metadata["hook_name"] == "blocks.1.hook_mlp_out"
+    assert metadata["saesweep"]["hook_names"] == {
+        "hugging_face": "model.layers.1.mlp",
+        "transformer_lens": "blocks.1.hook_mlp_out",
+    }
+
+
+def test_an_encoder_is_swept_without_cross_entropy(lm_tree: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "bert").mkdir()
+    lm_tree["base"] |= {
+        "model_name": str(save_bert(tmp_path / "bert")),
+        "model_class_name": "AutoModel",
+        "hook_name": "encoder.layer.1",
+    }
+    result = saesweep.run(lm_tree, run_dir=tmp_path / "run")
+    assert len(result.rows) == 4
+    assert all(row.status == "complete" for row in result.rows)
+    assert all("delta_ce" not in row.metrics and row.metrics["explained_variance"] < 1 for row in result.rows)
+    assert saesweep.load_sae_folder(tmp_path / "run" / "best").d_in == HIDDEN
+
+
+def test_cross_entropy_of_an_encoder_is_refused(lm_tree: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "bert").mkdir()
+    lm_tree["base"] |= {
+        "model_name": str(save_bert(tmp_path / "bert")),
+        "model_class_name": "AutoModel",
+        "hook_name": "encoder.layer.1",
+    }
+    lm_tree["objective"] = {"minimize": "delta_ce"}
+    with pytest.raises(saesweep.UserError, match="delta_ce"):
+        saesweep.run(lm_tree, run_dir=tmp_path / "run")
+
+
+def test_running_ahead_changes_nothing_in_a_sweep(lm_tree: dict[str, Any], tmp_path: Path) -> None:
+    saesweep.run(lm_tree, run_dir=tmp_path / "plain")
+    lm_tree["base"]["prefetch_llm_batches"] = True
+    saesweep.run(lm_tree, run_dir=tmp_path / "ahead")
+    plain, ahead = snapshot(tmp_path / "plain"), snapshot(tmp_path / "ahead")
+    for part in ("weights", "logs"):
+        assert plain[part] == ahead[part]
+    assert [row["metrics"] for row in plain["rows"]] == [row["metrics"] for row in ahead["rows"]]
