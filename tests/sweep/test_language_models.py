@@ -14,7 +14,7 @@ from saesweep.models.huggingface import HuggingFaceModel
 from tests.models.tiny import HIDDEN, WORDS, save_bert, save_llama
 from tests.sweep.studies import snapshot
 
-HOOKS = ["model.layers.0", "model.layers.1.mlp", "model.layers.1:input"]
+HOOKS = ["model.layers.0", "model.layers.1.mlp", "model.layers.1.mlp.down_proj:input"]
 
 
 @pytest.fixture
