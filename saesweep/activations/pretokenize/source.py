@@ -89,6 +89,8 @@ def _cells(spec: PretokenizeSpec, dataset: Any) -> Cells:
     is_stream = isinstance(dataset, datasets.IterableDataset)
 
     def iterate(start: int) -> Iterator[Any]:
+        if not is_stream and start >= len(dataset):
+            return  # interrupted after its last document
         with _reading(spec):
             rest = dataset.skip(start) if is_stream else dataset.select(range(start, len(dataset)))
             for rows in rest.iter(_READ_ROWS):
