@@ -118,4 +118,15 @@ def _vocabulary(tokenizer: Any, latents: Sequence[Latent]) -> dict[int, str]:
             *(token for snippet in latent.snippets for token in snippet.tokens),
         )
     }
-    return {token: tokenizer.decode([token]) for token in sorted(ids)}
+    return {token: token_text(tokenizer, token) for token in sorted(ids)}
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """Return a token as it reads inside a text: SentencePiece's decoding of a single token drops its leading space."""
+    text: str = tokenizer.decode([token])
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    if piece.startswith("\u2581") and not text.startswith(" "):
+        return " " + text
+    if piece.startswith("<0x") and text == "\ufffd":  # one byte of a character
+        return piece
+    return text

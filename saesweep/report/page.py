@@ -252,7 +252,7 @@ def _latents(run: RunData, figures: _Figures) -> str:
             + figures.add(
                 "dead_latents",
                 dead_figure(run),
-                "At the last measurement, of trials that have trained for at least one window; hover for it. Pale: not finished.",
+                "Of trials that have trained for at least one window (hover for it). Pale: not finished.",
             )
         )
     log10_frequencies = read_log10_frequencies(run.directory.best)

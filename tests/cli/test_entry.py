@@ -26,7 +26,7 @@ HEAVY = (
     "numpy",
     "wandb",
 )
-COMMANDS = ("run", "plan", "validate", "schema", "init", "leaderboard", "export")
+COMMANDS = ("run", "plan", "validate", "schema", "init", "leaderboard", "report", "export")
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

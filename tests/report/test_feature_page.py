@@ -12,6 +12,7 @@ import saesweep
 from saesweep.errors import UserError
 from saesweep.report import write_report
 from saesweep.report.browser import find_browser
+from saesweep.report.feature_page import token_text
 from tests.report.browsing import dump_dom
 
 TREE: dict[str, Any] = {
@@ -68,6 +69,20 @@ def test_latents_come_with_contexts_density_and_output_tokens(page: Path) -> Non
         tokens, activations, peak = latent["c"][0]
         assert activations[peak] == latent["m"] == max(activations)
         assert all(str(token) in data["vocabulary"] for token in tokens)
+
+
+class SentencePiece:
+    pieces = ("\u2581with", "out", "<0xE2>", "\u2581")
+
+    def decode(self, ids: list[int]) -> str:
+        return ("with", "out", "\ufffd", "")[ids[0]]
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return self.pieces[token]
+
+
+def test_a_token_keeps_the_space_before_it() -> None:
+    assert [token_text(SentencePiece(), token) for token in range(4)] == [" with", "out", "<0xE2>", " "]
 
 
 def test_a_latent_that_does_not_exist_is_refused(run_dir: Path) -> None:
