@@ -42,6 +42,12 @@ class Row:
     """The window that `dead_fraction` speaks of."""
     reason: str = ""
     """Why it was pruned or failed."""
+    replicates: int = 1
+    """SAEs with different seeds that `metrics` are the means of."""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    """Standard deviation of each metric over the replicates; empty where there is one."""
+    tied_to_rank: int | None = None
+    """Last rank that seeds alone could have given it; its own rank is the first. None where no noise floor is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

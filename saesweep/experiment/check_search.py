@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saesweep.experiment.document import Place, show
@@ -14,7 +14,7 @@ from saesweep.experiment.nearest import did_you_mean
 from saesweep.experiment.parameters import Parameter
 from saesweep.specs import BaseRun, SearchSpec
 
-SAMPLERS = ("tpe", "random", "grid")
+SAMPLERS = ("tpe", "random", "grid", "fixed")
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _CLOSE_RUNGS = 1.5
 
@@ -27,7 +27,7 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         hint = did_you_mean(search.sampler, SAMPLERS)
         document.add(
             ("search", "sampler"),
-            f"unknown sampler {search.sampler!r}{hint} (tpe, random, grid, or a class path such as optuna.samplers.GPSampler)",
+            f"unknown sampler {search.sampler!r}{hint} (tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler)",
         )
     if search.sampler == "grid":
         for parameter in parameters:
@@ -35,10 +35,13 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
                 document.add(parameter.place, "search.sampler: grid needs the points to visit; add grid: [...]")
     if search.stratify is not None:
         _check_stratify(draft, search.stratify, parameters)
-    if search.confirm is not None:
-        document.add(("search", "confirm"), "is not implemented in this version; leave it out")
-    if search.replicates != 1:
-        document.add(("search", "replicates"), f"{search.replicates} is not implemented in this version; leave it out")
+    _check_fixed(draft, search, parameters)
+    is_pareto = draft.objective.is_pareto if draft.objective is not None else not draft.block("objective")
+    if search.target is not None and is_pareto:
+        document.add(("search", "target"), "needs an objective of one metric; on a Pareto front, use patience")
+    size = draft.cohort.size if draft.cohort is not None else "auto"
+    if size != "auto" and size < search.replicates:
+        document.add(("cohort", "size"), f"{size} slots cannot hold the {search.replicates} replicates of one trial")
     for index in range(len(search.baselines)):
         _check_baseline(draft, parameters, search.baselines[index], ("search", "baselines", index))
     if run is not None and "rungs" in draft.block("search"):
@@ -47,6 +50,23 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         document.add(
             ("cohort", "devices"), "only auto is implemented in this version: one device, chosen by base.device"
         )
+
+
+def _check_fixed(draft: Draft, search: SearchSpec, parameters: Sequence[Parameter]) -> None:
+    """Note a list without its sampler or the reverse, and settings that are not complete."""
+    document = draft.document
+    if (search.sampler == "fixed") != bool(search.fixed):
+        lacking = "search.sampler: fixed" if search.fixed else "search.fixed, the list of trials,"
+        document.add(("search", "fixed" if search.fixed else "sampler"), f"needs {lacking} beside it")
+    if search.fixed and search.baselines:
+        document.add(("search", "baselines"), "a fixed list has no baselines; put them into search.fixed")
+    for index, settings in enumerate(search.fixed):
+        place: Place = ("search", "fixed", index)
+        _check_baseline(draft, parameters, settings, place)
+        active = [p for p in parameters if _is_active(p, settings, draft.block("space"))]
+        missing = [p.path for p in active if p.path not in settings]
+        if missing and not draft.broken:
+            document.add(place, f"lacks {', '.join(dict.fromkeys(missing))}; a fixed list states every parameter")
 
 
 def _check_stratify(draft: Draft, path: str, parameters: Sequence[Parameter]) -> None:
@@ -84,6 +104,12 @@ def _check_baseline(draft: Draft, parameters: Sequence[Parameter], baseline: dic
 
 def _can_hold(parameter: Parameter, baseline: dict[str, Any]) -> bool:
     return all(baseline[name] in values for name, values in parameter.when.items() if name in baseline)
+
+
+def _is_active(parameter: Parameter, settings: dict[str, Any], space: Mapping[str, Any]) -> bool:
+    return all(
+        settings[name] in values if name in settings else name not in space for name, values in parameter.when.items()
+    )
 
 
 def _range(parameter: Parameter) -> str:

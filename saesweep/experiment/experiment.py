@@ -115,6 +115,9 @@ class Experiment:
         if self.spec.search.sampler == "grid":
             points = grid_size(self._parameters)
             return points if stated is None else min(stated, points)
+        if self.spec.search.sampler == "fixed":
+            listed = len(self.spec.search.fixed)
+            return listed if stated is None else min(stated, listed)
         return stated if stated is not None else _DEFAULT_TRIALS
 
     def fingerprint(self) -> str:

@@ -10,8 +10,15 @@ from typing import Any
 
 from saesweep.experiment.document import show
 
-_MAY_CHANGE = (("search", "trials"), ("cohort", "checkpoint_seconds"), ("cohort", "memory_fraction"), ("base", "logger"))
-"""More trials can be asked for later; the others change when and where things are written and planned, not what is computed."""
+_MAY_CHANGE = (
+    *(
+        ("search", key)
+        for key in ("trials", "tokens_budget", "time_budget", "target", "patience", "confirm", "max_failed")
+    ),
+    *(("cohort", key) for key in ("checkpoint_seconds", "memory_fraction", "max_skipped_batches")),
+    ("base", "logger"),
+)
+"""When to stop, what follows the search, when and where things are written: none of it changes a trial that has run."""
 _ABSENT = object()
 
 

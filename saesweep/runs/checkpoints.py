@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ class CheckpointStore:
                 return Checkpoint(block, state, load_file(folder / "tensors.safetensors")), damaged
             except (OSError, ValueError, KeyError, SafetensorError) as error:
                 damaged.append(f"checkpoint {folder} is damaged ({error}); going back to the one before")
+                # Out of the way: as the newest by number it would outlive the whole ones written from now on.
+                aside = self._folder / f"damaged-{folder.name}"
+                if aside.exists():
+                    shutil.rmtree(aside)
+                os.replace(folder, aside)
         return None, damaged
 
     def clear(self) -> None:

@@ -6,14 +6,15 @@ from saesweep.specs.evaluation import EvaluationSpec
 from saesweep.specs.experiment import ExperimentSpec
 from saesweep.specs.metrics import METRICS, Metric
 from saesweep.specs.objective import Bound, Goal, ObjectiveSpec
-from saesweep.specs.search import SearchSpec
+from saesweep.specs.search import ConfirmSpec, SearchSpec
 from saesweep.specs.space import ParameterSpec
-from saesweep.specs.units import Duration, format_count, parse_count
+from saesweep.specs.units import Duration, format_count, multiple_of, parse_count
 
 __all__ = [
     "BaseRun",
     "Bound",
     "CohortSpec",
+    "ConfirmSpec",
     "Duration",
     "EvaluationSpec",
     "ExperimentSpec",
@@ -24,5 +25,6 @@ __all__ = [
     "ParameterSpec",
     "SearchSpec",
     "format_count",
+    "multiple_of",
     "parse_count",
 ]

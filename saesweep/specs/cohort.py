@@ -25,3 +25,5 @@ class CohortSpec(Spec):
     """Least time between two checkpoints; work since the last one is redone after a kill, identically."""
     memory_fraction: float = Field(0.8, gt=0, le=1)
     """Share of the free memory that `size: auto` plans with."""
+    max_skipped_batches: int = Field(100, ge=0)
+    """Batches with NaN or infinite activations are skipped and counted; more than this many end the run with an error."""

@@ -7,20 +7,33 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from saesweep.specs.model import Spec
-from saesweep.specs.units import Duration, Steps, TokenCount
+from saesweep.specs.units import Duration, Seconds, Steps, TokenCount, TokensOrMultiple
 
 
 def _values(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+class ConfirmSpec(Spec):
+    """Finalists train again, all together from the start of the stream, and that decides."""
+
+    top: int = Field(3, ge=1)
+    """Finalists: the best of the ranking, or the points of a Pareto front nearest its knee."""
+    replicates: int = Field(3, ge=1)
+    """Seeds per finalist."""
+    training_tokens: TokensOrMultiple = "4x"
+    """How long a finalist trains: a count, or a multiple of `base.training_tokens`."""
+
+
 class SearchSpec(Spec):
     """Sampler, number of trials, rungs."""
 
     sampler: str = "tpe"
-    """`tpe`, `random`, `grid`, or the class path of an Optuna sampler."""
+    """`tpe`, `random`, `grid`, `fixed`, or the class path of an Optuna sampler."""
+    fixed: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_values)] = ()
+    """The trials of `sampler: fixed`, in order: complete settings as mappings of dotted paths."""
     trials: int | None = Field(None, ge=1)
-    """Number of trials. When left out: all points of a grid, one for an empty space, else 32."""
+    """Number of trials. When left out: all points of a grid or a fixed list, one for an empty space, else 32."""
     seed: int | None = Field(None, ge=0)
     """Seed of the sampler; `base.seed` when left out."""
     stratify: str | None = None
@@ -40,9 +53,17 @@ class SearchSpec(Spec):
     """Settings to try first, as mappings of dotted paths; parameters left out are sampled."""
     tokens_budget: TokenCount | None = Field(None, ge=1)
     """Stop starting trials once all of them together have trained on this many tokens."""
+    time_budget: Seconds | None = Field(None, gt=0)
+    """Stop after this much time of training, over all starts together: seconds, or `30min`, `2h`, `1d`. Trials in training stay as they are."""
+    target: float | None = None
+    """Stop once a finished, feasible trial is this good in the objective's one metric."""
+    patience: int | None = Field(None, ge=1)
+    """Stop once this many trials in a row have ended without a better best (a new point, on a Pareto front)."""
     replicates: int = Field(1, ge=1)
-    """Seeds per trial. Only 1 in this version."""
-    confirm: dict[str, Any] | None = None
-    """Train finalists again, together and longer. Not implemented in this version."""
+    """Seeds per trial: each is one SAE in a slot of its own, all on the same data; a trial's value is their mean."""
+    confirm: ConfirmSpec | None = None
+    """Train the best trials again, together and longer, and let that decide."""
+    warm_start: str | None = None
+    """Run directory of an earlier study with the same objective: the sampler learns from its trials that lie in this space."""
     max_failed: int | None = Field(None, ge=0)
     """Exit with code 1 where more trials than this fail; no limit when left out."""

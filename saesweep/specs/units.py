@@ -120,3 +120,41 @@ def _duration_schema(_source: Any, _handler: Any) -> core_schema.CoreSchema:
 
 Steps = Annotated[Duration, GetPydanticSchema(_duration_schema)]
 """A duration that is a number of steps when written bare: `1000`, `5Mtok` or `5%`."""
+
+
+_SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)?")
+_MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
+
+
+def _to_seconds(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    match = _TIME.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is not a time; write seconds, or a number with s, min, h or d, such as 2h")
+    return float(match[1]) * _SECONDS[match[2] or ""]
+
+
+Seconds = Annotated[float, BeforeValidator(_to_seconds, json_schema_input_type=float | str)]
+"""A time in seconds, also written `30min`, `2h`, `1d`."""
+
+
+def _to_tokens_or_multiple(value: Any) -> Any:
+    if isinstance(value, str) and _MULTIPLE.fullmatch(value.strip()):
+        if multiple_of(value) == 0:
+            raise ValueError(f"{value!r} is no training at all")
+        return value.strip()
+    count = _to_count(value)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"{value!r} is neither a token count nor a multiple such as 4x")
+    return count
+
+
+def multiple_of(text: str) -> float:
+    """Return the factor that `4x` stands for."""
+    return float(text.strip().removesuffix("x"))
+
+
+TokensOrMultiple = Annotated[int | str, BeforeValidator(_to_tokens_or_multiple, json_schema_input_type=int | str)]
+"""A token count, or a multiple of another one: `90M`, `4x`."""

@@ -9,7 +9,8 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
 from saesweep.study.record import TrialRecord
+from saesweep.study.rewind import rewind_study
 from saesweep.study.space_view import SpaceView
 from saesweep.study.study import Study
 
-__all__ = ["ParameterView", "SpaceView", "Study", "TrialRecord", "load_plain_study"]
+__all__ = ["ParameterView", "SpaceView", "Study", "TrialRecord", "load_plain_study", "rewind_study"]

@@ -25,7 +25,7 @@ def sampler_factory(name: str, *, conditional: bool, n_startup_trials: int) -> S
     """Return what builds the sampler.
 
     Args:
-        name: `tpe`, `random`, or the class path of an Optuna sampler whose constructor takes `seed`.
+        name: `tpe`, `random`, `fixed`, or the class path of an Optuna sampler whose constructor takes `seed`.
         conditional: Whether parameters of the space may be absent; TPE then models each group of parameters that occur
             together, instead of only those that every trial has.
         n_startup_trials: Finished trials before TPE stops sampling at random.
@@ -35,7 +35,7 @@ def sampler_factory(name: str, *, conditional: bool, n_startup_trials: int) -> S
     """
     if name == "tpe":
         return lambda seed: _tpe(seed, conditional, n_startup_trials)
-    if name == "random":
+    if name in ("random", "fixed"):  # a fixed list leaves nothing to sample
         return lambda seed: RandomSampler(seed=seed)
     sampler = _sampler_class(name)
     if "seed" not in inspect.signature(sampler).parameters:
@@ -86,7 +86,7 @@ def check_sampler(name: str, directions: Sequence[Direction]) -> None:
         UserError: When it is unknown, lacks a package, or cannot serve this number of objectives.
     """
     factory = sampler_factory(name, conditional=False, n_startup_trials=1)
-    if name in ("tpe", "random"):
+    if name in ("tpe", "random", "fixed"):
         return
     try:
         study = optuna.create_study(directions=list(directions), sampler=factory(0))

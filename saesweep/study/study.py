@@ -74,7 +74,8 @@ class Study:
             name: Name of the study in the storage.
             directions: One per objective, in the order of the values.
             space: The search space; empty for a single run.
-            sampler: `tpe`, `random`, `grid`, or the class path of an Optuna sampler.
+            sampler: `tpe`, `random`, `grid`, `fixed` (the baselines and nothing else), or the class path of an Optuna
+                sampler.
             seed: The search seed; with the trial number it seeds every suggestion.
             fingerprint: Hash of everything else that decides results.
             baselines: Settings of the first trials, by path; parameters left out are suggested.

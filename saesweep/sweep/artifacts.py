@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from saesweep import __version__
 from saesweep.experiment import Experiment, dump_yaml
@@ -18,6 +17,7 @@ from saesweep.models import names_of_hook
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
 from saesweep.saes import ExportedSAE, save_sae_folder
 from saesweep.specs import BaseRun
+from saesweep.sweep.measure import Measured
 from saesweep.sweep.runner_cfg import runner_cfg
 from saesweep.sweep.trials import Trial
 
@@ -54,21 +54,26 @@ def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, floa
     )
 
 
+def replicate_folder(directory: RunDirectory, number: int, replicate: int) -> Path:
+    """Return where one replicate of a trial is exported: the first is the trial's SAE, the others lie beside it."""
+    return directory.trial_sae(number) if replicate == 0 else directory.trial(number) / f"sae-replicate-{replicate}"
+
+
 def save_trial_sae(
-    directory: RunDirectory, experiment: Experiment, trial: Trial, sae: ExportedSAE, frequency_F: Tensor, dead: int
+    directory: RunDirectory, experiment: Experiment, trial: Trial, measured: Measured, replicate: int
 ) -> None:
-    """Write `trials/NNNN/sae/`, whole or not at all, and `trials/NNNN/trial.json`."""
-    described = with_run_metadata(sae, trial.run, trial.metrics, dead)
+    """Write the exported SAE of one replicate, whole or not at all."""
+    described = with_run_metadata(measured.sae, trial.run, measured.metrics, measured.dead)
 
     def fill(folder: Path) -> None:
         save_sae_folder(
-            folder, described, sparsity_F=frequency_F, extra_files={"runner_cfg.json": runner_cfg(trial.run)}
+            folder, described, sparsity_F=measured.frequency_F, extra_files={"runner_cfg.json": runner_cfg(trial.run)}
         )
         write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial)))
-        write_json(folder / "provenance.json", provenance(experiment, trial))
+        write_json(folder / "provenance.json", provenance(experiment, trial, measured, replicate))
 
     directory.trial(trial.number).mkdir(parents=True, exist_ok=True)
-    replace_folder(directory.trial_sae(trial.number), fill)
+    replace_folder(replicate_folder(directory, trial.number, replicate), fill)
 
 
 def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
@@ -95,7 +100,7 @@ def single_run_tree(experiment: Experiment, trial: Trial) -> dict[str, Any]:
     return tree
 
 
-def provenance(experiment: Experiment, trial: Trial) -> dict[str, Any]:
+def provenance(experiment: Experiment, trial: Trial, measured: Measured, replicate: int) -> dict[str, Any]:
     """Return where an exported SAE comes from."""
     packages = ("torch", "transformers", "transformer-lens", "datasets", "optuna")
     return {
@@ -107,7 +112,10 @@ def provenance(experiment: Experiment, trial: Trial) -> dict[str, Any]:
         "seed": trial.run.seed,
         "tokens": trial.tokens,
         "joined_at_tokens": trial.joined_at_tokens,
-        "select_metrics": trial.metrics,
+        "replicate": replicate,
+        "replicates": trial.replicates,
+        "select_metrics": measured.metrics,
+        "select_spread": trial.spread,
         "dead_window_tokens": trial.dead_window_tokens,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),

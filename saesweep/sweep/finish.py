@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from saesweep.evaluation import HeldOutEvaluator
 from saesweep.events import Row
 from saesweep.saes import load_sae_folder
-from saesweep.sweep.artifacts import copy_export
-from saesweep.sweep.progress import write_leaderboard
+from saesweep.sweep.artifacts import copy_export, replicate_folder
+from saesweep.sweep.measure import mean_and_spread
+from saesweep.sweep.noise import noise_notes
+from saesweep.sweep.progress import Board
 from saesweep.sweep.ranking import winner
 from saesweep.sweep.setup import Setup
 
@@ -26,21 +29,30 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int) -> Outcome:
-    """Export the winner (and a Pareto front) and write the final leaderboard."""
+def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Sequence[str] = ()) -> Outcome:
+    """Export the winner (and a Pareto front) and write the final leaderboard.
+
+    Args:
+        setup: The run.
+        rows: Its leaderboard, best first.
+        stream_tokens: Tokens that the stream has served.
+        notes: What to say about the run before what is to be said about the winner.
+    """
     directory = setup.directory
-    best, notes = winner(rows, setup.objective)
-    outcome = Outcome(None, None, notes=tuple(notes))
+    best, about_winner = winner(rows, setup.objective)
+    notes = (*notes, *about_winner, *noise_notes(rows, setup.objective))
+    outcome = Outcome(None, None, notes=notes)
     if best is not None:
         row = next(row for row in rows if row.number == best)
-        test_metrics = _measure_on_test(setup, row)
+        test_metrics, test_spread = _measure_on_test(setup, row)
         extra = {"test_metrics": test_metrics, "objective": setup.objective.model_dump(mode="json"), "notes": notes}
+        if row.replicates > 1:
+            extra["test_spread"] = test_spread
         if setup.objective.is_pareto:
             _export_front(setup, rows)
         copy_export(directory.trial_sae(best), directory.best, extra)
-        outcome = Outcome(best, directory.best, test_metrics, tuple(notes))
-    write_leaderboard(
-        setup,
+        outcome = Outcome(best, directory.best, test_metrics, notes)
+    Board.of(setup).write(
         rows,
         status="complete",
         stream_tokens=stream_tokens,
@@ -51,7 +63,8 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int) -> Outcome:
     return outcome
 
 
-def _measure_on_test(setup: Setup, row: Row) -> dict[str, float]:
+def _measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
+    """Return mean and spread over the winner's replicates; the first of them is the one exported."""
     evaluator = HeldOutEvaluator(
         setup.source.test,
         setup.source.model,
@@ -59,8 +72,11 @@ def _measure_on_test(setup: Setup, row: Row) -> dict[str, float]:
         head_index=setup.base.hook_head_index,
         contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
     )
-    sae = load_sae_folder(setup.directory.trial_sae(row.number)).to(setup.device)
-    return evaluator.measure([sae], row.hook, with_model=True)[0]
+    saes = [
+        load_sae_folder(replicate_folder(setup.directory, row.number, replicate)).to(setup.device)
+        for replicate in range(row.replicates)
+    ]
+    return mean_and_spread(evaluator.measure(saes, row.hook, with_model=True))
 
 
 def _export_front(setup: Setup, rows: tuple[Row, ...]) -> None:

@@ -7,13 +7,14 @@ checkpoint is repeated identically by a resumed run; the study verifies what it 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from saesweep.cohort import Slot
+from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator, needs_language_model
 from saesweep.events import BlockDone as BlockDoneEvent
 from saesweep.events import CheckpointSaved, EventBus, Note, Row, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
@@ -29,17 +30,21 @@ from saesweep.scheduler import (
     Prune,
     State,
     Stop,
+    StopRequested,
     decide,
 )
 from saesweep.sweep.artifacts import save_trial_record, save_trial_sae
+from saesweep.sweep.batches import FiniteBatches, not_finite
 from saesweep.sweep.grouping import group_of
-from saesweep.sweep.measure import Measured, measure_slots
-from saesweep.sweep.progress import Progress, write_leaderboard
+from saesweep.sweep.measure import Measured, mean_and_spread, measure_slots
+from saesweep.sweep.noise import bracketed
+from saesweep.sweep.progress import Board, Progress
 from saesweep.sweep.ranking import costs, rank, violations
 from saesweep.sweep.search import Search
 from saesweep.sweep.seeds import derive
 from saesweep.sweep.setup import Setup, with_widths
 from saesweep.sweep.stop import StopFlag
+from saesweep.sweep.stopping import stop_reason
 from saesweep.sweep.trials import Trial, row_of
 
 
@@ -62,6 +67,12 @@ class SweepLoop:
         self._state = State.new(search.policy)
         self._cohort = setup.cohort
         self._stream = setup.source.stream
+        self._replicates = setup.experiment.spec.search.replicates
+        self._batches = FiniteBatches(
+            self._stream,
+            most_skipped=setup.experiment.spec.cohort.max_skipped_batches,
+            say=lambda message: bus.emit(Note(level="warning", message=message)),
+        )
         self._evaluator = HeldOutEvaluator(
             setup.source.select,
             setup.source.model,
@@ -74,8 +85,12 @@ class SweepLoop:
         self.stop_reason: str | None = None
         self.block = 0
         self.trained_tokens = 0
-        self._restored: dict[int, tuple[dict[str, Any], dict[str, Tensor]]] = {}
+        self._restored: dict[int, list[tuple[dict[str, Any], dict[str, Tensor]]]] = {}
+        self._ended: list[int] = []
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
         self._progress = Progress()
+        self._board = Board.of(setup)
         self._last_checkpoint = time.monotonic()
         self._said_stop = False
 
@@ -97,15 +112,19 @@ class SweepLoop:
     def _load(self, checkpoint: Checkpoint) -> dict[int, int]:
         state = checkpoint.state
         self.block = checkpoint.block
-        # The policy is rebuilt from the file: more trials may be wanted now.
-        self._state = replace(State.from_json(state["scheduler"]), policy=self._search.policy)
+        # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
+        policy = self._search.policy
+        self._state = replace(State.from_json(state["scheduler"]), policy=policy, n_slots=policy.n_slots)
         self._stream.load_state(state["stream"])
+        self._batches.skipped = state["skipped_batches"]
+        self._ended = list(state["ended"])
+        self._seconds_before = state["training_seconds"]
         for data in state["trials"]:
             self._trial(data["number"], self._search.study.ask(data["number"])).load(data)
         for meta in state["slots"]:
-            prefix = f"{meta['trial']}/"
+            prefix = f"{meta['trial']}.{meta['replicate']}/"
             mine = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
-            self._restored[meta["trial"]] = (meta, mine)
+            self._restored.setdefault(meta["trial"], []).append((meta, mine))
         return {number: trial.tokens for number, trial in self.trials.items()}
 
     # ---------------------------------------------------------------- the loop
@@ -133,74 +152,96 @@ class SweepLoop:
             if self._stop.requested and not self._said_stop:
                 self._said_stop = True
                 self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
-            self._cohort.train_step(self._stream.next_batch())
+            self._cohort.train_step(self._batches.next_batch())
         self.block += 1
-        slots = [slot for _, slot in self._cohort.occupied()]
-        losses = {slot.trial: slot.mean_losses() for slot in slots}
-        for slot in slots:
-            self.trials[slot.trial].tokens = slot.tokens
+        slots = self._slots_by_trial()
+        losses = {number: mean_and_spread([s.mean_losses() for s in mine])[0] for number, mine in slots.items()}
+        for number, mine in slots.items():
+            self.trials[number].tokens = mine[0].tokens
         event = self._report(slots, losses)
         self._decide(event)
         trained = self._sae_tokens() - tokens_before
         self.trained_tokens += trained
         self._announce(time.monotonic() - started, trained, losses)
 
-    def _report(self, slots: Sequence[Slot], losses: dict[int, dict[str, float]]) -> BlockDone:
+    def _slots_by_trial(self) -> dict[int, list[Slot]]:
+        """Return the replicates of each trial in the cohort, by trial number; they train side by side."""
+        found: dict[int, list[Slot]] = {}
+        for _, slot in self._cohort.occupied():
+            found.setdefault(slot.trial, []).append(slot)
+        return found
+
+    def _report(self, slots: Mapping[int, list[Slot]], losses: dict[int, dict[str, float]]) -> BlockDone:
         """Measure what is due and return the scheduler's event."""
-        failed = {
-            s.trial: f"the training loss was NaN or infinite before {s.tokens} tokens"
-            for s in slots
-            if not bool(s.is_finite)
-        }
-        healthy = [s for s in slots if s.trial not in failed]
-        due = {s.trial: self._state.due_rungs(s.trial, s.tokens) for s in healthy}
-        wanted = [s for s in healthy if due[s.trial] or s.is_done]
+        failed: dict[int, str] = {}
+        due: dict[int, tuple[int, ...]] = {}
+        for number, mine in slots.items():
+            if not all(bool(slot.is_finite) for slot in mine):
+                failed[number] = f"the training loss was NaN or infinite before {mine[0].tokens} tokens"
+            else:
+                due[number] = self._state.due_rungs(number, mine[0].tokens)
+        wanted = [n for n in due if due[n] or slots[n][0].is_done]
         measured = measure_slots(
             self._cohort,
-            wanted,
+            [slot for number in wanted for slot in slots[number]],
             self._evaluator,
-            with_model={s.trial: s.is_done or self._rungs_need_model for s in wanted},
+            with_model={n: slots[n][0].is_done or self._rungs_need_model for n in wanted},
         )
         values: dict[int, dict[int, tuple[float, ...]]] = {}
-        for slot in wanted:
-            result = measured[slot.trial]
-            cost = costs(result.metrics, self._setup.objective)
+        for index, number in enumerate(wanted):
+            slot, results = slots[number][0], measured[index * self._replicates : (index + 1) * self._replicates]
+            mean, spread = mean_and_spread([result.metrics for result in results])
+            cost = costs(mean, self._setup.objective)
             if any(c - c != 0 for c in cost):  # NaN or infinite
-                failed[slot.trial] = f"a metric of the objective was NaN or infinite at {slot.tokens} tokens"
+                self._check_held_out(slot.run.hook_name)
+                failed[number] = f"a metric of the objective was NaN or infinite at {slot.tokens} tokens"
                 continue
-            values[slot.trial] = {rung: cost for rung in due[slot.trial]}
-            self._record(slot, result)
-            for rung in due[slot.trial]:
-                self._search.study.report(slot.trial, self._search.policy.rungs_tokens[rung], self._natural(cost))
-        for slot in slots:
-            self._log_training(slot, losses[slot.trial])
-        return BlockDone(tokens_seen={s.trial: s.tokens for s in slots}, values=values, failed=failed)
+            values[number] = {rung: cost for rung in due[number]}
+            self._record(slot, results, mean, spread)
+            for rung in due[number]:
+                self._search.study.report(number, self._search.policy.rungs_tokens[rung], self._natural(cost))
+        for number, mine in slots.items():
+            self._log_training(mine, losses[number])
+        return BlockDone(tokens_seen={n: mine[0].tokens for n, mine in slots.items()}, values=values, failed=failed)
+
+    def _check_held_out(self, hook: str) -> None:
+        """Raise a UserError where the held-out activations are to blame: no trial could ever score on them."""
+        for x in self._setup.source.select.batches(hook):
+            if not_finite({hook: x}) is not None:
+                raise UserError(
+                    f"the held-out activations at {hook} hold NaN or infinities, so that no trial can be measured. "
+                    "Load the model in float32 or bfloat16 (model_from_pretrained_kwargs: {dtype: ...})"
+                )
 
     def _natural(self, cost: Sequence[float]) -> list[float]:
         return [
             c if goal.direction == "minimize" else -c for c, goal in zip(cost, self._setup.objective.goals, strict=True)
         ]
 
-    def _record(self, slot: Slot, result: Measured) -> None:
+    def _record(
+        self, slot: Slot, results: Sequence[Measured], mean: dict[str, float], spread: dict[str, float]
+    ) -> None:
         trial = self.trials[slot.trial]
-        trial.metrics, trial.measured_at_tokens = result.metrics, slot.tokens
+        trial.metrics, trial.spread, trial.measured_at_tokens = mean, spread, slot.tokens
         trial.dead_window_tokens = slot.dead_window_tokens
         if slot.is_done:
-            save_trial_sae(
-                self._setup.directory, self._setup.experiment, trial, result.sae, result.frequency_F, result.dead
-            )
-        self._metrics_log(slot.trial).append({"tokens": slot.tokens, "kind": "select", **result.metrics})
-        self._bus.emit(TrialMeasured(number=slot.trial, tokens=slot.tokens, metrics=result.metrics))
+            for replicate, result in enumerate(results):
+                save_trial_sae(self._setup.directory, self._setup.experiment, trial, result, replicate)
+        each = {"replicates": [result.metrics for result in results]} if len(results) > 1 else {}
+        self._metrics_log(slot.trial).append({"tokens": slot.tokens, "kind": "select", **mean, **each})
+        self._bus.emit(TrialMeasured(number=slot.trial, tokens=slot.tokens, metrics=mean))
 
-    def _log_training(self, slot: Slot, losses: dict[str, float]) -> None:
+    def _log_training(self, slots: Sequence[Slot], losses: dict[str, float]) -> None:
+        slot = slots[0]
         step = max(0, slot.step - 1)
         knobs = slot.knobs.at(step)
+        dead = [int(one.dead_F().sum()) for one in slots]
         values = {
             **{f"losses/{name}": value for name, value in losses.items()},
             "details/current_learning_rate": slot.lr.at(step),
             "details/l1_coefficient": knobs.l1_coefficient,
             "details/l0_coefficient": knobs.l0_coefficient,
-            "sparsity/dead_features": int(slot.dead_F().sum()),
+            "sparsity/dead_features": dead[0] if len(dead) == 1 else sum(dead) / len(dead),
         }
         self._metrics_log(slot.trial).append({"tokens": slot.tokens, "kind": "train", **values})
         self._bus.emit(TrialTrained(number=slot.trial, step=slot.step, tokens=slot.tokens, values=values))
@@ -214,6 +255,17 @@ class SweepLoop:
         self._state, actions = decide(self._state, event)
         failed = dict(event.failed) if isinstance(event, BlockDone) else {}
         for action in actions:
+            if isinstance(action, (Place, Ask)):
+                if self.stop_reason is not None:  # stopped while an earlier ask was answered
+                    return
+                ended = [self.trials[number] for number in self._ended]
+                reason = stop_reason(
+                    self._setup.experiment.spec.search, self._setup.objective, ended, self._training_seconds()
+                )
+                if reason is not None:
+                    # Not final: what still trains stays as it is, and goes on where the limit is raised.
+                    self._decide(StopRequested(reason=reason))
+                    return
             self._carry_out(action, failed)
 
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
@@ -239,26 +291,28 @@ class SweepLoop:
 
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
         run = with_widths(self._setup.experiment.resolve(params), self._setup.d_in)
-        trial = Trial(number, params, run, is_baseline=number < self._search.n_baselines)
+        is_baseline = number < self._search.n_baselines
+        trial = Trial(number, params, run, is_baseline=is_baseline, replicates=self._replicates)
         self.trials[number] = trial
         return trial
 
     def _place(self, trial: Trial, index: int) -> None:
         joined = self._stream.tokens_served
-        slot = Slot(
-            trial=trial.number,
-            run=trial.run,
-            joined_at_tokens=joined,
-            init_seed=derive(self._setup.base.seed, "init", 0),
-            device=self._setup.device,
-        )
         restored = self._restored.pop(trial.number, None)
-        if restored is not None:
-            meta, tensors = restored
-            slot.load(tensors, meta)
-            slot.joined_at_tokens = meta["joined_at_tokens"]
-        self._cohort.place(index, slot)
-        trial.status, trial.slot, trial.joined_at_tokens = "training", index, slot.joined_at_tokens
+        for replicate in range(self._replicates):
+            slot = Slot(
+                trial=trial.number,
+                run=trial.run,
+                joined_at_tokens=joined,
+                init_seed=derive(self._setup.base.seed, "init", replicate),
+                device=self._setup.device,
+            )
+            if restored is not None:
+                meta, tensors = restored[replicate]
+                slot.load(tensors, meta)
+                slot.joined_at_tokens = joined = meta["joined_at_tokens"]
+            self._cohort.place(index * self._replicates + replicate, slot)
+        trial.status, trial.slot, trial.joined_at_tokens = "training", index, joined
         self._bus.emit(
             TrialStarted(
                 number=trial.number,
@@ -266,14 +320,17 @@ class SweepLoop:
                 architecture=trial.run.sae.architecture,
                 sparsity=trial.sparsity,
                 params=trial.params,
-                joined_at_tokens=slot.joined_at_tokens,
+                joined_at_tokens=joined,
             )
         )
 
     def _end(self, trial: Trial, status: Any, reason: str) -> None:
         if trial.slot is not None:
-            self._cohort.remove(trial.slot)
+            for replicate in range(self._replicates):
+                self._cohort.remove(trial.slot * self._replicates + replicate)
         trial.status, trial.slot, trial.reason = status, None, reason
+        if status != "failed":
+            self._ended.append(trial.number)
         attrs = {"tokens": trial.tokens, "metrics": {k: v for k, v in trial.metrics.items() if v - v == 0}}
         if status == "complete":
             self._search.study.tell(
@@ -293,17 +350,27 @@ class SweepLoop:
     def rows(self) -> tuple[Row, ...]:
         """Return the leaderboard, best first."""
         total = self._setup.blocks.total_tokens
-        return tuple(rank([row_of(trial, total) for trial in self.trials.values()], self._setup.objective))
+        objective = self._setup.objective
+        return tuple(bracketed(rank([row_of(trial, total) for trial in self.trials.values()], objective), objective))
+
+    @property
+    def skipped_batches(self) -> int:
+        """Batches left out because of NaN or infinities, over all starts of the run."""
+        return self._batches.skipped
+
+    def _training_seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
 
     def _sae_tokens(self) -> int:
-        return sum(trial.tokens for trial in self.trials.values())
+        return sum(trial.tokens for trial in self.trials.values()) * self._replicates
 
     def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, dict[str, float]]) -> None:
         rows = self.rows()
         total = self._setup.blocks.total_tokens
         unasked = self._search.policy.n_trials - len(self.trials)
-        expected = unasked * total + sum(
-            total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values()
+        expected = self._replicates * (
+            unasked * total
+            + sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
         )
         done = self._sae_tokens()
         rate, eta_seconds = self._progress.update(seconds, trained_tokens, expected - done)
@@ -321,12 +388,18 @@ class SweepLoop:
                 epoch=self._stream.epoch,
             )
         )
-        write_leaderboard(self._setup, rows, status="running", stream_tokens=self._stream.tokens_served)
+        self._board.write(rows, status="running", stream_tokens=self._stream.tokens_served)
 
     def checkpoint(self) -> None:
         """Write everything needed to go on from this block boundary."""
         started = time.monotonic()
-        slots = [slot for _, slot in self._cohort.occupied()]
+        replicates = [(r, slot) for mine in self._slots_by_trial().values() for r, slot in enumerate(mine)]
+        metas = [{**slot.meta(), "replicate": r} for r, slot in replicates]
+        tensors = {f"{slot.trial}.{r}/{name}": t for r, slot in replicates for name, t in slot.tensors().items()}
+        for number, waiting in self._restored.items():  # restored, and not in a slot again yet
+            for r, (meta, mine) in enumerate(waiting):
+                metas.append(meta)
+                tensors.update({f"{number}.{r}/{name}": t for name, t in mine.items()})
         self._store.save(
             self.block,
             {
@@ -334,9 +407,12 @@ class SweepLoop:
                 "scheduler": self._state.to_json(),
                 "stream": self._stream.state(),
                 "trials": [trial.state() for trial in self.trials.values()],
-                "slots": [slot.meta() for slot in slots],
+                "slots": metas,
+                "skipped_batches": self._batches.skipped,
+                "ended": self._ended,
+                "training_seconds": self._training_seconds(),
             },
-            {f"{slot.trial}/{name}": tensor for slot in slots for name, tensor in slot.tensors().items()},
+            tensors,
         )
         self._last_checkpoint = time.monotonic()
         self._bus.emit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ class Measured:
 
 def measure_slots(
     cohort: Cohort, slots: Sequence[Slot], evaluator: HeldOutEvaluator, *, with_model: Mapping[int, bool]
-) -> dict[int, Measured]:
-    """Return each slot's exported SAE and metrics by trial number; SAEs of one hook are measured together.
+) -> list[Measured]:
+    """Return each slot's exported SAE and metrics, in the order of the slots; SAEs of one hook are measured together.
 
     Args:
         cohort: Where the slots train.
@@ -34,18 +35,33 @@ def measure_slots(
         evaluator: The held-out part to measure on.
         with_model: By trial number, whether to run the language model's head too.
     """
-    groups: dict[tuple[str, bool], list[Slot]] = defaultdict(list)
-    for slot in slots:
-        groups[slot.run.hook_name, with_model[slot.trial]].append(slot)
+    groups: dict[tuple[str, bool], list[int]] = defaultdict(list)
+    for index, slot in enumerate(slots):
+        groups[slot.run.hook_name, with_model[slot.trial]].append(index)
     found: dict[int, Measured] = {}
     for (hook, use_model), members in groups.items():
-        saes = [cohort.export(slot) for slot in members]
-        for slot, sae, metrics in zip(members, saes, evaluator.measure(saes, hook, with_model=use_model), strict=True):
+        saes = [cohort.export(slots[index]) for index in members]
+        for index, sae, metrics in zip(members, saes, evaluator.measure(saes, hook, with_model=use_model), strict=True):
+            slot = slots[index]
             dead = int(slot.dead_F().sum())
-            found[slot.trial] = Measured(
+            found[index] = Measured(
                 sae=sae,
                 metrics={**metrics, "dead_fraction": dead / sae.d_sae},
                 frequency_F=slot.firing.frequency_F().cpu(),
                 dead=dead,
             )
-    return found
+    return [found[index] for index in range(len(slots))]
+
+
+def mean_and_spread(samples: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the mean of each metric over replicates and its sample standard deviation; no spread of a single one."""
+    if len(samples) == 1:
+        return dict(samples[0]), {}
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    # Sums of floats keep NaN and infinities, which `statistics.stdev` refuses.
+    mean = {name: sum(column) / len(column) for name, column in columns.items()}
+    spread = {
+        name: statistics.stdev(column) if abs(mean[name]) < float("inf") else float("nan")
+        for name, column in columns.items()
+    }
+    return mean, spread

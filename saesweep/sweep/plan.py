@@ -109,6 +109,7 @@ def plan(experiment: Experiment) -> Plan:
         hooks=len(hooks),
         weight_bytes=0,
         free_bytes=free_bytes(device),
+        replicates=search.replicates,
     )
     gflops = _measure_gflops(device)
     kept, spent, before = 1.0, 0.0, 0

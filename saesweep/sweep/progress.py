@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from saesweep.events import Row
 from saesweep.runs import write_json
@@ -48,28 +50,46 @@ def metric_columns(setup: Setup) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual]))
 
 
-def write_leaderboard(
-    setup: Setup,
-    rows: Sequence[Row],
-    *,
-    status: str,
-    stream_tokens: int,
-    best: int | None = None,
-    test_metrics: Mapping[str, float] | None = None,
-    notes: Sequence[str] = (),
-) -> None:
-    """Write `leaderboard.json`."""
-    write_json(
-        setup.directory.leaderboard_file,
-        {
-            "name": setup.experiment.spec.name,
-            "status": status,
-            "goals": goal_texts(setup),
-            "metrics": metric_columns(setup),
-            "stream_tokens": stream_tokens,
-            "best": best,
-            "test_metrics": dict(test_metrics or {}),
-            "notes": list(notes),
-            "rows": [asdict(row) for row in rows],
-        },
-    )
+@dataclass(frozen=True)
+class Board:
+    """Where a run's leaderboard goes, and what it says at the top; outlives the model and the cohort."""
+
+    file: Path
+    name: str
+    goals: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+    @classmethod
+    def of(cls, setup: Setup) -> Board:
+        """Return the board of an opened run."""
+        return cls(
+            setup.directory.leaderboard_file, setup.experiment.spec.name, goal_texts(setup), metric_columns(setup)
+        )
+
+    def write(
+        self,
+        rows: Sequence[Row],
+        *,
+        status: str,
+        stream_tokens: int,
+        best: int | None = None,
+        test_metrics: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+        confirm: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write `leaderboard.json`."""
+        write_json(
+            self.file,
+            {
+                "name": self.name,
+                "status": status,
+                "goals": self.goals,
+                "metrics": self.metrics,
+                "stream_tokens": stream_tokens,
+                "best": best,
+                "test_metrics": dict(test_metrics or {}),
+                "notes": list(notes),
+                "rows": [asdict(row) for row in rows],
+                **({} if confirm is None else {"confirm": confirm}),
+            },
+        )

@@ -53,7 +53,12 @@ def front(candidates: Mapping[int, Sequence[float]]) -> list[int]:
 
 
 def knee(candidates: Mapping[int, Sequence[float]], objective: ObjectiveSpec) -> int:
-    """Return the front's point nearest the ideal, each cost scaled to 0..1 over the front (L0-like ones in logarithm)."""
+    """Return the front's point nearest the ideal."""
+    return by_knee_distance(candidates, objective)[0]
+
+
+def by_knee_distance(candidates: Mapping[int, Sequence[float]], objective: ObjectiveSpec) -> list[int]:
+    """Return a front by distance from the ideal, each cost scaled to 0..1 over the front (L0-like ones in logarithm)."""
 
     def scaled(cost: Sequence[float]) -> list[float]:
         return [
@@ -70,7 +75,7 @@ def knee(candidates: Mapping[int, Sequence[float]], objective: ObjectiveSpec) ->
             *((p - lo) / (hi - lo) if hi > lo else 0.0 for p, lo, hi in zip(points[n], low, high, strict=True))
         )
 
-    return min(points, key=lambda n: (distance(n), n))
+    return sorted(points, key=lambda n: (distance(n), n))
 
 
 def rank(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:

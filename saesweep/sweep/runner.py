@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Listener, Note, Row, RunEnded, RunStarted, TrialTrained
+from saesweep.events import EventBus, Listener, Row, RunEnded
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
-from saesweep.runs import JsonLines, RunDirectory
-from saesweep.sweep.finish import Outcome, finish
-from saesweep.sweep.loop import SweepLoop
-from saesweep.sweep.progress import goal_texts, metric_columns, write_leaderboard
-from saesweep.sweep.search import open_search
-from saesweep.sweep.setup import Setup, check, prepare
+from saesweep.runs import RunDirectory, write_json
+from saesweep.sweep.confirm import confirm
+from saesweep.sweep.disk import is_disk_full
+from saesweep.sweep.finish import Outcome
+from saesweep.sweep.log import JsonLogListener
+from saesweep.sweep.phase import Phase, train
+from saesweep.sweep.setup import check
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.tracker import make_tracker
 
@@ -90,81 +92,62 @@ def run(
         tracker = make_tracker(loaded, directory, bus)
         if tracker is not None:
             bus.subscribe(tracker)
-        with StopFlag() as stop:
-            return _train(
-                loaded, prepare(loaded, directory, facts), bus, stop, _resume_command(experiment, overrides, directory)
-            )
+        command = _resume_command(experiment, overrides, directory)
+        started = time.monotonic()
+        with StopFlag() as stop, _told_apart(directory, command):
+            phase = train(loaded, directory, facts, bus, stop)
+            if phase.is_complete and loaded.spec.search.confirm is not None:
+                phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, bus, stop)
+        return _ended(loaded, directory, phase, bus, started, command)
 
 
-class JsonLogListener:
-    """Appends events to `events.jsonl`, with the wall-clock time; training metrics have their own files."""
-
-    def __init__(self, directory: RunDirectory) -> None:
-        self._log = JsonLines(directory.events_file)
-
-    def __call__(self, event: Any) -> None:
-        """Write one event; of a block only the numbers, the rows are in `leaderboard.json`."""
-        if isinstance(event, TrialTrained):
-            return
-        data = event.to_json()
-        data.pop("rows", None)
-        self._log.append({"time_seconds": round(time.time(), 3), **data})
-
-
-def _train(experiment: Experiment, setup: Setup, bus: EventBus, stop: StopFlag, resume_command: str) -> Result:
-    started = time.monotonic()
-    search = open_search(experiment, setup.directory, setup.objective, setup.blocks, setup.n_slots, setup.base.seed)
-    with search.study:
-        loop = SweepLoop(setup, search, bus, stop)
-        resumed_at, damaged = loop.restore()
-        bus.emit(
-            RunStarted(
-                name=experiment.spec.name,
-                run_dir=str(setup.directory.path),
-                trials=search.policy.n_trials,
-                slots=setup.n_slots,
-                total_tokens=setup.blocks.total_tokens,
-                goals=goal_texts(setup),
-                metrics=metric_columns(setup),
-                resumed_at_tokens=resumed_at,
-                notes=tuple(setup.notes),
-            )
-        )
-        for message in damaged:
-            bus.emit(Note(level="warning", message=message))
-        is_complete = loop.run()
-        rows = loop.rows()
-        stream_tokens = setup.source.stream.tokens_served
-        if is_complete:
-            outcome = finish(setup, rows, stream_tokens)
-        else:
-            outcome = Outcome(None, None)
-            write_leaderboard(setup, rows, status="interrupted", stream_tokens=stream_tokens)
-        setup.source.close()
+def _ended(
+    experiment: Experiment, directory: RunDirectory, phase: Phase, bus: EventBus, started: float, resume_command: str
+) -> Result:
+    """Return the result of a run and tell everybody."""
+    outcome, is_complete = phase.outcome, phase.is_complete
     result = Result(
         status="complete" if is_complete else "interrupted",
-        run_dir=setup.directory.path,
-        rows=rows,
+        run_dir=directory.path,
+        rows=phase.rows,
         best=outcome.best,
         best_dir=outcome.best_dir,
         test_metrics=outcome.test_metrics,
         notes=outcome.notes,
-        exit_code=_exit_code(experiment, rows, outcome) if is_complete else 130,
+        exit_code=_exit_code(experiment, phase.rows, outcome) if is_complete else 130,
     )
     bus.emit(
         RunEnded(
             status=result.status,
-            rows=rows,
+            rows=result.rows,
             best=result.best,
             best_dir=None if result.best_dir is None else str(result.best_dir),
             test_metrics=result.test_metrics,
-            trained_tokens=loop.trained_tokens,
+            trained_tokens=phase.trained_tokens,
             seconds=time.monotonic() - started,
             notes=result.notes,
             resume_command=None if is_complete else resume_command,
         )
     )
     return result
+
+
+@contextmanager
+def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
+    """Turn a full disk into a message; mark a run that ends by a mistake of its surroundings as no longer running."""
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            raise UserError(
+                f"{directory.path}: the disk is full ({error}). Everything up to the last checkpoint is safe; "
+                f"free some space, then go on with: {resume_command}"
+            ) from error
+        if isinstance(error, UserError) and directory.leaderboard_file.exists():
+            board = json.loads(directory.leaderboard_file.read_text())
+            if board["status"] == "running":
+                write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
+        raise
 
 
 def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) -> int:
@@ -200,6 +183,13 @@ def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result
         return None
     board = json.loads(directory.leaderboard_file.read_text())
     if board["status"] != "complete" or len(board["rows"]) < experiment.n_trials:
+        return None
+    if any(
+        row["status"] in ("training", "waiting") for row in board["rows"]
+    ):  # a limit stopped it, perhaps since raised
+        return None
+    wanted = experiment.spec.search.confirm
+    if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
         return None
     rows = tuple(Row(**row) for row in board["rows"])
     best = board["best"]

@@ -64,6 +64,7 @@ def open_search(
     """
     search = experiment.spec.search
     space = space_view(experiment)
+    given = search.fixed or search.baselines
     study = Study.open(
         str(directory.study_file),
         name=experiment.spec.name,
@@ -72,19 +73,19 @@ def open_search(
         sampler=search.sampler,
         seed=search.seed if search.seed is not None else seed,
         fingerprint=experiment.fingerprint(),
-        baselines=search.baselines,
+        baselines=given,
     )
     if search.stratify is not None:
         settings = space.strata(search.stratify)
         strata = {str(setting[search.stratify]): setting for setting in settings}
-        baseline_strata = tuple(str(b.get(search.stratify, next(iter(strata)))) for b in search.baselines)
+        baseline_strata = tuple(str(b.get(search.stratify, next(iter(strata)))) for b in given)
     else:
         strata = {_ALL: {}}
-        baseline_strata = (_ALL,) * len(search.baselines)
+        baseline_strata = (_ALL,) * len(given)
     limits = tuple(study.trial_limit(setting) for setting in strata.values())
     policy = Policy(
         n_trials=experiment.n_trials,
-        n_slots=n_slots,
+        n_slots=max(1, n_slots // search.replicates),  # the scheduler's slot holds all replicates of a trial
         total_tokens=blocks.total_tokens,
         rungs_tokens=blocks.rungs_tokens,
         eta=search.eta,
@@ -94,6 +95,6 @@ def open_search(
         baseline_strata=baseline_strata,
         pruner=search.pruner,
         min_peers=search.eta,  # with fewer reports, "one in eta" would judge chance
-        tokens_budget=search.tokens_budget,
+        tokens_budget=None if search.tokens_budget is None else search.tokens_budget // search.replicates,
     )
     return Search(study, policy, strata, len(search.baselines))

@@ -9,14 +9,14 @@ from typing import Any
 
 import psutil
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from saesweep.activations import ActivationSource, SourceFacts, check_source, open_source
 from saesweep.cohort import Cohort
 from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
-from saesweep.runs import RunDirectory, write_json
+from saesweep.runs import RunDirectory, write_bytes, write_json
 from saesweep.saes import Normalizer, check_pretrained
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.corners import largest_run, normalize_modes
@@ -81,6 +81,7 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
             hooks=len(hooks),
             weight_bytes=0,  # the model is loaded already
             free_bytes=free_bytes(device),
+            replicates=experiment.spec.search.replicates,
         )
         choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
     engine, choices["kernels"], engine_notes = make_engine(
@@ -132,14 +133,15 @@ def _normalizers(
     most_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
     for mode in normalize_modes(experiment):
         for hook in d_in:
-            window = (piece[hook] for piece in _at_most(source.stream.first_window(), hook, most_tokens))
+            window = (_finite(piece[hook]) for piece in _at_most(source.stream.first_window(), hook, most_tokens))
             normalizer = Normalizer.fit(mode, window, d_in[hook])
             found[hook, mode] = normalizer
             state, tensors = normalizer.state_dict()
             values[f"{mode} {hook}"] = state
             all_tensors.update({f"{mode} {hook} {name}": t for name, t in tensors.items()})
     if all_tensors:
-        save_file(all_tensors, tensor_file)
+        # Whole or absent, as the JSON file beside it, which says that both are there.
+        write_bytes(tensor_file, save({name: t.contiguous() for name, t in all_tensors.items()}))
     write_json(json_file, values)
     return found
 
@@ -152,6 +154,12 @@ def _key(name: str) -> tuple[str, str]:
 def _restore(name: str, data: dict[str, Any], tensors: Mapping[str, Tensor]) -> Normalizer:
     mine = {key.removeprefix(f"{name} "): t for key, t in tensors.items() if key.startswith(f"{name} ")}
     return Normalizer.from_state_dict(data, mine)
+
+
+def _finite(rows_ND: Tensor) -> Tensor:
+    """Return the rows without NaN or infinities: one bad row would spoil the scale of the whole run."""
+    is_finite_N = torch.isfinite(rows_ND).all(-1)
+    return rows_ND if bool(is_finite_N.all()) else rows_ND[is_finite_N]
 
 
 def _at_most(pieces: Iterator[dict[str, Tensor]], hook: str, most_tokens: int) -> Iterator[dict[str, Tensor]]:

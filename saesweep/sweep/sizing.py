@@ -91,7 +91,14 @@ class SlotPlan:
 
 
 def plan_slots(
-    cohort: CohortSpec, *, n_trials: int, runs: list[BaseRun], hooks: int, weight_bytes: int, free_bytes: int
+    cohort: CohortSpec,
+    *,
+    n_trials: int,
+    runs: list[BaseRun],
+    hooks: int,
+    weight_bytes: int,
+    free_bytes: int,
+    replicates: int = 1,
 ) -> SlotPlan:
     """Choose the number of slots.
 
@@ -102,20 +109,23 @@ def plan_slots(
         hooks: Hooks read at once.
         weight_bytes: Weights of the language model.
         free_bytes: Memory that is free now on the training device.
+        replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
     """
     per_slot = max(slot_bytes(run) for run in runs)
     shared = shared_bytes(runs, hooks, weight_bytes)
     if cohort.size != "auto":
-        return SlotPlan(min(cohort.size, n_trials), "as the file says", per_slot, shared)
+        trials = max(1, min(cohort.size // replicates, n_trials))
+        return SlotPlan(trials * replicates, "as the file says", per_slot, shared)
     usable = free_bytes * cohort.memory_fraction - shared
     fitting = int(usable // per_slot)
     # A third of the trials at once leaves the sampler something to learn from.
-    wanted = min(n_trials, _AUTO_MOST_SLOTS, max(4, -(-n_trials // 3)))
-    slots = max(1, min(wanted, fitting))
+    wanted = replicates * max(1, min(n_trials, _AUTO_MOST_SLOTS // replicates, max(4, -(-n_trials // 3))))
+    slots = max(replicates, min(wanted, fitting // replicates * replicates))
     gib = 1 << 30
     why = f"{per_slot / gib:.2f} GiB per SAE, {shared / gib:.2f} GiB shared, {free_bytes / gib:.1f} GiB free" + (
         f"; memory holds {max(fitting, 0)}"
         if fitting < wanted
         else f"; a third of {n_trials} trials, at most {_AUTO_MOST_SLOTS}"
+        + (f", {replicates} SAEs each" if replicates > 1 else "")
     )
     return SlotPlan(slots, why, per_slot, shared)

@@ -25,11 +25,15 @@ class Trial:
     measured_at_tokens: int | None = None
     dead_window_tokens: int | None = None
     reason: str = ""
+    replicates: int = 1
+    spread: dict[str, float] = field(default_factory=dict)
+    """Standard deviation of each metric over the replicates; empty where there is one."""
 
     def state(self) -> dict[str, Any]:
         """Return the JSON part of a checkpoint; settings come from the study."""
         names = ("status", "slot", "tokens", "joined_at_tokens", "metrics", "measured_at_tokens", "dead_window_tokens")
-        return {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
+        data = {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
+        return {**data, "spread": self.spread}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
@@ -71,6 +75,8 @@ def row_of(trial: Trial, total_tokens: int) -> Row:
         measured_at_tokens=trial.measured_at_tokens,
         dead_window_tokens=trial.dead_window_tokens,
         reason=trial.reason,
+        replicates=trial.replicates,
+        spread=dict(trial.spread),
     )
 
 

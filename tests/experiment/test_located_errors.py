@@ -192,8 +192,13 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("search/rungs", ["5%", "x"], "search.rungs[1]", "not a count"),
     ("search/pruner", "median", "search.pruner", "'rung' or 'none'"),
     ("search/stratify", "sae.k", "search.stratify", "not in space"),
-    ("search/replicates", 3, "search.replicates", "not implemented in this version"),
-    ("search/confirm", {"top": 3}, "search.confirm", "not implemented in this version"),
+    ("search/replicates", 0, "search.replicates", "at least 1"),
+    ("search/confirm", {"top": 0}, "search.confirm.top", "at least 1"),
+    ("search/confirm", {"training_tokens": "4y"}, "search.confirm.training_tokens", "4y"),
+    ("search/time_budget", "2 weeks", "search.time_budget", "is not a time"),
+    ("search", {"target": 0.5}, "search.target", "needs an objective of one metric"),
+    ("search/sampler", "fixed", "search.sampler", "needs search.fixed"),
+    ("search/fixed", [{}], "search.fixed", "needs search.sampler: fixed"),
     ("search/baselines", [{"lr": 1e-3}], "search.baselines[0].lr", "add it to space"),
     ("search/baselines", [{"seed": 3}], "search.baselines[0].seed", "set it under base"),
     ("search/baselines", [{"lrr": 3}], "search.baselines[0].lrr", "no field of a base run"),
@@ -215,6 +220,29 @@ def test_one_mistake_gives_one_message(
     problem = only_problem(tree)
     assert problem.path == path
     assert says in problem.message
+
+
+def test_fewer_slots_than_replicates(tree: dict[str, Any], only_problem: One) -> None:
+    tree["search"] = {"replicates": 3}
+    tree["cohort"] = {"size": 2}
+    problem = only_problem(tree)
+    assert (problem.path, "cannot hold the 3 replicates" in problem.message) == ("cohort.size", True)
+
+
+def test_a_fixed_list_states_every_parameter_within_its_range(tree: dict[str, Any], problems: Problems) -> None:
+    tree = with_space(tree, lr={"float": [1e-4, 1e-3]})
+    tree["search"] = {
+        "sampler": "fixed",
+        "fixed": [
+            {"sae.architecture": "topk", "lr": 1e-3},
+            {"sae.architecture": "topk"},
+            {"sae.architecture": "topk", "lr": 1.0},
+        ],
+    }
+    found = {p.path: p.message for p in problems(tree)}
+    assert set(found) == {"search.fixed[1]", "search.fixed[2].lr"}
+    assert "lacks lr" in found["search.fixed[1]"]
+    assert "outside the space" in found["search.fixed[2].lr"]
 
 
 def with_space(tree: dict[str, Any], **ranges: Any) -> dict[str, Any]:
@@ -367,6 +395,6 @@ def test_short_runs_keep_the_default_rungs(tree: dict[str, Any]) -> None:
 
 
 def test_one_mistake_does_not_hide_another_in_the_same_section(tree: dict[str, Any], problems: Problems) -> None:
-    tree["search"] = {"sampler": "tpee", "eta": 1, "rungs": ["5%", "300%"], "replicates": 2}
+    tree["search"] = {"sampler": "tpee", "eta": 1, "rungs": ["5%", "300%"], "replicates": 0}
     paths = {p.path for p in problems(tree)}
     assert paths == {"search.eta", "search.rungs[1]", "search.sampler", "search.replicates"}

@@ -1,4 +1,4 @@
-"""What must be equal between two runs of the same experiment, to the last bit."""
+"""A small experiment, and what must be equal between two runs of the same experiment, to the last bit."""
 
 import hashlib
 import json
@@ -31,3 +31,32 @@ def snapshot(run_dir: Path) -> dict[str, Any]:
     }
     logs = {str(p.relative_to(run_dir)): p.read_text() for p in sorted(run_dir.glob("trials/*/metrics.jsonl"))}
     return {"rows": board["rows"], "best": board["best"], "study": study, "weights": weights, "logs": logs}
+
+
+def small_sweep() -> dict[str, Any]:
+    """Return an experiment on synthetic activations that runs in two seconds."""
+    return {
+        "name": "tiny",
+        "base": {
+            "model_name": None,
+            "hook_name": "synthetic",
+            "dataset_path": "builtin:synthetic",
+            "training_tokens": 20_480,
+            "train_batch_size_tokens": 256,
+            "lr": 3e-3,
+            "lr_decay_steps": "20%",
+            "device": "cpu",
+            "sae": {"d_in": 32, "d_sae": 128, "normalize_activations": "expected_average_only_in"},
+        },
+        "by_architecture": {"jumprelu": {"preset": "anthropic-jan-2025", "sae.jumprelu_ste_to_input": True}},
+        "space": {
+            "sae.architecture": {"choice": ["topk", "batchtopk", "jumprelu", "standard"]},
+            "sae.k": {"int": [2, 32], "log": True},
+            "sae.l0_coefficient": {"float": [0.1, 3.0], "log": True},
+            "sae.l1_coefficient": {"float": [0.3, 10.0], "log": True},
+            "lr": {"float": [1e-3, 1e-2], "log": True},
+        },
+        "evaluation": {"select_tokens": 2048, "test_tokens": 2048},
+        "search": {"trials": 10, "stratify": "sae.architecture", "rungs": ["12.5%", "50%"], "eta": 2},
+        "cohort": {"size": 4, "checkpoint_seconds": 0},
+    }

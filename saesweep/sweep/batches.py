@@ -1,0 +1,74 @@
+"""The batches that training sees: those of the stream, but for the ones with NaN or infinities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from saesweep.errors import UserError
+
+_SAID = 3
+"""After this many messages the rest are only counted."""
+
+
+class Stream(Protocol):
+    """What serves batches."""
+
+    tokens_served: int
+
+    def next_batch(self) -> dict[str, Tensor]:
+        """Return the next batch by hook."""
+        ...
+
+
+class FiniteBatches:
+    """Skips and counts batches with NaN or infinite activations; a trial gets the next batch in their place.
+
+    Args:
+        stream: Where batches come from.
+        most_skipped: More skipped batches than this end the run.
+        say: Called with a warning for the first few.
+    """
+
+    def __init__(self, stream: Stream, *, most_skipped: int, say: Callable[[str], None]) -> None:
+        self._stream = stream
+        self._most_skipped = most_skipped
+        self._say = say
+        self.skipped = 0
+        """Batches skipped so far, over all starts of the run."""
+
+    def next_batch(self) -> dict[str, Tensor]:
+        """Return the next finite batch.
+
+        Raises:
+            UserError: Too many batches were not finite.
+        """
+        while True:
+            at_tokens = self._stream.tokens_served
+            batch = self._stream.next_batch()
+            bad = not_finite(batch)
+            if bad is None:
+                return batch
+            self.skipped += 1
+            if self.skipped > self._most_skipped:
+                raise UserError(
+                    f"{self.skipped} batches had NaN or infinite activations at {bad}, more than "
+                    f"cohort.max_skipped_batches: {self._most_skipped}. Load the model in float32 or bfloat16 "
+                    "(model_from_pretrained_kwargs: {dtype: ...}), or look at the data; "
+                    "the same command goes on from the last checkpoint"
+                )
+            if self.skipped <= _SAID:
+                last = "; further ones are only counted" if self.skipped == _SAID else ""
+                self._say(f"skipped a batch with NaN or infinite activations at {bad}, {at_tokens} tokens in{last}")
+
+
+def not_finite(batch: Mapping[str, Tensor]) -> str | None:
+    """Return the first hook whose activations hold NaN or infinities."""
+    for hook, x in batch.items():
+        # A sum is one read of the batch and keeps NaN and infinities; only where it overflows is a closer look due.
+        if not bool(torch.isfinite(x.sum(dtype=torch.float32))) and not bool(torch.isfinite(x).all()):
+            return hook
+    return None

@@ -1,0 +1,160 @@
+"""The finalists of a search train again, together from the start of the stream and longer; that decides.
+
+A confirmation is a run of its own in `confirm/<fingerprint>/` of the run directory: a fixed list of trials with its own
+study, checkpoints and leaderboard, so that it resumes as every run does.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+
+from saesweep.events import BlockDone, Event, EventBus, Note, Row
+from saesweep.experiment import Experiment, dump_yaml, load_experiment
+from saesweep.runs import RunDirectory
+from saesweep.specs import ConfirmSpec, ObjectiveSpec, format_count, multiple_of
+from saesweep.sweep.artifacts import copy_export
+from saesweep.sweep.finish import Outcome
+from saesweep.sweep.log import JsonLogListener
+from saesweep.sweep.noise import noise_notes
+from saesweep.sweep.phase import Phase, train
+from saesweep.sweep.ranking import by_knee_distance, costs, winner
+from saesweep.sweep.setup import check
+from saesweep.sweep.stop import StopFlag
+
+
+def confirm(
+    experiment: Experiment, spec: ConfirmSpec, directory: RunDirectory, search: Phase, bus: EventBus, stop: StopFlag
+) -> Phase:
+    """Train the finalists of a search again and return the search with their verdict.
+
+    Raises:
+        UserError: The data or the memory does not fit a longer run.
+    """
+    chosen = finalists(search.rows, search.objective, spec.top)
+    if not chosen:
+        outcome = Outcome(None, None, notes=(*search.notes, "no trial finished: there is nothing to confirm"))
+        return _concluded(search, outcome, spec, "", ())
+    longer = confirm_experiment(experiment, spec, chosen)
+    folder = RunDirectory(directory.path / "confirm" / longer.fingerprint()[:12])
+    tokens = format_count(longer.base_run().total_steps * longer.base_run().train_batch_size_tokens)
+    numbers = ", ".join(str(row.number) for row in chosen)
+    bus.emit(
+        Note(
+            level="info",
+            message=f"confirming trials {numbers}: {spec.replicates} seeds each, {tokens} tokens, together",
+        )
+    )
+    with folder:
+        facts = check(longer)
+        folder.save_experiment(dump_yaml(longer.tree))
+        listeners = EventBus(JsonLogListener(folder), forward(bus.emit, chosen))
+        verdict = train(longer, folder, facts, listeners, stop)
+    trained_tokens = search.trained_tokens + verdict.trained_tokens
+    if not verdict.is_complete:
+        search.board.write(search.rows, status="interrupted", stream_tokens=search.stream_tokens)
+        return replace(search, is_complete=False, trained_tokens=trained_tokens)
+    rows = renumbered(verdict.rows, chosen)
+    found = verdict.outcome
+    best = None if found.best is None else chosen[found.best].number
+    if found.best_dir is not None:
+        copy_export(found.best_dir, directory.best, {"trial": best, "confirms": experiment.spec.name})
+    if folder.pareto.exists():
+        if directory.pareto.exists():
+            shutil.rmtree(directory.pareto)
+        shutil.copytree(folder.pareto, directory.pareto)
+    # The confirmation's own notes about its winner name its own trial numbers.
+    about = (*winner(rows, search.objective)[1], *noise_notes(rows, search.objective))
+    notes = (*search.notes, *verdict.notes, *verdict_notes(rows, search.objective), *about)
+    outcome = Outcome(best, None if best is None else directory.best, found.test_metrics, notes)
+    return _concluded(replace(search, trained_tokens=trained_tokens), outcome, spec, str(folder.path.name), rows)
+
+
+def _concluded(search: Phase, outcome: Outcome, spec: ConfirmSpec, folder: str, rows: Sequence[Row]) -> Phase:
+    """Write the final leaderboard: the search's rows, and the finalists' under `confirm`."""
+    search.board.write(
+        search.rows,
+        status="complete",
+        stream_tokens=search.stream_tokens,
+        best=outcome.best,
+        test_metrics=outcome.test_metrics,
+        notes=outcome.notes,
+        confirm={
+            "settings": spec.model_dump(mode="json"),
+            "folder": folder,
+            "rows": [asdict(row) for row in rows],
+        },
+    )
+    return replace(search, outcome=outcome)
+
+
+def finalists(rows: Sequence[Row], objective: ObjectiveSpec, top: int) -> list[Row]:
+    """Return the trials to confirm, best first: the top of the ranking, or the points of the front nearest its knee.
+
+    Args:
+        rows: The leaderboard of a search, best first.
+        objective: What is optimised.
+        top: How many at most.
+    """
+    finished = [row for row in rows if row.status == "complete"]
+    on_front = [row for row in finished if row.on_front]
+    if objective.is_pareto and on_front:
+        order = by_knee_distance({row.number: costs(row.metrics, objective) for row in on_front}, objective)
+        finished = sorted(on_front, key=lambda row: order.index(row.number))
+    return finished[:top]
+
+
+def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Sequence[Row]) -> Experiment:
+    """Return the experiment that trains the finalists side by side, with nothing pruned."""
+    tree = copy.deepcopy(experiment.tree)
+    wanted = confirm.training_tokens
+    tokens = round(multiple_of(wanted) * experiment.base_run().training_tokens) if isinstance(wanted, str) else wanted
+    tree["name"] = f"{experiment.spec.name[:72]}-confirm"
+    tree["base"]["training_tokens"] = tokens
+    search = experiment.spec.search
+    tree["search"] = {
+        "sampler": "fixed",
+        "fixed": [dict(row.params) for row in chosen],
+        "pruner": "none",
+        "replicates": confirm.replicates,
+        **({} if search.max_failed is None else {"max_failed": search.max_failed}),
+    }
+    tree["cohort"] = {**tree.get("cohort", {}), "size": len(chosen) * confirm.replicates}
+    return load_experiment(tree)
+
+
+def verdict_notes(rows: Sequence[Row], objective: ObjectiveSpec) -> list[str]:
+    """Return one line per finalist, best first."""
+    lines = []
+    for row in rows:
+        values = []
+        for goal in objective.goals:
+            value, spread = row.metrics.get(goal.metric), row.spread.get(goal.metric)
+            if value is not None:
+                values.append(f"{goal.metric} {value:.5g}" + (f" ± {spread:.2g}" if spread is not None else ""))
+        result = ", ".join(values) if row.status == "complete" else f"{row.status}: {row.reason}"
+        seeds = f"{row.replicates} seed{'s' * (row.replicates != 1)}"
+        lines.append(
+            f"confirmed trial {row.number} ({row.architecture} {row.sparsity}): {result} ({seeds}, {row.tokens} tokens)"
+        )
+    return lines
+
+
+def renumbered(rows: Sequence[Row], chosen: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows of a confirmation under the numbers that its trials have in the search."""
+    return tuple(replace(row, number=chosen[row.number].number) for row in rows)
+
+
+def forward(emit: Callable[[Event], None], chosen: Sequence[Row]) -> Callable[[Event], None]:
+    """Return a listener that shows a confirmation's progress to the listeners of the search."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            emit(event)
+        elif isinstance(event, BlockDone):
+            losses = {chosen[number].number: loss for number, loss in event.losses.items()}
+            emit(replace(event, rows=renumbered(event.rows, chosen), losses=losses))
+
+    return listen

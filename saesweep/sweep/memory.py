@@ -1,0 +1,51 @@
+"""Running out of memory: recognised, and answered with a cohort of half the size."""
+
+from __future__ import annotations
+
+import torch
+
+from saesweep.errors import UserError
+from saesweep.runs import Checkpoint, CheckpointStore, RunDirectory
+from saesweep.study import rewind_study
+
+_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "cannot allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the device or the host has no memory left."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, (RuntimeError, OSError)) and any(text in str(error).lower() for text in _MESSAGES)
+
+
+def shrink(directory: RunDirectory, replicates: int, error: str) -> str:
+    """Halve the cohort of a run and take its study back to the last checkpoint; return what to tell the user.
+
+    What trained since the checkpoint trains again, with other neighbours: the study must not hold its results.
+
+    Raises:
+        UserError: There is only one trial in the cohort.
+    """
+    choices = directory.choices()
+    before = int(choices["slots"])
+    trials = before // replicates
+    if trials <= 1:
+        raise UserError(
+            f"out of memory with a single trial in the cohort ({error}). Make it smaller: base.sae.d_sae, "
+            "base.train_batch_size_tokens, search.replicates; or free memory. The same command goes on"
+        )
+    checkpoint, _ = CheckpointStore(directory.checkpoints).load_latest()
+    rewind_study(directory.study_file, {} if checkpoint is None else tokens_at(checkpoint))
+    choices["slots"] = trials // 2 * replicates
+    choices["slots_reason"] = f"memory ran out with {before}"
+    directory.save_choices(choices)
+    where = "the start" if checkpoint is None else "the last checkpoint"
+    return f"out of memory with {before} SAEs at once; going on with {choices['slots']} from {where}, no trial is lost"
+
+
+def tokens_at(checkpoint: Checkpoint) -> dict[int, int | None]:
+    """Return by trial number the tokens it had seen at a checkpoint; None for one that had ended."""
+    return {
+        trial["number"]: trial["tokens"] if trial["status"] in ("training", "waiting") else None
+        for trial in checkpoint.state["trials"]
+    }

@@ -1,0 +1,42 @@
+"""The small synthetic experiment of tests/sweep with few trials, and what it gives when nothing disturbs it."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saesweep
+from tests.sweep.studies import small_sweep, snapshot
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Return a folder in memory where there is one: runs flush every file to the disk, which is most of their time."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def few_trials() -> dict[str, Any]:
+    tree = small_sweep()
+    tree["base"]["training_tokens"] = 10_240
+    tree["evaluation"] = {"select_tokens": 1024, "test_tokens": 1024}
+    tree["space"]["sae.architecture"] = {"choice": ["topk", "standard"]}
+    del tree["space"]["sae.l0_coefficient"], tree["by_architecture"]
+    tree["search"] |= {"trials": 6}
+    tree["cohort"] |= {"size": 3, "block_tokens": 1280}
+    return tree
+
+
+@pytest.fixture
+def tree() -> dict[str, Any]:
+    return few_trials()
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        saesweep.run(few_trials(), run_dir=Path(folder) / "run")
+        return snapshot(Path(folder) / "run")

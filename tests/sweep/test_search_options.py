@@ -1,0 +1,174 @@
+"""Replicates, confirmation, stops, fixed lists: through `saesweep.run`."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saesweep
+from saesweep.events import BlockDone
+from saesweep.runs import JsonLines
+from tests.reliability.conftest import few_trials
+from tests.reliability.conftest import tmp_path as tmp_path
+from tests.sweep.studies import snapshot
+
+
+@pytest.fixture
+def tree() -> dict[str, Any]:
+    tree = few_trials()
+    tree["objective"] = {"maximize": "explained_variance", "subject_to": {"l0": {"max": 40}}}
+    tree["search"] = {"trials": 4, "pruner": "none"}
+    return tree
+
+
+# ---------------------------------------------------------------- replicates
+
+
+def test_a_trial_s_value_is_the_mean_of_its_replicates(tree: dict[str, Any], tmp_path: Path) -> None:
+    single = saesweep.run(tree, run_dir=tmp_path / "single")
+    tree["search"]["replicates"] = 3
+    tree["cohort"]["size"] = 7  # two trials of three, the seventh slot has no use
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "choices.json").read_text())["slots"] == 6
+    alone = {row.number: row for row in single.rows}
+    for row in result.rows:
+        assert row.replicates == 3
+        assert row.spread["explained_variance"] > 0
+        log = list(JsonLines(tmp_path / f"run/trials/{row.number:04d}/metrics.jsonl"))
+        last = [line for line in log if line["kind"] == "select"][-1]
+        each = [replicate["explained_variance"] for replicate in last["replicates"]]
+        assert row.metrics["explained_variance"] == pytest.approx(sum(each) / 3)
+        assert len(set(each)) == 3
+        if row.number < 2:  # the same seed, the same data: the first replicate is the single run
+            assert each[0] == alone[row.number].metrics["explained_variance"]
+        folders = {p.name for p in (tmp_path / f"run/trials/{row.number:04d}").iterdir() if p.is_dir()}
+        assert folders == {"sae", "sae-replicate-1", "sae-replicate-2"}
+    provenance = json.loads((tmp_path / "run/best/provenance.json").read_text())
+    assert provenance["test_spread"]["explained_variance"] > 0
+    assert any("noise floor" in note for note in result.notes)
+
+
+def test_replicates_resume_bit_for_bit(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"] |= {"replicates": 2, "pruner": "rung", "rungs": ["25%"], "eta": 2}
+    tree["cohort"]["size"] = 4
+    saesweep.run(tree, run_dir=tmp_path / "whole")
+    interrupted(tree, tmp_path / "run", 3)
+    saesweep.run(tree, run_dir=tmp_path / "run")
+    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "whole")
+
+
+def interrupted(tree: dict[str, Any], run_dir: Path, after_blocks: int) -> None:
+    blocks = 0
+
+    def press(event: Any) -> None:
+        nonlocal blocks
+        blocks += isinstance(event, BlockDone)
+        if isinstance(event, BlockDone) and blocks == after_blocks:
+            signal.raise_signal(signal.SIGINT)
+
+    assert saesweep.run(tree, run_dir=run_dir, listeners=[press]).status == "interrupted"
+
+
+# ---------------------------------------------------------------- confirm
+
+
+def test_finalists_train_again_together_and_decide(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"]["confirm"] = {"top": 2, "replicates": 2, "training_tokens": "1.5x"}
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert (result.status, result.exit_code) == ("complete", 0)
+    board = json.loads((tmp_path / "run/leaderboard.json").read_text())
+    confirmed = board["confirm"]["rows"]
+    assert {row["number"] for row in confirmed} == {row.number for row in result.rows[:2]}
+    assert all(row["tokens"] == 15_360 and row["joined_at_tokens"] == 0 for row in confirmed)
+    assert result.best == confirmed[0]["number"] == board["best"]
+    provenance = json.loads((tmp_path / "run/best/provenance.json").read_text())
+    assert (provenance["trial"], provenance["tokens"]) == (result.best, 15_360)
+    assert provenance["test_metrics"] == result.test_metrics
+    assert any(note.startswith(f"confirmed trial {result.best}") for note in result.notes)
+    again = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert (again.status, again.best) == ("already complete", result.best)
+
+
+def test_an_interrupted_confirmation_goes_on(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"]["confirm"] = {"top": 2, "replicates": 1, "training_tokens": "1x"}
+    saesweep.run(tree, run_dir=tmp_path / "whole")
+    interrupted(tree, tmp_path / "run", 18)  # 16 blocks of the search, 2 of the confirmation
+    assert list((tmp_path / "run" / "confirm").iterdir())
+    resumed = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert resumed.status == "complete"
+    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "whole")
+
+
+def test_a_front_is_confirmed_too(tree: dict[str, Any], tmp_path: Path) -> None:
+    del tree["objective"]
+    saesweep.run(tree, run_dir=tmp_path / "run")
+    tree["search"]["confirm"] = {"top": 2, "replicates": 1, "training_tokens": 20_480}
+    result = saesweep.run(tree, run_dir=tmp_path / "run")  # a finished search is confirmed afterwards
+    assert result.status == "complete"
+    front = [p.name for p in (tmp_path / "run" / "pareto").iterdir()]
+    assert 1 <= len(front) <= 2
+    assert result.best in {
+        row["number"] for row in json.loads((tmp_path / "run/leaderboard.json").read_text())["confirm"]["rows"]
+    }
+
+
+# ---------------------------------------------------------------- stops
+
+
+def test_a_target_ends_the_search_and_a_higher_one_goes_on(tree: dict[str, Any], tmp_path: Path) -> None:
+    reference = saesweep.run(tree, run_dir=tmp_path / "reference")
+    tree["search"]["target"] = -1.0
+    stopped = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert stopped.status == "complete"
+    assert "search.target is reached" in stopped.notes[0]
+    assert stopped.best_dir is not None
+    assert len([row for row in stopped.rows if row.status == "complete"]) < len(reference.rows)
+    again = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert again.rows == stopped.rows  # nothing more is trained
+    tree["search"]["target"] = 2.0
+    saesweep.run(tree, run_dir=tmp_path / "run")
+    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "reference")
+
+
+def test_no_improvement_ends_the_search(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"] |= {"trials": 12, "patience": 2}
+    tree["cohort"]["size"] = 1
+    tree["base"]["training_tokens"] = 5_120
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert "search.patience: 2 trials in a row" in result.notes[0]
+    done = sorted((row for row in result.rows if row.status == "complete"), key=lambda row: row.number)
+    best = max(range(len(done)), key=lambda i: done[i].metrics["explained_variance"] if done[i].feasible else -9)
+    assert len(done) == best + 3
+
+
+def test_a_time_budget_ends_the_search_and_keeps_what_trains(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"]["time_budget"] = 1e-6
+    stopped = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert "search.time_budget" in stopped.notes[0]
+    tree["search"]["time_budget"] = "1h"
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert [row.status for row in result.rows] == ["complete"] * 4
+
+
+def test_a_tokens_budget_starts_no_trial_that_it_cannot_finish(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"]["tokens_budget"] = 35_000
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert len(result.rows) == 3
+    assert "search.tokens_budget is used up" in result.notes[0]
+
+
+# ---------------------------------------------------------------- fixed lists
+
+
+def test_a_fixed_list_runs_in_its_order_and_nothing_else(tree: dict[str, Any], tmp_path: Path) -> None:
+    settings = [
+        {"sae.architecture": "topk", "sae.k": 8, "lr": 3e-3},
+        {"sae.architecture": "standard", "sae.l1_coefficient": 1.0, "lr": 1e-3},
+        {"sae.architecture": "topk", "sae.k": 8, "lr": 1e-3},
+    ]
+    tree["search"] = {"sampler": "fixed", "fixed": settings, "pruner": "none"}
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert [dict(row.params) for row in sorted(result.rows, key=lambda row: row.number)] == settings
+    assert not any(row.is_baseline for row in result.rows)
