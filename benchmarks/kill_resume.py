@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -62,27 +63,45 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kill.yaml"
         file.write_text(EXPERIMENT)
+        reference = Path(folder) / "reference"
         started = time.monotonic()
-        subprocess.run(command(file, Path(folder) / "reference"), check=True)
+        subprocess.run(command(file, reference), check=True)
         whole_seconds = time.monotonic() - started
-        print(f"undisturbed: {whole_seconds:.1f} s")
+        training_seconds = float(_events(reference)[-1]["seconds"])
+        print(f"undisturbed: {whole_seconds:.1f} s, {training_seconds:.1f} s of them training")
         run_dir, kills = Path(folder) / "killed", 0
-        # Moments are drawn from the time left at the start of each try, start-up included.
         while kills < args.kills:
+            # One kill in five falls into the start-up, the others into the training that follows it.
+            in_start_up = rng.random() < 0.2
+            share = rng.random()
             process = subprocess.Popen(command(file, run_dir), start_new_session=True)
+            before = len(_events(run_dir))
+            if not in_start_up:
+                while process.poll() is None and len(_events(run_dir)) <= before:
+                    time.sleep(0.02)
+            delay = share * (
+                whole_seconds - training_seconds if in_start_up else 2 * training_seconds / (args.kills + 1)
+            )
             try:
-                process.wait(timeout=rng.uniform(0.1, 1.0) * whole_seconds)
+                process.wait(timeout=delay)
                 print(f"finished after {kills} kills")
                 break
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, getattr(signal, args.signal))
                 process.wait()
                 kills += 1
-                print(f"kill {kills}: {_position(run_dir)}")
+                print(f"kill {kills}{' (start-up)' if in_start_up else ''}: {_position(run_dir)}")
         subprocess.run(command(file, run_dir), check=True)
-        same = snapshot(run_dir) == snapshot(Path(folder) / "reference")
+        same = snapshot(run_dir) == snapshot(reference)
         print(f"{kills} kills; the study, the metrics and the weights are {'identical' if same else 'DIFFERENT'}")
         return 0 if same else 1
+
+
+def _events(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the run's events; a torn last line is left out."""
+    path = run_dir / "events.jsonl"
+    whole = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in whole if line.endswith("\n")]
 
 
 def _position(run_dir: Path) -> str:
