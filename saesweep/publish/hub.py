@@ -72,9 +72,10 @@ class Hub:
 
     def _try(self, call: Callable[[], T]) -> T:
         """Call, again with growing pauses while the Hub is busy or the network down."""
-        import httpx
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+        # The error class of the HTTP library that this release of the client is built on (httpx, or httpx2 since 2.4).
+        http_error: type[Exception] = HfHubHTTPError.__mro__[1]
         wait = FIRST_WAIT_SECONDS
         reason: Exception = RuntimeError("no attempt")
         for attempt in range(1, ATTEMPTS + 1):
@@ -89,7 +90,11 @@ class Hub:
                 reason = error
             except HFValidationError as error:
                 raise UserError(f"{self._repo}: {_first_line(error)}") from None
-            except (httpx.TransportError, OSError) as error:
+            except RuntimeError as error:  # how the client reports that sending a large file failed
+                if not isinstance(error.__cause__, (http_error, OSError)):
+                    raise
+                reason = error.__cause__
+            except (http_error, OSError) as error:
                 reason = error
             if attempt < ATTEMPTS:
                 time.sleep(wait)

@@ -1,0 +1,228 @@
+"""Publishing on the Hub, and reading back what was published, against a stub of its endpoints."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import saesweep.publish.hub
+from saesweep.cli import main
+from saesweep.errors import UserError
+from saesweep.experiment.from_cfg import read_cfg
+from saesweep.publish import collect_run, push
+from saesweep.saes import ExportedSAE, Normalizer, architecture_for, load_sae_folder, open_sae, save_sae_folder
+from saesweep.specs.architectures import spec_class
+
+from .hub_stub import READER, WRITER, StubHub, serve
+
+REPO = "me/saes"
+# The Hub's client itself sends large files in a way that its HTTP library deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubHub]:
+    from huggingface_hub import constants
+
+    with serve() as stub:
+        monkeypatch.setattr(constants, "ENDPOINT", stub.endpoint)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", stub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(saesweep.publish.hub, "FIRST_WAIT_SECONDS", 0.01)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        yield stub
+
+
+def sae(seed: int = 0) -> ExportedSAE:
+    spec = spec_class("topk")(d_in=8, d_sae=32, k=4)
+    implementation = architecture_for(spec)
+    params = implementation.init(torch.Generator().manual_seed(seed))
+    exported = implementation.export(params, Normalizer(mode="none"))
+    return exported.with_metadata(
+        {"model_name": "google/gemma-2-2b", "hook_name": "blocks.12.hook_resid_post", "dataset_path": "some/text"}
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run directory with a best SAE and a front of two."""
+    for number, folder in enumerate(("best", "pareto/0001-topk-k-4", "pareto/0002-topk-k-8")):
+        path = tmp_path / "run" / folder
+        save_sae_folder(path, sae(number), sparsity_F=torch.rand(32), extra_files={"runner_cfg.json": runner()})
+        provenance = {"select_metrics": {"l0": 4.0 + number}, "trial": number, "seed": 1, "tokens": 1000}
+        if folder == "best":
+            provenance["test_metrics"] = {"l0": 4.1, "delta_ce": 0.1234}
+        (path / "provenance.json").write_text(json.dumps(provenance))
+        (path / "experiment.yaml").write_text("name: one\n")
+        (path / "notes.txt").write_text("private")
+    return tmp_path / "run"
+
+
+def runner() -> dict[str, Any]:
+    return {
+        "model_name": "google/gemma-2-2b",
+        "model_class_name": "AutoModelForCausalLM",
+        "hook_name": "model.layers.12",
+        "dataset_path": "some/text",
+        "lr": 0.0012,
+        "training_tokens": 123456,
+        "sae": {"architecture": "topk", "k": 4, "d_in": 8, "d_sae": 32},
+    }
+
+
+BEST = "blocks.12.hook_resid_post/best"
+
+
+def test_the_best_sae_and_its_card(hub: StubHub, run: Path) -> None:
+    done = push(collect_run(run), REPO, licence="mit")
+    files = hub.files(REPO)
+    assert set(files) == {path for path, _ in done.files}
+    assert {path.removeprefix(f"{BEST}/") for path in files if path.startswith(BEST)} == {
+        "cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "runner_cfg.json", "provenance.json", "experiment.yaml",
+    }  # fmt: skip
+    assert files[f"{BEST}/sae_weights.safetensors"] == (run / "best" / "sae_weights.safetensors").read_bytes()
+    card = files["README.md"].decode()
+    front = card.split("---")[1].splitlines()
+    assert "library_name: saelens" in front
+    assert "license: mit" in front
+    assert "base_model: google/gemma-2-2b" in front
+    assert {"- sae", "- saelens", "- saesweep"} <= set(front)
+    assert f"`{BEST}` | topk |" in card
+    assert "0.1234" in card  # the test part's metrics, where there are some
+    assert f'SAE.from_pretrained("{REPO}", "{BEST}")' in card
+    assert hub.private[REPO] is None
+
+
+def test_what_was_pushed_comes_back(hub: StubHub, run: Path) -> None:
+    push(collect_run(run), REPO)
+    back = open_sae(f"{REPO}/{BEST}")
+    assert back.cfg == load_sae_folder(run / "best").cfg
+    assert torch.equal(back.tensors["W_dec"], sae(0).tensors["W_dec"])
+    imported = read_cfg(f"{REPO}/{BEST}").base
+    assert imported["lr"] == 0.0012
+    assert imported["sae"]["k"] == 4
+    with pytest.raises(UserError, match=r"neither cfg\.json nor params\.npz"):
+        open_sae(f"{REPO}/other")
+    with pytest.raises(UserError, match="could not be read from the Hub"):
+        open_sae("me/nothing/here")
+
+
+def test_a_front_keeps_the_rows_that_are_there(hub: StubHub, run: Path) -> None:
+    push(collect_run(run), REPO)
+    push(collect_run(run, pareto=True), REPO)
+    card = hub.files(REPO)["README.md"].decode()
+    rows = [line.split("`")[1] for line in card.splitlines() if line.startswith("| `")]
+    hook = "blocks.12.hook_resid_post"
+    assert rows == [BEST, f"{hook}/0001-topk-k-4", f"{hook}/0002-topk-k-8"]
+
+
+def test_somebodys_own_readme_stays(hub: StubHub, run: Path) -> None:
+    hub.repos[REPO] = {"main": {"README.md": b"---\nlicense: mit\n---\nMy repository."}}
+    done = push(collect_run(run), REPO)
+    assert hub.files(REPO)["README.md"].endswith(b"My repository.")
+    assert "left as it is" in done.notes[0]
+
+
+def test_private_repository_and_branch(hub: StubHub, run: Path) -> None:
+    push(collect_run(run), REPO, private=True, revision="wip")
+    assert hub.private[REPO] is True
+    assert hub.files(REPO) == {}
+    assert f"{BEST}/cfg.json" in hub.files(REPO, "wip")
+
+
+def test_names_and_saes_from_python(hub: StubHub, run: Path) -> None:
+    push({"layer12/mine": sae(3), "layer12/best": run / "best"}, REPO)
+    assert {path.rsplit("/", 1)[0] for path in hub.files(REPO) if "/" in path} == {"layer12/mine", "layer12/best"}
+    with pytest.raises(UserError, match="no folder inside a repository"):
+        push({"../up": sae()}, REPO)
+    with pytest.raises(UserError, match="write user/name"):
+        push({"a": sae()}, "saes")
+
+
+def test_a_dry_run_asks_nobody(hub: StubHub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", str(run), "--repo", REPO, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert f"{BEST}/sae_weights.safetensors" in out
+    assert "would upload 7 files" in out
+    assert "notes.txt" not in out
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    "fault", [("POST", "/commit/", 503), ("POST", "repos/create", 429), ("POST", "objects/batch", 502)]
+)
+def test_a_busy_hub_is_asked_again(hub: StubHub, run: Path, fault: tuple[str, str, int]) -> None:
+    hub.faults = [fault]
+    push(collect_run(run), REPO)
+    assert f"{BEST}/cfg.json" in hub.files(REPO)
+
+
+def test_an_interrupted_upload_shows_nothing_and_resumes(hub: StubHub, run: Path) -> None:
+    hub.faults = [("POST", "/commit/", 503)] * saesweep.publish.hub.ATTEMPTS
+    with pytest.raises(UserError, match="what has arrived is not sent twice"):
+        push(collect_run(run), REPO)
+    assert hub.files(REPO) == {}
+    sent = len(hub.blobs)
+    assert sent == 2
+    hub.requests.clear()
+    push(collect_run(run), REPO)
+    assert not [request for request in hub.requests if request[0] == "PUT"]
+    assert f"{BEST}/sae_weights.safetensors" in hub.files(REPO)
+
+
+@pytest.mark.parametrize(("token", "message"), [("hf_nobodynobodynobody", "does not know"), (READER, "may not write")])
+def test_tokens_that_do_not_do(
+    hub: StubHub, run: Path, monkeypatch: pytest.MonkeyPatch, token: str, message: str, capsys: Any
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert main(["push", str(run), "--repo", REPO]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert token not in said.err + said.out
+
+
+def test_no_token(hub: StubHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    with pytest.raises(UserError, match="no Hugging Face token"):
+        push(collect_run(run), REPO)
+
+
+def test_a_token_in_a_file_is_not_published(hub: StubHub, run: Path) -> None:
+    (run / "best" / "experiment.yaml").write_text(
+        "base: {model_from_pretrained_kwargs: {token: hf_abcdefghijklmnopqrst}}"
+    )
+    with pytest.raises(UserError, match=r"experiment\.yaml: holds an access token") as caught:
+        push(collect_run(run), REPO)
+    assert "abcdefgh" not in str(caught.value)
+    assert hub.requests == []
+
+
+def test_there_must_be_something_to_push(run: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        ({"trial": 7}, "no exported SAE"),
+        ({"run": tmp_path / "nowhere"}, "no such run directory"),
+    ):
+        with pytest.raises(UserError, match=message):
+            collect_run(**{"run": run, **arguments})  # type: ignore[arg-type]
+    assert list(collect_run(run / "pareto" / "0001-topk-k-4")) == ["blocks.12.hook_resid_post/0001-topk-k-4"]
+
+
+def test_the_command_in_a_process_of_its_own(hub: StubHub, run: Path, tmp_path: Path) -> None:
+    """HF_ENDPOINT alone leads there: nothing in this package names the Hub."""
+    env = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    command = [sys.executable, "-m", "saesweep", "push", str(run), "--repo", REPO]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{BEST}/cfg.json" in hub.files(REPO)
+    assert WRITER not in done.stdout + done.stderr
