@@ -125,7 +125,7 @@ def _open_cached(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str],
     from saesweep.activations.cache.open import open_cache
 
     parts = open_cache(run, evaluation, hooks)
-    if with_model and parts.select.tokens_NT is None:
+    if with_model and not parts.has_tokens:
         raise UserError(
             "objective: this cache of activations has no token ids to measure cross-entropy with; use "
             "explained_variance, or a cache written by `saesweep cache-activations`"

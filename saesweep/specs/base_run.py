@@ -55,9 +55,9 @@ class BaseRun(Spec):
     model_name: str | None = "gelu-2l"
     """Hub id, local folder or `builtin:tiny-lm`; null for `dataset_path: builtin:synthetic`, which has no model."""
     model_class_name: str = "AutoModelForCausalLM"
-    """A model class of transformers (`AutoModel` or `BertModel` for encoders) or `TransformerBridge` (TransformerLens). SAELens' `HookedTransformer` means the latter."""
+    """A model class of transformers (such as `AutoModel`) or `TransformerBridge` (TransformerLens), SAELens' `HookedTransformer`."""
     hook_name: str = "blocks.0.hook_mlp_out"
-    """Where activations are read: a module of a Hugging Face model (`model.layers.3`: its output; `model.layers.3.mlp.down_proj:input`: its input) or a TransformerLens hook point. `saesweep hooks` lists them."""
+    """A module of a Hugging Face model (`model.layers.3` its output, `model.layers.3:input` its input) or a TransformerLens hook point."""
     hook_head_index: int | None = Field(None, ge=0)
     """Attention head to read, for hook points with a head axis."""
     dataset_path: str = ""
@@ -69,7 +69,7 @@ class BaseRun(Spec):
     is_dataset_tokenized: bool | None = None
     """The rows hold token ids (`input_ids` or `tokens`); detected when left out."""
     use_chat_formatting: bool = False
-    """Format conversations with the tokenizer's chat template."""
+    """Format conversations with the tokenizer's chat template; plain text counts as one message of a user."""
     context_size: int = Field(128, ge=2)
     """Tokens per context."""
     prepend_bos: bool = True
@@ -105,7 +105,7 @@ class BaseRun(Spec):
     activations_mixing_fraction: float = Field(0.5, ge=0, le=1)
     """SAELens' share of the buffer kept back at each refill. The window here slides, so only the default is accepted."""
     prefetch_llm_batches: bool | Annotated[int, Field(ge=0)] = False
-    """Run the language model ahead on its own thread: this many forward passes, or true for those of the next chunk of the shuffle window. Changes no batch."""
+    """Forward passes that the language model runs ahead on its own thread; true: those that refill the window. Changes no batch."""
     n_batches_for_norm_estimate: int = Field(1000, ge=1)
     """At most this many batches, from the first shuffle window, estimate the activation scale."""
 
@@ -211,7 +211,6 @@ class BaseRun(Spec):
 
 
 _NOT_YET: dict[str, tuple[Any, str]] = {
-    "use_chat_formatting": (False, "chat formatting"),
     "compile_llm": (False, "compiling the language model"),
     "llm_compilation_mode": (None, "compiling the language model"),
     "compile_sae": (False, "compiling the SAE step"),
@@ -245,12 +244,14 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
                 "the shuffle window slides and has no such share; set `buffer_tokens` for a better shuffle",
             )
         )
-    if not run.dataset_path:
+    if not run.dataset_path and not run.use_cached_activations:
         found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
     if run.model_class_name not in BRIDGE_CLASSES and not is_model_class(run.model_class_name):
         found.append(("model_class_name", f"{run.model_class_name!r} is not supported; {MODEL_CLASS_ADVICE}"))
     if run.is_synthetic and run.model_name is not None:
         found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
+    if run.use_chat_formatting and run.is_dataset_tokenized:
+        found.append(("use_chat_formatting", "is_dataset_tokenized says that the rows are token ids; set one of them"))
     if run.is_synthetic and run.max_activation_norm_multiple is not None:
         found.append(("max_activation_norm_multiple", "synthetic activations have no sinks; leave it out"))
     if run.model_name is None and not run.is_synthetic:

@@ -22,6 +22,7 @@ from saesweep.activations.cache.manifest import (
     differences,
     read_manifest,
 )
+from saesweep.activations.cache.saelens import is_saelens_cache, open_saelens_cache, read_saelens_cache
 from saesweep.activations.cache.shards import ShardRows, check_shard
 from saesweep.activations.cache.stream import CachedStream
 from saesweep.errors import UserError
@@ -55,6 +56,8 @@ class CachedParts:
     stream: BatchStream
     select: HeldOut
     test: HeldOut
+    has_tokens: bool
+    """Whether the held-out parts have their token ids, to measure cross-entropy with."""
 
 
 def check_cache(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], *, training_tokens: int) -> CacheFacts:
@@ -64,14 +67,11 @@ def check_cache(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], 
         UserError: There is no cache, it is not finished, or it was made from other data; the message says what differs.
     """
     folder = cache_folder(run)
+    if is_saelens_cache(folder):
+        return _check_saelens(folder, run, evaluation, hooks, training_tokens)
     manifest = _matching(folder, run, evaluation, hooks)
-    warnings = []
     tokens = manifest.rows(TRAIN)
-    if tokens < training_tokens:
-        warnings.append(
-            f"{PLACE}: {folder} holds {tokens} rows, so {training_tokens} training tokens take "
-            f"{training_tokens / tokens:.1f} epochs; later ones take its batches in another order"
-        )
+    warnings = _epochs(folder, tokens, training_tokens)
     if manifest.is_lossy:
         warnings.append(f"{PLACE}: the rows were rounded from {manifest.model_dtype} to {manifest.dtype}")
     if manifest.seed != run.seed:
@@ -88,6 +88,9 @@ def open_cache(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) -
         UserError: As `check_cache`, or the file of held-out tokens is damaged.
     """
     folder = cache_folder(run)
+    if is_saelens_cache(folder):
+        stream, select, test = open_saelens_cache(folder, run, evaluation, hooks)
+        return CachedParts(stream=stream, select=select, test=test, has_tokens=False)
     manifest = _matching(folder, run, evaluation, hooks)
     device = resolve_device(run.device)
     d_in = {hook: manifest.hooks[hook] for hook in hooks}
@@ -113,7 +116,7 @@ def open_cache(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) -
             device=device,
         )
 
-    stream = CachedStream(
+    cached = CachedStream(
         train=rows(TRAIN),
         window=rows(WINDOW),
         d_in=d_in,
@@ -123,7 +126,35 @@ def open_cache(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) -
         device=device,
         name=str(folder),
     )
-    return CachedParts(stream=stream, select=held_out(SELECT), test=held_out(TEST))
+    return CachedParts(stream=cached, select=held_out(SELECT), test=held_out(TEST), has_tokens=True)
+
+
+def _check_saelens(
+    folder: Path, run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], training_tokens: int
+) -> CacheFacts:
+    cache = read_saelens_cache(folder, run, hooks)
+    held_out = evaluation.select_tokens + evaluation.test_tokens
+    if cache.rows <= held_out:
+        raise UserError(
+            f"evaluation: {folder} holds {cache.rows} rows, not more than select_tokens ({evaluation.select_tokens}) and "
+            f"test_tokens ({evaluation.test_tokens}) together, and training needs the rest; lower them"
+        )
+    tokens = cache.rows - held_out
+    warnings = (
+        f"{PLACE}: {folder} was cached by SAELens, which does not note its model and text: make sure that they are "
+        f"{run.model_name} and the text you mean",
+        *_epochs(folder, tokens, training_tokens),
+    )
+    return CacheFacts(d_in=cache.d_in, tokens=tokens, warnings=warnings)
+
+
+def _epochs(folder: Path, tokens: int, training_tokens: int) -> list[str]:
+    if tokens >= training_tokens:
+        return []
+    return [
+        f"{PLACE}: {folder} holds {tokens} rows to train on, so {training_tokens} training tokens take "
+        f"{training_tokens / tokens:.1f} epochs; later ones take them in another order"
+    ]
 
 
 def cache_folder(run: BaseRun) -> Path:
