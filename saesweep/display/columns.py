@@ -141,7 +141,12 @@ def architecture_counts(rows: Sequence[Row]) -> str:
 
 def _rank(row: Row) -> str:
     mark = f"{FRONT_MARK} " if row.on_front else ""
-    return mark + (MISSING if row.rank is None else str(row.rank))
+    if row.rank is None:
+        return mark + MISSING
+    # Ranks that seeds alone could swap are one bracket: `2 (1-3)` is the second of three that cannot be told apart.
+    first = row.tied_from_rank
+    tied = f" ({first}-{row.tied_to_rank})" if first is not None and first != row.tied_to_rank else ""
+    return f"{mark}{row.rank}{tied}"
 
 
 def _number(row: Row) -> str:

@@ -46,8 +46,10 @@ class Row:
     """SAEs with different seeds that `metrics` are the means of."""
     spread: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of each metric over the replicates; empty where there is one."""
+    tied_from_rank: int | None = None
+    """First rank of the bracket of trials that seeds alone could swap; None where no noise floor is known."""
     tied_to_rank: int | None = None
-    """Last rank that seeds alone could have given it; its own rank is the first. None where no noise floor is known."""
+    """Last rank of that bracket."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,6 @@ class SearchSpec(Spec):
     confirm: ConfirmSpec | None = None
     """Train the best trials again, together and longer, and let that decide."""
     warm_start: str | None = None
-    """Run directory of an earlier study with the same objective: the sampler learns from its trials that lie in this space."""
+    """An earlier run's directory: the sampler learns from its finished trials that lie in this space, judged by this objective."""
     max_failed: int | None = Field(None, ge=0)
     """Exit with code 1 where more trials than this fail; no limit when left out."""

@@ -6,6 +6,7 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
     study.tell(0, "complete", [0.2], constraints={"l0_max": -4.0})
 """
 
+from saesweep.study.history import EarlierTrial, lies_in, read_study
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
 from saesweep.study.record import TrialRecord
@@ -13,4 +14,14 @@ from saesweep.study.rewind import rewind_study
 from saesweep.study.space_view import SpaceView
 from saesweep.study.study import Study
 
-__all__ = ["ParameterView", "SpaceView", "Study", "TrialRecord", "load_plain_study", "rewind_study"]
+__all__ = [
+    "EarlierTrial",
+    "ParameterView",
+    "SpaceView",
+    "Study",
+    "TrialRecord",
+    "lies_in",
+    "load_plain_study",
+    "read_study",
+    "rewind_study",
+]

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
 from saesweep.study.grid import check_grid, grid_points, next_point
+from saesweep.study.history import EarlierTrial, as_trials
 from saesweep.study.record import (
     RUNG_PREFIX,
     STATES,
@@ -46,6 +47,7 @@ class Study:
         sampler: str,
         seed: int,
         baselines: Sequence[Mapping[str, Any]],
+        history: Sequence[EarlierTrial] = (),
     ) -> None:
         self._study = study
         self._storage = storage
@@ -53,6 +55,7 @@ class Study:
         self._sampler = sampler
         self._seed = seed
         self._baselines = tuple(dict(baseline) for baseline in baselines)
+        self._history = as_trials(space, history)
 
     @classmethod
     def open(
@@ -66,6 +69,7 @@ class Study:
         seed: int,
         fingerprint: str,
         baselines: Sequence[Mapping[str, Any]] = (),
+        history: Sequence[EarlierTrial] = (),
     ) -> Study:
         """Create a study, or open the one that the same experiment has made.
 
@@ -79,6 +83,8 @@ class Study:
             seed: The search seed; with the trial number it seeds every suggestion.
             fingerprint: Hash of everything else that decides results.
             baselines: Settings of the first trials, by path; parameters left out are suggested.
+            history: Finished trials of another study for the sampler to learn from; points of `space`, the same ones
+                whenever this study is opened.
 
         Raises:
             UserError: When the storage cannot be opened, the study belongs to another experiment (with what changed),
@@ -106,7 +112,7 @@ class Study:
         except BaseException:
             _close(storage)
             raise
-        return cls(study, storage, space=space, sampler=sampler, seed=seed, baselines=baselines)
+        return cls(study, storage, space=space, sampler=sampler, seed=seed, baselines=baselines, history=history)
 
     def close(self) -> None:
         """Close the connections to the storage."""
@@ -169,7 +175,7 @@ class Study:
         )
         return suggest(
             self._space,
-            trials,
+            [*self._history, *trials],
             directions=self._study.directions,
             sampler=sampler,
             entropy=(self._seed, number),

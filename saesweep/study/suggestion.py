@@ -48,7 +48,7 @@ def suggest(
 
     Args:
         space: The search space.
-        trials: All trials so far, running ones included, in number order.
+        trials: Those of an earlier study, then all trials so far, running ones included, in number order.
         directions: Of the objectives.
         sampler: Builds the sampler from a seed.
         entropy: The experiment's seed and the number of the trial.

@@ -37,7 +37,7 @@ def bracketed(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
     if floor is None:
         return list(rows)
     order = [row for row in rows if row.rank is not None]
-    last: dict[int, int] = {}
+    bracket: dict[int, tuple[int, int]] = {}
     start = 0
     while start < len(order):
         margin = _SIGMAS * floor * math.sqrt(2 / order[start].replicates)
@@ -45,10 +45,13 @@ def bracketed(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
         end = start
         while end + 1 < len(order) and costs(order[end + 1].metrics, objective)[0] - best <= margin:
             end += 1
-        for row in order[start : end + 1]:
-            last[row.number] = end + 1
+        bracket.update({row.number: (start + 1, end + 1) for row in order[start : end + 1]})
         start = end + 1
-    return [replace(row, tied_to_rank=last.get(row.number)) for row in rows]
+    none = (None, None)
+    return [
+        replace(row, tied_from_rank=first, tied_to_rank=last)
+        for row, (first, last) in ((row, bracket.get(row.number, none)) for row in rows)
+    ]
 
 
 def noise_notes(rows: Sequence[Row], objective: ObjectiveSpec) -> list[str]:
@@ -59,10 +62,7 @@ def noise_notes(rows: Sequence[Row], objective: ObjectiveSpec) -> list[str]:
         return []
     text = ", ".join(f"{metric} {floor:.3g}" for metric, floor in known.items())
     notes = [f"noise floor (standard deviation between seeds): {text}"]
-    tied = [
-        row for row in rows if row.rank is not None and row.tied_to_rank is not None and row.rank <= row.tied_to_rank
-    ]
-    first = [row.number for row in tied if row.tied_to_rank == tied[0].tied_to_rank]
+    first = [row.number for row in rows if row.tied_from_rank == 1]
     if len(first) > 1:
         trials = ", ".join(map(str, first))
         notes.append(

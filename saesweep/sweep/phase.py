@@ -90,7 +90,7 @@ def _train(
                     goals=goal_texts(setup),
                     metrics=metric_columns(setup),
                     resumed_at_tokens=resumed_at,
-                    notes=tuple(setup.notes),
+                    notes=(*setup.notes, *search.notes),
                 )
             )
         for message in damaged:

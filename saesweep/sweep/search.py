@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from saesweep.experiment import Experiment
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
 from saesweep.specs import ObjectiveSpec
-from saesweep.study import ParameterView, SpaceView, Study
+from saesweep.study import Study
 from saesweep.sweep.sizing import BlockPlan
+from saesweep.sweep.space import space_view
+from saesweep.sweep.warm_start import warm_start
 
 _ALL = "all"
 
@@ -25,28 +28,8 @@ class Search:
     strata: Mapping[str, dict[str, Any]]
     """Settings that the trials of each stratum share."""
     n_baselines: int
-
-
-def space_view(experiment: Experiment) -> SpaceView:
-    """Return the experiment's space as the study needs it."""
-    parameters = []
-    for p in experiment.parameters():
-        spec, is_range = p.spec, p.spec.kind != "choice"
-        parameters.append(
-            ParameterView(
-                path=p.path,
-                kind=spec.kind,
-                low=spec.low if is_range else None,
-                high=spec.high if is_range else None,
-                log=spec.log,
-                step=spec.step,
-                choices=spec.choice or (),
-                when=p.when,
-                grid=spec.grid,
-            )
-        )
-    base = {"sae.architecture": experiment.architectures[0]}
-    return SpaceView(parameters=tuple(parameters), base=base)
+    notes: tuple[str, ...] = ()
+    """What was taken from an earlier study."""
 
 
 def open_search(
@@ -65,6 +48,7 @@ def open_search(
     search = experiment.spec.search
     space = space_view(experiment)
     given = search.fixed or search.baselines
+    warm = None if search.warm_start is None else warm_start(Path(search.warm_start), directory, space, objective)
     study = Study.open(
         str(directory.study_file),
         name=experiment.spec.name,
@@ -74,6 +58,7 @@ def open_search(
         seed=search.seed if search.seed is not None else seed,
         fingerprint=experiment.fingerprint(),
         baselines=given,
+        history=() if warm is None else warm.trials,
     )
     if search.stratify is not None:
         settings = space.strata(search.stratify)
@@ -97,4 +82,4 @@ def open_search(
         min_peers=search.eta,  # with fewer reports, "one in eta" would judge chance
         tokens_budget=None if search.tokens_budget is None else search.tokens_budget // search.replicates,
     )
-    return Search(study, policy, strata, len(search.baselines))
+    return Search(study, policy, strata, len(search.baselines), () if warm is None else (warm.note,))

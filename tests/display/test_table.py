@@ -144,3 +144,9 @@ def test_caption_says_what_is_hidden_and_n_per_architecture():
         "trials: batchtopk 3 (1 complete, 1 training, 1 failed) · jumprelu 1 (1 complete) · topk 1 (1 pruned)",
     ]
     assert caption_lines(()) == []
+
+
+def test_ranks_that_seeds_could_swap_show_their_bracket():
+    rows = [row(0, tied_from_rank=1, tied_to_rank=2), row(1, tied_from_rank=1, tied_to_rank=2), row(2)]
+    rows.append(row(3, tied_from_rank=4, tied_to_rank=4))
+    assert columns_of(rows)["rank"].cells == ("1 (1-2)", "2 (1-2)", "3", "4")

@@ -1,6 +1,7 @@
 """Replicates, confirmation, stops, fixed lists: through `saesweep.run`."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import pytest
 
 import saesweep
-from saesweep.events import BlockDone
+from saesweep.errors import UserError
+from saesweep.events import BlockDone, RunStarted
 from saesweep.runs import JsonLines
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
@@ -172,3 +174,35 @@ def test_a_fixed_list_runs_in_its_order_and_nothing_else(tree: dict[str, Any], t
     result = saesweep.run(tree, run_dir=tmp_path / "run")
     assert [dict(row.params) for row in sorted(result.rows, key=lambda row: row.number)] == settings
     assert not any(row.is_baseline for row in result.rows)
+
+
+# ---------------------------------------------------------------- warm start
+
+
+def test_a_warm_start_learns_from_trials_in_the_space_and_keeps_them(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"]["trials"] = 18
+    tree["base"]["training_tokens"] = 5_120
+    earlier = saesweep.run(tree, run_dir=tmp_path / "earlier")
+    inside = [row for row in earlier.rows if 2e-3 <= row.lr <= 1e-2]
+    assert 10 <= len(inside) < 18  # so that TPE models the space from its first trial on
+    tree["name"], tree["search"]["trials"] = "later", 2
+    tree["space"]["lr"] = {"float": [2e-3, 1e-2], "log": True}
+    cold = saesweep.run(tree, run_dir=tmp_path / "cold")
+    tree["search"]["warm_start"] = str(tmp_path / "earlier")
+    notes: list[str] = []
+    warm = saesweep.run(
+        tree,
+        run_dir=tmp_path / "warm",
+        listeners=[lambda e: notes.extend(e.notes) if isinstance(e, RunStarted) else None],
+    )
+    assert any(f"{len(inside)} of 18 finished trials" in note for note in notes)
+    assert [row.params for row in warm.rows] != [row.params for row in cold.rows]
+    shutil.rmtree(tmp_path / "earlier")
+    tree["search"]["trials"] = 3
+    assert len(saesweep.run(tree, run_dir=tmp_path / "warm").rows) == 3
+
+
+def test_a_warm_start_from_no_run_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"]["warm_start"] = str(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"search\.warm_start: .*nothing is no run directory"):
+        saesweep.run(tree, run_dir=tmp_path / "run")

@@ -1,0 +1,76 @@
+"""Trials of an earlier study, for a sampler to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from saesweep.study.record import STATES, TrialRecord, to_record
+from saesweep.study.space_view import SpaceView
+from saesweep.study.storage import open_storage, silence_optuna
+from saesweep.study.suggestion import frozen
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierTrial:
+    """A finished trial of another run, in the terms of this one."""
+
+    params: dict[str, Any]
+    """Values by dotted path."""
+    values: tuple[float, ...]
+    """One per objective of this study, in its own direction."""
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    """Violations of this study's constraints; above 0 is infeasible."""
+
+
+def read_study(path: Path, space: SpaceView) -> list[TrialRecord]:
+    """Return the trials of the only study in a SQLite file, in number order.
+
+    Args:
+        path: The file.
+        space: The space that the study searched.
+
+    Raises:
+        UserError: The file is no study.
+    """
+    silence_optuna()
+    storage = open_storage(str(path))
+    try:
+        name = optuna.get_all_study_summaries(storage)[0].study_name
+        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+        return [to_record(trial, space) for trial in trials if trial.state in STATES]
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def lies_in(space: SpaceView, params: Mapping[str, Any]) -> bool:
+    """Return whether these values are a point of the space: every active parameter in its range, and no other."""
+    chosen: dict[str, Any] = {}
+    for parameter in space.walk(chosen):
+        if parameter.path not in params or not parameter.contains(params[parameter.path]):
+            return False
+        chosen[parameter.path] = params[parameter.path]
+    return set(chosen) == set(params)
+
+
+def as_trials(space: SpaceView, history: Sequence[EarlierTrial]) -> list[FrozenTrial]:
+    """Return earlier trials as complete Optuna trials of this space."""
+    found = []
+    for trial in history:
+        point = frozen(space, trial.params)
+        found.append(
+            optuna.trial.create_trial(
+                state=TrialState.COMPLETE,
+                values=list(trial.values),
+                params=point.named,
+                distributions=point.distributions,
+                constraints=dict(trial.constraints),
+            )
+        )
+    return found
