@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saesweep.evaluation.spread import ratio_stderr
-from saesweep.models import LanguageModel, replace_activations, shape_activations
+from saesweep.models import LanguageModel, LateStart, replace_activations, shape_activations
 from saesweep.saes import ExportedSAE
 
 _LOGIT_ROWS = 4096
@@ -50,7 +50,8 @@ def ablation(acts: Tensor, *, head_index: int | None, mean_D: Tensor | None) -> 
 class SplicedMetrics:
     """Cross-entropy and KL metrics of several SAEs at one hook, over a fixed set of contexts.
 
-    The clean forward runs once per batch for the whole cohort; the ablated losses are computed once and kept.
+    The clean forward runs once per batch for the whole cohort, spliced ones start at the hook; the ablated losses are
+    computed once and kept.
 
     Args:
         model: A language model with a head.
@@ -77,7 +78,7 @@ class SplicedMetrics:
         self._model = model
         self._tokens_CT = tokens_CT
         self._mask_CT = mask_CT
-        self._hook = hook
+        self._start = LateStart(model, hook)
         self._head_index = head_index
         self._step = contexts_per_forward
         self._clean: tuple[Tensor, Tensor, Tensor] | None = None
@@ -97,19 +98,16 @@ class SplicedMetrics:
         for start in range(0, self._tokens_CT.shape[0], self._step):
             tokens = self._tokens_CT[start : start + self._step].to(self._model.device)
             mask = self._mask_CT[start : start + self._step]
-            clean_logits = self._model.logits(tokens)
+            clean_logits = self._start.clean(tokens)
             if first_time:
-                ablated = self._model.logits(
-                    tokens,
-                    replace=(self._hook, lambda a: ablation(a, head_index=self._head_index, mean_D=self._mean_D)),
+                ablated = self._start.spliced(
+                    tokens, lambda a: ablation(a, head_index=self._head_index, mean_D=self._mean_D)
                 )
                 clean_parts.append(
                     (_cross_entropy(clean_logits, tokens), _cross_entropy(ablated, tokens), _kl(clean_logits, ablated))
                 )
             for parts, sae in zip(sae_parts, saes, strict=True):
-                logits = self._model.logits(
-                    tokens, replace=(self._hook, replacement(sae, mask, head_index=self._head_index))
-                )
+                logits = self._start.spliced(tokens, replacement(sae, mask, head_index=self._head_index))
                 parts.append((_cross_entropy(logits, tokens), _kl(clean_logits, logits)))
         if first_time:
             self._clean = tuple(torch.cat(p) for p in zip(*clean_parts, strict=True))  # type: ignore[assignment]

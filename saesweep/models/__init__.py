@@ -5,6 +5,7 @@ from saesweep.models.counterparts import HookNames, names_of_hook
 from saesweep.models.device import resolve_device
 from saesweep.models.hook_names import hugging_face_hook, transformer_lens_hook
 from saesweep.models.inspection import HookPoint, list_hooks
+from saesweep.models.late_start import LateStart
 from saesweep.models.load import ModelFacts, inspect_model, load_model
 from saesweep.models.shape import replace_activations, shape_activations
 
@@ -12,6 +13,7 @@ __all__ = [
     "HookNames",
     "HookPoint",
     "LanguageModel",
+    "LateStart",
     "ModelFacts",
     "Splice",
     "hugging_face_hook",

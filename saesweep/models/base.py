@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -82,6 +82,10 @@ class LanguageModel(ABC):
         Returns:
             For every hook its shape; None where it holds no tensor or never runs.
         """
+
+    def exclusive(self) -> AbstractContextManager[Any]:
+        """Keep other threads' forward passes out: for whoever changes the model's modules for a while."""
+        return self._one_at_a_time
 
     @contextmanager
     def _forward_pass(self) -> Iterator[None]:
