@@ -30,6 +30,9 @@ def best_first(pool: Mapping[int, Values]) -> list[int]:
         return sorted(pool, key=lambda number: (pool[number], number))
     order: list[int] = []
     for front in fronts(pool):
+        if len(front) <= 2:  # both are ends, infinitely far apart, or copies: the number decides
+            order += sorted(front)
+            continue
         distance = crowding(pool, front)
         order += sorted(front, key=lambda number: (-distance[number], number))
     return order
