@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saesweep.activations.documents import Document
+from saesweep.activations.documents import Conversation, Document
 from saesweep.errors import UserError
 
 _TOKEN_COLUMNS = ("tokens", "input_ids")
+_CONVERSATION_COLUMNS = ("conversation", "conversations", "messages")
 _TEXT_COLUMNS = ("text", "content", "problem", "document")
 
 
@@ -36,6 +37,39 @@ def find_column(name: str, row: Mapping[str, Any], is_dataset_tokenized: bool | 
     raise UserError(
         f"base.dataset_path: {name} has no text column ({', '.join(_TEXT_COLUMNS)}) and no column of token ids "
         f"({', '.join(_TOKEN_COLUMNS)}); its columns: {listed}. Rename the column that holds the text"
+    )
+
+
+def find_conversations(name: str, row: Mapping[str, Any]) -> str:
+    """Return the column that holds conversations, or text that stands for a user's message, as in SAELens.
+
+    Raises:
+        UserError: No such column; the message lists those that are there.
+    """
+    for column in (*_CONVERSATION_COLUMNS, "text"):
+        if column in row:
+            return column
+    raise UserError(
+        f"base.use_chat_formatting: {name} has no column of conversations ({', '.join(_CONVERSATION_COLUMNS)}) and no "
+        f"text column; its columns: {', '.join(row) or 'none'}"
+    )
+
+
+def as_conversation(name: str, column: str, value: Any) -> Conversation:
+    """Return a cell as a conversation; text is one message of a user.
+
+    Raises:
+        UserError: The cell is neither text nor a list of messages with `role` and `content`.
+    """
+    if isinstance(value, str):
+        return Conversation(({"role": "user", "content": value},))
+    if isinstance(value, (list, tuple)) and all(
+        isinstance(message, Mapping) and "role" in message and "content" in message for message in value
+    ):
+        return Conversation(tuple(value))
+    raise UserError(
+        f"base.use_chat_formatting: column {column!r} of {name} holds no conversation: a list of messages with "
+        "`role` and `content` is needed"
     )
 
 

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.columns import as_document, find_column
+from saesweep.activations.columns import as_conversation, as_document, find_column, find_conversations
 from saesweep.activations.documents import Document, Documents, MapDocuments, StreamDocuments
+from saesweep.activations.retry import connection_errors, resuming
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -76,16 +77,27 @@ def _documents(run: BaseRun, dataset: Any) -> Documents:
         first = next(iter(dataset), None)
     if first is None:
         raise UserError(_empty(name))
-    column, is_tokenized = find_column(name, first, run.is_dataset_tokenized)
+    if run.use_chat_formatting:
+        column, is_tokenized = find_conversations(name, first), False
+    else:
+        column, is_tokenized = find_column(name, first, run.is_dataset_tokenized)
     dataset = dataset.select_columns([column])
-    as_document(name, column, first[column], is_tokenized)
+
+    def document(cell: Any) -> Document:
+        return (
+            as_conversation(name, column, cell)
+            if run.use_chat_formatting
+            else as_document(name, column, cell, is_tokenized)
+        )
+
+    document(first[column])
 
     if isinstance(dataset, datasets.IterableDataset):
 
         def iterate(start: int) -> Iterator[Document]:
             with _reading(name, "a row cannot be read"):
-                for row in dataset.skip(start):
-                    yield as_document(name, column, row[column], is_tokenized)
+                for row in resuming(lambda position: iter(dataset.skip(position)), start, name=name):
+                    yield document(row[column])
 
         return StreamDocuments(name=name, iterate=iterate, is_tokenized=is_tokenized, column=column)
 
@@ -93,7 +105,7 @@ def _documents(run: BaseRun, dataset: Any) -> Documents:
 
     def read(indices: Sequence[int]) -> list[Document]:
         cells = plain[[int(index) for index in indices]][column]
-        return [as_document(name, column, cell, is_tokenized) for cell in cells]
+        return [document(cell) for cell in cells]
 
     return MapDocuments(name=name, size=len(dataset), read=read, is_tokenized=is_tokenized, column=column)
 
@@ -108,7 +120,7 @@ def _reading(name: str, problem: str) -> Iterator[None]:
     try:
         yield
     # OSError: connections, missing files; ValueError: unknown split or configuration, malformed rows.
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (*connection_errors(), ValueError, datasets.exceptions.DatasetsError) as error:
         if "corresponds to no data" in str(error):  # a split without rows
             raise UserError(_empty(name)) from error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

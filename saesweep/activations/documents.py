@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from saesweep import builtin
 from saesweep.errors import UserError
@@ -12,8 +12,17 @@ from saesweep.errors import UserError
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
 
-Document = str | list[int]
-"""Text, or the token ids of a tokenised dataset."""
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages that the tokenizer's chat template turns into one text."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    """With `role` and `content`."""
+
+
+Document = str | list[int] | Conversation
+"""Text, the token ids of a tokenised dataset, or a conversation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +70,7 @@ def open_documents(run: BaseRun) -> Documents:
             raise UserError(f"base.dataset_path: unknown built-in text {path!r}; there is {builtin.DATASET_DOCS}")
         from saesweep.builtin.text import documents
 
-        return from_texts(path, documents())
+        return _as_asked(run, from_texts(path, documents()))
 
     from saesweep.activations.datasets_library import open_hub, open_saved, open_tables
     from saesweep.activations.local_files import LocalKind, find_local
@@ -74,8 +83,20 @@ def open_documents(run: BaseRun) -> Documents:
     if local.kind is LocalKind.TEXT:
         from saesweep.activations.text_lines import open_text_lines
 
-        return open_text_lines(path, local.files)
+        return _as_asked(run, open_text_lines(path, local.files))
     return open_tables(run, local.kind.value, local.files)
+
+
+def _as_asked(run: BaseRun, texts: MapDocuments) -> MapDocuments:
+    """Return texts as they are, or each as a user's message where chat formatting is asked for."""
+    if not run.use_chat_formatting:
+        return texts
+    from saesweep.activations.columns import as_conversation
+
+    def read(indices: Sequence[int]) -> list[Document]:
+        return [as_conversation(texts.name, "text", text) for text in texts.read(indices)]
+
+    return replace(texts, read=read)
 
 
 def from_texts(name: str, texts: Sequence[str]) -> MapDocuments:

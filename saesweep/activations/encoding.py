@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.documents import Document
+from saesweep.activations.documents import Conversation, Document
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,14 +18,46 @@ _SPECIAL_ATTRIBUTES = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_toke
 def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list[int]]:
     """Return the token ids of each document, without special tokens (packing adds those that the run asks for).
 
-    Documents that are token ids already come back as they are.
+    Documents that are token ids already come back as they are; conversations go through the chat template, which
+    brings its own special tokens.
+
+    Raises:
+        UserError: The chat template refuses a conversation.
     """
     texts = [document for document in documents if isinstance(document, str)]
-    if not texts:
-        return [document for document in documents if not isinstance(document, str)]
-    # verbose=False: a document may be longer than the model's context, packing cuts it.
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    if texts:
+        # verbose=False: a document may be longer than the model's context, packing cuts it.
+        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+    return [
+        document if isinstance(document, list) else _encode_conversation(tokenizer, document)
+        for document in documents
+        if not isinstance(document, str)
+    ]
+
+
+def _encode_conversation(tokenizer: Any, conversation: Conversation) -> list[int]:
+    from jinja2 import TemplateError
+
+    messages = [dict(message) for message in conversation.messages]
+    try:
+        ids: list[int] = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    except TemplateError as error:  # such as roles that do not alternate
+        raise UserError(f"base.use_chat_formatting: the chat template refuses a conversation: {error}") from error
     return ids
+
+
+def check_chat_template(run: BaseRun, tokenizer: Any) -> None:
+    """Refuse chat formatting with a tokenizer that has no template.
+
+    Raises:
+        UserError: It has none.
+    """
+    if run.use_chat_formatting and not tokenizer.chat_template:
+        raise UserError(
+            f"base.use_chat_formatting: the tokenizer of {run.model_name} has no chat template; use the model's chat "
+            "variant, or leave it out"
+        )
 
 
 def special_token(tokenizer: Any, token: int | str | None) -> int | None:

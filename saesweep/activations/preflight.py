@@ -87,9 +87,9 @@ def check_source(
     model = inspect_model(run, hooks, offline=offline)
     documents = open_documents(run)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
+    packing, rows = token_settings(run, tokenizer, documents.is_tokenized)
     sample = encode_documents(tokenizer, _sample(documents, run.seed))
     _check_ids(documents, sample, len(tokenizer))
-    packing, rows = token_settings(run, tokenizer, documents.is_tokenized)
     packer = Packer(packing)
     contexts = sum(1 for tokens in sample for _ in packer.pack(tokens))
     if contexts == 0 and isinstance(documents, MapDocuments) and len(sample) == documents.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.encoding import excluded_tokens, special_token
+from saesweep.activations.encoding import check_chat_template, excluded_tokens, special_token
 from saesweep.activations.packing import Packing
 from saesweep.activations.rows import RowFilter
 from saesweep.activations.synthetic import DEFAULT_D_IN
@@ -17,8 +17,9 @@ def token_settings(run: BaseRun, tokenizer: Any, is_tokenized: bool) -> tuple[Pa
     """Return how documents are packed and which positions count, with SAELens' meaning of the run's fields.
 
     Raises:
-        UserError: Special tokens are to be left out and the tokenizer has none.
+        UserError: Special tokens are to be left out and the tokenizer has none; chat formatting without a template.
     """
+    check_chat_template(run, tokenizer)
     packing = Packing(
         context_size=run.context_size,
         begin_token=special_token(tokenizer, "bos") if run.prepend_bos else None,

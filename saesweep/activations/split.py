@@ -21,6 +21,8 @@ from saesweep.errors import UserError
 
 READ_DOCUMENTS = 64
 """Documents read and tokenised at a time."""
+SHUFFLE_DOCUMENTS = 1024
+"""Documents of a stream that are shuffled among themselves."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,26 @@ class TrainDocuments:
     def iterate(self, epoch: int, start: int) -> Iterator[Document]:
         """Yield the documents of an epoch from position `start` on.
 
-        Random-access documents are permuted by (seed, epoch); a stream comes in its own order each time.
+        Random-access documents are permuted by (seed, epoch), a stream's within blocks of `SHUFFLE_DOCUMENTS`.
         """
         if isinstance(self.documents, StreamDocuments):
-            yield from self.documents.iterate(self.first + start)
+            yield from self._shuffled_blocks(self.documents, epoch, start)
             return
         indices = key_permutation(self.documents.size, self.seed, "split")[self.first :]
         order = indices[key_permutation(len(indices), self.seed, "epoch", epoch)]
         yield from _read_in_order(self.documents, order[start:])
+
+    def _shuffled_blocks(self, documents: StreamDocuments, epoch: int, start: int) -> Iterator[Document]:
+        # Blocks, and no sliding buffer, so that any position can be reached again by reading one block.
+        first_block = start // SHUFFLE_DOCUMENTS
+        remaining = documents.iterate(self.first + first_block * SHUFFLE_DOCUMENTS)
+        for number in itertools.count(first_block):
+            block = list(itertools.islice(remaining, SHUFFLE_DOCUMENTS))
+            if not block:
+                return
+            order = key_permutation(len(block), self.seed, "epoch", epoch, number)
+            skipped = start - number * SHUFFLE_DOCUMENTS if number == first_block else 0
+            yield from (block[index] for index in order[skipped:])
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,8 @@ def test_the_window_is_within_the_memory_asked_for(window_tokens: int) -> None:
     assert 0.6 * asked <= stream.window_nbytes <= 1.3 * asked
 
 
-def test_no_permutation_is_used_twice() -> None:
+def test_no_permutation_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saesweep.activations.split.SHUFFLE_DOCUMENTS", 1)
     # A stream of one-context documents: context c is document c, chunks 0 to 6 hold 4, 8, ... 28 contexts, then 32 each.
     stream = stream_of(stream_documents(numbered([8] * 4000)), window_tokens=8 * 144, batch_tokens=256)
     stream.next_batch()  # interval t serves 256 rows, an eighth of each of the chunks t to t + 7

@@ -43,9 +43,24 @@ def test_each_epoch_reads_every_document_in_another_order() -> None:
     assert source_of(map_documents(texts), seed=4).take(50) != epochs[0]
 
 
-def test_a_stream_keeps_its_order_and_leaves_out_what_is_held_out() -> None:
-    texts = numbered([8] * 6)
-    assert source_of(stream_documents(texts), first=2).take(8) == [*texts[2:], *texts[2:]]
+def test_a_stream_is_reshuffled_each_epoch_and_leaves_out_what_is_held_out() -> None:
+    texts = numbered([8] * 50)
+    epochs = [source_of(stream_documents(texts), first=2).take(48 * 2)[part : part + 48] for part in (0, 48)]
+    assert epochs[0] != epochs[1]
+    for epoch in epochs:
+        assert epoch != texts[2:]
+        assert sorted(epoch) == texts[2:]
+
+
+def test_a_long_stream_is_shuffled_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saesweep.activations.split.SHUFFLE_DOCUMENTS", 10)
+    texts = numbered([8] * 25)
+    order = TrainDocuments(stream_documents(texts), 3, 2)
+    epoch = list(order.iterate(0, 0))
+    assert epoch != texts[2:]
+    assert [sorted(epoch[start : start + 10]) for start in (0, 10, 20)] == [texts[2:12], texts[12:22], texts[22:]]
+    for start in range(24):
+        assert list(order.iterate(0, start)) == epoch[start:]
 
 
 def test_data_that_fills_no_context_is_an_error_and_not_an_endless_loop() -> None:
