@@ -29,7 +29,8 @@ from saesweep.activations.pretokenize.upload import upload
 from saesweep.errors import UserError
 from saesweep.specs.pretokenize import PretokenizeSpec
 
-_PART_TOKENS = 8_000_000
+PART_TOKENS = 8_000_000
+"""Tokens between two moments from which an interrupted run goes on."""
 _FILE_BYTES = 500_000_000
 """Most bytes per file of the result, as `save_to_disk` has it."""
 
@@ -59,14 +60,14 @@ def pretokenize(
     spec: PretokenizeSpec,
     *,
     on_progress: Callable[[PretokenizeProgress], None] = lambda progress: None,
-    part_tokens: int = _PART_TOKENS,
+    part_tokens: int | None = None,
 ) -> Pretokenized:
     """Write a pre-tokenised dataset, or go on with one; the result is the same however often it was interrupted.
 
     Args:
         spec: What to do.
         on_progress: Told after each batch of documents.
-        part_tokens: Tokens between two moments from which an interrupted run goes on.
+        part_tokens: Tokens between two moments from which an interrupted run goes on; `PART_TOKENS` when left out.
 
     Raises:
         UserError: A field, the dataset or the tokenizer has a mistake, the folder holds something else, or the disk is
@@ -83,7 +84,7 @@ def pretokenize(
         with _lock(work):
             seed = _continue(work, spec)
             tokenizer = read_tokenizer(spec)
-            parts = _write_parts(work, spec, tokenizer, on_progress, part_tokens)
+            parts = _write_parts(work, spec, tokenizer, on_progress, part_tokens or PART_TOKENS)
             done = _assemble(target, work, spec, seed, tokenizer, parts)
         shutil.rmtree(work)
     if spec.hf_repo_id is not None:
