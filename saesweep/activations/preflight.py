@@ -11,6 +11,7 @@ from saesweep.activations.documents import Document, Documents, MapDocuments, op
 from saesweep.activations.encoding import encode_documents
 from saesweep.activations.keys import key_permutation
 from saesweep.activations.packing import Packer
+from saesweep.activations.pretokenize.metadata import check_vocabulary
 from saesweep.activations.settings import synthetic_d_in, token_settings
 from saesweep.errors import UserError
 from saesweep.models.inspection import ModelFacts, inspect_model
@@ -87,6 +88,8 @@ def check_source(
     model = inspect_model(run, hooks, offline=offline)
     documents = open_documents(run)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
+    if documents.is_tokenized:
+        check_vocabulary(run, tokenizer)
     packing, rows = token_settings(run, tokenizer, documents.is_tokenized)
     sample = encode_documents(tokenizer, _sample(documents, run.seed))
     _check_ids(documents, sample, len(tokenizer))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from saesweep.errors import UserError
 from saesweep.specs.pretokenize import PretokenizeSpec
+
+if TYPE_CHECKING:
+    from saesweep.specs.base_run import BaseRun
 
 SAELENS_FILE, SAESWEEP_FILE = "sae_lens.json", "saesweep.json"
 _SAELENS_VERSION = "6.54.12"
@@ -45,3 +50,21 @@ def content_fields(spec: PretokenizeSpec) -> dict[str, Any]:
 def vocabulary_sha256(tokenizer: Any) -> str:
     """Return a checksum of a tokenizer's vocabulary: two tokenizers with the same one give the same ids."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+def check_vocabulary(run: BaseRun, tokenizer: Any) -> None:
+    """Compare the model's tokenizer with the one that a local pre-tokenised dataset was made with.
+
+    Raises:
+        UserError: Their vocabularies differ.
+    """
+    file = Path(run.dataset_path).expanduser() / SAESWEEP_FILE
+    if not file.is_file():
+        return
+    data = json.loads(file.read_text())
+    if data["tokenizer_sha256"] != vocabulary_sha256(tokenizer):
+        raise UserError(
+            f"base.dataset_path: {run.dataset_path} was tokenised with {data['fields']['tokenizer_name']!r}, whose "
+            f"vocabulary is not that of {run.model_name}; tokenise it again with `saesweep pretokenize --tokenizer_name "
+            f"{run.model_name}`"
+        )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saesweep import builtin
+from saesweep.activations.columns import as_conversation
 from saesweep.activations.encoding import encode_documents, special_token
 from saesweep.activations.packing import Packer, Packing
 from saesweep.errors import UserError
@@ -120,7 +121,8 @@ def _pack_here(documents: Sequence[Any]) -> PackedBatch:
 
 def _encode(spec: PretokenizeSpec, tokenizer: Any, documents: Sequence[Any]) -> list[list[int]]:
     if spec.use_chat_formatting:
-        return [_encode_conversation(spec, tokenizer, document) for document in documents]
+        name, column = spec.dataset_path, spec.column_name
+        return encode_documents(tokenizer, [as_conversation(name, column, document) for document in documents])
     for document in documents:
         if not isinstance(document, str):
             hint = " (set use_chat_formatting for conversations)" if isinstance(document, list) else ""
@@ -129,14 +131,3 @@ def _encode(spec: PretokenizeSpec, tokenizer: Any, documents: Sequence[Any]) -> 
                 f"not text{hint}"
             )
     return encode_documents(tokenizer, documents)
-
-
-def _encode_conversation(spec: PretokenizeSpec, tokenizer: Any, document: Any) -> list[int]:
-    messages = [{"role": "user", "content": document}] if isinstance(document, str) else document
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise UserError(
-            f"column_name: column {spec.column_name!r} of {spec.dataset_path} holds no conversations: "
-            "a list of messages with `role` and `content` is needed"
-        )
-    ids: list[int] = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
-    return ids

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import pytest
 
-from saesweep.activations import open_source
+from saesweep.activations import check_source, open_source
 from saesweep.activations.pretokenize import PretokenizeProgress, parts, pretokenize
 from saesweep.activations.pretokenize import run as run_module
 from saesweep.activations.pretokenize import upload as upload_module
@@ -20,6 +20,7 @@ from tests.models.tiny import BOS, EOS, run_of, word_id
 
 BATCH = 30
 PART_TOKENS = 1000
+EVALUATION = EvaluationSpec(select_tokens=64, test_tokens=64)
 
 
 @pytest.fixture(scope="session")
@@ -142,10 +143,18 @@ def test_several_processes_give_the_same(spec: PretokenizeSpec, tmp_path: Path) 
 def test_a_run_trains_from_it(spec: PretokenizeSpec, llama: Path) -> None:
     done = pretokenize(spec)
     run = run_of(model_name=str(llama), dataset_path=str(done.path))
-    source = open_source(run, EvaluationSpec(select_tokens=64, test_tokens=64), ["model.layers.1"])
+    source = open_source(run, EVALUATION, ["model.layers.1"])
+    assert check_source(run, EVALUATION, ["model.layers.1"], training_tokens=64).is_tokenized
     assert source.stream.next_batch()["model.layers.1"].shape == (64, 32)
     assert source.select.tokens_NT is not None
     assert source.select.tokens_NT.tolist()[0] in rows_of(done.path)
+
+
+def test_a_model_with_another_tokenizer_is_refused(spec: PretokenizeSpec, tmp_path: Path) -> None:
+    done = pretokenize(spec)
+    run = run_of(model_name="builtin:tiny-lm", hook_name="model.layers.1", dataset_path=str(done.path))
+    with pytest.raises(UserError, match="whose vocabulary is not that of builtin:tiny-lm"):
+        check_source(run, EVALUATION, ["model.layers.1"], training_tokens=64)
 
 
 @pytest.mark.parametrize("after_documents", [1, 100, 299])
