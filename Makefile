@@ -40,8 +40,9 @@ check: lint types test  ## what CI checks
 
 bench-env: .venv-bench/stamp  ## the peers, for benchmarks and for the interop check
 
-interop: $(VENV)/run.stamp .venv-bench/stamp  ## exports load in SAELens; losses and gradients agree
+interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and metrics agree with SAELens (minutes)
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_evals.py
 
 clean:
 	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache

@@ -181,7 +181,7 @@ def cfg_problems(cfg: Mapping[str, Any]) -> list[str]:
     for key in ("d_in", "d_sae"):
         if type(cfg.get(key)) is not int or cfg[key] < 1:
             problems.append(f"{key} must be a positive whole number, got {cfg.get(key)!r}")
-    if cfg.get("dtype") not in DTYPES:
+    if cfg.get("dtype") not in tuple(DTYPES):
         problems.append(f"dtype must be one of {', '.join(DTYPES)}, got {cfg.get('dtype')!r}")
     if not isinstance(cfg.get("metadata"), dict):
         problems.append("metadata is missing")

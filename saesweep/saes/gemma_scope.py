@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import re
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,21 @@ from saesweep.saes.folding import SAELENS_VERSION
 PARAMS_FILE = "params.npz"
 
 _SITES = {"res": "blocks.{}.hook_resid_post", "mlp": "blocks.{}.hook_mlp_out", "att": "blocks.{}.attn.hook_z"}
+# What zipfile, zlib and numpy raise over damaged archives and headers (found by tests/saes/test_fuzz.py).
+_DAMAGE = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    SyntaxError,
+    tokenize.TokenError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 _CONTEXT_SIZE = 1024
 """Tokens per context in Gemma Scope's training (arXiv 2408.05147, section 3)."""
 
@@ -38,10 +55,12 @@ def load_gemma_scope(path: Path, origin: str = "") -> ExportedSAE:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             tensors = {_name(key): torch.from_numpy(np.asarray(data[key], dtype=np.float32)) for key in data}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: not a readable {PARAMS_FILE} ({error}); download it again") from None
     if "W_dec" not in tensors or tensors["W_dec"].ndim != 2:
         raise UserError(f"{path}: has no matrix W_dec; a Gemma Scope SAE has W_enc, W_dec, b_enc, b_dec and threshold")
+    if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        raise UserError(f"{path}: NaN or infinite values in {', '.join(bad)}; download it again")
     d_sae, d_in = tensors["W_dec"].shape
     origin = origin or str(path.parent)
     if "embedding" in Path(origin).parts:
