@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from saesweep.specs.model import Spec
 from saesweep.specs.units import TokenCount
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 class EvaluationSpec(Spec):
@@ -17,3 +23,5 @@ class EvaluationSpec(Spec):
     """Tokens of the part that is read once, for the winner."""
     ce_tokens: TokenCount | None = Field(None, ge=1)
     """Tokens of each part on which cross-entropy metrics are measured; the whole part when left out."""
+    references: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
+    """Published SAEs to measure on the `select` part beside the trials: whatever `saesweep eval` takes."""

@@ -16,6 +16,7 @@ from saesweep.sweep.measure import mean_and_spread
 from saesweep.sweep.noise import noise_notes
 from saesweep.sweep.progress import Board
 from saesweep.sweep.ranking import winner
+from saesweep.sweep.references import measure_references
 from saesweep.sweep.setup import Setup
 
 
@@ -40,7 +41,7 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
     """
     directory = setup.directory
     best, about_winner = winner(rows, setup.objective)
-    notes = (*notes, *about_winner, *noise_notes(rows, setup.objective))
+    notes = (*notes, *about_winner, *noise_notes(rows, setup.objective), *measure_references(setup))
     outcome = Outcome(None, None, notes=notes)
     if best is not None:
         row = next(row for row in rows if row.number == best)

@@ -21,6 +21,7 @@ from saesweep.saes import Normalizer, check_pretrained
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.corners import largest_run, normalize_modes
 from saesweep.sweep.engines import make_engine
+from saesweep.sweep.references import open_references
 from saesweep.sweep.sizing import BlockPlan, plan_blocks, plan_slots
 
 
@@ -55,6 +56,7 @@ def check(experiment: Experiment) -> SourceFacts:
         for architecture in experiment.architectures
         for corner in experiment.corner_runs(architecture)
     )
+    open_references(experiment, facts.d_in)
     return facts
 
 
