@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -146,28 +146,30 @@ class ActivationStream(BatchStream):
 
     def next_batch(self) -> dict[str, Tensor]:
         """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
-        parts: list[dict[str, Tensor]] = []
-        missing = self._batch_tokens
         self._open_interval()
-        while missing:
+        batch = self._pool.empty(self._batch_tokens)
+        filled = 0
+        while filled < self._batch_tokens:
             if self._offset == len(self._order):
                 self._next_interval()
-            slots = self._order[self._offset : self._offset + missing]
+            slots = self._order[self._offset : self._offset + self._batch_tokens - filled]
             # Gathered before the next chunk is loaded, which overwrites served slots.
-            parts.append(self._pool.gather([slots]))
+            self._pool.gather_into(batch, filled, slots)
             self._offset += len(slots)
-            missing -= len(slots)
+            filled += len(slots)
         self.batches_served += 1
         self.tokens_served += self._batch_tokens
-        return {hook: self._deliver([part[hook] for part in parts]) for hook in self.d_in}
+        return {hook: self._deliver(rows_BD) for hook, rows_BD in batch.items()}
 
     def first_window(self) -> Iterator[dict[str, Tensor]]:
         """Yield the rows in the window in pieces of at most B rows, without serving them, to estimate norms."""
         self._open_interval()
         waiting = np.concatenate([self._order[self._offset :], *(s for c in self._chunks for s in c.segments)])
         for start in range(0, len(waiting), self._batch_tokens):
-            rows = self._pool.gather([waiting[start : start + self._batch_tokens]])
-            yield {hook: self._deliver([rows[hook]]) for hook in self.d_in}
+            slots = waiting[start : start + self._batch_tokens]
+            piece = self._pool.empty(len(slots))
+            self._pool.gather_into(piece, 0, slots)
+            yield {hook: self._deliver(rows_MD) for hook, rows_MD in piece.items()}
 
     def state(self) -> dict[str, Any]:
         """Return the position between two batches: a small JSON object."""
@@ -238,8 +240,7 @@ class ActivationStream(BatchStream):
         slots = np.concatenate([chunk.segments.popleft() for chunk in self._chunks])
         self._order = slots[key_permutation(len(slots), self._seed, "interval", self._interval)]
 
-    def _deliver(self, parts_D: Sequence[Tensor]) -> Tensor:
-        rows_BD = parts_D[0] if len(parts_D) == 1 else torch.cat(list(parts_D))
+    def _deliver(self, rows_BD: Tensor) -> Tensor:
         return rows_BD.to(device=self._device, dtype=self._dtype)
 
 

@@ -10,7 +10,7 @@ the rows of G chunks, and yet any moment can be made again from G chunks alone. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -125,10 +125,15 @@ class RowPool:
         pool_CD = self._rows_CD[hook]
         pool_CD.index_copy_(0, self._index(slots), rows_MD.to(device=self._device, dtype=pool_CD.dtype))
 
-    def gather(self, slots: Sequence[Indices]) -> dict[str, Tensor]:
-        """Return the rows in these slots as new tensors [M,D], one per hook."""
-        index = self._index(slots[0] if len(slots) == 1 else np.concatenate(slots))
-        return {hook: pool_CD.index_select(0, index) for hook, pool_CD in self._rows_CD.items()}
+    def empty(self, count: int) -> dict[str, Tensor]:
+        """Return memory for rows, [M,D] per hook, where the pool is; every hook must have been written to."""
+        return {hook: pool_CD.new_empty((count, pool_CD.shape[1])) for hook, pool_CD in self._rows_CD.items()}
+
+    def gather_into(self, out: Mapping[str, Tensor], start: int, slots: Indices) -> None:
+        """Copy the rows in these slots to `out[hook][start:]`: the one copy of a row that is served."""
+        index = self._index(slots)
+        for hook, pool_CD in self._rows_CD.items():
+            torch.index_select(pool_CD, 0, index, out=out[hook][start : start + len(slots)])
 
     def _index(self, slots: Indices) -> Tensor:
         return torch.from_numpy(slots).to(self._device)
