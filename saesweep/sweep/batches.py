@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from saesweep.activations import HeldOut
 from saesweep.errors import UserError
 
 _SAID = 3
@@ -72,3 +73,13 @@ def not_finite(batch: Mapping[str, Tensor]) -> str | None:
         if not bool(torch.isfinite(x.sum(dtype=torch.float32))) and not bool(torch.isfinite(x).all()):
             return hook
     return None
+
+
+def check_held_out(part: HeldOut, hook: str) -> None:
+    """Raise a UserError where a part's activations hold NaN or infinities: no trial could ever score on them."""
+    for x_ND in part.batches(hook):
+        if not_finite({hook: x_ND}) is not None:
+            raise UserError(
+                f"the held-out activations at {hook} hold NaN or infinities, so that no trial can be measured. "
+                "Load the model in float32 or bfloat16 (model_from_pretrained_kwargs: {dtype: ...})"
+            )

@@ -11,10 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from saesweep.cohort import Slot
-from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator, needs_language_model
 from saesweep.events import BlockDone as BlockDoneEvent
 from saesweep.events import CheckpointSaved, EventBus, Note, Row, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
@@ -34,12 +31,13 @@ from saesweep.scheduler import (
     decide,
 )
 from saesweep.sweep.artifacts import save_trial_record, save_trial_sae
-from saesweep.sweep.batches import FiniteBatches, not_finite
+from saesweep.sweep.batches import FiniteBatches, check_held_out
 from saesweep.sweep.grouping import group_of
 from saesweep.sweep.measure import Measured, mean_and_spread, measure_slots
 from saesweep.sweep.noise import bracketed
 from saesweep.sweep.progress import Board, Progress
 from saesweep.sweep.ranking import costs, rank, violations
+from saesweep.sweep.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.sweep.search import Search
 from saesweep.sweep.seeds import derive
 from saesweep.sweep.setup import Setup, with_widths
@@ -85,7 +83,7 @@ class SweepLoop:
         self.stop_reason: str | None = None
         self.block = 0
         self.trained_tokens = 0
-        self._restored: dict[int, list[tuple[dict[str, Any], dict[str, Tensor]]]] = {}
+        self._restored: dict[int, list[SavedSlot]] = {}
         self._ended: list[int] = []
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -121,10 +119,7 @@ class SweepLoop:
         self._seconds_before = state["training_seconds"]
         for data in state["trials"]:
             self._trial(data["number"], self._search.study.ask(data["number"])).load(data)
-        for meta in state["slots"]:
-            prefix = f"{meta['trial']}.{meta['replicate']}/"
-            mine = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
-            self._restored.setdefault(meta["trial"], []).append((meta, mine))
+        self._restored = saved_slots(checkpoint)
         return {number: trial.tokens for number, trial in self.trials.items()}
 
     # ---------------------------------------------------------------- the loop
@@ -193,7 +188,7 @@ class SweepLoop:
             mean, spread = mean_and_spread([result.metrics for result in results])
             cost = costs(mean, self._setup.objective)
             if any(c - c != 0 for c in cost):  # NaN or infinite
-                self._check_held_out(slot.run.hook_name)
+                check_held_out(self._setup.source.select, slot.run.hook_name)
                 failed[number] = f"a metric of the objective was NaN or infinite at {slot.tokens} tokens"
                 continue
             values[number] = {rung: cost for rung in due[number]}
@@ -203,15 +198,6 @@ class SweepLoop:
         for number, mine in slots.items():
             self._log_training(mine, losses[number])
         return BlockDone(tokens_seen={n: mine[0].tokens for n, mine in slots.items()}, values=values, failed=failed)
-
-    def _check_held_out(self, hook: str) -> None:
-        """Raise a UserError where the held-out activations are to blame: no trial could ever score on them."""
-        for x in self._setup.source.select.batches(hook):
-            if not_finite({hook: x}) is not None:
-                raise UserError(
-                    f"the held-out activations at {hook} hold NaN or infinities, so that no trial can be measured. "
-                    "Load the model in float32 or bfloat16 (model_from_pretrained_kwargs: {dtype: ...})"
-                )
 
     def _natural(self, cost: Sequence[float]) -> list[float]:
         return [
@@ -393,13 +379,7 @@ class SweepLoop:
     def checkpoint(self) -> None:
         """Write everything needed to go on from this block boundary."""
         started = time.monotonic()
-        replicates = [(r, slot) for mine in self._slots_by_trial().values() for r, slot in enumerate(mine)]
-        metas = [{**slot.meta(), "replicate": r} for r, slot in replicates]
-        tensors = {f"{slot.trial}.{r}/{name}": t for r, slot in replicates for name, t in slot.tensors().items()}
-        for number, waiting in self._restored.items():  # restored, and not in a slot again yet
-            for r, (meta, mine) in enumerate(waiting):
-                metas.append(meta)
-                tensors.update({f"{number}.{r}/{name}": t for name, t in mine.items()})
+        metas, tensors = slots_to_save(self._slots_by_trial(), self._restored)
         self._store.save(
             self.block,
             {

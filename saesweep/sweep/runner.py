@@ -140,7 +140,7 @@ def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
     except Exception as error:
         if is_disk_full(error):
             raise UserError(
-                f"{directory.path}: the disk is full ({error}). Everything up to the last checkpoint is safe; "
+                f"{directory.path}: the disk is full. Everything up to the last checkpoint is safe; "
                 f"free some space, then go on with: {resume_command}"
             ) from error
         if isinstance(error, UserError) and directory.leaderboard_file.exists():

@@ -14,6 +14,7 @@ import torch
 
 import saesweep
 from saesweep.activations import SyntheticStream
+from saesweep.activations.synthetic import SyntheticHeldOut
 from saesweep.cohort import Cohort
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, Note
@@ -234,6 +235,22 @@ def test_too_many_nan_batches_end_the_run_clearly_and_a_higher_limit_goes_on(
     assert json.loads((tmp_path / "run" / "leaderboard.json").read_text())["status"] == "interrupted"
     tree["cohort"]["max_skipped_batches"] = 10
     assert saesweep.run(tree, run_dir=tmp_path / "run").status == "complete"
+
+
+def test_nan_in_the_held_out_part_is_not_blamed_on_trials(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = SyntheticHeldOut.batches
+
+    def spoiled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for x in batches(self, *args, **kwargs):
+            x = x.clone()
+            x[0, 0] = float("nan")
+            yield x
+
+    monkeypatch.setattr(SyntheticHeldOut, "batches", spoiled)
+    with pytest.raises(UserError, match="the held-out activations at synthetic hold NaN"):
+        saesweep.run(tree, run_dir=tmp_path / "run")
 
 
 # ---------------------------------------------------------------- who owns a run directory, and which experiment it holds
