@@ -40,6 +40,21 @@ def test_everything_equals_the_live_source(run: Any, finished: Path) -> None:
     cached.close()
 
 
+@pytest.mark.parametrize(
+    "fields", [{"max_activation_norm_multiple": 1.1}, {"seqpos_slice": (2, 9)}, {"prefetch_llm_batches": 2}]
+)
+def test_whatever_selects_rows_is_in_the_cache(run: Any, tmp_path: Path, fields: dict[str, Any]) -> None:
+    run = run.model_copy(update=fields)
+    write(run, tmp_path / "rows", tokens=640)
+    live, cached = open_source(run, EVALUATION, HOOKS), open_cached(run, tmp_path / "rows")
+    for _ in range(10):
+        assert torch.equal(cached.stream.next_batch()[HOOKS[1]], live.stream.next_batch()[HOOKS[1]])
+    assert torch.equal(cached.select.mask_NT, live.select.mask_NT)
+    pieces = list(zip(cached.select.batches(HOOKS[0]), live.select.batches(HOOKS[0]), strict=True))
+    assert all(torch.equal(ours, theirs) for ours, theirs in pieces)
+    live.close()
+
+
 def test_any_batch_size_cuts_the_same_rows(run: Any, finished: Path) -> None:
     big, small = open_cached(run, finished), open_cached(run, finished, train_batch_size_tokens=16)
     rows = torch.cat([small.stream.next_batch()[HOOKS[0]] for _ in range(8)])
