@@ -50,6 +50,10 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--shard-size", metavar="BYTES", default="256M", help="most bytes per shard, such as 256M (default)"
     )
+    parser.add_argument(
+        "--hf_repo_id", metavar="USER/NAME", help="also upload the finished cache to this dataset repository of the Hub"
+    )
+    parser.add_argument("--hf_is_private_repo", action="store_true", help="make a new repository private")
     parser.set_defaults(execute=execute)
 
 
@@ -102,6 +106,11 @@ def execute(args: argparse.Namespace) -> int:
         f"{target}: complete, {manifest.rows('train')} training rows at {', '.join(manifest.hooks)}; train from it with "
         f"base.use_cached_activations: true, base.cached_activations_path: {target}"
     )
+    if args.hf_repo_id is not None:
+        from saesweep.activations.cache.hub import upload_cache
+
+        upload_cache(Path(target).expanduser(), args.hf_repo_id, private=args.hf_is_private_repo)
+        print(f"uploaded; train from it anywhere with base.cached_activations_path: {args.hf_repo_id}")
     return DONE
 
 

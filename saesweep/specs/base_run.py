@@ -87,7 +87,7 @@ class BaseRun(Spec):
     use_cached_activations: bool = False
     """Train from activations on disk, without the language model unless the objective names a cross-entropy metric."""
     cached_activations_path: str | None = None
-    """Folder that `saesweep cache-activations` writes and `use_cached_activations` reads; SAELens' cached datasets are read too."""
+    """Folder that `saesweep cache-activations` writes and `use_cached_activations` reads, or a Hub id; SAELens' caches are read too."""
     from_pretrained_path: str | None = None
     """Start from the weights of this SAE: an exported folder, a checkpoint of SAELens, a Hub id, a Gemma Scope folder."""
     model_kwargs: dict[str, Any] = {}
@@ -123,9 +123,9 @@ class BaseRun(Spec):
     autocast_lm: bool = False
     """Run the language model in bfloat16."""
     compile_llm: bool = False
-    """Compile the language model."""
-    llm_compilation_mode: str | None = None
-    """Mode of torch.compile for the language model."""
+    """Compile the language model's blocks; not those that a hook looks into."""
+    llm_compilation_mode: Literal["default", "max-autotune-no-cudagraphs"] | None = None
+    """Mode of torch.compile. Modes with CUDA graphs are left out: they overwrite activations that are still to be read."""
     compile_sae: bool = False
     """Compile the SAE step."""
     sae_compilation_mode: str | None = None
@@ -211,8 +211,6 @@ class BaseRun(Spec):
 
 
 _NOT_YET: dict[str, tuple[Any, str]] = {
-    "compile_llm": (False, "compiling the language model"),
-    "llm_compilation_mode": (None, "compiling the language model"),
     "compile_sae": (False, "compiling the SAE step"),
     "sae_compilation_mode": (None, "compiling the SAE step"),
     "n_checkpoints": (0, "keeping snapshots in training form"),
@@ -252,6 +250,10 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
         found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
     if run.use_chat_formatting and run.is_dataset_tokenized:
         found.append(("use_chat_formatting", "is_dataset_tokenized says that the rows are token ids; set one of them"))
+    if run.compile_llm and (run.is_synthetic or run.model_class_name in BRIDGE_CLASSES):
+        found.append(("compile_llm", "only models of transformers are compiled; leave it out"))
+    if run.llm_compilation_mode is not None and not run.compile_llm:
+        found.append(("llm_compilation_mode", "says how to compile, and compile_llm is false; set compile_llm: true"))
     if run.is_synthetic and run.max_activation_norm_multiple is not None:
         found.append(("max_activation_norm_multiple", "synthetic activations have no sinks; leave it out"))
     if run.model_name is None and not run.is_synthetic:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from saesweep.activations.cache.held_out import CachedHeldOut
+from saesweep.activations.cache.hub import download_cache, is_repo_id
 from saesweep.activations.cache.identity import source_fields
 from saesweep.activations.cache.manifest import (
     CONTEXTS,
@@ -158,12 +159,15 @@ def _epochs(folder: Path, tokens: int, training_tokens: int) -> list[str]:
 
 
 def cache_folder(run: BaseRun) -> Path:
-    """Return the folder of a run's cache.
+    """Return the folder of a run's cache, downloaded where the path is no folder and can be a Hub id.
 
     Raises:
         UserError: It does not exist.
     """
-    folder = Path(run.cached_activations_path or "").expanduser()
+    path = run.cached_activations_path or ""
+    folder = Path(path).expanduser()
+    if not folder.exists() and is_repo_id(path):
+        return download_cache(path)
     if not folder.is_dir():
         raise UserError(
             f"{PLACE}: the folder {run.cached_activations_path!r} does not exist; make it with `saesweep cache-activations`"
