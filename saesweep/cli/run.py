@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,4 +53,19 @@ def execute(args: argparse.Namespace) -> int:
 
     with display:
         result = run(args.experiment, run_dir=args.run_dir, overrides=args.overrides, listeners=(display,))
+    _leave_uploads(result.exit_code)
     return result.exit_code
+
+
+def _leave_uploads(exit_code: int) -> None:
+    """End the process where Weights & Biases still waits for the network: its exit hook would wait as long as it takes.
+
+    Everything of ours is on disk by now, and the display has said how to upload the rest.
+    """
+    from saesweep.tracking import abandon_uploads, is_uploading
+
+    if is_uploading():
+        abandon_uploads()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)

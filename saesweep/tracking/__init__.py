@@ -1,5 +1,5 @@
 """Trackers: listeners that carry a run's events to a metrics service. They never decide and never stop a run."""
 
-from saesweep.tracking.wandb_tracker import WandbTracker, check_wandb
+from saesweep.tracking.wandb_tracker import WandbTracker, abandon_uploads, check_wandb, is_uploading
 
-__all__ = ["WandbTracker", "check_wandb"]
+__all__ = ["WandbTracker", "abandon_uploads", "check_wandb", "is_uploading"]

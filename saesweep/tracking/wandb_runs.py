@@ -1,7 +1,8 @@
-"""The W&B runs of a sweep: opened, logged to and finished on the tracker's thread."""
+"""One trial's W&B run: opened, logged to and finished, on the trial's own thread."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,63 +36,40 @@ class RunSettings:
         return self.name_prefix if self.is_single else f"{self.name_prefix}-{number}"
 
 
-@dataclass
-class OpenRun:
-    """One trial's W&B run."""
-
-    run: Any
-    batch_tokens: int
-    last_step: int = -(10**12)
-
-    def log(self, values: Mapping[str, Any], *, step: int) -> None:
-        """Log values at a training step."""
-        self.run.log(dict(values), step=step)
-
-    def log_measured(self, metrics: Mapping[str, float], *, tokens: int) -> None:
-        """Log held-out metrics at the step that `tokens` stand for."""
-        self.log(evaluation_names(metrics), step=tokens // self.batch_tokens)
-
-    def summarise(self, values: Mapping[str, Any]) -> None:
-        """Put values into the run's summary."""
-        self.run.summary.update(dict(values))
-
-
-class WandbRuns:
-    """All open runs by trial number. A run that cannot be opened online is logged offline.
+class RunOpener:
+    """Opens runs one at a time; once W&B could not be reached, offline.
 
     Args:
-        settings: What they share.
-        tell: Told once of each kind of trouble.
+        settings: What the runs share.
+        tell: Told when W&B cannot be reached.
     """
 
     def __init__(self, settings: RunSettings, tell: Callable[[str], None]) -> None:
         self._settings = settings
         self._tell = tell
-        self._open: dict[int, OpenRun] = {}
         self._is_offline = False
+        self._one_at_a_time = threading.Lock()
 
-    def get(self, number: int) -> OpenRun | None:
-        """Return an open run; None where the trial has none."""
-        return self._open.get(number)
-
-    def start(self, number: int, config: dict[str, Any], tags: Sequence[str], *, batch_tokens: int) -> None:
+    def open(self, number: int, config: dict[str, Any], tags: Sequence[str], *, batch_tokens: int) -> OpenRun:
         """Open a trial's run, or go on with it."""
         import wandb
 
-        try:
-            run = self._init(number, config, tags, "offline" if self._is_offline else None)
-        except wandb.errors.Error as error:
+        with self._one_at_a_time:
             if self._is_offline:
-                raise
-            self._is_offline = True
-            reason = str(error).strip().splitlines()[0]
-            self._tell(
-                f"Weights & Biases cannot be reached ({reason}); logging offline, "
-                f"upload later with `wandb sync {self._settings.directory / 'wandb'}/offline-run-*`"
-            )
-            # W&B holds the id of a run that it failed to open.
-            run = self._init(number, config, tags, "offline", id_suffix="-offline")
-        self._open[number] = OpenRun(run, batch_tokens)
+                run = self._init(number, config, tags, "offline")
+            else:
+                try:
+                    run = self._init(number, config, tags, None)
+                except wandb.errors.Error as error:
+                    self._is_offline = True
+                    reason = str(error).strip().splitlines()[0]
+                    self._tell(
+                        f"Weights & Biases cannot be reached ({reason}); logging offline, "
+                        f"upload later with `wandb sync {self._settings.directory / 'wandb'}/offline-run-*`"
+                    )
+                    # W&B holds the id of a run that it failed to open.
+                    run = self._init(number, config, tags, "offline", id_suffix="-offline")
+        return OpenRun(run, f"{self._settings.id_of(number)}_sae", batch_tokens, self._settings.log_weights)
 
     def _init(self, number: int, config: dict[str, Any], tags: Sequence[str], mode: Any, *, id_suffix: str = "") -> Any:
         import wandb
@@ -114,35 +92,54 @@ class WandbRuns:
             settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS, x_disable_stats=True),
         )
 
-    def log_export(self, number: int, folder: Path, *, tokens: int) -> None:
-        """Log a finished trial's firing frequencies as SAELens does, and its exported SAE as an artifact."""
-        import numpy as np
+
+class OpenRun:
+    """One trial's W&B run."""
+
+    def __init__(self, run: Any, artifact: str, batch_tokens: int, log_weights: bool) -> None:
+        self._run = run
+        self._artifact = artifact
+        self._batch_tokens = batch_tokens
+        self._log_weights = log_weights
+
+    def log(self, values: Mapping[str, Any], *, tokens: int, commit: bool = False) -> None:
+        """Log values at the training step that `tokens` stand for; points of one step are joined until a commit."""
+        self._run.log(dict(values), step=tokens // self._batch_tokens, commit=commit)
+
+    def log_measured(self, metrics: Mapping[str, float], *, tokens: int) -> None:
+        """Log held-out metrics."""
+        self.log(evaluation_names(metrics), tokens=tokens)
+
+    def log_ending(self, summary: Mapping[str, Any], export: Path | None, *, tokens: int) -> None:
+        """Log how the trial ended, and a finished one's firing frequencies, as SAELens does."""
+        self._run.summary.update(dict(summary))
+        # The last point is written out now: what follows may wait for the network.
+        self.log({} if export is None else _densities(export), tokens=tokens, commit=True)
+
+    def upload(self, export: Path) -> None:
+        """Log an exported SAE as an artifact. Waits for the network."""
         import wandb
-        from safetensors.numpy import load_file
 
-        open_run = self._open[number]
-        log10_F = load_file(folder / "sparsity.safetensors")["sparsity"]
-        frequency_F = 10.0 ** log10_F.astype(np.float64)
-        open_run.log(
-            {
-                "plots/feature_density_line_chart": wandb.Histogram(log10_F.astype(float).tolist()),
-                "metrics/mean_log10_feature_sparsity": float(log10_F.mean()),
-                "sparsity/below_1e-5": int((frequency_F < 1e-5).sum()),
-                "sparsity/below_1e-6": int((frequency_F < 1e-6).sum()),
-            },
-            step=tokens // open_run.batch_tokens,
-        )
-        artifact = wandb.Artifact(f"{self._settings.id_of(number)}_sae", type="model")
-        for file in sorted(folder.iterdir()):
-            if self._settings.log_weights or file.suffix != ".safetensors":
+        artifact = wandb.Artifact(self._artifact, type="model")
+        for file in sorted(export.iterdir()):
+            if self._log_weights or file.suffix != ".safetensors":
                 artifact.add_file(str(file))
-        open_run.run.log_artifact(artifact)
+        self._run.log_artifact(artifact)
 
-    def finish(self, number: int, *, failed: bool) -> None:
-        """Close one trial's run."""
-        self._open.pop(number).run.finish(exit_code=int(failed))
+    def finish(self, *, failed: bool = False) -> None:
+        """Close the run. Waits for the network."""
+        self._run.finish(exit_code=int(failed))
 
-    def finish_all(self) -> None:
-        """Close what is open: trials that an interruption left unfinished go on in the same runs."""
-        for number in list(self._open):
-            self.finish(number, failed=False)
+
+def _densities(export: Path) -> dict[str, Any]:
+    import numpy as np
+    import wandb
+    from safetensors.numpy import load_file
+
+    log10_F = load_file(export / "sparsity.safetensors")["sparsity"].astype(np.float64)
+    return {
+        "plots/feature_density_line_chart": wandb.Histogram(log10_F.tolist()),
+        "metrics/mean_log10_feature_sparsity": float(log10_F.mean()),
+        "sparsity/below_1e-5": int((log10_F < -5).sum()),
+        "sparsity/below_1e-6": int((log10_F < -6).sum()),
+    }

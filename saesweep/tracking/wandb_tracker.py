@@ -1,4 +1,4 @@
-"""Weights & Biases: one run per trial, grouped by experiment. Everything that may wait happens on a thread of its own."""
+"""Weights & Biases: one run per trial, grouped by experiment. Everything that may wait happens on other threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from saesweep.errors import UserError
 from saesweep.events import Event, Note, RunEnded, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
 from saesweep.runs import write_json
 from saesweep.specs.logger import LoggerSpec
-from saesweep.tracking.wandb_runs import RunSettings, WandbRuns
+from saesweep.tracking.wandb_runs import OpenRun, RunOpener, RunSettings
 
 CLOSE_SECONDS = 120.0
 """How long the end of a run waits for W&B to take what is left."""
-_WANTED = (TrialStarted, TrialTrained, TrialMeasured, TrialEnded, RunEnded)
+THREAD_NAME = "saesweep-wandb"
 
 
 def check_wandb(env: Mapping[str, str] | None = None) -> None:
@@ -87,73 +89,129 @@ class WandbTracker:
         self._batch_tokens_of = batch_tokens_of
         self._sae_folder = sae_folder
         self._say = say
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._trouble: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._runs = WandbRuns(self._settings, self._trouble.put)
-        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
-        self._thread.start()
+        self._told: set[str] = set()
+        self._opener = RunOpener(self._settings, self._trouble.put)
+        self._trials: dict[int, _TrialThread] = {}
 
     def __call__(self, event: Event) -> None:
         """Queue an event; at the end of the run, wait for what is left."""
-        if isinstance(event, _WANTED):
-            self._events.put(event)
-        if isinstance(event, RunEnded):
+        if isinstance(event, TrialStarted) and event.number not in self._trials:
+            config = {**self._config_of(event.params), "trial": event.number, "params": dict(event.params)}
+            batch_tokens = self._batch_tokens_of(event.params)
+            self._trials[event.number] = _TrialThread(
+                open_run=lambda: self._opener.open(
+                    event.number, config, [event.architecture], batch_tokens=batch_tokens
+                ),
+                least_tokens=self._frequency * batch_tokens,
+                export=self._sae_folder(event.number),
+                tell=self._trouble.put,
+            )
+        elif isinstance(event, (TrialTrained, TrialMeasured, TrialEnded)) and event.number in self._trials:
+            self._trials[event.number].events.put(event)
+        elif isinstance(event, RunEnded):
             self.close()
         self._pass_on_trouble()
 
-    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
+    def close(self, timeout_seconds: float | None = None) -> None:
         """Wait until W&B has everything, or give up: its local files are complete either way."""
-        self._events.put(None)
-        self._thread.join(timeout_seconds)
-        if self._thread.is_alive():
+        deadline = time.monotonic() + (CLOSE_SECONDS if timeout_seconds is None else timeout_seconds)
+        for trial in self._trials.values():
+            trial.events.put(None)
+        for trial in self._trials.values():
+            trial.thread.join(max(0.0, deadline - time.monotonic()))
+        if any(trial.thread.is_alive() for trial in self._trials.values()):
             self._trouble.put(
-                f"Weights & Biases did not take everything within {timeout_seconds:.0f} s; "
+                "Weights & Biases has not taken everything yet; "
                 f"upload the rest with `wandb sync {self._settings.directory / 'wandb'}/*run-*`"
             )
         self._pass_on_trouble()
 
     def _pass_on_trouble(self) -> None:
         while not self._trouble.empty():
-            self._say(Note(level="warning", message=self._trouble.get()))
+            message = self._trouble.get()
+            if message not in self._told:  # a service that is gone fails at every point
+                self._told.add(message)
+                self._say(Note(level="warning", message=message))
 
-    # ---------------------------------------------------------------- on the thread
+
+class _TrialThread:
+    """Logs one trial. A thread each, so that a trial whose end waits for the network holds up no other."""
+
+    def __init__(
+        self, *, open_run: Callable[[], OpenRun], least_tokens: int, export: Path, tell: Callable[[str], None]
+    ) -> None:
+        self._open_run = open_run
+        self._least_tokens = least_tokens
+        self._last_tokens: int | None = None
+        self._export = export
+        self._tell = tell
+        self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
+        self.thread.start()
 
     def _work(self) -> None:
-        while (event := self._events.get()) is not None:
-            try:
-                self._handle(event)
-            # A tracker must never end a run, whatever a client library raises; the trouble is told.
-            except Exception as error:
-                self._trouble.put(f"Weights & Biases: {type(error).__name__}: {error}".splitlines()[0])
-
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, TrialStarted):
-            config = {**self._config_of(event.params), "trial": event.number, "params": dict(event.params)}
-            self._runs.start(
-                event.number, config, [event.architecture], batch_tokens=self._batch_tokens_of(event.params)
-            )
-        elif isinstance(event, TrialTrained):
-            run = self._runs.get(event.number)
-            if run is not None and event.step - run.last_step >= self._frequency:
-                run.last_step = event.step
-                run.log(event.values, step=event.step)
-        elif isinstance(event, TrialMeasured):
-            run = self._runs.get(event.number)
-            if run is not None:
-                run.log_measured(event.metrics, tokens=event.tokens)
-        elif isinstance(event, TrialEnded):
-            self._end(event)
-        elif isinstance(event, RunEnded):
-            self._runs.finish_all()
-
-    def _end(self, event: TrialEnded) -> None:
-        run = self._runs.get(event.number)
+        run: OpenRun | None = None
+        with self._telling():
+            run = self._open_run()
         if run is None:
             return
-        run.summarise({"status": event.status, "reason": event.reason, "tokens": event.tokens})
-        if event.status == "complete":
-            self._runs.log_export(event.number, self._sae_folder(event.number), tokens=event.tokens)
-        self._runs.finish(event.number, failed=event.status == "failed")
+        while (event := self.events.get()) is not None:
+            with self._telling():
+                self._handle(run, event)
+            if isinstance(event, TrialEnded):
+                break
+        else:  # the process ends before the trial does: it goes on in the same run
+            with self._telling():
+                run.finish()
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        # A tracker must never end a run, whatever a client library raises; the trouble is told.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+            self._tell(f"Weights & Biases: {reason}; the metrics are also in trials/*/metrics.jsonl")
+
+    def _handle(self, run: OpenRun, event: Event) -> None:
+        if isinstance(event, TrialTrained):
+            if self._last_tokens is None or event.tokens - self._last_tokens >= self._least_tokens:
+                self._last_tokens = event.tokens
+                run.log(event.values, tokens=event.tokens)
+        elif isinstance(event, TrialMeasured):
+            run.log_measured(event.metrics, tokens=event.tokens)
+        elif isinstance(event, TrialEnded):
+            is_complete = event.status == "complete"
+            summary = {"status": event.status, "reason": event.reason, "tokens": event.tokens}
+            try:
+                run.log_ending(summary, self._export if is_complete else None, tokens=event.tokens)
+                if is_complete:
+                    run.upload(self._export)
+            finally:  # a refused artifact leaves no run open
+                run.finish(failed=event.status == "failed")
+
+
+def is_uploading() -> bool:
+    """Return whether W&B has still not taken everything of a tracker in this process."""
+    return any(thread.name == THREAD_NAME for thread in threading.enumerate())
+
+
+def abandon_uploads(seconds: float = 5.0) -> None:
+    """Have W&B write its local files, then end its process. Only for a process that is about to end.
+
+    W&B's process would keep trying to reach the network, and hold the terminal's pipes open, long after this one. Ended
+    without the teardown it would drop what it has not written yet.
+    """
+    import psutil
+    import wandb
+
+    thread = threading.Thread(target=wandb.teardown, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    for child in psutil.Process().children():
+        if child.name().startswith("wandb-core"):
+            child.kill()
 
 
 def _identity(run_dir: Path, experiment: str) -> dict[str, str]:
