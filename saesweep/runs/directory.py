@@ -11,7 +11,8 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.runs.atomic import write_json, write_text
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: checkpoints hold replicates."""
 
 
 class RunDirectory:

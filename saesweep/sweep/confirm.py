@@ -106,13 +106,17 @@ def finalists(rows: Sequence[Row], objective: ObjectiveSpec, top: int) -> list[R
     return finished[:top]
 
 
+def confirm_training_tokens(experiment: Experiment, confirm: ConfirmSpec) -> int:
+    """Return the training tokens of one finalist."""
+    wanted = confirm.training_tokens
+    return round(multiple_of(wanted) * experiment.base_run().training_tokens) if isinstance(wanted, str) else wanted
+
+
 def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Sequence[Row]) -> Experiment:
     """Return the experiment that trains the finalists side by side, with nothing pruned."""
     tree = copy.deepcopy(experiment.tree)
-    wanted = confirm.training_tokens
-    tokens = round(multiple_of(wanted) * experiment.base_run().training_tokens) if isinstance(wanted, str) else wanted
     tree["name"] = f"{experiment.spec.name[:72]}-confirm"
-    tree["base"]["training_tokens"] = tokens
+    tree["base"]["training_tokens"] = confirm_training_tokens(experiment, confirm)
     search = experiment.spec.search
     tree["search"] = {
         "sampler": "fixed",

@@ -16,6 +16,7 @@ from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun, format_count
+from saesweep.sweep.confirm import confirm_training_tokens
 from saesweep.sweep.corners import largest_run
 from saesweep.sweep.search import open_search
 from saesweep.sweep.setup import free_bytes
@@ -58,6 +59,8 @@ class Plan:
     """SAE-tokens of all trials if none is pruned."""
     sae_tokens_pruned: int
     """An estimate with pruning: one in eta goes on at every rung."""
+    confirm_sae_tokens: int
+    """SAE-tokens of the confirmation of the finalists; 0 without one."""
     gflops: float
     """Speed of a matrix product measured now on the device, GFLOP/s."""
     sae_seconds: tuple[float, float]
@@ -79,7 +82,8 @@ class Plan:
             f"  memory: {self.slot_bytes / _GIB:.2f} GiB per SAE + {self.shared_bytes / _GIB:.2f} GiB shared"
             f" = {(self.slots * self.slot_bytes + self.shared_bytes) / _GIB:.2f} GiB, language model not counted",
             f"  SAE-tokens: {format_count(self.sae_tokens_full)} if every trial runs to its end,"
-            f" about {format_count(self.sae_tokens_pruned)} with pruning",
+            f" about {format_count(self.sae_tokens_pruned)} with pruning"
+            + (f"; {format_count(self.confirm_sae_tokens)} more to confirm" if self.confirm_sae_tokens else ""),
             f"  SAE time: {low} to {high} at {self.gflops:.0f} GFLOP/s measured now, language model not counted",
             "  first settings the sampler would try:",
             *(f"    {s.number}: {s.architecture} {s.sparsity}  {_settings(s.params)}" for s in self.samples),
@@ -117,12 +121,17 @@ def plan(experiment: Experiment) -> Plan:
         spent += kept * (rung - before)
         kept, before = kept / search.eta, rung
     spent += kept * (blocks.total_tokens - before)
+    n_saes = experiment.n_trials * search.replicates
+    confirm_tokens = 0
+    if search.confirm is not None:
+        finalists = min(search.confirm.top, experiment.n_trials)
+        confirm_tokens = finalists * search.confirm.replicates * confirm_training_tokens(experiment, search.confirm)
     widest = max((r.sae.d_in or 0) * (r.sae.d_sae or 0) for r in runs)
     seconds = [
         2 * passes * widest * tokens / (gflops * 1e9)
         for passes, tokens in (
-            (_SPARSE_PASSES, experiment.n_trials * spent),
-            (_DENSE_PASSES, experiment.n_trials * blocks.total_tokens),
+            (_SPARSE_PASSES, n_saes * spent + confirm_tokens),
+            (_DENSE_PASSES, n_saes * blocks.total_tokens + confirm_tokens),
         )
     ]
     return Plan(
@@ -138,8 +147,9 @@ def plan(experiment: Experiment) -> Plan:
         rungs_tokens=blocks.rungs_tokens,
         slot_bytes=slots.slot_bytes,
         shared_bytes=slots.shared_bytes,
-        sae_tokens_full=experiment.n_trials * blocks.total_tokens,
-        sae_tokens_pruned=int(experiment.n_trials * spent),
+        sae_tokens_full=n_saes * blocks.total_tokens,
+        sae_tokens_pruned=int(n_saes * spent),
+        confirm_sae_tokens=confirm_tokens,
         gflops=gflops,
         sae_seconds=(seconds[0], seconds[1]),
         warnings=experiment.warnings,

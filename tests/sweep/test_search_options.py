@@ -11,7 +11,9 @@ import pytest
 import saesweep
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, RunStarted
+from saesweep.experiment import load_experiment
 from saesweep.runs import JsonLines
+from saesweep.sweep.plan import plan
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
 from tests.sweep.studies import snapshot
@@ -206,3 +208,13 @@ def test_a_warm_start_from_no_run_is_refused(tree: dict[str, Any], tmp_path: Pat
     tree["search"]["warm_start"] = str(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"search\.warm_start: .*nothing is no run directory"):
         saesweep.run(tree, run_dir=tmp_path / "run")
+
+
+def test_the_plan_counts_replicates_and_the_confirmation(tree: dict[str, Any]) -> None:
+    once = plan(load_experiment(tree))
+    tree["search"] |= {"replicates": 3, "confirm": {"top": 2, "replicates": 2, "training_tokens": "4x"}}
+    more = plan(load_experiment(tree))
+    assert more.sae_tokens_full == 3 * once.sae_tokens_full
+    assert (once.confirm_sae_tokens, more.confirm_sae_tokens) == (0, 2 * 2 * 4 * 10_240)
+    assert more.slots == 3
+    assert "163.84k more to confirm" in "\n".join(more.lines())
