@@ -57,7 +57,7 @@ class Axis:
 
     def points(self) -> list[Point]:
         """Return the points, growing."""
-        return [replace(self.start, **{self.field: value}) for value in self.values]
+        return [Point(**(asdict(self.start) | {self.field: value})) for value in self.values]
 
 
 AXES = {

@@ -176,7 +176,7 @@ class Bench:
         return {"trials": trials, "folder": str(self.work / name)}
 
     def _steps(self, share: float) -> int:
-        return max(2, round(self.args.tokens * share) // BATCH_TOKENS)
+        return max(2, int(self.args.tokens * share) // BATCH_TOKENS)
 
     def sequential(self, name: str, share: float) -> Found:
         """Run a peer that trains one trial after the other."""
@@ -223,7 +223,7 @@ class Bench:
         return {
             "of": len(folders),
             "feasible": len(feasible),
-            "folder": str(folders[winner]),
+            "folder": str(folders[winner].relative_to(self.work)),
             "select": {name: scores[winner][name] for name in kept},
             "test": {name: test[name] for name in kept},
         }
@@ -301,9 +301,14 @@ def compare(bench: Bench) -> Found:
     for label, (theirs, ours) in RATIOS.items():
         if theirs in figures and ours in figures:
             result[label] = figures[theirs]["seconds"] / figures[ours]["seconds"]
+    best = {name: found["best"]["test"] for name, found in figures.items() if "test" in found.get("best", {})}
+    if {"saesweep_pruned", "saelens_runner"} <= set(best):
+        # To be read beside the seed spread.
+        pruned, runner = (best[name]["explained_variance"] for name in ("saesweep_pruned", "saelens_runner"))
+        result["best_pruned_minus_runner"] = pruned - runner
     ours_best = figures["saesweep"]["best"]
     if args.seeds > 1 and ours_best["feasible"]:
-        result["seed_spread"] = bench.spread(Path(ours_best["folder"]))
+        result["seed_spread"] = bench.spread(bench.work / ours_best["folder"])
     return result
 
 
@@ -328,6 +333,10 @@ def table(result: Found) -> str:
     for label, (theirs, ours) in RATIOS.items():
         if label in result:
             lines.append(f"- {CONTENDERS[ours]}: {result[label]:.1f}x as fast as {CONTENDERS[theirs]}")
+    if "best_pruned_minus_runner" in result:
+        lines.append(
+            f"- best explained variance with pruning minus SAELens' runner: {result['best_pruned_minus_runner']:+.4f}"
+        )
     if "seed_spread" in result:
         spread = result["seed_spread"]
         values = ", ".join(f"{v:.4f}" for v in spread["explained_variance"])
@@ -361,7 +370,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = parser.parse_args()
     if args.quick:
-        args.trials, args.tokens, args.seeds = len(ARCHITECTURES), 16 * BATCH_TOKENS, 2
+        args.trials, args.tokens, args.seeds = len(ARCHITECTURES), 16 * BATCH_TOKENS, min(args.seeds, 2)
         args.share_runner = args.share_trainer = args.share_multi = 0.2
     if not min(args.share_runner, args.share_trainer, args.share_multi) > 0:
         parser.error("--share-...: must be above 0")

@@ -157,11 +157,11 @@ def norm_estimate_apart(phases: Phases) -> Iterator[None]:
         with phases.phase("norm"):
             estimate(*args, **kwargs)
 
-    ActivationScaler.estimate_scaling_factor = measured  # type: ignore[method-assign]
+    ActivationScaler.estimate_scaling_factor = measured
     try:
         yield
     finally:
-        ActivationScaler.estimate_scaling_factor = estimate  # type: ignore[method-assign]
+        ActivationScaler.estimate_scaling_factor = estimate
 
 
 CONTENDERS = {f.__name__: f for f in (saesweep, saelens_runner, saelens_trainer, saelens_multi)}
