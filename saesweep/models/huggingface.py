@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError
+from saesweep.models.compiled import CompiledBlocks
 from saesweep.models.hook_names import INPUT, split_input
 
 
@@ -36,7 +37,12 @@ class HuggingFaceModel(LanguageModel):
         self._modules = {name: module for name, module in model.named_modules() if name}
         # Encoders have no key-value cache, and some of them refuse the argument.
         takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+        self._compiled: CompiledBlocks | None = None
         self._forward_kwargs = {**({"use_cache": False} if takes_cache else {}), **(forward_kwargs or {})}
+
+    def compile(self, mode: str | None) -> None:
+        """Compile the blocks (at their first run), in a mode of `torch.compile`."""
+        self._compiled = CompiledBlocks(self.model, mode)
 
     def hook_names(self) -> list[str]:
         """Return the names of all modules (their outputs), in module order, then `NAME:input` for each of them."""
@@ -78,7 +84,7 @@ class HuggingFaceModel(LanguageModel):
 
     def _observe(self, hook: str, sink: Captures | _ShapeNotes) -> RemovableHandle:
         name, is_input = split_input(hook)
-        module = self._modules[name]
+        module = self._module(name)
 
         def put(found: Any) -> None:
             tensor = first_tensor(found)
@@ -98,13 +104,19 @@ class HuggingFaceModel(LanguageModel):
 
     def _exchange(self, hook: str, new: Callable[[Tensor], Tensor]) -> RemovableHandle:
         name, is_input = split_input(hook)
-        module = self._modules[name]
+        module = self._module(name)
         handle: RemovableHandle
         if is_input:
             handle = module.register_forward_pre_hook(_exchange_input(new), with_kwargs=True)
         else:
             handle = module.register_forward_hook(lambda _module, _args, output: _exchange_output(new, output))
         return handle
+
+    def _module(self, name: str) -> nn.Module:
+        if self._compiled is not None:
+            self._compiled.open_for([name])
+        module: nn.Module = self._modules[name]
+        return module
 
     def _run(self, tokens_NT: Tensor) -> Any:
         return self.model(tokens_NT.to(self.device), **self._forward_kwargs)

@@ -29,7 +29,10 @@ def load_model(run: BaseRun) -> LanguageModel:
         from saesweep.models.huggingface import HuggingFaceModel
 
         model = read_model(location, kwargs, device, run.model_class_name)
-        return HuggingFaceModel(model, tokenizer, autocast=run.autocast_lm, forward_kwargs=run.model_kwargs)
+        found = HuggingFaceModel(model, tokenizer, autocast=run.autocast_lm, forward_kwargs=run.model_kwargs)
+        if run.compile_llm:
+            found.compile(run.llm_compilation_mode)
+        return found
 
     from saesweep.models.bridge import BridgeModel, build_bridge
 

@@ -245,10 +245,10 @@ def test_an_export_of_the_synthetic_source(tmp_path: Path) -> None:
 def test_mistakes_of_the_configuration_are_shown_at_from_cfg(
     tmp_path: Path, write: Callable[[str], Path], only_problem: One
 ) -> None:
-    source = put(tmp_path, "runner_cfg.json", {**RUNNER, "use_chat_formatting": True})
+    source = put(tmp_path, "runner_cfg.json", {**RUNNER, "seqpos_slice": [9, 3]})
     problem = only_problem(write(f"name: t\nbase:\n  from_cfg: {source}\n"))
     assert (problem.line, problem.path) == (3, "base.from_cfg")
-    assert "sets use_chat_formatting, which is not possible here" in problem.message
+    assert "sets seqpos_slice, which is not possible here" in problem.message
 
 
 @pytest.mark.parametrize(
