@@ -7,6 +7,7 @@
 The same random model (4 layers, d_model 512), hook, text, forward batch, training batch and buffer for both, each in its
 own process; they take turns, and a ratio is taken within each round. `collect` is tokenising, the model's forward passes
 and the shuffle; `shuffle` is the buffer alone, fed with rows that cost nothing. Without a peer: `--subjects saesweep`.
+With `--prefetch` our model also runs while the peer has its turn, up to one chunk: make turns long (`--collect-batches`).
 """
 
 from __future__ import annotations
