@@ -53,7 +53,7 @@ class ReconstructionMetrics:
             "ratio": torch.where(is_nonzero, recon_norm / x_norm.clamp_min(1e-300), 0),
             "nonzero": is_nonzero,
             "active": is_active_NF.sum(-1),
-            "l1": acts_NF.double().abs().sum(-1),
+            "l1": acts_NF.abs().sum(-1, dtype=torch.float64),
         }
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value.sum())
