@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test check lint types interop bench-env clean
+.PHONY: quickstart test check lint types interop interop-quickstart bench-env clean
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -43,6 +43,11 @@ bench-env: .venv-bench/stamp  ## the peers, for benchmarks and for the interop c
 interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and metrics agree with SAELens (minutes)
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_evals.py
+	if test -d runs/quickstart/best; then $(MAKE) --no-print-directory interop-quickstart; fi
+
+interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same
+	$(BIN)/python tests/interop/real_activations.py runs/quickstart .venv-bench/quickstart.safetensors > .venv-bench/folders
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py --activations .venv-bench/quickstart.safetensors $$(sed 's/^/--folder /' .venv-bench/folders)
 
 clean:
 	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache

@@ -90,7 +90,9 @@ class Setup:
             strength = firing * (1 + torch.rand(firing.shape, generator=generator))
             noise = 0.1 * torch.randn(BATCH_TOKENS, self.d_in, generator=generator)
             found.append(strength @ features + noise)
-        return found
+        # The scale that `expected_average_only_in` gives, for which SAELens' default bandwidth and threshold are meant.
+        mean_norm = torch.cat(found).norm(dim=1).mean()
+        return [x_BD * (self.d_in**0.5 / mean_norm) for x_BD in found]
 
     def dead_F(self) -> Tensor:
         """Which latents are dead: evenly spread."""
