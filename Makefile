@@ -42,6 +42,7 @@ bench-env: .venv-bench/stamp  ## the peers, for benchmarks and for the interop c
 
 interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and metrics agree with SAELens (minutes)
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_trajectory.py
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_evals.py
 	if test -d runs/quickstart/best; then $(MAKE) --no-print-directory interop-quickstart; fi
 

@@ -88,10 +88,10 @@ def theirs(run: BaseRun, data: list[torch.Tensor], start: dict[str, torch.Tensor
     """Return the loss of every step of SAELens' trainer, and how many latents were dead at the end."""
     sae_class, cfg_class = get_sae_training_class(run.sae.architecture)
     sae = sae_class(cfg_class(d_in=D_IN, d_sae=D_SAE, dtype=run.sae.dtype, **SAES[run.sae.architecture]))
-    # SAELens keeps jumprelu's threshold in fp32 whatever the type: a float64 comparison needs all of it.
     sae.to(data[0].dtype)
     for name, parameter in sae.named_parameters():
-        parameter.data.copy_(start[name])
+        # Replaced, not filled: SAELens keeps jumprelu's threshold in fp32 whatever the type, and float64 needs all of it.
+        parameter.data = start[name].clone().contiguous()
     config = SAETrainerConfig(
         total_training_samples=run.training_tokens,
         train_batch_size_samples=BATCH,
