@@ -39,6 +39,7 @@ class Cohort:
         normalizers: The run-level normaliser of every (hook, normalize_activations) that a trial may use.
         device: Training device.
         engine: Preferred gradient engine; slots that it does not support use the reference path.
+        reference: The reference path; a plain one with `autocast` when left out.
         autocast: bfloat16 matrix products with fp32 master weights.
     """
 
@@ -49,12 +50,13 @@ class Cohort:
         normalizers: Mapping[tuple[str, str], Normalizer],
         device: torch.device | str,
         engine: GradientEngine | None = None,
+        reference: ReferenceEngine | None = None,
         autocast: bool = False,
     ) -> None:
         self.slots: list[Slot | None] = [None] * n_slots
         self._normalizers = normalizers
         self._device = torch.device(device)
-        self._reference = ReferenceEngine(autocast=autocast)
+        self._reference = reference or ReferenceEngine(autocast=autocast)
         self._engine: GradientEngine = engine or self._reference
         self._recent: deque[Mapping[str, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
 

@@ -28,6 +28,16 @@ def is_model_class(name: str) -> bool:
     return re.fullmatch(r"[A-Z]\w*(Model\w*|For[A-Z]\w+)", name) is not None
 
 
+_GROUPS = {
+    "model and data": "model_name",
+    "activation stream": "n_batches_in_buffer",
+    "device and precision": "device",
+    "optimisation": "training_tokens",
+    "dead latents, evaluation, output": "dead_feature_window",
+}
+"""Title of a group of fields -> its first one; it ends where the next begins."""
+
+
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -183,6 +193,16 @@ class BaseRun(Spec):
     """Weights & Biases."""
     sae: Annotated[SerializeAsAny[SAESpec], BeforeValidator(parse_sae)]
     """The SAE: its architecture, widths and that architecture's own fields."""
+
+    @classmethod
+    def groups(cls) -> dict[str, tuple[str, ...]]:
+        """Return the fields by what they are about, in order, for `--help`: the SAE's and the logger's are blocks of their own."""
+        names = [name for name in cls.model_fields if name not in ("sae", "logger")]
+        starts = [names.index(first) for first in _GROUPS.values()]
+        return {
+            title: tuple(names[start:end])
+            for title, start, end in zip(_GROUPS, starts, [*starts[1:], len(names)], strict=True)
+        }
 
     @property
     def total_steps(self) -> int:
