@@ -13,13 +13,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from saesweep.experiment.document import Document
-from saesweep.experiment.fields import ARCHITECTURE, known_paths, logger_fields, parts_of, sae_fields
+from saesweep.experiment.fields import ARCHITECTURE, known_paths, parts_of, sae_fields
 from saesweep.experiment.overrides import assign, complain
 from saesweep.experiment.scalars import is_null
 from saesweep.experiment.yaml_reader import read_value
 from saesweep.specs import BaseRun, Duration
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
+from saesweep.specs.model import Spec
+from saesweep.specs.synthetic import SyntheticSpec
 
 FROM_CFG = "from_cfg"
 
@@ -49,7 +51,11 @@ def run_flags() -> list[Flag]:
         owners = [a for a in architectures() if name in spec_class(a).model_fields]
         note = "" if name in SAESpec.model_fields else f" ({', '.join(owners)})"
         found.append(_flag(f"sae.{name}", spec_class(owners[0]).model_fields[name], "the SAE", note))
-    found += [_flag(f"logger.{name}", LoggerSpec.model_fields[name], "Weights & Biases") for name in logger_fields()]
+    for block, model, title in (
+        ("synthetic", SyntheticSpec, "synthetic features"),
+        ("logger", LoggerSpec, "Weights & Biases"),
+    ):
+        found += [_flag(f"{block}.{name}", info, title) for name, info in model.model_fields.items()]
     return found
 
 
@@ -57,6 +63,8 @@ def _flag(path: str, info: FieldInfo, group: str, note: str = "") -> Flag:
     short = path.rpartition(".")[2]
     is_plain = short != path and Counter(known.rpartition(".")[2] for known in known_paths())[short] == 1
     default = info.default.to_json() if isinstance(info.default, Duration) else info.default
+    if isinstance(default, Spec):
+        default = default.model_dump()
     shown = ""
     if options := [f"{value}" for value in _literals(info.annotation)]:
         note = f": {', '.join(options)}{note}"
@@ -93,7 +101,7 @@ def _is_text(path: str) -> bool:
     if block == "sae":
         models: list[Any] = [spec_class(a) for a in architectures() if name in spec_class(a).model_fields]
     else:
-        models = [LoggerSpec if block == "logger" else BaseRun]
+        models = [{"logger": LoggerSpec, "synthetic": SyntheticSpec}.get(block, BaseRun)]
     return _members(models[0].model_fields[name].annotation) <= {str, NoneType}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place
-from saesweep.experiment.fields import logger_fields, run_fields, sae_fields
+from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fields
 from saesweep.experiment.hub import download
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
@@ -107,9 +107,9 @@ def _merge(imported: dict[str, Any], own: dict[str, Any], place: Place) -> tuple
         if key not in own:
             merged[key] = value
             filled.append((*place, key))
-            if key in ("sae", "logger"):
+            if key in NESTED:
                 filled += [(*place, key, name) for name in value]
-        elif key in ("sae", "logger") and isinstance(own[key], dict):
+        elif key in NESTED and isinstance(own[key], dict):
             merged[key], below = _merge(value, own[key], (*place, key))
             filled += below
     return merged, filled

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
+from saesweep.specs.synthetic import DEFAULT_D_IN, SyntheticSpec
 from saesweep.specs.units import Duration, Steps, TokenCount
 
 SYNTHETIC = "builtin:synthetic"
@@ -189,6 +190,8 @@ class BaseRun(Spec):
     verbose: bool = True
     """SAELens' progress switch; here `--display`."""
 
+    synthetic: SyntheticSpec = SyntheticSpec()
+    """The true features of `dataset_path: builtin:synthetic`."""
     logger: LoggerSpec = LoggerSpec()
     """Weights & Biases."""
     sae: Annotated[SerializeAsAny[SAESpec], BeforeValidator(parse_sae)]
@@ -196,8 +199,8 @@ class BaseRun(Spec):
 
     @classmethod
     def groups(cls) -> dict[str, tuple[str, ...]]:
-        """Return the fields by what they are about, in order, for `--help`: the SAE's and the logger's are blocks of their own."""
-        names = [name for name in cls.model_fields if name not in ("sae", "logger")]
+        """Return the fields by what they are about, in order, for `--help`: `sae`, `logger` and `synthetic` are blocks."""
+        names = [name for name in cls.model_fields if name not in ("sae", "logger", "synthetic")]
         starts = [names.index(first) for first in _GROUPS.values()]
         return {
             title: tuple(names[start:end])
@@ -289,6 +292,12 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
                 "says where snapshots go, and none are kept; set n_checkpoints or save_final_checkpoint",
             )
         )
+    if run.synthetic != SyntheticSpec():
+        if run.is_synthetic:
+            d_in = DEFAULT_D_IN if run.sae.d_in is None else run.sae.d_in
+            found += [(f"synthetic.{field}", message) for field, message in run.synthetic.problems(d_in)]
+        else:
+            found.append(("synthetic", f"only dataset_path: {SYNTHETIC} reads it; leave it out"))
     if run.is_synthetic and run.max_activation_norm_multiple is not None:
         found.append(("max_activation_norm_multiple", "synthetic activations have no sinks; leave it out"))
     if run.model_name is None and not run.is_synthetic:
