@@ -8,18 +8,29 @@ from pathlib import Path
 import pytest
 
 from saesweep.cli import main
+from saesweep.cli.entry import build_parser
+from saesweep.cli.train import experiment_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = ["base.training_tokens=8k", "base.train_batch_size_tokens=256", "search.trials=2", "cohort.size=2"]
 SHORT += ["evaluation.select_tokens=1k", "evaluation.test_tokens=1k", "base.sae.d_sae=128"]
+SHORT_TRAIN = ["--training_tokens", "8k", "--train_batch_size_tokens", "256", "--d_sae", "128"]
+SHORT_TRAIN += ["--set", "evaluation.select_tokens=1k", "--set", "evaluation.test_tokens=1k"]
 CHECKED_BY_CI = ("make ", "python benchmarks/")
 
 
 def commands(page: Path) -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    joined = [re.sub(r"\\\n\s*", "", block) for block in blocks]
+    lines = [line.split("  #")[0].strip() for block in joined for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def downloads_to_train(arguments: list[str]) -> bool:
+    """Check a `train` command up to where it would open its model, and return whether that is one to download."""
+    run = experiment_of(build_parser().parse_args(arguments)).base_run()
+    return not any(name.startswith("builtin:") for name in (run.model_name or "", run.dataset_path))
 
 
 def downloads(file: str) -> bool:
@@ -45,6 +56,10 @@ def test_every_command_of_a_page_works(
             else:
                 for setting in SHORT:
                     arguments += ["--set", setting]
+        if arguments[0] == "train":
+            if downloads_to_train(arguments):
+                continue
+            arguments += SHORT_TRAIN
         assert main(arguments) == 0, f"{command}\n{capsys.readouterr().err}"
 
 
