@@ -139,7 +139,7 @@ def _metrics() -> list[str]:
 
 
 def _type(schema: dict[str, Any], annotation: str) -> str:
-    options = schema.get("anyOf", [schema])
+    options = schema.get("anyOf") or schema.get("oneOf") or [schema]
     kinds = {option.get("type") for option in options}
     if {"integer", "string"} <= kinds and "enum" not in str(options) and "const" not in str(options):
         rest = [option for option in options if option.get("type") not in ("integer", "string")]
