@@ -11,7 +11,7 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.runs.atomic import write_json, write_text
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """2: checkpoints hold replicates."""
 
 

@@ -30,6 +30,8 @@ class Asked:
     """Rungs compare the trial within this group only."""
     architecture: str | None = None
     """For the quota; the stratum where left out."""
+    density: float | None = None
+    """Its sparsity setting in octaves, larger where more latents are active; None: any trial of the group compares."""
 
 
 @dataclass(frozen=True, kw_only=True)

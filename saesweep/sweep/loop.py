@@ -32,7 +32,7 @@ from saesweep.scheduler import (
 )
 from saesweep.sweep.artifacts import save_trial_record, save_trial_sae
 from saesweep.sweep.batches import FiniteBatches, check_held_out
-from saesweep.sweep.grouping import group_of
+from saesweep.sweep.grouping import density_of, group_of
 from saesweep.sweep.measure import Measured, mean_and_spread, measure_slots
 from saesweep.sweep.noise import bracketed
 from saesweep.sweep.progress import Board, Progress
@@ -262,8 +262,9 @@ class SweepLoop:
                 Asked(
                     number=action.number,
                     stratum=action.stratum,
-                    group=group_of(trial.run, self._setup.objective),
+                    group=group_of(trial.run),
                     architecture=trial.run.sae.architecture,
+                    density=density_of(trial.run, self._setup.objective),
                 )
             )
         elif isinstance(action, Place):

@@ -79,7 +79,7 @@ def open_search(
         stratum_limits=limits if any(limit is not None for limit in limits) else (),
         baseline_strata=baseline_strata,
         pruner=search.pruner,
-        min_peers=search.eta,  # with fewer reports, "one in eta" would judge chance
+        min_peers=search.least_peers,
         tokens_budget=None if search.tokens_budget is None else search.tokens_budget // search.replicates,
     )
     return Search(study, policy, strata, len(search.baselines), () if warm is None else (warm.note,))

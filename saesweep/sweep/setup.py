@@ -84,6 +84,7 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
             weight_bytes=0,  # the model is loaded already
             free_bytes=free_bytes(device),
             replicates=experiment.spec.search.replicates,
+            peers=experiment.spec.search.least_peers,
         )
         choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
     engine, choices["kernels"], engine_notes = make_engine(

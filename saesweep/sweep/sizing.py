@@ -99,6 +99,7 @@ def plan_slots(
     weight_bytes: int,
     free_bytes: int,
     replicates: int = 1,
+    peers: int = 1,
 ) -> SlotPlan:
     """Choose the number of slots.
 
@@ -110,6 +111,7 @@ def plan_slots(
         weight_bytes: Weights of the language model.
         free_bytes: Memory that is free now on the training device.
         replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
+        peers: Trials of each architecture that a rung needs before it can judge; 1 where nothing is judged.
     """
     per_slot = max(slot_bytes(run) for run in runs)
     shared = shared_bytes(runs, hooks, weight_bytes)
@@ -118,14 +120,18 @@ def plan_slots(
         return SlotPlan(trials * replicates, "as the file says", per_slot, shared)
     usable = free_bytes * cohort.memory_fraction - shared
     fitting = int(usable // per_slot)
-    # A third of the trials at once leaves the sampler something to learn from.
-    wanted = replicates * max(1, min(n_trials, _AUTO_MOST_SLOTS // replicates, max(4, -(-n_trials // 3))))
+    # A third of the trials at once leaves the sampler something to learn from; with fewer than `peers` of each
+    # architecture the first cohort would reach its rungs and nobody could be judged there.
+    least = max(4, -(-n_trials // 3), peers * len(runs))
+    wanted = replicates * max(1, min(n_trials, _AUTO_MOST_SLOTS // replicates, least))
     slots = max(replicates, min(wanted, fitting // replicates * replicates))
     gib = 1 << 30
     why = f"{per_slot / gib:.2f} GiB per SAE, {shared / gib:.2f} GiB shared, {free_bytes / gib:.1f} GiB free" + (
         f"; memory holds {max(fitting, 0)}"
         if fitting < wanted
-        else f"; a third of {n_trials} trials, at most {_AUTO_MOST_SLOTS}"
+        else f"; a third of {n_trials} trials"
+        + (f" or {peers} of each architecture" if peers > 1 else "")
+        + f", at most {_AUTO_MOST_SLOTS}"
         + (f", {replicates} SAEs each" if replicates > 1 else "")
     )
     return SlotPlan(slots, why, per_slot, shared)
