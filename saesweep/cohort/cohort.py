@@ -132,10 +132,10 @@ class Cohort:
             total = slot.block_losses.get(name)
             slot.block_losses[name] = term.clone() if total is None else total + term
         slot.firing.update(result.firing_F, x_BD.shape[0])
+        moments = slot.wide_moments()
         norm = adam_step_(
             slot.params,
-            slot.exp_avg,
-            slot.exp_avg_sq,
+            *moments.wide,
             result.grads,
             step=slot.step + 1,
             lr=slot.lr.at(slot.step),
@@ -143,6 +143,7 @@ class Cohort:
             beta2=slot.run.adam_beta2,
             max_grad_norm=MAX_GRAD_NORM,
         )
+        moments.keep_()
         # The sparse kernels never read a latent whose weights are NaN: the loss alone may stay finite.
         slot.is_finite &= torch.isfinite(norm)
         slot.architecture.constrain_(slot.params)

@@ -5,12 +5,13 @@ Static shape (architecture, d_in, d_sae, hook) is fixed by the trial's run; ever
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from saesweep.cohort.firing import FiringStatistics
+from saesweep.cohort.moments import WideMoments
 from saesweep.cohort.schedules import KnobSchedule, LearningRate
 from saesweep.saes import architecture_for
 from saesweep.specs import BaseRun
@@ -28,10 +29,18 @@ class Slot:
         joined_at_tokens: Stream position at which it entered.
         init_seed: Seed of the initial weights; the same for every trial of an experiment.
         device: Training device.
+        adam_moments: How Adam's moments are kept; `bfloat16` does not apply to float64 runs.
     """
 
     def __init__(
-        self, *, trial: int, run: BaseRun, joined_at_tokens: int, init_seed: int, device: torch.device | str
+        self,
+        *,
+        trial: int,
+        run: BaseRun,
+        joined_at_tokens: int,
+        init_seed: int,
+        device: torch.device | str,
+        adam_moments: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         self.trial = trial
         self.run = run
@@ -39,8 +48,10 @@ class Slot:
         self.architecture = architecture_for(run.sae)
         dtype = _TRAINING_DTYPES.get(run.sae.dtype, torch.float32)
         self.params = self.architecture.init(torch.Generator().manual_seed(init_seed), dtype=dtype, device=str(device))
-        self.exp_avg = {name: torch.zeros_like(p) for name, p in self.params.items()}
-        self.exp_avg_sq = {name: torch.zeros_like(p) for name, p in self.params.items()}
+        kept_as = torch.bfloat16 if adam_moments == "bfloat16" and dtype == torch.float32 else dtype
+        self.exp_avg = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
+        self.exp_avg_sq = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
+        self._init_seed = init_seed
         self.lr = LearningRate.of(run)
         self.knobs = KnobSchedule.of(run)
         self.step = 0
@@ -62,6 +73,10 @@ class Slot:
     def tokens(self) -> int:
         """Tokens this trial has trained on."""
         return self.step * self.run.train_batch_size_tokens
+
+    def wide_moments(self) -> WideMoments:
+        """Return Adam's moments for the next step, in the type of the weights."""
+        return WideMoments(self.params, (self.exp_avg, self.exp_avg_sq), seed=self._init_seed, step=self.step)
 
     @property
     def is_done(self) -> bool:

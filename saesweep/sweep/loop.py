@@ -293,6 +293,7 @@ class SweepLoop:
                 joined_at_tokens=joined,
                 init_seed=derive(self._setup.base.seed, "init", replicate),
                 device=self._setup.device,
+                adam_moments=self._setup.experiment.spec.cohort.adam_moments,
             )
             if restored is not None:
                 meta, tensors = restored[replicate]

@@ -44,6 +44,7 @@ def test_parameters_are_counted(architecture: str, vectors: int) -> None:
     run = run_with({"architecture": architecture})
     assert slot_parameters(run) == 2 * 64 * 512 + vectors * 512 + 64
     assert slot_bytes(run) == 12 * slot_parameters(run)
+    assert slot_bytes(run, "bfloat16") == 8 * slot_parameters(run)
 
 
 def plan(n_trials: int, free_bytes: int, **cohort: Any) -> int:
