@@ -135,7 +135,8 @@ class Cohort:
         moments = slot.wide_moments()
         norm = adam_step_(
             slot.params,
-            *moments.wide,
+            moments.exp_avg,
+            moments.exp_avg_sq,
             result.grads,
             step=slot.step + 1,
             lr=slot.lr.at(slot.step),

@@ -23,18 +23,25 @@ class WideMoments:
 
     Args:
         params: Master weights; the type and layout of the wide moments.
-        moments: `exp_avg` and `exp_avg_sq` by parameter name, as they are kept.
+        exp_avg: First moments by parameter name, as they are kept.
+        exp_avg_sq: Second moments, likewise.
         seed: Of the rounding, with `step`: a resumed run rounds alike.
         step: Number of the step.
     """
 
     def __init__(
-        self, params: Mapping[str, Tensor], moments: tuple[Mapping[str, Tensor], ...], *, seed: int, step: int
+        self,
+        params: Mapping[str, Tensor],
+        exp_avg: Mapping[str, Tensor],
+        exp_avg_sq: Mapping[str, Tensor],
+        *,
+        seed: int,
+        step: int,
     ) -> None:
-        self._kept = moments
-        self.wide = tuple(
-            {name: kept[name] if kept[name].dtype == p.dtype else kept[name].to(p.dtype) for name, p in params.items()}
-            for kept in moments
+        self._kept = (exp_avg, exp_avg_sq)
+        # `to` returns the tensor itself where the type is right: the step is then taken in place.
+        self.exp_avg, self.exp_avg_sq = (
+            {name: kept[name].to(p.dtype) for name, p in params.items()} for kept in self._kept
         )
         self._seed = (seed * 1_000_003 + step) % (1 << 63)
 
@@ -42,7 +49,7 @@ class WideMoments:
     def keep_(self) -> None:
         """Write the stepped moments back to where they are kept; nothing to do where they were not widened."""
         generator: torch.Generator | None = None
-        for kept, wide in zip(self._kept, self.wide, strict=True):
+        for kept, wide in zip(self._kept, (self.exp_avg, self.exp_avg_sq), strict=True):
             for name, moment in kept.items():
                 if moment is wide[name]:
                     continue

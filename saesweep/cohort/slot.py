@@ -76,7 +76,7 @@ class Slot:
 
     def wide_moments(self) -> WideMoments:
         """Return Adam's moments for the next step, in the type of the weights."""
-        return WideMoments(self.params, (self.exp_avg, self.exp_avg_sq), seed=self._init_seed, step=self.step)
+        return WideMoments(self.params, self.exp_avg, self.exp_avg_sq, seed=self._init_seed, step=self.step)
 
     @property
     def is_done(self) -> bool:
