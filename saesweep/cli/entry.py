@@ -22,6 +22,7 @@ from saesweep.cli import (
     report,
     run,
     schema,
+    train,
     validate,
 )
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
@@ -29,6 +30,7 @@ from saesweep.errors import UserError
 
 _COMMANDS = (
     run,
+    train,
     plan,
     validate,
     schema,

@@ -3,6 +3,7 @@
 from saesweep.evaluation.compare import Comparison, Evaluated, evaluate_saes
 from saesweep.evaluation.evaluate import HeldOutEvaluator, needs_language_model
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
+from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.splice import SplicedMetrics
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "evaluate_saes",
     "HeldOutEvaluator",
     "ReconstructionMetrics",
+    "RecoveryMetrics",
     "SplicedMetrics",
     "needs_language_model",
 ]
