@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Listener, Row, RunEnded
+from saesweep.events import EventBus, Listener, ReferenceRow, Row, RunEnded
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
 from saesweep.runs import RunDirectory, write_json
 from saesweep.sweep.confirm import confirm
@@ -38,6 +38,8 @@ class Result:
     best_dir: Path | None = None
     test_metrics: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    references: tuple[ReferenceRow, ...] = ()
+    """Published SAEs of `evaluation.references`, ranked among these rows."""
     exit_code: int = 0
     """What the command exits with: 0 done, 1 too many failed trials or none finished, 130 interrupted."""
 
@@ -84,6 +86,7 @@ def run(
                     best_dir=None if finished.best_dir is None else str(finished.best_dir),
                     test_metrics=finished.test_metrics,
                     notes=finished.notes,
+                    references=finished.references,
                 )
             )
             return finished
@@ -114,6 +117,7 @@ def _ended(
         best_dir=outcome.best_dir,
         test_metrics=outcome.test_metrics,
         notes=outcome.notes,
+        references=phase.board.references(phase.rows),
         exit_code=_exit_code(experiment, phase.rows, outcome) if is_complete else 130,
     )
     bus.emit(
@@ -127,6 +131,7 @@ def _ended(
             seconds=time.monotonic() - started,
             notes=result.notes,
             resume_command=None if is_complete else resume_command,
+            references=result.references,
         )
     )
     return result
@@ -191,7 +196,10 @@ def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result
     wanted = experiment.spec.search.confirm
     if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
         return None
-    rows = tuple(Row(**row) for row in board["rows"])
+    references = tuple(map(ReferenceRow.from_json, board.get("references", ())))
+    if tuple(row.source for row in references) != experiment.spec.evaluation.references:
+        return None
+    rows = tuple(map(Row.from_json, board["rows"]))
     best = board["best"]
     outcome = Outcome(best, directory.best if best is not None else None)
     return Result(
@@ -202,5 +210,6 @@ def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result
         best_dir=outcome.best_dir,
         test_metrics=board["test_metrics"],
         notes=tuple(board["notes"]),
+        references=references,
         exit_code=_exit_code(experiment, rows, outcome),
     )

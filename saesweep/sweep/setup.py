@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from saesweep.activations import ActivationSource, SourceFacts, check_source, open_source
+from saesweep.activations import ActivationSource, HeldOut, SourceFacts, check_source, open_source
 from saesweep.cohort import Cohort
+from saesweep.evaluation import HeldOutEvaluator
+from saesweep.events import ReferenceRow
 from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, write_bytes, write_json
@@ -40,7 +42,11 @@ class Setup:
     n_slots: int
     device: torch.device
     cohort: Cohort
+    evaluator: HeldOutEvaluator
+    """Of the `select` part: what trials are ranked on."""
     notes: list[str]
+    references: tuple[ReferenceRow, ...] = field(default=())
+    """Published SAEs, measured once the run has begun."""
 
 
 def check(experiment: Experiment) -> SourceFacts:
@@ -56,7 +62,8 @@ def check(experiment: Experiment) -> SourceFacts:
         for architecture in experiment.architectures
         for corner in experiment.corner_runs(architecture)
     )
-    open_references(experiment, facts.d_in)
+    for _ in open_references(experiment, facts.d_in):
+        pass
     return facts
 
 
@@ -101,7 +108,20 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
         autocast=run.autocast,
     )
     objective = experiment.objective(has_lm_head=source.model is not None and source.model.has_lm_head)
-    return Setup(experiment, directory, objective, run, d_in, source, blocks, n_slots, device, cohort, notes)
+    evaluator = evaluator_of(source.select, source, experiment)
+    return Setup(experiment, directory, objective, run, d_in, source, blocks, n_slots, device, cohort, evaluator, notes)
+
+
+def evaluator_of(part: HeldOut, source: ActivationSource, experiment: Experiment) -> HeldOutEvaluator:
+    """Return the evaluator of a held-out part, as the experiment wants it."""
+    run = experiment.base_run()
+    return HeldOutEvaluator(
+        part,
+        source.model,
+        ce_tokens=experiment.spec.evaluation.ce_tokens,
+        head_index=run.hook_head_index,
+        contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
+    )
 
 
 def free_bytes(device: torch.device) -> int:
