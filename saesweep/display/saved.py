@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -81,9 +81,11 @@ def read_leaderboard(path: Path) -> Leaderboard:
         raise UserError(
             f"{file}: not there; a run writes it after its first block, so name a run directory of saesweep"
         )
+    from pydantic import TypeAdapter
+
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        return Leaderboard(
+        board = Leaderboard(
             name=data["name"],
             status=data["status"],
             rows=tuple(map(Row.from_json, data["rows"])),
@@ -95,9 +97,15 @@ def read_leaderboard(path: Path) -> Leaderboard:
             notes=tuple(data.get("notes", ())),
             data=data,
         )
-    except (ValueError, KeyError, TypeError) as error:
+        TypeAdapter(Leaderboard).validate_python(asdict(board), strict=False)
+        int(data["stream_tokens"])
+        if not all(goal.startswith(("minimize ", "maximize ")) for goal in board.goals):
+            raise ValueError(f"goals are {board.goals}")
+        return board
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = "; ".join(str(error).splitlines()[:3])
         raise UserError(
-            f"{file}: is no leaderboard of this version of saesweep ({type(error).__name__}: {error})"
+            f"{file}: is no leaderboard of this version of saesweep ({type(error).__name__}: {reason})"
         ) from None
 
 

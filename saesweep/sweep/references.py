@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ from saesweep.errors import UserError
 from saesweep.evaluation.hooks import hook_of
 from saesweep.events import ReferenceRow, Row
 from saesweep.experiment import Experiment
-from saesweep.runs import write_json
+from saesweep.runs import read_json, write_json
 from saesweep.saes import ExportedSAE, open_sae
 from saesweep.specs import ObjectiveSpec
 from saesweep.sweep.ranking import costs, dominates, infeasibility
@@ -52,7 +53,7 @@ def measure_references(setup: Setup) -> tuple[ReferenceRow, ...]:
     What an earlier start of the run measured of the same weights is taken from `references.json`.
     """
     file = setup.directory.path / FILE
-    known = {_identity(item): item for item in json.loads(file.read_text())} if file.exists() else {}
+    known = _measured_before(file)
     found: list[dict[str, Any]] = []
     for name, hook, sae in open_references(setup.experiment, setup.d_in):
         item = {
@@ -71,6 +72,14 @@ def measure_references(setup: Setup) -> tuple[ReferenceRow, ...]:
     if found:
         write_json(file, found)
     return tuple(_row(number, item) for number, item in enumerate(found))
+
+
+def _measured_before(file: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Return what `references.json` holds; nothing where it is damaged, since it can be measured again."""
+    try:
+        return {_identity(item): item for item in read_json(file) if _row(0, item)}
+    except (OSError, UserError, AttributeError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _identity(item: Mapping[str, Any]) -> tuple[str, str, str]:

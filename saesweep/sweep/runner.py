@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, ReferenceRow, Row, RunEnded
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
-from saesweep.runs import RunDirectory, write_json
+from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.sweep.confirm import confirm
 from saesweep.sweep.disk import is_disk_full
 from saesweep.sweep.finish import Outcome
@@ -148,10 +147,9 @@ def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
                 f"{directory.path}: the disk is full. Everything up to the last checkpoint is safe; "
                 f"free some space, then go on with: {resume_command}"
             ) from error
-        if isinstance(error, UserError) and directory.leaderboard_file.exists():
-            board = json.loads(directory.leaderboard_file.read_text())
-            if board["status"] == "running":
-                write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
+        board = _board(directory) if isinstance(error, UserError) else None
+        if board is not None and board.get("status") == "running":
+            write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
         raise
 
 
@@ -183,10 +181,24 @@ def _same_experiment(directory: RunDirectory, experiment: Experiment) -> None:
         )
 
 
-def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result | None:
-    if not directory.leaderboard_file.exists():
+def _board(directory: RunDirectory) -> dict[str, Any] | None:
+    """Return `leaderboard.json`; None where there is none or it is damaged: checkpoints and study are the truth."""
+    try:
+        found = read_json(directory.leaderboard_file)
+    except (UserError, OSError):
         return None
-    board = json.loads(directory.leaderboard_file.read_text())
+    return found if isinstance(found, dict) else None
+
+
+def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result | None:
+    board = _board(directory)
+    try:
+        return None if board is None else _read_complete(board, directory, experiment)
+    except (KeyError, TypeError, ValueError, AttributeError):  # damaged: it is written again from the last checkpoint
+        return None
+
+
+def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: Experiment) -> Result | None:
     if board["status"] != "complete" or len(board["rows"]) < experiment.n_trials:
         return None
     if any(

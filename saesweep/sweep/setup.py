@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from saesweep.activations import ActivationSource, HeldOut, SourceFacts, check_source, open_source
 from saesweep.cohort import Cohort
+from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator
 from saesweep.events import ReferenceRow
 from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
-from saesweep.runs import RunDirectory, write_bytes, write_json
+from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import Normalizer, check_pretrained
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.corners import largest_run, normalize_modes
@@ -146,9 +147,14 @@ def _normalizers(
     """Estimate each (hook, mode) once from the first shuffle window; a resumed run reads what the first start found."""
     json_file, tensor_file = directory.path / "normalizers.json", directory.path / "normalizers.safetensors"
     if json_file.exists():
-        values = json.loads(json_file.read_text())
-        tensors = load_file(tensor_file) if tensor_file.exists() else {}
-        return {_key(name): _restore(name, data, tensors) for name, data in values.items()}
+        values = read_json(json_file)
+        try:
+            tensors = load_file(tensor_file) if tensor_file.exists() else {}
+            return {_key(name): _restore(name, data, tensors) for name, data in values.items()}
+        except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise UserError(
+                f"{json_file}: damaged ({type(error).__name__}: {error}); start a new run with --run-dir"
+            ) from None
     found: dict[tuple[str, str], Normalizer] = {}
     all_tensors: dict[str, Tensor] = {}
     values = {}
