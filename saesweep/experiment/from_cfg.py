@@ -38,11 +38,9 @@ _SWITCHES_OFF: dict[str, Any] = {
     "llm_compilation_mode": None,
     "compile_sae": False,
     "sae_compilation_mode": None,
-    "n_checkpoints": 0,
-    "save_final_checkpoint": False,
     "activations_mixing_fraction": 0.5,
 }
-"""Fields that this version lacks and that do not change what is learned: left out with a warning where they differ."""
+"""Fields about the speed on that machine, or without a counterpart here: left out with a warning where they differ."""
 _DEVICES = ("device", "llm_device", "act_store_device")
 """Left out with a warning: SAELens writes the devices that the machine had, or `cpu` where nobody chose."""
 _FROM_METADATA = (
@@ -165,7 +163,8 @@ def _read_own(path: Path) -> Imported:
     base = document.tree.get("base")
     if document.problems or not isinstance(base, dict) or "from_cfg" in base:
         raise UserError(f"{path} is not the experiment of an exported SAE")
-    return Imported(base)
+    # Where its snapshots went: a run that begins from there must not write over them.
+    return Imported({key: value for key, value in base.items() if key != "checkpoint_path"})
 
 
 def _read_runner(path: Path) -> Imported:

@@ -24,7 +24,6 @@ from saesweep.specs import (
     SearchSpec,
 )
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
-from saesweep.specs.base_run import NOT_IMPLEMENTED
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS
@@ -91,8 +90,6 @@ def _table(
         mark = " ⌕" if prefix is not None and prefix + key in searchable_paths() else ""
         kind = _type(schemas[key], str(info.annotation))
         meaning = (info.description or "").replace("|", "\\|").replace("\n", " ")
-        if prefix is not None and prefix + key in NOT_IMPLEMENTED:
-            meaning += " **Not implemented in this version.**"
         lines.append(f"| `{key}`{mark} | {kind} | {_default(info.default)} | {meaning} |")
     return lines
 
