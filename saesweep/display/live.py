@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from saesweep.display.columns import bar
 from saesweep.display.narrator import Narrator
 from saesweep.display.summary import closing_lines, progress_parts
-from saesweep.display.table import caption_lines, leaderboard_table, print_leaderboard, visible_rows
+from saesweep.display.table import caption_lines, leaderboard_table, print_leaderboard, visible_rows, with_references
 from saesweep.display.throttle import Throttle
 from saesweep.events import (
     BlockDone,
@@ -95,11 +95,13 @@ class LiveDisplay:
         parts = progress_parts(event, self._narrator.trials)
         progress = bar(event.sae_tokens, event.expected_sae_tokens, _PROGRESS_CELLS)
         footer = (f"{progress} {' · '.join(parts[:3])}", " · ".join(parts[3:]))
-        return board_view(self._console, event.rows, metrics=self._narrator.metrics, footer=footer)
+        rows = with_references(event.rows, event.references)
+        return board_view(self._console, rows, metrics=self._narrator.metrics, footer=footer)
 
     def _print_end(self, event: RunEnded) -> None:
         if event.rows:
-            print_leaderboard(self._console, event.rows, metrics=self._narrator.metrics)
+            rows = with_references(event.rows, event.references)
+            print_leaderboard(self._console, rows, metrics=self._narrator.metrics)
         for line in closing_lines(event, self._narrator.metrics):
             self._print(line)
 

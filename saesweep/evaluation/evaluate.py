@@ -57,7 +57,13 @@ class HeldOutEvaluator:
 
     @torch.no_grad()
     def measure(
-        self, saes: Sequence[ExportedSAE], hook: str, *, with_model: bool, spread: bool = False
+        self,
+        saes: Sequence[ExportedSAE],
+        hook: str,
+        *,
+        with_model: bool,
+        spread: bool = False,
+        paired: bool = False,
     ) -> list[dict[str, float]]:
         """Return the metrics of each SAE, by the names of `METRICS`.
 
@@ -67,6 +73,7 @@ class HeldOutEvaluator:
             with_model: Also measure what needs the language model's head, where there is one.
             spread: Also return `<metric>_stderr`, the standard error over contexts, and `silent_fraction`, the share of
                 latents that fire on no held-out token.
+            paired: Also return `delta_ce_minus_first`, the difference to the first SAE, with its error paired over contexts.
         """
         sums = [ReconstructionMetrics() for _ in saes]
         true_GD = self._part.true_features_FD
@@ -84,7 +91,7 @@ class HeldOutEvaluator:
             for values, metrics in zip(found, sums, strict=True):
                 values |= {**metrics.standard_errors(), "silent_fraction": metrics.silent_fraction()}
         if with_model and self._model is not None:
-            spliced = self._spliced_at(hook).measure(saes, spread=spread)
+            spliced = self._spliced_at(hook).measure(saes, spread=spread, paired=paired)
             for values, of_model in zip(found, spliced, strict=True):
                 values |= of_model
         return found

@@ -84,13 +84,16 @@ class SplicedMetrics:
         self._clean: tuple[Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def measure(self, saes: Sequence[ExportedSAE], *, spread: bool = False) -> list[dict[str, float]]:
+    def measure(
+        self, saes: Sequence[ExportedSAE], *, spread: bool = False, paired: bool = False
+    ) -> list[dict[str, float]]:
         """Return each SAE's delta_ce, its standard error over contexts, CE and KL scores, and the losses behind them.
 
         Args:
             saes: Exported SAEs that read this hook.
-            spread: Also return the standard error of the other metrics, and `delta_ce_minus_first`: the difference to the
-                first SAE, paired over contexts, which tells smaller differences from noise than the two errors do.
+            spread: Also return the standard error of the other metrics.
+            paired: Also return `delta_ce_minus_first`: the difference to the first SAE, paired over contexts, which tells
+                smaller differences from noise than the two errors do.
         """
         first_time = self._clean is None
         clean_parts: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -113,7 +116,7 @@ class SplicedMetrics:
             self._clean = tuple(torch.cat(p) for p in zip(*clean_parts, strict=True))  # type: ignore[assignment]
         losses = [tuple(torch.cat(p) for p in zip(*parts, strict=True)) for parts in sae_parts]
         found = [self._summarise(ce_CT, kl_CT, spread=spread) for ce_CT, kl_CT in losses]
-        if spread:
+        if paired:
             for metrics, (ce_CT, _) in zip(found, losses, strict=True):
                 metrics.update(self._difference(ce_CT, losses[0][0]))
         return found
@@ -139,11 +142,15 @@ class SplicedMetrics:
         }
         if spread:
             kl_C, kl_ablated_C = ((t * full).sum(1) for t in (kl_CT, kl_ablated_CT))
+            ce_C, clean_C, ablated_C = ((t * short).sum(1) for t in (ce_CT, clean_CT, ablated_CT))
             found |= {
                 # 1 - delta / possible: the error of a ratio, whatever constant it is taken from.
                 "ce_loss_score_stderr": ratio_stderr(delta_C, possible_C),
-                "ce_loss_with_sae_stderr": ratio_stderr((ce_CT * short).sum(1), tokens_C),
+                "ce_loss_with_sae_stderr": ratio_stderr(ce_C, tokens_C),
+                "ce_loss_without_sae_stderr": ratio_stderr(clean_C, tokens_C),
+                "ce_loss_with_ablation_stderr": ratio_stderr(ablated_C, tokens_C),
                 "kl_div_stderr": ratio_stderr(kl_C, full.sum(1)),
+                "kl_div_with_ablation_stderr": ratio_stderr(kl_ablated_C, full.sum(1)),
                 "kl_div_score_stderr": ratio_stderr(kl_C, kl_ablated_C),
             }
         return found

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 TrialStatus = Literal["waiting", "training", "pruned", "complete", "failed"]
+RowStatus = Literal["waiting", "training", "pruned", "complete", "failed", "reference"]
+RowT = TypeVar("RowT", bound="Row")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class Row:
     """The searched parameters by dotted path."""
     lr: float
     hook: str
-    status: TrialStatus
+    status: RowStatus
     tokens: int
     """Tokens that this trial has trained on."""
     total_tokens: int
@@ -50,6 +53,41 @@ class Row:
     """First rank of the bracket of trials that seeds alone could swap; None where no noise floor is known."""
     tied_to_rank: int | None = None
     """Last rank of that bracket."""
+
+    @classmethod
+    def from_json(cls: type[RowT], data: Any) -> RowT:
+        """Return a row as `leaderboard.json` holds it, where null stands for NaN.
+
+        Raises:
+            ValueError: A field is missing, unknown or of another type.
+        """
+        from pydantic import TypeAdapter
+
+        if not isinstance(data, dict):
+            raise ValueError(f"a row is a {type(data).__name__}, not a mapping")
+        unknown = sorted(set(data) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r} in a row")
+        numbers = {name: _with_nan(data[name]) for name in ("lr", "metrics", "spread") if name in data}
+        return TypeAdapter(cls).validate_python({**data, **numbers})
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_nan(item) for name, item in value.items()}
+    return math.nan if value is None else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRow(Row):
+    """A published SAE on the leaderboard: measured on the tokens that trials are ranked on, and no trial itself.
+
+    `number` counts references, from 0. `rank` is where it would stand among the trials, whose own ranks do not count it.
+    """
+
+    source: str
+    """What `evaluation.references` names."""
+    d_sae: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +189,8 @@ class BlockDone(Event):
     """Training loss of each trial in a slot at the end of the block."""
     rows: tuple[Row, ...]
     epoch: int = 0
+    references: tuple[ReferenceRow, ...] = ()
+    """Published SAEs, ranked among these rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,3 +233,5 @@ class RunEnded(Event):
     notes: tuple[str, ...] = ()
     """What to know about the result: no feasible trial, the knee of a front, runs still improving."""
     resume_command: str | None = None
+    references: tuple[ReferenceRow, ...] = ()
+    """Published SAEs, ranked among these rows."""

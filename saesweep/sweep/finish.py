@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from saesweep.evaluation import HeldOutEvaluator
 from saesweep.events import Row
 from saesweep.saes import load_sae_folder
 from saesweep.sweep.artifacts import copy_export, replicate_folder
@@ -16,8 +15,8 @@ from saesweep.sweep.measure import mean_and_spread
 from saesweep.sweep.noise import noise_notes
 from saesweep.sweep.progress import Board
 from saesweep.sweep.ranking import winner
-from saesweep.sweep.references import measure_references
-from saesweep.sweep.setup import Setup
+from saesweep.sweep.references import reference_notes
+from saesweep.sweep.setup import Setup, evaluator_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,9 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
     """
     directory = setup.directory
     best, about_winner = winner(rows, setup.objective)
-    notes = (*notes, *about_winner, *noise_notes(rows, setup.objective), *measure_references(setup))
+    board = Board.of(setup)
+    beaten = reference_notes(board.references(rows), rows, setup.objective, best)
+    notes = (*notes, *about_winner, *noise_notes(rows, setup.objective), *beaten)
     outcome = Outcome(None, None, notes=notes)
     if best is not None:
         row = next(row for row in rows if row.number == best)
@@ -53,7 +54,7 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
             _export_front(setup, rows)
         copy_export(directory.trial_sae(best), directory.best, extra)
         outcome = Outcome(best, directory.best, test_metrics, notes)
-    Board.of(setup).write(
+    board.write(
         rows,
         status="complete",
         stream_tokens=stream_tokens,
@@ -66,18 +67,12 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
 
 def _measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
     """Return mean and spread over the winner's replicates; the first of them is the one exported."""
-    evaluator = HeldOutEvaluator(
-        setup.source.test,
-        setup.source.model,
-        ce_tokens=setup.experiment.spec.evaluation.ce_tokens,
-        head_index=setup.base.hook_head_index,
-        contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
-    )
+    evaluator = evaluator_of(setup.source.test, setup.source, setup.experiment)
     saes = [
         load_sae_folder(replicate_folder(setup.directory, row.number, replicate)).to(setup.device)
         for replicate in range(row.replicates)
     ]
-    return mean_and_spread(evaluator.measure(saes, row.hook, with_model=True))
+    return mean_and_spread(evaluator.measure(saes, row.hook, with_model=True, spread=True))
 
 
 def _export_front(setup: Setup, rows: tuple[Row, ...]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from saesweep.cohort import Slot
-from saesweep.evaluation import HeldOutEvaluator, needs_language_model
+from saesweep.evaluation import needs_language_model
 from saesweep.events import BlockDone as BlockDoneEvent
 from saesweep.events import CheckpointSaved, EventBus, Note, Row, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
 from saesweep.runs import Checkpoint, CheckpointStore, JsonLines
@@ -71,13 +71,6 @@ class SweepLoop:
             self._stream,
             most_skipped=setup.experiment.spec.cohort.max_skipped_batches,
             say=lambda message: bus.emit(Note(level="warning", message=message)),
-        )
-        self._evaluator = HeldOutEvaluator(
-            setup.source.select,
-            setup.source.model,
-            ce_tokens=setup.experiment.spec.evaluation.ce_tokens,
-            head_index=setup.base.hook_head_index,
-            contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
         )
         self._snapshots = Snapshots(setup, bus, self._replicates)
         self._rungs_need_model = needs_language_model([g.metric for g in setup.objective.goals])
@@ -182,8 +175,9 @@ class SweepLoop:
         measured = measure_slots(
             self._cohort,
             [slot for number in wanted for slot in slots[number]],
-            self._evaluator,
+            self._setup.evaluator,
             with_model={n: slots[n][0].is_done or self._rungs_need_model for n in wanted},
+            with_spread={n: slots[n][0].is_done for n in wanted},
         )
         values: dict[int, dict[int, tuple[float, ...]]] = {}
         for index, number in enumerate(wanted):
@@ -377,6 +371,7 @@ class SweepLoop:
                 losses={number: terms.get("overall_loss", float("nan")) for number, terms in losses.items()},
                 rows=rows,
                 epoch=self._stream.epoch,
+                references=self._board.references(rows),
             )
         )
         self._board.write(rows, status="running", stream_tokens=self._stream.tokens_served)

@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from saesweep.events import Row
+from saesweep.events import ReferenceRow, Row
 from saesweep.runs import write_json
+from saesweep.specs import ObjectiveSpec
+from saesweep.sweep.references import ranked_references
 from saesweep.sweep.setup import Setup
 
 _BLOCKS = 20
@@ -58,13 +60,24 @@ class Board:
     name: str
     goals: tuple[str, ...]
     metrics: tuple[str, ...]
+    objective: ObjectiveSpec
+    measured_references: tuple[ReferenceRow, ...]
 
     @classmethod
     def of(cls, setup: Setup) -> Board:
         """Return the board of an opened run."""
         return cls(
-            setup.directory.leaderboard_file, setup.experiment.spec.name, goal_texts(setup), metric_columns(setup)
+            setup.directory.leaderboard_file,
+            setup.experiment.spec.name,
+            goal_texts(setup),
+            metric_columns(setup),
+            setup.objective,
+            setup.references,
         )
+
+    def references(self, rows: Sequence[Row]) -> tuple[ReferenceRow, ...]:
+        """Return the published SAEs, ranked among trials."""
+        return ranked_references(self.measured_references, rows, self.objective)
 
     def write(
         self,
@@ -90,6 +103,7 @@ class Board:
                 "test_metrics": dict(test_metrics or {}),
                 "notes": list(notes),
                 "rows": [asdict(row) for row in rows],
+                "references": [asdict(row) for row in self.references(rows)],
                 **({} if confirm is None else {"confirm": confirm}),
             },
         )
