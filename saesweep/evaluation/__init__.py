@@ -3,6 +3,7 @@
 from saesweep.evaluation.compare import Comparison, Evaluated, evaluate_saes
 from saesweep.evaluation.evaluate import HeldOutEvaluator, needs_language_model
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
+from saesweep.evaluation.registered import HeldOutMetric, register_metric, registered_metrics
 from saesweep.evaluation.splice import SplicedMetrics
 
 __all__ = [
@@ -10,7 +11,10 @@ __all__ = [
     "Evaluated",
     "evaluate_saes",
     "HeldOutEvaluator",
+    "HeldOutMetric",
     "ReconstructionMetrics",
     "SplicedMetrics",
     "needs_language_model",
+    "register_metric",
+    "registered_metrics",
 ]

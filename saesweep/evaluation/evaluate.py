@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saesweep.activations import HeldOut
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
+from saesweep.evaluation.registered import new_registered
 from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
@@ -68,11 +69,18 @@ class HeldOutEvaluator:
                 latents that fire on no held-out token.
         """
         sums = [ReconstructionMetrics() for _ in saes]
+        added = [new_registered(sae) for sae in saes]
         for x_ND, context_N in self._batches(hook):
-            for metrics, sae in zip(sums, saes, strict=True):
+            for metrics, registered, sae in zip(sums, added, saes, strict=True):
                 acts_NF = sae.encode(x_ND)
-                metrics.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N if spread else None)
-        found = [metrics.compute() for metrics in sums]
+                recon_ND = sae.decode(acts_NF, x_ND)
+                metrics.update(x_ND, recon_ND, acts_NF, context_N if spread else None)
+                for metric in registered.values():
+                    metric.update(x_ND, recon_ND, acts_NF)
+        found = [
+            {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
+            for metrics, registered in zip(sums, added, strict=True)
+        ]
         if spread:
             for values, metrics in zip(found, sums, strict=True):
                 values |= {**metrics.standard_errors(), "silent_fraction": metrics.silent_fraction()}
