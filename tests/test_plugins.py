@@ -3,7 +3,6 @@
 import importlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import saesweep
 from saesweep import plugins
 from saesweep.cli import main
 from saesweep.errors import UserError
-from saesweep.evaluation import HeldOutEvaluator, register_metric, registered
+from saesweep.evaluation import HeldOutEvaluator, register_metric
 from saesweep.events import Note, RunEnded
 from saesweep.experiment import dump_yaml
 from saesweep.specs import METRICS
 from saesweep.tracking import register_tracker
-from saesweep.tracking import registered as trackers
 from tests.sweep.studies import small_sweep
 
 METRIC = """
@@ -38,20 +36,7 @@ class MaxLatent:
 """
 
 
-@pytest.fixture(autouse=True)
-def clean_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Registries are global to the process: put them back."""
-    for module, name in ((plugins, "_loaded"), (registered, "_REGISTERED"), (trackers, "_FACTORIES")):
-        monkeypatch.setattr(module, name, dict(getattr(module, name)))
-    monkeypatch.setattr(plugins, "_named", [])
-    metrics, modules = dict(METRICS), set(sys.modules)
-    yield
-    METRICS.clear()
-    METRICS.update(metrics)
-    for name in set(sys.modules) - modules:
-        if Path(getattr(sys.modules[name], "__file__", None) or "").is_relative_to("/tmp"):
-            del sys.modules[name]
-    plugins.load_installed_plugins.cache_clear()
+pytestmark = pytest.mark.usefixtures("clean_registries")
 
 
 def quick_sweep(**changes: Any) -> dict[str, Any]:
