@@ -11,6 +11,7 @@ from torch import Tensor
 from saesweep.activations import HeldOut
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.recovery import RecoveryMetrics
+from saesweep.evaluation.registered import new_registered
 from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
@@ -78,13 +79,20 @@ class HeldOutEvaluator:
         sums = [ReconstructionMetrics() for _ in saes]
         true_GD = self._part.true_features_FD
         recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
+        added = [new_registered(sae) for sae in saes]
         for x_ND, context_N, true_acts_NG in self._batches(hook):
-            for index, (metrics, sae) in enumerate(zip(sums, saes, strict=True)):
+            for index, (metrics, registered, sae) in enumerate(zip(sums, added, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)
-                metrics.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N if spread else None)
+                recon_ND = sae.decode(acts_NF, x_ND)
+                metrics.update(x_ND, recon_ND, acts_NF, context_N if spread else None)
+                for metric in registered.values():
+                    metric.update(x_ND, recon_ND, acts_NF)
                 if true_acts_NG is not None:
                     recoveries[index].update(acts_NF, true_acts_NG)
-        found = [metrics.compute() for metrics in sums]
+        found = [
+            {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
+            for metrics, registered in zip(sums, added, strict=True)
+        ]
         for values, recovery in zip(found, recoveries, strict=False):
             values |= recovery.compute()
         if spread:

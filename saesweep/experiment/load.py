@@ -21,6 +21,7 @@ from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.from_cfg import apply_from_cfg
 from saesweep.experiment.overrides import apply_overrides
 from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.plugins import load_installed_plugins
 from saesweep.specs import ExperimentSpec
 
 
@@ -30,7 +31,7 @@ def load_experiment(
     overrides: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> Experiment:
-    """Read and check an experiment. No network (but for a Hub id in `from_cfg`), no weights, no torch.
+    """Read and check an experiment. No network (but for a Hub id in `from_cfg`), no weights, no torch (but in a plugin).
 
     Args:
         source: Path of a YAML file, or the same data as a mapping.
@@ -39,8 +40,9 @@ def load_experiment(
 
     Raises:
         ExperimentError: The file has mistakes; it names all of them, with their places.
-        UserError: There is no such file.
+        UserError: There is no such file, or an installed plugin cannot be imported.
     """
+    load_installed_plugins()
     document = from_mapping(source) if isinstance(source, Mapping) else read_yaml(read_file(source), str(source))
     document.raise_problems()  # keys that were not read would only lead to wrong advice
     apply_overrides(document, overrides)

@@ -14,6 +14,7 @@ import torch
 from saesweep import __version__
 from saesweep.experiment import Experiment, dump_yaml
 from saesweep.models import names_of_hook
+from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
 from saesweep.saes import ExportedSAE, save_sae_folder
 from saesweep.specs import BaseRun
@@ -123,6 +124,7 @@ def provenance(experiment: Experiment, trial: Trial, measured: Measured, replica
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in packages},
+        "plugins": loaded_plugins(),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from saesweep.evaluation import registered_metrics
 from saesweep.events import ReferenceRow, Row
 from saesweep.runs import write_json
 from saesweep.specs import ObjectiveSpec
@@ -37,7 +38,7 @@ def goal_texts(setup: Setup) -> tuple[str, ...]:
 
 
 def metric_columns(setup: Setup) -> tuple[str, ...]:
-    """Return the metrics worth a column: the goals' first, then the usual ones."""
+    """Return the metrics worth a column: the goals' first, then the usual ones, then those of plugins."""
     has_head = setup.source.model is not None and setup.source.model.has_lm_head
     usual = (
         ("l0", "delta_ce", "explained_variance", "dead_fraction")
@@ -49,7 +50,7 @@ def metric_columns(setup: Setup) -> tuple[str, ...]:
             "dead_fraction",
         )
     )
-    return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual]))
+    return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual, *registered_metrics()]))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, ReferenceRow, Row, RunEnded
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.plugins import named_plugins
 from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.sweep.confirm import confirm
 from saesweep.sweep.disk import is_disk_full
@@ -23,6 +24,7 @@ from saesweep.sweep.setup import check
 from saesweep.sweep.snapshots import claim_checkpoint_path
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.tracker import make_tracker
+from saesweep.tracking import registered_trackers
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def run(
         tracker = make_tracker(loaded, directory, bus)
         if tracker is not None:
             bus.subscribe(tracker)
+        for listener in registered_trackers(loaded, directory.path, bus.emit):
+            bus.subscribe(listener)
         command = _resume_command(experiment, overrides, directory)
         started = time.monotonic()
         with StopFlag() as stop, _told_apart(directory, command):
@@ -167,6 +171,8 @@ def _resume_command(source: object, overrides: Sequence[str], directory: RunDire
     if isinstance(source, (str, Path)):
         for override in overrides:
             words += ["--set", override]
+    for plugin in named_plugins():
+        words += ["--plugin", plugin]
     return shlex.join([*words, "--run-dir", str(directory.path)])
 
 
