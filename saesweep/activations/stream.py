@@ -41,6 +41,11 @@ class BatchStream(ABC):
     def epoch(self) -> int:
         """How often the data was read to the end, by the oldest rows still to be served."""
 
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows of the dataset that this process could not use and left out."""
+        return 0
+
     @abstractmethod
     def next_batch(self) -> dict[str, Tensor]:
         """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
@@ -143,6 +148,11 @@ class ActivationStream(BatchStream):
     def epoch(self) -> int:
         """How often the data was read to the end, by the oldest rows still to be served."""
         return int(self._oldest_source()["epoch"])
+
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows of the dataset that this process could not use and left out."""
+        return self._source.unreadable_rows
 
     def next_batch(self) -> dict[str, Tensor]:
         """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""

@@ -28,6 +28,11 @@ class TokenSource:
         """The epoch, from 0, of the latest context."""
         return self._position[0]
 
+    @property
+    def unreadable_rows(self) -> int:
+        """Different rows of the dataset that could not be used so far."""
+        return self._train.documents.unreadable.count
+
     def take(self, n_contexts: int) -> list[list[int]]:
         """Return the next `n_contexts` contexts.
 
@@ -50,7 +55,8 @@ class TokenSource:
         while True:
             fresh_epoch, packer = (document, offset) == (0, 0), Packer(self._packing)
             found = False
-            for tokens in encode_in_blocks(self._tokenizer, self._train.iterate(epoch, document)):
+            documents = self._train.iterate(epoch, document)
+            for tokens in encode_in_blocks(self._tokenizer, documents, self._train.documents.unreadable):
                 for context, next_offset in packer.pack(tokens, offset):
                     found = True
                     self._position = (epoch, document, next_offset)
