@@ -219,6 +219,7 @@ class ActivationStream(BatchStream):
     def close(self) -> None:
         """Give the memory of the window back; the stream must not be read afterwards."""
         self._loader.stop()
+        self._source.close()
         self._pool = RowPool(0, torch.device("cpu"))
         self._chunks.clear()
 
