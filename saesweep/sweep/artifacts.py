@@ -25,6 +25,10 @@ from saesweep.sweep.trials import Trial
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
     """Return the SAE with SAELens' metadata of its run: model, hook (by its TransformerLens name), dataset, L0."""
+    names = names_of_hook(run, run.hook_name)
+    if run.hook_head_index is None and (names.transformer_lens or "").endswith("hook_z"):
+        # TransformerLens gives [.., heads, d_head] there, which SAELens flattens where the configuration says so.
+        sae = ExportedSAE(sae.architecture, {**sae.cfg, "reshape_activations": "hook_z"}, sae.tensors)
     return sae.with_metadata(
         {**hook_metadata(run), "l0": finite(metrics.get("l0")), "num_dead_features": dead},
     )

@@ -98,6 +98,9 @@ def _train(
         for message in damaged:
             bus.emit(Note(level="warning", message=message))
         is_complete = loop.run()
+        if setup.source.stream.unreadable_rows:
+            # No note of the outcome: how many rows a process reads depends on where it was resumed.
+            bus.emit(Note(level="warning", message=_unreadable(setup.source.stream.unreadable_rows)))
         rows = loop.rows()
         stream_tokens = setup.source.stream.tokens_served
         board = Board.of(setup)
@@ -119,3 +122,7 @@ def _notes(loop: SweepLoop) -> tuple[str, ...]:
     if loop.skipped_batches:
         notes.append(f"{loop.skipped_batches} batches with NaN or infinite activations were skipped")
     return tuple(notes)
+
+
+def _unreadable(rows: int) -> str:
+    return f"{rows} row{'s' * (rows > 1)} of the dataset could not be used and {'were' if rows > 1 else 'was'} left out"
