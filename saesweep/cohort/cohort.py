@@ -124,7 +124,7 @@ class Cohort:
             slot.architecture,
             slot.params,
             x_BD,
-            slot.knobs.at(slot.step),
+            slot.knobs_at(slot.step),
             dead_F if bool(dead_F.any()) else None,
         )
         slot.is_finite &= torch.isfinite(result.loss)
@@ -132,6 +132,8 @@ class Cohort:
             total = slot.block_losses.get(name)
             slot.block_losses[name] = term.clone() if total is None else total + term
         slot.firing.update(result.firing_F, x_BD.shape[0])
+        if slot.control is not None:
+            slot.control.observe(slot.step, result.firing_F, x_BD.shape[0])
         norm = adam_step_(
             slot.params,
             slot.exp_avg,
@@ -167,6 +169,6 @@ class Cohort:
                     )
                     for batch in self._recent
                 ),
-                slot.knobs.at(slot.step).k,
+                slot.knobs_at(slot.step).k,
             )
         return slot.architecture.export(slot.params, self._normalizers[hook, mode], threshold)

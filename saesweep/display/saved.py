@@ -16,7 +16,7 @@ from saesweep.display.summary import result_lines
 from saesweep.display.table import print_leaderboard, render_text
 from saesweep.display.text import encodable
 from saesweep.errors import UserError
-from saesweep.events import Row
+from saesweep.events import MatchedEntry, Row
 
 WATCH_SECONDS = 2.0
 _ENDED = ("complete", "interrupted", "already complete")
@@ -35,6 +35,8 @@ class Leaderboard:
     """Number of the exported trial; None before the end."""
     test_metrics: Mapping[str, float]
     notes: tuple[str, ...]
+    matched: tuple[MatchedEntry, ...]
+    """With matched L0, the best at each."""
     data: Mapping[str, Any]
     """The file as it is."""
 
@@ -58,6 +60,7 @@ class Leaderboard:
             test_metrics=self.test_metrics,
             notes=self.notes,
             metrics=self.metrics,
+            matched=self.matched,
         )
 
 
@@ -85,6 +88,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
             best=data.get("best"),
             test_metrics=_numbers(data.get("test_metrics", {})),
             notes=tuple(data.get("notes", ())),
+            matched=tuple(MatchedEntry(**entry) for entry in data.get("matched", ())),
             data=data,
         )
     except (ValueError, KeyError, TypeError) as error:

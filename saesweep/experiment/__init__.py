@@ -2,14 +2,17 @@
 
 from saesweep.experiment.dump import dump_yaml
 from saesweep.experiment.experiment import Experiment
+from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
 from saesweep.experiment.identity import describe_changes, fingerprint_of
 from saesweep.experiment.load import load_experiment
 from saesweep.experiment.parameters import Parameter
 from saesweep.experiment.schema import experiment_schema
 
 __all__ = [
+    "ARCHITECTURE",
     "Experiment",
     "Parameter",
+    "TARGET_L0",
     "describe_changes",
     "dump_yaml",
     "experiment_schema",

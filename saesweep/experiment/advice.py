@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from saesweep.experiment.check_matched import matched_warnings
 from saesweep.experiment.check_objective import objective_warnings
 from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
@@ -14,14 +15,17 @@ from saesweep.specs.architectures import JumpReLUSpec, spec_class
 _LONG_RUN_TOKENS = 1_000_000_000
 
 
-def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[BaseRun]) -> list[str]:
+def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[BaseRun], n_trials: int) -> list[str]:
     """Return the warnings for an experiment without mistakes; `runs` are those at the edges of its space."""
     found = _threshold_warnings(runs)
     fields = {spec_class(name).sparsity_field for name in draft.architectures}
     searches_sparsity = any(p.path.removeprefix("sae.") in fields for p in parameters)
     found += objective_warnings(draft.objective, searches_sparsity)
     if runs:
-        found += search_warnings(draft.search or SearchSpec(), parameters, runs[0])
+        search = draft.search or SearchSpec()
+        found += search_warnings(search, parameters, runs[0])
+        if draft.objective is not None and draft.objective.matched is not None:
+            found += matched_warnings(draft.objective.matched, search, n_trials, parameters, runs)
     return found
 
 

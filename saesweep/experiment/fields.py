@@ -10,6 +10,8 @@ from saesweep.specs.architectures import architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
 
 ARCHITECTURE = "sae.architecture"
+TARGET_L0 = "target_l0"
+"""The parameter that `objective.matched` adds to the space: the L0 that a trial aims at."""
 
 NESTED = ("sae", "logger")
 """Fields of a base run that are mappings of fields; all others are one value."""

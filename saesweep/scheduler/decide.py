@@ -82,6 +82,7 @@ def _asked(state: State, event: Asked) -> State:
         stratum=event.stratum,
         group=event.group,
         architecture=event.stratum if event.architecture is None else event.architecture,
+        judged_from_tokens=event.judged_from_tokens,
     )
     pending = {number: stratum for number, stratum in state.pending.items() if number != event.number}
     return replace(state.updated([trial]), pending=pending)

@@ -30,6 +30,8 @@ class Asked:
     """Rungs compare the trial within this group only."""
     architecture: str | None = None
     """For the quota; the stratum where left out."""
+    judged_from_tokens: int = 0
+    """Rungs before this neither prune the trial nor compare others with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ def losers(state: State, rung: int, arrived: Collection[int]) -> list[Prune]:
     """Judge the trials that reported a rung in this block, all of them together.
 
     A trial is kept when it is among the best `n_kept` of all values ever reported at the rung in its group, those of
-    ended trials included. The worst go first; `quota` trials of each architecture that have passed this rung and are
-    live or complete always remain, because penalty-based architectures meet their sparsity late.
+    ended trials included. Trials that are not to be judged as early as this are left out of it altogether. The worst go
+    first; `quota` trials of each architecture that have passed this rung and are live or complete always remain, because
+    penalty-based architectures meet their sparsity late.
 
     Args:
         state: With the reports of this block recorded.
@@ -28,7 +29,8 @@ def losers(state: State, rung: int, arrived: Collection[int]) -> list[Prune]:
     policy = state.policy
     if policy.pruner == "none" or not arrived:
         return []
-    reported = [trial for trial in state.trials.values() if rung in trial.rung_values]
+    tokens = policy.rungs_tokens[rung]
+    reported = [t for t in state.trials.values() if rung in t.rung_values and t.judged_from_tokens <= tokens]
     condemned: list[tuple[float, int, str]] = []
     for group in {state.trials[number].group for number in arrived}:
         order = best_first({trial.number: trial.rung_values[rung] for trial in reported if trial.group == group})
@@ -37,7 +39,7 @@ def losers(state: State, rung: int, arrived: Collection[int]) -> list[Prune]:
         kept = n_kept(len(order), policy.eta)
         for place, number in enumerate(order):
             if place >= kept and number in arrived:
-                where = f"{group} at {policy.rungs_tokens[rung]:,} tokens"
+                where = f"{group} at {tokens:,} tokens"
                 reason = f"place {place + 1} of {len(order)} in {where}; the best {kept} stay"
                 condemned.append((place / len(order), number, reason))
     survivors = Counter(trial.architecture for trial in reported if trial.status != "pruned")

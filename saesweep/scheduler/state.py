@@ -27,6 +27,8 @@ class TrialState:
     """Rungs compare it with trials of the same group only (architecture, loss mode, similar sparsity)."""
     architecture: str
     """The quota is counted over trials of the same architecture."""
+    judged_from_tokens: int = 0
+    """Rungs before this neither prune it nor compare others with it: it has not met its sparsity yet."""
     status: Status = "waiting"
     slot: int | None = None
     """Its place in the cohort while `training`, counted from 0."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from saesweep.events import Row
+from saesweep.events import MatchedEntry, Row
 from saesweep.runs import write_json
 from saesweep.sweep.setup import Setup
 
@@ -31,7 +31,9 @@ class Progress:
 
 def goal_texts(setup: Setup) -> tuple[str, ...]:
     """Return the goals as text, such as `minimize l0`."""
-    return tuple(f"{goal.direction} {goal.metric}" for goal in setup.objective.goals)
+    matched = setup.objective.matched
+    at = "" if matched is None else f" at L0 {', '.join(f'{target:g}' for target in matched.l0)}"
+    return tuple(f"{goal.direction} {goal.metric}{at}" for goal in setup.objective.goals)
 
 
 def metric_columns(setup: Setup) -> tuple[str, ...]:
@@ -75,6 +77,7 @@ class Board:
         best: int | None = None,
         test_metrics: Mapping[str, float] | None = None,
         notes: Sequence[str] = (),
+        matched: Sequence[MatchedEntry] = (),
         confirm: Mapping[str, Any] | None = None,
     ) -> None:
         """Write `leaderboard.json`."""
@@ -90,6 +93,7 @@ class Board:
                 "test_metrics": dict(test_metrics or {}),
                 "notes": list(notes),
                 "rows": [asdict(row) for row in rows],
+                **({} if not matched else {"matched": [asdict(entry) for entry in matched]}),
                 **({} if confirm is None else {"confirm": confirm}),
             },
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Listener, Row, RunEnded
+from saesweep.events import EventBus, Listener, MatchedEntry, Row, RunEnded
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
 from saesweep.runs import RunDirectory, write_json
 from saesweep.sweep.confirm import confirm
@@ -38,6 +38,8 @@ class Result:
     best_dir: Path | None = None
     test_metrics: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    matched: tuple[MatchedEntry, ...] = ()
+    """With `objective.matched`, the best at each L0: targets ascending, the best architecture first."""
     exit_code: int = 0
     """What the command exits with: 0 done, 1 too many failed trials or none finished, 130 interrupted."""
 
@@ -84,6 +86,7 @@ def run(
                     best_dir=None if finished.best_dir is None else str(finished.best_dir),
                     test_metrics=finished.test_metrics,
                     notes=finished.notes,
+                    matched=finished.matched,
                 )
             )
             return finished
@@ -114,6 +117,7 @@ def _ended(
         best_dir=outcome.best_dir,
         test_metrics=outcome.test_metrics,
         notes=outcome.notes,
+        matched=outcome.matched,
         exit_code=_exit_code(experiment, phase.rows, outcome) if is_complete else 130,
     )
     bus.emit(
@@ -127,6 +131,7 @@ def _ended(
             seconds=time.monotonic() - started,
             notes=result.notes,
             resume_command=None if is_complete else resume_command,
+            matched=outcome.matched,
         )
     )
     return result
@@ -202,5 +207,6 @@ def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result
         best_dir=outcome.best_dir,
         test_metrics=board["test_metrics"],
         notes=tuple(board["notes"]),
+        matched=tuple(MatchedEntry(**entry) for entry in board.get("matched", ())),
         exit_code=_exit_code(experiment, rows, outcome),
     )
