@@ -5,34 +5,47 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saesweep.cohort.schedules import LearningRate
 from saesweep.saes import Knobs
-from saesweep.specs import BaseRun, MatchedSpec
+from saesweep.specs import BaseRun, Duration, MatchedSpec
 
 CoefficientField = Literal["l1_coefficient", "l0_coefficient"]
 
 _UPDATES_PER_RUN = 400
 _FIRST = 0.1
 """Share of the run before the first change: L0 first falls from that of random weights, whatever the coefficient."""
-_GAIN, _LAST_GAIN = 0.03, 0.1
-"""Change of the log coefficient per update and per unit of log L0 that is too much, at first and just before the freeze:
-low while L0 answers late and the drift is no straight line yet."""
 _MOST_PER_UPDATE = 0.03
 """Largest change of the log coefficient in one update."""
-_ELASTICITY: Mapping[CoefficientField, float] = {"l1_coefficient": 0.5, "l0_coefficient": 0.25}
-"""What log L0 loses at once per unit of log coefficient, to tell drift from the controller's own doing. Rather too low than
-too high: the difference damps."""
 _MEMORY = 0.25
 """The drift is fitted over the time in which the summed learning rate has grown by about this share."""
 _LONGEST_LEAD = 0.35
 """The drift is extrapolated over at most this much log summed learning rate: early on it is no straight line."""
 _STEEPEST = 2.0
 """Largest believed drift of log L0 per unit of log summed learning rate."""
+
+
+class _Answer(NamedTuple):
+    """How L0 answers to a coefficient, as measured on runs of 500 to 3,000 steps."""
+
+    gain: float
+    """Change of the log coefficient per update and per unit of log L0 that is too much: low, as L0 answers late."""
+    last_gain: float
+    """The same just before the freeze; it rises to this in between."""
+    elasticity: float
+    """What log L0 loses at once per unit of log coefficient, to tell drift from the controller's own doing. Rather too low
+    than too high: the difference damps."""
+
+
+_ANSWERS: Mapping[CoefficientField, _Answer] = {
+    "l1_coefficient": _Answer(gain=0.03, last_gain=0.1, elasticity=0.5),
+    # Thresholds move by about lr a step, so that jumprelu answers later.
+    "l0_coefficient": _Answer(gain=0.03, last_gain=0.04, elasticity=0.25),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +70,7 @@ class ControlPlan:
         if getattr(run.sae, "jumprelu_sparsity_loss_mode", None) == "quadratic":
             return None  # it has the target in its loss
         total = run.total_steps
-        warm_up = run.to_steps(getattr(run.sae, field.replace("coefficient", "warm_up_steps")))
+        warm_up = run.to_steps(getattr(run.sae, field.replace("coefficient", "warm_up_steps"), Duration(0)))
         return cls(
             field="l1_coefficient" if field == "l1_coefficient" else "l0_coefficient",
             target_l0=target_l0,
@@ -135,14 +148,15 @@ class SparsityControl:
 
     def _update(self, next_step: int, l0: float) -> None:
         log_lr_sum = math.log(max(self._lr_sum, 1e-30))
-        own_doing = _ELASTICITY[self.plan.field] * self._log_factor
+        answer = _ANSWERS[self.plan.field]
+        own_doing = answer.elasticity * self._log_factor
         self._drift.add(log_lr_sum, math.log(max(l0, 1e-3)) + own_doing)
         if not self.plan.first_step <= next_step < self.plan.freeze_step:
             return
         ahead = min(math.log(self._lr_sum_end), log_lr_sum + _LONGEST_LEAD)
         at_end = self._drift.at(ahead) - own_doing
         done = (next_step - self.plan.first_step) / (self.plan.freeze_step - self.plan.first_step)
-        gain = _GAIN + done * (_LAST_GAIN - _GAIN)
+        gain = answer.gain + done * (answer.last_gain - answer.gain)
         change = gain * (at_end - math.log(self.plan.target_l0))
         limit = math.log(self.plan.max_change)
         self._log_factor += min(_MOST_PER_UPDATE, max(-_MOST_PER_UPDATE, change))

@@ -77,7 +77,7 @@ def curve_points(rows: Sequence[Row], objective: ObjectiveSpec) -> dict[tuple[st
             best = _best_by_target(own, objective, lambda row: _advantage(row, first, objective))  # noqa: B023
         for target, row in best.items():
             weights = _weights(target, best)
-            found[(*key, target)] = Point(row, weights or {row.number: 1.0}, bool(weights))
+            found[key[0], key[1], target] = Point(row, weights or {row.number: 1.0}, bool(weights))
     return found
 
 
