@@ -126,7 +126,7 @@ class Cohort:
             slot.architecture,
             slot.params,
             x_BD,
-            slot.knobs.at(slot.step),
+            slot.knobs_at(slot.step),
             dead_F if bool(dead_F.any()) else None,
         )
         slot.is_finite &= torch.isfinite(result.loss)
@@ -134,6 +134,8 @@ class Cohort:
             total = slot.block_losses.get(name)
             slot.block_losses[name] = term.clone() if total is None else total + term
         slot.firing.update(result.firing_F, x_BD.shape[0])
+        if slot.control is not None:
+            slot.control.observe(slot.step, result.firing_F, x_BD.shape[0])
         moments = slot.wide_moments()
         norm = adam_step_(
             slot.params,
@@ -184,5 +186,5 @@ class Cohort:
                 slot.architecture.pre_acts_for_threshold(slot.params, self._scaled(batch[hook], (hook, mode, dtype)))
                 for batch in self._recent
             ),
-            slot.knobs.at(slot.step).k,
+            slot.knobs_at(slot.step).k,
         )

@@ -16,7 +16,7 @@ from saesweep.display.summary import result_lines
 from saesweep.display.table import print_leaderboard, render_text, with_references
 from saesweep.display.text import encodable
 from saesweep.errors import UserError
-from saesweep.events import ReferenceRow, Row
+from saesweep.events import MatchedEntry, ReferenceRow, Row
 
 WATCH_SECONDS = 2.0
 _ENDED = ("complete", "interrupted", "already complete")
@@ -37,6 +37,8 @@ class Leaderboard:
     notes: tuple[str, ...]
     references: tuple[ReferenceRow, ...] = ()
     """Published SAEs, ranked among the rows."""
+    matched: tuple[MatchedEntry, ...] = ()
+    """With matched L0, the best at each."""
     data: Mapping[str, Any]
     """The file as it is."""
 
@@ -65,6 +67,7 @@ class Leaderboard:
             test_metrics=self.test_metrics,
             notes=self.notes,
             metrics=self.metrics,
+            matched=self.matched,
         )
 
 
@@ -95,6 +98,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
             best=data.get("best"),
             test_metrics=_numbers(data.get("test_metrics", {})),
             notes=tuple(data.get("notes", ())),
+            matched=tuple(MatchedEntry(**entry) for entry in data.get("matched", ())),
             data=data,
         )
         TypeAdapter(Leaderboard).validate_python(asdict(board), strict=False)

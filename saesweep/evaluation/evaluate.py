@@ -13,6 +13,7 @@ from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.registered import new_registered
 from saesweep.evaluation.splice import SplicedMetrics
+from saesweep.evaluation.spread import PairedSums
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS
@@ -103,6 +104,35 @@ class HeldOutEvaluator:
             for values, of_model in zip(found, spliced, strict=True):
                 values |= of_model
         return found
+
+    @torch.no_grad()
+    def paired(self, saes: Sequence[ExportedSAE], hook: str, metric: str) -> PairedSums | None:
+        """Return one metric of each SAE by context, to compare the SAEs on the same contexts.
+
+        Args:
+            saes: Exported SAEs that read this hook.
+            hook: Name of the hook.
+            metric: A name of `METRICS`.
+
+        Returns:
+            The sums, or None for a metric that contexts do not add up to (`dead_fraction`, `relative_reconstruction_bias`)
+            or that lacks the language model it needs.
+        """
+        if METRICS[metric].needs_lm_head:
+            return None if self._model is None else self._spliced_at(hook).paired(saes, metric)
+        if metric in ("dead_fraction", "relative_reconstruction_bias"):
+            return None
+        parts = []
+        for sae in saes:
+            sums = ReconstructionMetrics()
+            for x_ND, context_N, _ in self._batches(hook):
+                acts_NF = sae.encode(x_ND)
+                sums.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N)
+            part = sums.by_context(metric)
+            assert part is not None
+            parts.append(part)
+        numerator_SC = torch.cat([part.numerator_SC for part in parts])
+        return PairedSums(numerator_SC, parts[0].denominator_C, offset=parts[0].offset, sign=parts[0].sign)
 
     def _batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield activations [N, D], the number of the context that each row is from, and true activations [N, G]."""

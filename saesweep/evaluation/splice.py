@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from saesweep.evaluation.spread import ratio_stderr
+from saesweep.evaluation.spread import PairedSums, ratio_stderr
 from saesweep.models import LanguageModel, LateStart, replace_activations, shape_activations
 from saesweep.saes import ExportedSAE
 
@@ -95,6 +95,36 @@ class SplicedMetrics:
             paired: Also return `delta_ce_minus_first`: the difference to the first SAE, paired over contexts, which tells
                 smaller differences from noise than the two errors do.
         """
+        losses = self._losses(saes)
+        found = [self._summarise(ce_CT, kl_CT, spread=spread) for ce_CT, kl_CT in losses]
+        if paired:
+            for metrics, (ce_CT, _) in zip(found, losses, strict=True):
+                metrics.update(self._difference(ce_CT, losses[0][0]))
+        return found
+
+    @torch.no_grad()
+    def paired(self, saes: Sequence[ExportedSAE], metric: str) -> PairedSums | None:
+        """Return one metric of each SAE by context; None for one that is not measured here."""
+        if metric not in ("delta_ce", "ce_loss_with_sae", "ce_loss_score", "kl_div", "kl_div_score"):
+            return None
+        losses = self._losses(saes)
+        assert self._clean is not None
+        clean_CT, ablated_CT, kl_ablated_CT = self._clean
+        full, short = self._mask_CT, self._mask_CT[:, :-1]
+        if metric.startswith("kl_div"):
+            kl_SC = torch.stack([(kl_CT * full).sum(1) for _, kl_CT in losses])
+            if metric == "kl_div":
+                return PairedSums(kl_SC, full.sum(1))
+            return PairedSums(kl_SC, (kl_ablated_CT * full).sum(1), offset=1.0, sign=-1.0)
+        if metric == "ce_loss_with_sae":
+            return PairedSums(torch.stack([(ce_CT * short).sum(1) for ce_CT, _ in losses]), short.sum(1))
+        delta_SC = torch.stack([((ce_CT - clean_CT) * short).sum(1) for ce_CT, _ in losses])
+        if metric == "delta_ce":
+            return PairedSums(delta_SC, short.sum(1))
+        return PairedSums(delta_SC, ((ablated_CT - clean_CT) * short).sum(1), offset=1.0, sign=-1.0)
+
+    def _losses(self, saes: Sequence[ExportedSAE]) -> list[tuple[Tensor, Tensor]]:
+        """Return each SAE's cross-entropy [C, T-1] and KL divergence [C, T]; the clean and ablated ones are kept."""
         first_time = self._clean is None
         clean_parts: list[tuple[Tensor, Tensor, Tensor]] = []
         sae_parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in saes]
@@ -114,12 +144,7 @@ class SplicedMetrics:
                 parts.append((_cross_entropy(logits, tokens), _kl(clean_logits, logits)))
         if first_time:
             self._clean = tuple(torch.cat(p) for p in zip(*clean_parts, strict=True))  # type: ignore[assignment]
-        losses = [tuple(torch.cat(p) for p in zip(*parts, strict=True)) for parts in sae_parts]
-        found = [self._summarise(ce_CT, kl_CT, spread=spread) for ce_CT, kl_CT in losses]
-        if paired:
-            for metrics, (ce_CT, _) in zip(found, losses, strict=True):
-                metrics.update(self._difference(ce_CT, losses[0][0]))
-        return found
+        return [(torch.cat([ce for ce, _ in parts]), torch.cat([kl for _, kl in parts])) for parts in sae_parts]
 
     def _summarise(self, ce_CT: Tensor, kl_CT: Tensor, *, spread: bool) -> dict[str, float]:
         assert self._clean is not None

@@ -66,6 +66,11 @@ class RunDirectory:
         """Folder of the exported Pareto front."""
         return self.path / "pareto"
 
+    @property
+    def matched(self) -> Path:
+        """Folder of the exported winners at each L0."""
+        return self.path / "matched"
+
     def trial(self, number: int) -> Path:
         """Return the folder of one trial."""
         return self.path / "trials" / f"{number:04d}"

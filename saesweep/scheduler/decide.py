@@ -83,6 +83,7 @@ def _asked(state: State, event: Asked) -> State:
         group=event.group,
         architecture=event.stratum if event.architecture is None else event.architecture,
         density=event.density,
+        judged_from_tokens=event.judged_from_tokens,
     )
     pending = {number: stratum for number, stratum in state.pending.items() if number != event.number}
     return replace(state.updated([trial]), pending=pending)

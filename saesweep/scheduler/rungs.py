@@ -19,8 +19,9 @@ def judge_rung(state: State, rung: int) -> tuple[list[TrialState], list[Prune]]:
 
     A trial is kept when it is among the best `n_kept` of all values ever reported at the rung by trials comparable
     with it, those of ended trials included. One that lacks comparable trials trains on and is judged when they come,
-    or at its next rung. The worst go first; `quota` trials of each architecture that have passed this rung and are
-    live or complete always remain, because penalty-based architectures meet their sparsity late.
+    or at its next rung. Trials that are not to be judged as early as this are left out of it altogether. The worst go
+    first; `quota` trials of each architecture that have passed this rung and are live or complete always remain,
+    because penalty-based architectures meet their sparsity late.
 
     Args:
         state: With the reports of this block recorded.
@@ -31,11 +32,15 @@ def judge_rung(state: State, rung: int) -> tuple[list[TrialState], list[Prune]]:
     """
     if state.policy.pruner == "none":
         return [], []
+    tokens = state.policy.rungs_tokens[rung]
     candidates: dict[str, list[TrialState]] = {}
     for trial in state.live_trials:
-        if rung == max(trial.rung_values, default=None) and rung not in trial.judged:
+        is_last = rung == max(trial.rung_values, default=None)
+        if is_last and rung not in trial.judged and trial.judged_from_tokens <= tokens:
             candidates.setdefault(trial.group, []).append(trial)
-    reported = [trial for trial in state.trials.values() if rung in trial.rung_values] if candidates else []
+    if not candidates:
+        return [], []
+    reported = [t for t in state.trials.values() if rung in t.rung_values and t.judged_from_tokens <= tokens]
     judged: list[TrialState] = []
     condemned: list[tuple[float, Prune]] = []
     for group, waiting in candidates.items():
@@ -49,7 +54,6 @@ def judge_rung(state: State, rung: int) -> tuple[list[TrialState], list[Prune]]:
             judged.append(replace(trial, judged=(*trial.judged, rung)))
             kept = n_kept(n, state.policy.eta)
             if place > kept:
-                tokens = state.policy.rungs_tokens[rung]
                 reason = f"place {place} of {n} in {group} at {tokens:,} tokens; the best {kept} stay"
                 condemned.append((place / n, Prune(number=trial.number, reason=reason, rung=rung)))
     return judged, _but_quota(state, reported, condemned)

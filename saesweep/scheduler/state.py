@@ -30,6 +30,8 @@ class TrialState:
     density: float | None = None
     """Its sparsity setting in octaves, larger where more latents are active: rungs compare similar settings only.
     None where the goals account for sparsity themselves, or there is no such setting."""
+    judged_from_tokens: int = 0
+    """Rungs before this neither prune it nor compare others with it: it has not met its sparsity yet."""
     status: Status = "waiting"
     slot: int | None = None
     """Its place in the cohort while `training`, counted from 0."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 from saesweep.specs import BaseRun, ObjectiveSpec
 
 
-def group_of(run: BaseRun) -> str:
-    """Return the name of the group that a trial is judged in."""
+def group_of(run: BaseRun, target_l0: float | None = None) -> str:
+    """Return the name of the group that a trial is judged in; with a target L0, that of the trials that share it."""
     parts = [run.hook_name, run.sae.architecture]
     mode = getattr(run.sae, "jumprelu_sparsity_loss_mode", None)
-    return " / ".join(parts if mode is None else [*parts, mode])
+    if mode is not None:
+        parts.append(mode)
+    if target_l0 is not None:
+        parts.append(f"L0 {target_l0:g}")
+    return " / ".join(parts)
 
 
 def density_of(run: BaseRun, objective: ObjectiveSpec) -> float | None:
     """Return a trial's sparsity setting in octaves, larger where more latents are active.
 
-    None where L0 is itself a goal: domination then accounts for sparsity. Elsewhere raw loss at equal tokens favours
-    the larger k, so that rungs compare similar settings only.
+    None where L0 is itself a goal (domination then accounts for sparsity) or a target (the group has one). Elsewhere
+    raw loss at equal tokens favours the larger k, so that rungs compare similar settings only.
     """
-    if "l0" in {goal.metric for goal in objective.goals}:
+    if objective.matched is not None or "l0" in {goal.metric for goal in objective.goals}:
         return None
     return run.sae.density_octaves()

@@ -104,9 +104,9 @@ def _train(
         rows = loop.rows()
         stream_tokens = setup.source.stream.tokens_served
         board = Board.of(setup)
-        outcome = Outcome(None, None, notes=_notes(loop))
+        outcome = Outcome(None, None, notes=_notes(loop), matched=loop.matched(rows))
         if not is_complete:
-            board.write(rows, status="interrupted", stream_tokens=stream_tokens)
+            board.write(rows, status="interrupted", stream_tokens=stream_tokens, matched=loop.matched(rows))
         elif experiment.spec.search.confirm is None:
             outcome = finish(setup, rows, stream_tokens, _notes(loop))
         trained_tokens = spent_tokens + loop.trained_tokens

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.evaluation import registered_metrics
-from saesweep.events import ReferenceRow, Row
+from saesweep.events import MatchedEntry, ReferenceRow, Row
 from saesweep.runs import write_json
 from saesweep.specs import ObjectiveSpec
 from saesweep.sweep.references import ranked_references
@@ -34,7 +34,9 @@ class Progress:
 
 def goal_texts(setup: Setup) -> tuple[str, ...]:
     """Return the goals as text, such as `minimize l0`."""
-    return tuple(f"{goal.direction} {goal.metric}" for goal in setup.objective.goals)
+    matched = setup.objective.matched
+    at = "" if matched is None else f" at L0 {', '.join(f'{target:g}' for target in matched.l0)}"
+    return tuple(f"{goal.direction} {goal.metric}{at}" for goal in setup.objective.goals)
 
 
 def metric_columns(setup: Setup) -> tuple[str, ...]:
@@ -89,6 +91,7 @@ class Board:
         best: int | None = None,
         test_metrics: Mapping[str, float] | None = None,
         notes: Sequence[str] = (),
+        matched: Sequence[MatchedEntry] = (),
         confirm: Mapping[str, Any] | None = None,
     ) -> None:
         """Write `leaderboard.json`."""
@@ -105,6 +108,7 @@ class Board:
                 "notes": list(notes),
                 "rows": [asdict(row) for row in rows],
                 "references": [asdict(row) for row in self.references(rows)],
+                **({} if not matched else {"matched": [asdict(entry) for entry in matched]}),
                 **({} if confirm is None else {"confirm": confirm}),
             },
         )

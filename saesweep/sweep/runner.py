@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Listener, ReferenceRow, Row, RunEnded
+from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
 from saesweep.plugins import named_plugins
 from saesweep.runs import RunDirectory, read_json, write_json
@@ -42,6 +42,8 @@ class Result:
     notes: tuple[str, ...] = ()
     references: tuple[ReferenceRow, ...] = ()
     """Published SAEs of `evaluation.references`, ranked among these rows."""
+    matched: tuple[MatchedEntry, ...] = ()
+    """With `objective.matched`, the best at each L0: targets ascending, the best architecture first."""
     exit_code: int = 0
     """What the command exits with: 0 done, 1 too many failed trials or none finished, 130 interrupted."""
 
@@ -89,6 +91,7 @@ def run(
                     test_metrics=finished.test_metrics,
                     notes=finished.notes,
                     references=finished.references,
+                    matched=finished.matched,
                 )
             )
             return finished
@@ -123,6 +126,7 @@ def _ended(
         test_metrics=outcome.test_metrics,
         notes=outcome.notes,
         references=phase.board.references(phase.rows),
+        matched=outcome.matched,
         exit_code=_exit_code(experiment, phase.rows, outcome) if is_complete else 130,
     )
     bus.emit(
@@ -137,6 +141,7 @@ def _ended(
             notes=result.notes,
             resume_command=None if is_complete else resume_command,
             references=result.references,
+            matched=outcome.matched,
         )
     )
     return result
@@ -231,5 +236,6 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
         test_metrics=board["test_metrics"],
         notes=tuple(board["notes"]),
         references=references,
+        matched=tuple(MatchedEntry(**entry) for entry in board.get("matched", ())),
         exit_code=_exit_code(experiment, rows, outcome),
     )
