@@ -27,6 +27,7 @@ from saesweep.cli import (
 )
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.errors import UserError
+from saesweep.plugins import load_plugin
 
 _COMMANDS = (
     run,
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return MISTAKE
     try:
+        for plugin in args.plugins:
+            load_plugin(plugin)
         code: int = args.execute(args)
         sys.stdout.flush()
         return code

@@ -59,12 +59,28 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(execute=execute)
     parse = parser.parse_known_args
 
-    def parse_with_fields(*args: Any, **kwargs: Any) -> Any:
+    def parse_with_fields(args: Any = None, namespace: Any = None) -> Any:
+        _load_plugins(parser, args)
         _add_flags(parser)
-        return parse(*args, **kwargs)
+        return parse(args, namespace)
 
     # The fields come from pydantic, which is too slow to import at every start of every command.
     parser.parse_known_args = parse_with_fields  # type: ignore[method-assign]
+
+
+def _load_plugins(parser: argparse.ArgumentParser, args: Any) -> None:
+    """Load the plugins that the arguments name, and those installed: their architectures have flags too."""
+    from saesweep.errors import UserError
+    from saesweep.plugins import load_installed_plugins, load_plugin
+
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--plugin", action="append", default=[])
+    try:
+        load_installed_plugins()
+        for plugin in early.parse_known_args(args)[0].plugin:
+            load_plugin(plugin)
+    except UserError as error:
+        parser.error(str(error))
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

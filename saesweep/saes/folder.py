@@ -56,12 +56,13 @@ def save_sae_folder(
     write_document(folder / CFG_FILE, sae.cfg)  # last: a folder with a cfg.json is complete
 
 
-def load_sae_folder(folder: Path) -> ExportedSAE:
+def load_sae_folder(folder: str | Path) -> ExportedSAE:
     """Read a published SAE, of saesweep or of SAELens 5 or 6 (a final folder, not a mid-run checkpoint), on the CPU.
 
     Raises:
         UserError: A file is missing, damaged, of an unknown architecture, or tensors do not fit `cfg.json`.
     """
+    folder = Path(folder)
     cfg = _read_cfg(folder / CFG_FILE)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
