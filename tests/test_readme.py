@@ -30,6 +30,7 @@ def test_every_command_of_a_page_works(
         shutil.copytree(prepared / "runs", tmp_path / "runs")
     write_files(page, tmp_path)
     monkeypatch.setenv("SAESWEEP_DISPLAY", "plain")
+    monkeypatch.setenv("SAESWEEP_BROWSER", "none")  # pictures have tests of their own
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     for command in commands(page):
         if command.startswith(CHECKED_BY_CI):
