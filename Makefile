@@ -51,6 +51,9 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_trajectory.py
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_evals.py
+	rm -rf .venv-bench/snapshots
+	$(BIN)/python tests/interop/saelens_snapshots.py --make .venv-bench/snapshots
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_snapshots.py --check .venv-bench/snapshots
 	if test -d runs/quickstart/best; then $(MAKE) --no-print-directory interop-quickstart; fi
 
 interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same; its snippets in docs/ work

@@ -20,6 +20,7 @@ from saesweep.events import (
     Row,
     RunEnded,
     RunStarted,
+    SnapshotSaved,
     TrialEnded,
     TrialMeasured,
     TrialStarted,
@@ -139,7 +140,7 @@ def _is_shown(event: Event) -> bool:
     """Whether a line above the leaderboard says what the leaderboard itself does not."""
     if isinstance(event, TrialEnded):
         return event.status == "failed"
-    return not isinstance(event, (TrialStarted, TrialMeasured, CheckpointSaved))
+    return not isinstance(event, (TrialStarted, TrialMeasured, CheckpointSaved, SnapshotSaved))
 
 
 def _style(event: Event) -> str:

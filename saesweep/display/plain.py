@@ -12,10 +12,10 @@ from saesweep.display.summary import closing_lines, progress_parts
 from saesweep.display.table import render_text
 from saesweep.display.text import duration, encodable
 from saesweep.display.throttle import Throttle
-from saesweep.events import BlockDone, CheckpointSaved, Event, RunEnded, TrialStarted
+from saesweep.events import BlockDone, CheckpointSaved, Event, RunEnded, SnapshotSaved, TrialStarted
 
 PROGRESS_SECONDS = 60.0
-_VERBOSE_ONLY = (TrialStarted, CheckpointSaved)
+_VERBOSE_ONLY = (TrialStarted, CheckpointSaved, SnapshotSaved)
 
 
 class PlainDisplay:

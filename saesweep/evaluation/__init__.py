@@ -3,6 +3,7 @@
 from saesweep.evaluation.compare import Comparison, Evaluated, evaluate_saes
 from saesweep.evaluation.evaluate import HeldOutEvaluator, needs_language_model
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
+from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.registered import HeldOutMetric, register_metric, registered_metrics
 from saesweep.evaluation.splice import SplicedMetrics
 
@@ -13,6 +14,7 @@ __all__ = [
     "HeldOutEvaluator",
     "HeldOutMetric",
     "ReconstructionMetrics",
+    "RecoveryMetrics",
     "SplicedMetrics",
     "needs_language_model",
     "register_metric",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saesweep.activations import HeldOut
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
+from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.registered import new_registered
 from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.models import LanguageModel
@@ -69,18 +70,23 @@ class HeldOutEvaluator:
                 latents that fire on no held-out token.
         """
         sums = [ReconstructionMetrics() for _ in saes]
+        true_GD = self._part.true_features_FD
+        recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
         added = [new_registered(sae) for sae in saes]
-        for x_ND, context_N in self._batches(hook):
-            for metrics, registered, sae in zip(sums, added, saes, strict=True):
+        for x_ND, context_N, true_acts_NG in self._batches(hook):
+            for index, (metrics, sae) in enumerate(zip(sums, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)
                 recon_ND = sae.decode(acts_NF, x_ND)
                 metrics.update(x_ND, recon_ND, acts_NF, context_N if spread else None)
-                for metric in registered.values():
+                for metric in added[index].values():
                     metric.update(x_ND, recon_ND, acts_NF)
-        found = [
-            {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
-            for metrics, registered in zip(sums, added, strict=True)
-        ]
+                if true_acts_NG is not None:
+                    recoveries[index].update(acts_NF, true_acts_NG)
+        found = [metrics.compute() for metrics in sums]
+        for values, recovery in zip(found, recoveries, strict=False):
+            values |= recovery.compute()
+        for values, registered in zip(found, added, strict=True):
+            values |= {name: float(metric.compute()) for name, metric in registered.items()}
         if spread:
             for values, metrics in zip(found, sums, strict=True):
                 values |= {**metrics.standard_errors(), "silent_fraction": metrics.silent_fraction()}
@@ -90,15 +96,16 @@ class HeldOutEvaluator:
                 values |= of_model
         return found
 
-    def _batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield activations [N, D] and the number of the context that each row is from."""
+    def _batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield activations [N, D], the number of the context that each row is from, and true activations [N, G]."""
         mask_NT = self._part.mask_NT
         start = 0
-        for x_ND in self._part.batches(hook):
+        for x_ND, true_acts_NG in self._part.labelled_batches(hook):
             row_N = torch.arange(start, start + len(x_ND))
             start += len(x_ND)
             # Synthetic activations are independent of each other: any grouping will do.
-            yield x_ND, row_N // _SYNTHETIC_CONTEXT if mask_NT is None else self._context_of_row(mask_NT)[row_N]
+            context_N = row_N // _SYNTHETIC_CONTEXT if mask_NT is None else self._context_of_row(mask_NT)[row_N]
+            yield x_ND, context_N, true_acts_NG
 
     def _context_of_row(self, mask_NT: Tensor) -> Tensor:
         if self._contexts is None:

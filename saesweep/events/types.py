@@ -163,6 +163,20 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SnapshotSaved(Event):
+    """A trial's SAE was kept in training form (`n_checkpoints`, `save_final_checkpoint`)."""
+
+    number: int
+    tokens: int
+    """Tokens that the trial had trained on."""
+    path: str
+    """Its folder, whole by now."""
+    is_final: bool = False
+    """The trial has trained to its end."""
+    replicate: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunEnded(Event):
     """The run is over: complete, stopped by a budget, or interrupted."""
 

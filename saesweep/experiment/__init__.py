@@ -6,6 +6,7 @@ from saesweep.experiment.identity import describe_changes, fingerprint_of
 from saesweep.experiment.load import load_experiment
 from saesweep.experiment.parameters import Parameter
 from saesweep.experiment.schema import experiment_schema
+from saesweep.experiment.single_run import load_single_run
 
 __all__ = [
     "Experiment",
@@ -15,4 +16,5 @@ __all__ = [
     "experiment_schema",
     "fingerprint_of",
     "load_experiment",
+    "load_single_run",
 ]

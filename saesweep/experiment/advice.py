@@ -8,7 +8,7 @@ from saesweep.experiment.check_objective import objective_warnings
 from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
 from saesweep.experiment.parameters import Parameter
-from saesweep.specs import BaseRun, SearchSpec, format_count
+from saesweep.specs import BaseRun, CohortSpec, SearchSpec, format_count
 from saesweep.specs.architectures import JumpReLUSpec, spec_class
 
 _LONG_RUN_TOKENS = 1_000_000_000
@@ -23,8 +23,18 @@ def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[B
     searches_sparsity = any(p.path.removeprefix("sae.") in fields for p in parameters)
     found += objective_warnings(draft.objective, searches_sparsity)
     if runs:
+        found += _compile_warnings(runs[0], draft.cohort or CohortSpec())
         found += search_warnings(draft.search or SearchSpec(), parameters, runs[0])
     return found
+
+
+def _compile_warnings(run: BaseRun, cohort: CohortSpec) -> list[str]:
+    if not run.compile_sae or run.autocast or cohort.kernels == "reference":
+        return []
+    return [
+        "base.compile_sae compiles the reference path alone; architectures that the sparse kernels train run as they are; "
+        "to compile those too, set cohort.kernels: reference"
+    ]
 
 
 def _threshold_warnings(runs: Sequence[BaseRun]) -> list[str]:

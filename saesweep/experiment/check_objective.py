@@ -59,6 +59,12 @@ def _check_metric(draft: Draft, name: str, place: Place, *, at_key: bool = False
             f"{name} needs a language model, and {SYNTHETIC} has none; use explained_variance or mse",
             at_key=at_key,
         )
+    elif METRICS[name].needs_true_features and draft.block("base").get("dataset_path") != SYNTHETIC:
+        draft.document.add(
+            place,
+            f"{name} compares with true features, which only dataset_path: {SYNTHETIC} has; use explained_variance or mse",
+            at_key=at_key,
+        )
 
 
 def objective_warnings(objective: ObjectiveSpec | None, searches_sparsity: bool) -> list[str]:

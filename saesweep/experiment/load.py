@@ -14,7 +14,7 @@ from saesweep.experiment.check_objective import check_objective
 from saesweep.experiment.check_runs import check_runs
 from saesweep.experiment.check_search import check_search
 from saesweep.experiment.check_space import check_space
-from saesweep.experiment.document import from_mapping
+from saesweep.experiment.document import Document, from_mapping
 from saesweep.experiment.draft import read_draft
 from saesweep.experiment.environment import fill_environment
 from saesweep.experiment.experiment import Experiment
@@ -42,10 +42,20 @@ def load_experiment(
         ExperimentError: The file has mistakes; it names all of them, with their places.
         UserError: There is no such file, or an installed plugin cannot be imported.
     """
-    load_installed_plugins()
-    document = from_mapping(source) if isinstance(source, Mapping) else read_yaml(_read(source), str(source))
+    document = from_mapping(source) if isinstance(source, Mapping) else read_yaml(read_file(source), str(source))
     document.raise_problems()  # keys that were not read would only lead to wrong advice
     apply_overrides(document, overrides)
+    return checked(document, env)
+
+
+def checked(document: Document, env: Mapping[str, str] | None = None) -> Experiment:
+    """Return the experiment of a document that the command line has had its say in.
+
+    Raises:
+        ExperimentError: It has mistakes; the error names all of them, with their places.
+        UserError: An installed plugin cannot be imported.
+    """
+    load_installed_plugins()
     fill_environment(document, os.environ if env is None else env)
     imported_warnings, filled = apply_from_cfg(document)
     draft = read_draft(document, filled)
@@ -64,7 +74,12 @@ def load_experiment(
     )
 
 
-def _read(source: str | Path) -> str:
+def read_file(source: str | Path) -> str:
+    """Return the text of an experiment file.
+
+    Raises:
+        UserError: It cannot be read; the message names what is there instead.
+    """
     path = Path(source)
     if path.is_dir():
         inside = path / "experiment.yaml"

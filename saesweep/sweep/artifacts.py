@@ -25,34 +25,37 @@ from saesweep.sweep.trials import Trial
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
     """Return the SAE with SAELens' metadata of its run: model, hook (by its TransformerLens name), dataset, L0."""
-    names = names_of_hook(run, run.hook_name)
     return sae.with_metadata(
-        {
-            "dataset_path": run.dataset_path,
-            "hook_name": names.transformer_lens or run.hook_name,
-            "model_name": run.model_name,
-            "model_class_name": run.model_class_name,
-            "hook_head_index": run.hook_head_index,
-            "context_size": run.context_size,
-            "seqpos_slice": list(run.seqpos_slice),
-            "model_from_pretrained_kwargs": run.model_from_pretrained_kwargs or {},
-            "prepend_bos": run.prepend_bos,
-            "exclude_special_tokens": (
-                list(run.exclude_special_tokens)
-                if isinstance(run.exclude_special_tokens, tuple)
-                else run.exclude_special_tokens
-            ),
-            "sequence_separator_token": run.sequence_separator_token,
-            "disable_concat_sequences": run.disable_concat_sequences,
-            "l0": finite(metrics.get("l0")),
-            "num_dead_features": dead,
-            "saesweep": {
-                "version": __version__,
-                "hook_name": run.hook_name,
-                "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
-            },
-        }
+        {**hook_metadata(run), "l0": finite(metrics.get("l0")), "num_dead_features": dead},
     )
+
+
+def hook_metadata(run: BaseRun) -> dict[str, Any]:
+    """Return SAELens' metadata of where an SAE's activations come from."""
+    names = names_of_hook(run, run.hook_name)
+    return {
+        "dataset_path": run.dataset_path,
+        "hook_name": names.transformer_lens or run.hook_name,
+        "model_name": run.model_name,
+        "model_class_name": run.model_class_name,
+        "hook_head_index": run.hook_head_index,
+        "context_size": run.context_size,
+        "seqpos_slice": list(run.seqpos_slice),
+        "model_from_pretrained_kwargs": run.model_from_pretrained_kwargs or {},
+        "prepend_bos": run.prepend_bos,
+        "exclude_special_tokens": (
+            list(run.exclude_special_tokens)
+            if isinstance(run.exclude_special_tokens, tuple)
+            else run.exclude_special_tokens
+        ),
+        "sequence_separator_token": run.sequence_separator_token,
+        "disable_concat_sequences": run.disable_concat_sequences,
+        "saesweep": {
+            "version": __version__,
+            "hook_name": run.hook_name,
+            "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
+        },
+    }
 
 
 def replicate_folder(directory: RunDirectory, number: int, replicate: int) -> Path:

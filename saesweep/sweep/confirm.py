@@ -116,6 +116,7 @@ def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Seq
     """Return the experiment that trains the finalists side by side, with nothing pruned."""
     tree = copy.deepcopy(experiment.tree)
     tree["name"] = f"{experiment.spec.name[:72]}-confirm"
+    tree["base"].pop("checkpoint_path", None)  # the search's; the finalists keep theirs in their own folders
     tree["base"]["training_tokens"] = confirm_training_tokens(experiment, confirm)
     search = experiment.spec.search
     tree["search"] = {

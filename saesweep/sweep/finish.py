@@ -49,7 +49,7 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
         extra = {"test_metrics": test_metrics, "objective": setup.objective.model_dump(mode="json"), "notes": notes}
         if row.replicates > 1:
             extra["test_spread"] = test_spread
-        if setup.objective.is_pareto:
+        if setup.objective.is_pareto and len(rows) > 1:
             _export_front(setup, rows)
         copy_export(directory.trial_sae(best), directory.best, extra)
         outcome = Outcome(best, directory.best, test_metrics, notes)

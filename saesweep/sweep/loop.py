@@ -41,6 +41,7 @@ from saesweep.sweep.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.sweep.search import Search
 from saesweep.sweep.seeds import derive
 from saesweep.sweep.setup import Setup, with_widths
+from saesweep.sweep.snapshots import Snapshots
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.stopping import stop_reason
 from saesweep.sweep.trials import Trial, row_of
@@ -78,6 +79,7 @@ class SweepLoop:
             head_index=setup.base.hook_head_index,
             contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
         )
+        self._snapshots = Snapshots(setup, bus, self._replicates)
         self._rungs_need_model = needs_language_model([g.metric for g in setup.objective.goals])
         self.trials: dict[int, Trial] = {}
         self.stop_reason: str | None = None
@@ -148,6 +150,7 @@ class SweepLoop:
                 self._said_stop = True
                 self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
             self._cohort.train_step(self._batches.next_batch())
+            self._snapshots.take(self.trials)
         self.block += 1
         slots = self._slots_by_trial()
         losses = {number: mean_and_spread([s.mean_losses() for s in mine])[0] for number, mine in slots.items()}

@@ -131,7 +131,7 @@ def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, l
                 f"no feasible trial: best/ holds the least infeasible one, trial {least.number} (misses {said})"
             ]
         return None, ["no finished trial has a value of the objective; nothing is exported"]
-    if not objective.is_pareto:
+    if not objective.is_pareto or len(rows) == 1:
         return first[0].number, []
     number = knee({row.number: costs(row.metrics, objective) for row in first}, objective)
     return number, [f"best/ holds the knee of the Pareto front of {len(first)}, trial {number}; pareto/ holds them all"]

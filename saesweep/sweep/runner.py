@@ -22,6 +22,7 @@ from saesweep.sweep.finish import Outcome
 from saesweep.sweep.log import JsonLogListener
 from saesweep.sweep.phase import Phase, train
 from saesweep.sweep.setup import check
+from saesweep.sweep.snapshots import claim_checkpoint_path
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.tracker import make_tracker
 from saesweep.tracking import registered_trackers
@@ -90,6 +91,7 @@ def run(
             )
             return finished
         facts = check(loaded)
+        claim_checkpoint_path(loaded, directory)
         directory.save_experiment(dump_yaml(loaded.tree))
         tracker = make_tracker(loaded, directory, bus)
         if tracker is not None:

@@ -20,7 +20,7 @@ from saesweep.runs import RunDirectory, write_bytes, write_json
 from saesweep.saes import Normalizer, check_pretrained
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.corners import largest_run, normalize_modes
-from saesweep.sweep.engines import make_engine
+from saesweep.sweep.engines import make_engine, make_reference
 from saesweep.sweep.references import open_references
 from saesweep.sweep.sizing import BlockPlan, plan_blocks, plan_slots
 
@@ -86,8 +86,14 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
             replicates=experiment.spec.search.replicates,
         )
         choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
+    reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
-        experiment.spec.cohort.kernels, choices.get("kernels"), runs, device=device, autocast=run.autocast
+        experiment.spec.cohort.kernels,
+        choices.get("kernels"),
+        runs,
+        device=device,
+        reference=reference,
+        autocast=run.autocast,
     )
     directory.save_choices(choices)
     n_slots = int(choices["slots"])
@@ -98,6 +104,7 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
         normalizers={key: n.to(device) for key, n in _normalizers(directory, experiment, source, run, d_in).items()},
         device=device,
         engine=engine,
+        reference=reference,
         autocast=run.autocast,
     )
     objective = experiment.objective(has_lm_head=source.model is not None and source.model.has_lm_head)
