@@ -20,14 +20,13 @@ class BackgroundIterator(Generic[T]):
     Args:
         source: Read by the thread alone from now on.
         ahead: Most items that are computed or being computed and not read yet, at least 1.
+        name: The thread's.
     """
 
-    def __init__(self, source: Iterator[T], ahead: int) -> None:
+    def __init__(self, source: Iterator[T], ahead: int, *, name: str = "saesweep-ahead") -> None:
         self._shared: _Shared[T] = _Shared(ahead)
         # The thread knows the shared part only, so that it does not keep this object alive.
-        self._thread = threading.Thread(
-            target=_produce, args=(source, self._shared), name="saesweep-ahead", daemon=True
-        )
+        self._thread = threading.Thread(target=_produce, args=(source, self._shared), name=name, daemon=True)
         self._finalizer = weakref.finalize(self, _stop, self._shared, self._thread)
         self._ended: BaseException | None = None
         self._thread.start()

@@ -1,89 +1,141 @@
-"""Which column of a dataset holds its documents."""
+"""Which column of a dataset holds its documents, and what a cell of it stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saesweep.activations.documents import Conversation, Document
+from saesweep.activations.tables import Unreadable
+from saesweep.activations.unreadable import UnreadableRow
 from saesweep.errors import UserError
+from saesweep.experiment.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from saesweep.specs.base_run import BaseRun
 
 _TOKEN_COLUMNS = ("tokens", "input_ids")
 _CONVERSATION_COLUMNS = ("conversation", "conversations", "messages")
 _TEXT_COLUMNS = ("text", "content", "problem", "document")
 
 
-def find_column(name: str, row: Mapping[str, Any], is_dataset_tokenized: bool | None) -> tuple[str, bool]:
+def find_column(run: BaseRun, row: Mapping[str, Any]) -> tuple[str, bool]:
     """Return (column, whether it holds token ids), from a dataset's first row.
 
-    Token columns win over text columns, as in SAELens, unless `is_dataset_tokenized` says which one is meant.
+    `run.column_name` says it; otherwise, as in SAELens, token columns win over text columns, unless
+    `run.is_dataset_tokenized` says which one is meant.
 
     Raises:
         UserError: No such column; the message lists those that are there.
     """
-    listed = ", ".join(row) or "none"
-    if is_dataset_tokenized is not False:
+    name, listed = run.dataset_path, ", ".join(row) or "none"
+    if run.column_name is not None:
+        column = run.column_name
+        check_column("base.", name, column, row)
+        holds_ids = isinstance(row[column], (list, tuple)) or (row[column] is None and column in _TOKEN_COLUMNS)
+        if run.use_chat_formatting:
+            return column, False
+        return column, holds_ids if run.is_dataset_tokenized is None else run.is_dataset_tokenized
+    if run.use_chat_formatting:
+        return _find_conversations(name, row), False
+    if run.is_dataset_tokenized is not False:
         for column in _TOKEN_COLUMNS:
             if column in row:
                 return column, True
-        if is_dataset_tokenized:
+        if run.is_dataset_tokenized:
             raise UserError(
                 f"base.is_dataset_tokenized: {name} has no column of token ids ({' or '.join(_TOKEN_COLUMNS)}); "
-                f"its columns: {listed}"
+                f"its columns: {listed}. Name the one that holds them with base.column_name"
             )
     for column in _TEXT_COLUMNS:
         if column in row:
             return column, False
     raise UserError(
         f"base.dataset_path: {name} has no text column ({', '.join(_TEXT_COLUMNS)}) and no column of token ids "
-        f"({', '.join(_TOKEN_COLUMNS)}); its columns: {listed}. Rename the column that holds the text"
+        f"({', '.join(_TOKEN_COLUMNS)}); its columns: {listed}. Name the one that holds the text with base.column_name"
     )
 
 
-def find_conversations(name: str, row: Mapping[str, Any]) -> str:
-    """Return the column that holds conversations, or text that stands for a user's message, as in SAELens.
+def check_column(block: str, name: str, column: str, row: Mapping[str, Any]) -> None:
+    """Refuse a column that does not exist.
+
+    Args:
+        block: What the fields are named after in the message: `base.` or nothing.
+        name: The dataset.
+        column: The column asked for.
+        row: The dataset's first row.
 
     Raises:
-        UserError: No such column; the message lists those that are there.
+        UserError: The message lists those that are there.
     """
-    for column in (*_CONVERSATION_COLUMNS, "text"):
+    if column not in row:
+        hint = did_you_mean(column, row)
+        raise UserError(
+            f"{block}column_name: {name} has no column {column!r}{hint}; its columns: {', '.join(row) or 'none'}"
+        )
+
+
+def _find_conversations(name: str, row: Mapping[str, Any]) -> str:
+    for column in (*_CONVERSATION_COLUMNS, "text"):  # text stands for a user's message, as in SAELens
         if column in row:
             return column
     raise UserError(
         f"base.use_chat_formatting: {name} has no column of conversations ({', '.join(_CONVERSATION_COLUMNS)}) and no "
-        f"text column; its columns: {', '.join(row) or 'none'}"
+        f"text column; its columns: {', '.join(row) or 'none'}. Name the one that holds them with base.column_name"
     )
 
 
-def as_conversation(name: str, column: str, value: Any) -> Conversation:
-    """Return a cell as a conversation; text is one message of a user.
+def as_conversation(column: str, cell: Any) -> Document:
+    """Return a cell as a conversation; text is one message of a user, an empty cell an empty document.
 
     Raises:
-        UserError: The cell is neither text nor a list of messages with `role` and `content`.
+        UnreadableRow: The cell is neither text nor a list of messages with `role` and `content`.
     """
-    if isinstance(value, str):
-        return Conversation(({"role": "user", "content": value},))
-    if isinstance(value, (list, tuple)) and all(
-        isinstance(message, Mapping) and "role" in message and "content" in message for message in value
+    _check_cell(column, cell)
+    if not cell:
+        return []
+    if isinstance(cell, str):
+        return Conversation(({"role": "user", "content": cell},))
+    if isinstance(cell, (list, tuple)) and all(
+        isinstance(message, Mapping) and "role" in message and "content" in message for message in cell
     ):
-        return Conversation(tuple(value))
-    raise UserError(
-        f"base.use_chat_formatting: column {column!r} of {name} holds no conversation: a list of messages with "
-        "`role` and `content` is needed"
+        return Conversation(tuple(cell))
+    raise UnreadableRow(
+        f"column {column!r} holds no conversation: a list of messages with `role` and `content` is needed"
     )
 
 
-def as_document(name: str, column: str, value: Any, is_tokenized: bool) -> Document:
-    """Return a cell as a document; a null cell is an empty one.
+def as_text(column: str, cell: Any) -> str:
+    """Return a cell as text.
 
     Raises:
-        UserError: The cell is neither text nor token ids.
+        UnreadableRow: It is something else.
     """
-    if value is None:
-        return [] if is_tokenized else ""
-    if is_tokenized and isinstance(value, (list, tuple)):
-        return list(value)
-    if not is_tokenized and isinstance(value, str):
-        return value
-    wanted = "a list of token ids" if is_tokenized else "text"
-    raise UserError(f"base.dataset_path: column {column!r} of {name} holds {type(value).__name__}, not {wanted}")
+    _check_cell(column, cell)
+    if not isinstance(cell, str):
+        hint = " (set use_chat_formatting for conversations)" if isinstance(cell, list) else ""
+        raise UnreadableRow(f"column {column!r} holds {type(cell).__name__}, not text{hint}")
+    return cell
+
+
+def as_token_ids(column: str, cell: Any) -> list[int]:
+    """Return a cell as token ids.
+
+    Raises:
+        UnreadableRow: It is something else.
+    """
+    _check_cell(column, cell)
+    if isinstance(cell, str) and not cell:  # a blank line
+        return []
+    if not isinstance(cell, (list, tuple)):
+        raise UnreadableRow(f"column {column!r} holds {type(cell).__name__}, not a list of token ids")
+    if not {int}.issuperset(map(type, cell)) or min(cell, default=0) < 0:
+        raise UnreadableRow(f"column {column!r} holds a list with something else than token ids")
+    return list(cell)
+
+
+def _check_cell(column: str, cell: Any) -> None:
+    if isinstance(cell, Unreadable):
+        raise UnreadableRow(cell.reason)
+    if cell is None:
+        raise UnreadableRow(f"column {column!r} is null")

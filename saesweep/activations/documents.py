@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from saesweep import builtin
-from saesweep.errors import UserError
+from saesweep.activations.tables import Selection, Unreadable, open_table
+from saesweep.activations.unreadable import UnreadableRow, UnreadableRows
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
@@ -19,6 +19,8 @@ class Conversation:
 
     messages: tuple[Mapping[str, Any], ...]
     """With `role` and `content`."""
+    row: int | None = None
+    """Its row in the dataset."""
 
 
 Document = str | list[int] | Conversation
@@ -39,6 +41,10 @@ class MapDocuments:
     """Whether documents are token ids."""
     column: str | None = None
     """Column of the dataset that holds them."""
+    unreadable: UnreadableRows = field(default_factory=lambda: UnreadableRows("the data"))
+    """Rows that could not be used; they give empty documents."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how they were opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +59,10 @@ class StreamDocuments:
     """Whether documents are token ids."""
     column: str | None = None
     """Column of the dataset that holds them."""
+    unreadable: UnreadableRows = field(default_factory=lambda: UnreadableRows("the data"))
+    """Rows that could not be used; they give empty documents."""
+    notes: tuple[str, ...] = ()
+    """What the user should know about how they were opened."""
 
 
 Documents = MapDocuments | StreamDocuments
@@ -61,52 +71,58 @@ Documents = MapDocuments | StreamDocuments
 def open_documents(run: BaseRun) -> Documents:
     """Open `run.dataset_path`: `builtin:python-docs`, a local file, folder or glob, or a Hub dataset.
 
+    A row that cannot be used is an empty document, and counted.
+
     Raises:
         UserError: It does not exist, cannot be read, is empty or has no column with text or tokens.
     """
-    path = run.dataset_path
-    if path.startswith("builtin:"):
-        if path != builtin.DATASET_DOCS:
-            raise UserError(f"base.dataset_path: unknown built-in text {path!r}; there is {builtin.DATASET_DOCS}")
-        from saesweep.builtin.text import documents
+    from saesweep.activations.columns import as_conversation, as_text, as_token_ids, find_column
 
-        return _as_asked(run, from_texts(path, documents()))
+    name, table = run.dataset_path, open_table(Selection.of_run(run))
+    column, is_tokenized = find_column(run, table.first)
+    convert: Callable[[str, Any], Document] = as_text
+    if run.use_chat_formatting:
+        convert = as_conversation
+    elif is_tokenized:
+        convert = as_token_ids
+    unreadable = UnreadableRows(name)
+    nothing: Document = "" if convert is as_text else []
 
-    from saesweep.activations.datasets_library import open_hub, open_saved, open_tables
-    from saesweep.activations.local_files import LocalKind, find_local
+    def document(row: int, cell: Any) -> Document:
+        try:
+            found = convert(column, cell)
+        except UnreadableRow as error:
+            unreadable.add(row, str(error) if isinstance(cell, Unreadable) else f"row {row}: {error}")
+            return nothing
+        unreadable.usable()
+        return replace(found, row=row) if isinstance(found, Conversation) else found
 
-    local = find_local(path)
-    if local is None:
-        return open_hub(run)
-    if local.kind is LocalKind.SAVED:
-        return open_saved(run, local.files[0])
-    if local.kind is LocalKind.TEXT:
-        from saesweep.activations.text_lines import open_text_lines
+    if table.read is None:
 
-        return _as_asked(run, open_text_lines(path, local.files))
-    return open_tables(run, local.kind.value, local.files)
+        def iterate(start: int) -> Iterator[Document]:
+            for row, cell in enumerate(table.iterate(start, column), start):
+                yield document(row, cell)
 
-
-def _as_asked(run: BaseRun, texts: MapDocuments) -> MapDocuments:
-    """Return texts as they are, or each as a user's message where chat formatting is asked for."""
-    if not run.use_chat_formatting:
-        return texts
-    from saesweep.activations.columns import as_conversation
+        return StreamDocuments(
+            name=name,
+            iterate=iterate,
+            is_tokenized=is_tokenized,
+            column=column,
+            unreadable=unreadable,
+            notes=table.notes,
+        )
+    assert table.size is not None
+    cells = table.read
 
     def read(indices: Sequence[int]) -> list[Document]:
-        return [as_conversation(texts.name, "text", text) for text in texts.read(indices)]
+        return [document(int(row), cell) for row, cell in zip(indices, cells(indices, column), strict=True)]
 
-    return replace(texts, read=read)
-
-
-def from_texts(name: str, texts: Sequence[str]) -> MapDocuments:
-    """Return texts in memory as documents.
-
-    Raises:
-        UserError: There are none.
-    """
-    if not texts:
-        raise UserError(f"base.dataset_path: {name} is empty; give a dataset with at least one document")
     return MapDocuments(
-        name=name, size=len(texts), read=lambda indices: [texts[index] for index in indices], is_tokenized=False
+        name=name,
+        size=table.size,
+        read=read,
+        is_tokenized=is_tokenized,
+        column=column,
+        unreadable=unreadable,
+        notes=table.notes,
     )

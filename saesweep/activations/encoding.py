@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from saesweep.activations.documents import Conversation, Document
+from saesweep.activations.unreadable import UnreadableRows
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,14 +16,18 @@ _SPECIAL_ATTRIBUTES = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_toke
 """SAELens' set: structural tokens only, so that chat-template tokens keep their activations."""
 
 
-def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list[int]]:
+def encode_documents(
+    tokenizer: Any, documents: Sequence[Document], refused: Callable[[Conversation, str], None]
+) -> list[list[int]]:
     """Return the token ids of each document, without special tokens (packing adds those that the run asks for).
 
     Documents that are token ids already come back as they are; conversations go through the chat template, which
     brings its own special tokens.
 
-    Raises:
-        UserError: The chat template refuses a conversation.
+    Args:
+        tokenizer: The tokenizer.
+        documents: All of them text, or none.
+        refused: Told of each conversation that the chat template refuses, which gives no tokens.
     """
     texts = [document for document in documents if isinstance(document, str)]
     if texts:
@@ -30,20 +35,32 @@ def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list
         ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
     return [
-        document if isinstance(document, list) else _encode_conversation(tokenizer, document)
+        document if isinstance(document, list) else _encode_conversation(tokenizer, document, refused)
         for document in documents
         if not isinstance(document, str)
     ]
 
 
-def _encode_conversation(tokenizer: Any, conversation: Conversation) -> list[int]:
+def note_refused(unreadable: UnreadableRows) -> Callable[[Conversation, str], None]:
+    """Return what counts refused conversations among the rows that cannot be used."""
+
+    def note(conversation: Conversation, reason: str) -> None:
+        unreadable.add(conversation.row, f"row {conversation.row}: {reason}")
+
+    return note
+
+
+def _encode_conversation(
+    tokenizer: Any, conversation: Conversation, refused: Callable[[Conversation, str], None]
+) -> list[int]:
     from jinja2 import TemplateError
 
     messages = [dict(message) for message in conversation.messages]
     try:
         ids: list[int] = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
     except TemplateError as error:  # such as roles that do not alternate
-        raise UserError(f"base.use_chat_formatting: the chat template refuses a conversation: {error}") from error
+        refused(conversation, f"the chat template refuses a conversation: {error}")
+        return []
     return ids
 
 

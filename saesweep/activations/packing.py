@@ -35,7 +35,7 @@ class Packer:
         self._partial: list[int] = []
 
     def pack(self, tokens: Sequence[int], offset: int = 0) -> Iterator[tuple[list[int], int]]:
-        """Add a document.
+        """Add a document; an empty one adds nothing.
 
         Args:
             tokens: Its token ids.
@@ -48,11 +48,13 @@ class Packer:
         Raises:
             UserError: A document of a tokenised dataset is shorter than a context.
         """
+        if not tokens:
+            return
         if self._packing.is_tokenized:
             yield from self._cut(tokens, offset)
         elif self._packing.concatenate:
             yield from self._concatenate(tokens, offset)
-        elif offset == 0 and tokens:
+        elif offset == 0:
             yield from self._one_context(tokens)
 
     def _concatenate(self, tokens: Sequence[int], offset: int) -> Iterator[tuple[list[int], int]]:

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from saesweep.activations.documents import Document, Documents, MapDocuments, open_documents
-from saesweep.activations.encoding import encode_documents
+from saesweep.activations.encoding import encode_documents, note_refused
 from saesweep.activations.keys import key_permutation
 from saesweep.activations.packing import Packer
 from saesweep.activations.pretokenize.metadata import check_vocabulary
@@ -91,7 +91,8 @@ def check_source(
     if documents.is_tokenized:
         check_vocabulary(run, tokenizer)
     packing, rows = token_settings(run, tokenizer, documents.is_tokenized)
-    sample = encode_documents(tokenizer, _sample(documents, run.seed))
+    sample = encode_documents(tokenizer, _sample(documents, run.seed), note_refused(documents.unreadable))
+    documents.unreadable.check_sample(len(sample))
     _check_ids(documents, sample, len(tokenizer))
     packer = Packer(packing)
     contexts = sum(1 for tokens in sample for _ in packer.pack(tokens))
@@ -100,7 +101,9 @@ def check_source(
             f"base.context_size: {documents.name} does not fill one context of {run.context_size} tokens; "
             "lower context_size or use a larger dataset"
         )
-    warnings = []
+    warnings = list(documents.notes)
+    if documents.unreadable.count:
+        warnings.append(documents.unreadable.said_of_sample(len(sample)))
     if run.prepend_bos and packing.begin_token is None and not documents.is_tokenized:
         warnings.append("base.prepend_bos: the tokenizer has no BOS token, so contexts begin without one")
     estimate = None

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from saesweep.activations.documents import Document, Documents, MapDocuments, StreamDocuments
-from saesweep.activations.encoding import encode_documents
+from saesweep.activations.encoding import encode_documents, note_refused
 from saesweep.activations.keys import Indices, key_permutation
 from saesweep.activations.packing import Packer, Packing
+from saesweep.activations.unreadable import UnreadableRows
 from saesweep.errors import UserError
 
 READ_DOCUMENTS = 64
@@ -87,7 +88,7 @@ def split_documents(
         remaining = _read_in_order(documents, key_permutation(documents.size, seed, "split"))
     else:
         remaining = documents.iterate(0)
-    taker = _Taker(remaining, tokenizer, packing)
+    taker = _Taker(remaining, tokenizer, packing, documents.unreadable)
     parts: list[Tensor] = []
     for name, tokens in (("select_tokens", select_tokens), ("test_tokens", test_tokens)):
         wanted = -(-tokens // packing.context_size)
@@ -110,8 +111,10 @@ def split_documents(
 class _Taker:
     """Reads documents one after the other and counts them."""
 
-    def __init__(self, remaining: Iterator[Document], tokenizer: Any, packing: Packing) -> None:
-        self._encoded = encode_in_blocks(tokenizer, remaining)
+    def __init__(
+        self, remaining: Iterator[Document], tokenizer: Any, packing: Packing, unreadable: UnreadableRows
+    ) -> None:
+        self._encoded = encode_in_blocks(tokenizer, remaining, unreadable)
         self._packing = packing
         self.n_documents = 0
         self.n_tokens = 0
@@ -130,10 +133,12 @@ class _Taker:
         return contexts[:n_contexts]
 
 
-def encode_in_blocks(tokenizer: Any, documents: Iterator[Document]) -> Iterator[Sequence[int]]:
+def encode_in_blocks(
+    tokenizer: Any, documents: Iterator[Document], unreadable: UnreadableRows
+) -> Iterator[Sequence[int]]:
     """Yield the token ids of documents, tokenised `READ_DOCUMENTS` at a time."""
     while block := list(itertools.islice(documents, READ_DOCUMENTS)):
-        yield from encode_documents(tokenizer, block)
+        yield from encode_documents(tokenizer, block, note_refused(unreadable))
 
 
 def _read_in_order(documents: MapDocuments, order: Indices) -> Iterator[Document]:

@@ -41,6 +41,11 @@ class BatchStream(ABC):
     def epoch(self) -> int:
         """How often the data was read to the end, by the oldest rows still to be served."""
 
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows of the dataset that this process could not use and left out."""
+        return 0
+
     @abstractmethod
     def next_batch(self) -> dict[str, Tensor]:
         """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
@@ -144,6 +149,11 @@ class ActivationStream(BatchStream):
         """How often the data was read to the end, by the oldest rows still to be served."""
         return int(self._oldest_source()["epoch"])
 
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows of the dataset that this process could not use and left out."""
+        return self._source.unreadable_rows
+
     def next_batch(self) -> dict[str, Tensor]:
         """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
         self._open_interval()
@@ -209,6 +219,7 @@ class ActivationStream(BatchStream):
     def close(self) -> None:
         """Give the memory of the window back; the stream must not be read afterwards."""
         self._loader.stop()
+        self._source.close()
         self._pool = RowPool(0, torch.device("cpu"))
         self._chunks.clear()
 

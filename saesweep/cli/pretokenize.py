@@ -58,7 +58,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Write the dataset."""
-    spec = _spec({name: value for name, value in vars(args).items() if name != "execute"})
+    spec = _spec({name: value for name, value in vars(args).items() if name not in ("execute", "plugin")})
 
     from saesweep.activations.pretokenize import PretokenizeProgress, pretokenize
     from saesweep.cli.progress_line import ProgressLine
@@ -75,8 +75,10 @@ def execute(args: argparse.Namespace) -> int:
     print(
         f"{done.path}: {done.rows} rows of {spec.context_size} tokens ({done.tokens}) from {done.documents} documents"
     )
+    for note in done.notes:
+        print(f"warning: {note}")
     if done.skipped:
-        print(f"warning: {done.skipped} documents were empty and left out")
+        print(f"warning: {done.skipped} documents could not be used (empty, or not text) and were left out")
     return DONE
 
 

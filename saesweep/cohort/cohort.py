@@ -126,7 +126,7 @@ class Cohort:
             slot.architecture,
             slot.params,
             x_BD,
-            slot.knobs.at(slot.step),
+            slot.knobs_at(slot.step),
             dead_F if bool(dead_F.any()) else None,
         )
         slot.is_finite &= torch.isfinite(result.loss)
@@ -134,10 +134,13 @@ class Cohort:
             total = slot.block_losses.get(name)
             slot.block_losses[name] = term.clone() if total is None else total + term
         slot.firing.update(result.firing_F, x_BD.shape[0])
+        if slot.control is not None:
+            slot.control.observe(slot.step, result.firing_F, x_BD.shape[0])
+        moments = slot.wide_moments()
         norm = adam_step_(
             slot.params,
-            slot.exp_avg,
-            slot.exp_avg_sq,
+            moments.exp_avg,
+            moments.exp_avg_sq,
             result.grads,
             step=slot.step + 1,
             lr=slot.lr.at(slot.step),
@@ -145,6 +148,7 @@ class Cohort:
             beta2=slot.run.adam_beta2,
             max_grad_norm=MAX_GRAD_NORM,
         )
+        moments.keep_()
         # The sparse kernels never read a latent whose weights are NaN: the loss alone may stay finite.
         slot.is_finite &= torch.isfinite(norm)
         slot.architecture.constrain_(slot.params)
@@ -182,5 +186,5 @@ class Cohort:
                 slot.architecture.pre_acts_for_threshold(slot.params, self._scaled(batch[hook], (hook, mode, dtype)))
                 for batch in self._recent
             ),
-            slot.knobs.at(slot.step).k,
+            slot.knobs_at(slot.step).k,
         )

@@ -6,6 +6,7 @@ from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.registered import HeldOutMetric, register_metric, registered_metrics
 from saesweep.evaluation.splice import SplicedMetrics
+from saesweep.evaluation.spread import PairedSums
 
 __all__ = [
     "Comparison",
@@ -13,6 +14,7 @@ __all__ = [
     "evaluate_saes",
     "HeldOutEvaluator",
     "HeldOutMetric",
+    "PairedSums",
     "ReconstructionMetrics",
     "RecoveryMetrics",
     "SplicedMetrics",

@@ -2,6 +2,7 @@
 
 from saesweep.experiment.dump import dump_yaml
 from saesweep.experiment.experiment import Experiment
+from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
 from saesweep.experiment.identity import describe_changes, fingerprint_of
 from saesweep.experiment.load import load_experiment
 from saesweep.experiment.parameters import Parameter
@@ -9,8 +10,10 @@ from saesweep.experiment.schema import experiment_schema
 from saesweep.experiment.single_run import load_single_run
 
 __all__ = [
+    "ARCHITECTURE",
     "Experiment",
     "Parameter",
+    "TARGET_L0",
     "describe_changes",
     "dump_yaml",
     "experiment_schema",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from saesweep.experiment.check_matched import matched_warnings
 from saesweep.experiment.check_objective import objective_warnings
 from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
@@ -16,15 +17,18 @@ _PENALTIES = (("l1_coefficient", "l1_warm_up_steps", "5%"), ("l0_coefficient", "
 """Weight of a penalty, how long it takes to rise to that, and how long it had better take."""
 
 
-def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[BaseRun]) -> list[str]:
+def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[BaseRun], n_trials: int) -> list[str]:
     """Return the warnings for an experiment without mistakes; `runs` are those at the edges of its space."""
     found = [*_threshold_warnings(runs), *_warm_up_warnings(runs), *_dtype_warnings(runs)]
     fields = {spec_class(name).sparsity_field for name in draft.architectures}
     searches_sparsity = any(p.path.removeprefix("sae.") in fields for p in parameters)
     found += objective_warnings(draft.objective, searches_sparsity)
     if runs:
+        search = draft.search or SearchSpec()
         found += _compile_warnings(runs[0], draft.cohort or CohortSpec())
-        found += search_warnings(draft.search or SearchSpec(), parameters, runs[0])
+        found += search_warnings(search, parameters, runs[0])
+        if draft.objective is not None and draft.objective.matched is not None:
+            found += matched_warnings(draft.objective.matched, search, n_trials, parameters, runs)
     return found
 
 

@@ -11,6 +11,8 @@ from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.synthetic import SyntheticSpec
 
 ARCHITECTURE = "sae.architecture"
+TARGET_L0 = "target_l0"
+"""The parameter that `objective.matched` adds to the space: the L0 that a trial aims at."""
 
 NESTED = ("sae", "logger", "synthetic")
 """Fields of a base run that are mappings of fields; all others are one value."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.advice import warnings_for
 from saesweep.experiment.check_base import check_base, check_by_architecture
+from saesweep.experiment.check_matched import check_matched
 from saesweep.experiment.check_objective import check_objective
 from saesweep.experiment.check_runs import check_runs
 from saesweep.experiment.check_search import check_search
@@ -20,6 +22,7 @@ from saesweep.experiment.environment import fill_environment
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.from_cfg import apply_from_cfg
 from saesweep.experiment.overrides import apply_overrides
+from saesweep.experiment.parameters import target_parameters
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.plugins import load_installed_plugins
 from saesweep.specs import ExperimentSpec
@@ -59,19 +62,19 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
     fill_environment(document, os.environ if env is None else env)
     imported_warnings, filled = apply_from_cfg(document)
     draft = read_draft(document, filled)
-    parameters = check_space(draft)
+    parameters = (*check_space(draft), *target_parameters(draft.objective))
     check_base(draft)
     check_by_architecture(draft)
     runs = check_runs(draft, parameters)
     check_objective(draft)
+    check_matched(draft, parameters, runs)
     check_search(draft, parameters, runs[0] if runs else None)
     document.raise_problems()
-    return Experiment(
-        spec=ExperimentSpec.model_validate(document.tree),
-        tree=document.tree,
-        architectures=draft.architectures,
-        warnings=(*imported_warnings, *warnings_for(draft, parameters, runs)),
+    experiment = Experiment(
+        spec=ExperimentSpec.model_validate(document.tree), tree=document.tree, architectures=draft.architectures
     )
+    warnings = warnings_for(draft, parameters, runs, experiment.n_trials)
+    return replace(experiment, warnings=(*imported_warnings, *warnings))
 
 
 def read_file(source: str | Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 INPUT = ":input"
 """After a module's name: the module's input instead of its output."""
@@ -19,24 +19,26 @@ class _Family:
     """Where models of one naming keep their blocks, and which modules inside write to the residual stream.
 
     `attention` and `mlp` are the modules whose output is *exactly* what the block adds to the residual stream, which is
-    what TransformerLens' `hook_attn_out` and `hook_mlp_out` hold; None where no module's output is.
+    what TransformerLens' `hook_attn_out` and `hook_mlp_out` hold; None where no module's output is. `heads` is the
+    projection of the joined heads: its input is `attn.hook_z`, flattened.
     """
 
     blocks: str
     attention: str | None
     mlp: str | None
+    heads: str | None
 
 
-_LLAMA = _Family("model.layers", "self_attn", "mlp")
+_LLAMA = _Family("model.layers", "self_attn", "mlp", "self_attn.o_proj")
 # Normalised before it is added: the norm's output is the contribution, not the module's.
-_NORM_AFTER = _Family("model.layers", "post_attention_layernorm", "post_feedforward_layernorm")
-_GPT2 = _Family("transformer.h", "attn", "mlp")
+_NORM_AFTER = _Family("model.layers", "post_attention_layernorm", "post_feedforward_layernorm", "self_attn.o_proj")
+_GPT2 = _Family("transformer.h", "attn", "mlp", "attn.c_proj")
 
 _FAMILIES = {
     "gpt2": _GPT2,
-    "gpt_neo": _GPT2,
-    "gptj": _GPT2,
-    "gpt_neox": _Family("gpt_neox.layers", "attention", "mlp"),
+    "gpt_neo": replace(_GPT2, heads="attn.attention.out_proj"),
+    "gptj": replace(_GPT2, heads="attn.out_proj"),
+    "gpt_neox": _Family("gpt_neox.layers", "attention", "mlp", "attention.dense"),
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "mixtral": _LLAMA,
@@ -48,21 +50,21 @@ _FAMILIES = {
     "gemma2": _NORM_AFTER,
     "gemma3_text": _NORM_AFTER,
     "olmo2": _NORM_AFTER,
-    "phi": _LLAMA,
+    "phi": replace(_LLAMA, heads="self_attn.dense"),
     "phi3": _LLAMA,
-    "falcon": _Family("transformer.h", "self_attention", "mlp"),
-    "opt": _Family("model.decoder.layers", "self_attn", None),
+    "falcon": _Family("transformer.h", "self_attention", "mlp", "self_attention.dense"),
+    "opt": _Family("model.decoder.layers", "self_attn", None, "self_attn.out_proj"),
     # Its attention and MLP modules add the residual stream themselves.
-    "bloom": _Family("transformer.h", "self_attention.dense", "mlp.dense_4h_to_h"),
+    "bloom": _Family("transformer.h", "self_attention.dense", "mlp.dense_4h_to_h", "self_attention.dense"),
 }
 """By `config.model_type`. Every entry is compared with TransformerLens in tests/models/test_hook_map.py."""
 
 _BY_PREFIX = {
     # Without a model type, only what holds in every architecture of that naming.
-    "model.layers": _Family("model.layers", None, None),
-    "transformer.h": _Family("transformer.h", "attn", None),
+    "model.layers": _Family("model.layers", None, None, None),
+    "transformer.h": _Family("transformer.h", "attn", None, None),
     "gpt_neox.layers": _FAMILIES["gpt_neox"],
-    "model.decoder.layers": _Family("model.decoder.layers", None, None),
+    "model.decoder.layers": _Family("model.decoder.layers", None, None, None),
 }
 
 
@@ -100,7 +102,7 @@ def hugging_face_hook(hook: str, model_type: str) -> str | None:
     Returns:
         Such as `model.layers.12`; None where none corresponds for certain.
     """
-    match = re.fullmatch(r"blocks\.(\d+)\.(\w+)", hook)
+    match = re.fullmatch(r"blocks\.(\d+)\.([\w.]+)", hook)
     family = _FAMILIES.get(model_type)
     if match is None or family is None:
         return None
@@ -124,4 +126,6 @@ def _points(family: _Family) -> dict[tuple[str | None, bool], str]:
         points[family.attention, False] = "hook_attn_out"
     if family.mlp is not None:
         points[family.mlp, False] = "hook_mlp_out"
+    if family.heads is not None:
+        points[family.heads, True] = "attn.hook_z"
     return points

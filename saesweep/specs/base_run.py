@@ -73,6 +73,16 @@ class BaseRun(Spec):
     """Attention head to read, for hook points with a head axis."""
     dataset_path: str = ""
     """Hub id, local file, folder or glob, `builtin:python-docs` or `builtin:synthetic`."""
+    dataset_name: str | None = None
+    """Configuration of the dataset, such as `sample-10BT`."""
+    split: str = "train"
+    """Split of the dataset, such as `train`, `train[:10%]` (not of a stream) or `train+validation`."""
+    data_files: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
+    """Only these files (or globs) of the dataset."""
+    data_dir: str | None = None
+    """Only this folder of the dataset."""
+    column_name: str | None = None
+    """Column with the text, the conversations or the token ids; found by its usual names when left out."""
     dataset_trust_remote_code: bool = False
     """Refused: datasets 4 and newer run no remote code."""
     streaming: bool = True
@@ -249,6 +259,8 @@ _ELSEWHERE = {
     "output_path": "use --run-dir",
 }
 
+_OF_A_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name")
+
 
 def _problems(run: BaseRun) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
@@ -268,6 +280,12 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
         found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
     if run.model_class_name not in BRIDGE_CLASSES and not is_model_class(run.model_class_name):
         found.append(("model_class_name", f"{run.model_class_name!r} is not supported; {MODEL_CLASS_ADVICE}"))
+    if run.is_synthetic:
+        found.extend(
+            (field, "builtin:synthetic is drawn, not read; leave it out")
+            for field in _OF_A_DATASET
+            if getattr(run, field) != BaseRun.model_fields[field].default
+        )
     if run.is_synthetic and run.model_name is not None:
         found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
     if run.use_chat_formatting and run.is_dataset_tokenized:

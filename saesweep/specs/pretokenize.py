@@ -27,9 +27,9 @@ class PretokenizeSpec(Spec):
     dataset_trust_remote_code: bool | None = None
     """Refused: datasets 4 and newer run no remote code."""
     split: str = "train"
-    """Split of the dataset, such as `train` or `train[:10%]`."""
+    """Split of the dataset, such as `train`, `train[:10%]` (not of a stream) or `train+validation`."""
     data_files: Annotated[tuple[str, ...] | None, BeforeValidator(_files)] = None
-    """Only these files of the dataset."""
+    """Only these files (or globs) of the dataset."""
     data_dir: str | None = None
     """Only this folder of the dataset."""
     num_proc: int = Field(1, ge=1)

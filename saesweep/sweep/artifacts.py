@@ -25,6 +25,10 @@ from saesweep.sweep.trials import Trial
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
     """Return the SAE with SAELens' metadata of its run: model, hook (by its TransformerLens name), dataset, L0."""
+    names = names_of_hook(run, run.hook_name)
+    if run.hook_head_index is None and (names.transformer_lens or "").endswith("hook_z"):
+        # TransformerLens gives [.., heads, d_head] there, which SAELens flattens where the configuration says so.
+        sae = ExportedSAE(sae.architecture, {**sae.cfg, "reshape_activations": "hook_z"}, sae.tensors)
     return sae.with_metadata(
         {**hook_metadata(run), "l0": finite(metrics.get("l0")), "num_dead_features": dead},
     )
@@ -67,13 +71,14 @@ def save_trial_sae(
     directory: RunDirectory, experiment: Experiment, trial: Trial, measured: Measured, replicate: int
 ) -> None:
     """Write the exported SAE of one replicate, whole or not at all."""
-    described = with_run_metadata(measured.sae, trial.run, measured.metrics, measured.dead)
+    run = trial.exported_run(replicate)
+    described = with_run_metadata(measured.sae, run, measured.metrics, measured.dead)
 
     def fill(folder: Path) -> None:
         save_sae_folder(
-            folder, described, sparsity_F=measured.frequency_F, extra_files={"runner_cfg.json": runner_cfg(trial.run)}
+            folder, described, sparsity_F=measured.frequency_F, extra_files={"runner_cfg.json": runner_cfg(run)}
         )
-        write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial)))
+        write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial, replicate)))
         write_json(folder / "provenance.json", provenance(experiment, trial, measured, replicate))
 
     directory.trial(trial.number).mkdir(parents=True, exist_ok=True)
@@ -84,16 +89,24 @@ def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
     """Write `trials/NNNN/trial.json`: settings and result."""
     write_json(
         directory.trial(trial.number) / "trial.json",
-        {**trial.state(), "slot": None, "params": trial.params, "architecture": trial.run.sae.architecture},
+        {
+            **trial.state(),
+            "slot": None,
+            "params": trial.params,
+            "architecture": trial.run.sae.architecture,
+            "target_l0": trial.target_l0,
+            "coefficient": trial.coefficient,
+        },
     )
 
 
-def single_run_tree(experiment: Experiment, trial: Trial) -> dict[str, Any]:
-    """Return an experiment that trains this trial's settings alone."""
-    base = trial.run.model_dump(mode="json", exclude_defaults=True)
+def single_run_tree(experiment: Experiment, trial: Trial, replicate: int = 0) -> dict[str, Any]:
+    """Return an experiment that trains this trial's settings alone, at the coefficient that it ended with."""
+    run = trial.exported_run(replicate)
+    base = run.model_dump(mode="json", exclude_defaults=True)
     base["sae"] = {
-        "architecture": trial.run.sae.architecture,
-        **trial.run.sae.model_dump(mode="json", exclude_defaults=True),
+        "architecture": run.sae.architecture,
+        **run.sae.model_dump(mode="json", exclude_defaults=True),
     }
     tree: dict[str, Any] = {
         "name": f"{experiment.spec.name}-trial-{trial.number}",
@@ -101,6 +114,8 @@ def single_run_tree(experiment: Experiment, trial: Trial) -> dict[str, Any]:
         "space": {},
         **{key: experiment.tree[key] for key in ("objective", "evaluation") if key in experiment.tree},
     }
+    if "objective" in tree:  # one SAE matches nothing
+        tree["objective"] = {key: value for key, value in tree["objective"].items() if key != "matched"}
     return tree
 
 
@@ -121,6 +136,8 @@ def provenance(experiment: Experiment, trial: Trial, measured: Measured, replica
         "select_metrics": measured.metrics,
         "select_spread": trial.spread,
         "dead_window_tokens": trial.dead_window_tokens,
+        **({} if trial.target_l0 is None else {"target_l0": trial.target_l0}),
+        **({} if not trial.coefficient else {"coefficient": trial.coefficient}),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in packages},

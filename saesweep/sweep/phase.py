@@ -17,6 +17,7 @@ from saesweep.sweep.finish import Outcome, finish
 from saesweep.sweep.loop import SweepLoop
 from saesweep.sweep.memory import is_out_of_memory, shrink
 from saesweep.sweep.progress import Board, goal_texts, metric_columns
+from saesweep.sweep.references import measure_references
 from saesweep.sweep.search import open_search
 from saesweep.sweep.setup import Setup, prepare
 from saesweep.sweep.stop import StopFlag
@@ -74,6 +75,7 @@ def _train(
 ) -> Phase:
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment = setup.experiment
+    setup.references = measure_references(setup)
     search = open_search(experiment, setup.directory, setup.objective, setup.blocks, setup.n_slots, setup.base.seed)
     with search.study:
         loop = SweepLoop(setup, search, bus, stop)
@@ -96,12 +98,15 @@ def _train(
         for message in damaged:
             bus.emit(Note(level="warning", message=message))
         is_complete = loop.run()
+        if setup.source.stream.unreadable_rows:
+            # No note of the outcome: how many rows a process reads depends on where it was resumed.
+            bus.emit(Note(level="warning", message=_unreadable(setup.source.stream.unreadable_rows)))
         rows = loop.rows()
         stream_tokens = setup.source.stream.tokens_served
         board = Board.of(setup)
-        outcome = Outcome(None, None, notes=_notes(loop))
+        outcome = Outcome(None, None, notes=_notes(loop), matched=loop.matched(rows))
         if not is_complete:
-            board.write(rows, status="interrupted", stream_tokens=stream_tokens)
+            board.write(rows, status="interrupted", stream_tokens=stream_tokens, matched=loop.matched(rows))
         elif experiment.spec.search.confirm is None:
             outcome = finish(setup, rows, stream_tokens, _notes(loop))
         trained_tokens = spent_tokens + loop.trained_tokens
@@ -117,3 +122,7 @@ def _notes(loop: SweepLoop) -> tuple[str, ...]:
     if loop.skipped_batches:
         notes.append(f"{loop.skipped_batches} batches with NaN or infinite activations were skipped")
     return tuple(notes)
+
+
+def _unreadable(rows: int) -> str:
+    return f"{rows} row{'s' * (rows > 1)} of the dataset could not be used and {'were' if rows > 1 else 'was'} left out"

@@ -42,6 +42,10 @@ def run(chat_model: Path, dataset: str, **fields: Any) -> BaseRun:
     return run_of(model_name=str(chat_model), dataset_path=dataset, use_chat_formatting=True, streaming=False, **fields)
 
 
+def refuse(document: Any, reason: str) -> None:
+    raise AssertionError(reason)
+
+
 TALK = [{"role": "user", "content": "w1 w2"}, {"role": "assistant", "content": "w3"}]
 IDS = [BOS, word_id(100), word_id(1), word_id(2), EOS, BOS, word_id(101), word_id(3), EOS]
 
@@ -52,7 +56,7 @@ def test_conversations_become_the_template_s_tokens(column: str, chat_model: Pat
     assert isinstance(documents, MapDocuments)
     assert documents.column == column
     tokenizer = AutoTokenizer.from_pretrained(chat_model)
-    assert encode_documents(tokenizer, documents.read([0, 1])) == [IDS, IDS[:5]]
+    assert encode_documents(tokenizer, documents.read([0, 1]), refuse) == [IDS, IDS[:5]]
 
 
 def test_text_is_a_message_of_a_user(chat_model: Path, tmp_path: Path) -> None:
@@ -62,7 +66,7 @@ def test_text_is_a_message_of_a_user(chat_model: Path, tmp_path: Path) -> None:
     for dataset in (put(tmp_path, "text", ["w1 w2"]), str(lines)):
         documents = open_documents(run(chat_model, dataset))
         assert isinstance(documents, MapDocuments)
-        assert encode_documents(tokenizer, documents.read([0])) == [IDS[:5]]
+        assert encode_documents(tokenizer, documents.read([0]), refuse) == [IDS[:5]]
 
 
 def test_a_stream_of_activations_from_conversations(chat_model: Path, tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ def test_preflight_facts_and_epochs(run: BaseRun, text: Path) -> None:
 def test_preflight_of_a_stream_knows_no_size(run: BaseRun, text: Path, tmp_path: Path) -> None:
     import datasets
 
-    datasets.Dataset.from_dict({"text": text.read_text().splitlines()}).to_json(tmp_path / "a.jsonl")
-    streamed = changed(run, dataset_path=str(tmp_path / "a.jsonl"), streaming=True)
+    datasets.Dataset.from_dict({"text": text.read_text().splitlines()}).to_parquet(tmp_path / "a.parquet")
+    streamed = changed(run, dataset_path=str(tmp_path / "a.parquet"), streaming=True)
     facts = check_source(streamed, EVALUATION, HOOKS, training_tokens=10**9)
     assert (facts.n_documents, facts.tokens_estimate, facts.warnings) == (None, None, ())
     assert open_it(streamed).stream.next_batch()[HOOKS[0]].shape == (64, HIDDEN)

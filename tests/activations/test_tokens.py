@@ -1,13 +1,17 @@
 """The sequence of contexts: order of epochs, resuming, and the split into three parts."""
 
+import gc
 import json
+import threading
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 
 from saesweep.activations.documents import Documents
-from saesweep.activations.split import TrainDocuments, split_documents
-from saesweep.activations.tokens import TokenSource
+from saesweep.activations.split import READ_DOCUMENTS, TrainDocuments, split_documents
+from saesweep.activations.tokens import AHEAD_CONTEXTS, TokenSource
 from saesweep.errors import UserError
 
 from .fakes import TOKENS_PER_DOCUMENT, map_documents, numbered, packing_of, stream_documents
@@ -113,3 +117,38 @@ def test_too_little_data_for_the_held_out_parts(kind: type, select_tokens: int, 
 def test_held_out_parts_that_leave_nothing_to_train_on() -> None:
     with pytest.raises(UserError, match="take all 2 documents"):
         split_documents(map_documents(numbered([8, 8])), None, packing_of(8), select_tokens=8, test_tokens=8, seed=0)
+
+
+class LetterTokenizer:
+    """A token per letter; notes the threads that it runs on."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+        self.texts = 0
+
+    def __call__(self, texts: Sequence[str], **_: Any) -> dict[str, list[list[int]]]:
+        self.threads.add(threading.current_thread().name)
+        self.texts += len(texts)
+        return {"input_ids": [[ord(letter) for letter in text] for text in texts]}
+
+
+def token_threads() -> int:
+    return sum(thread.name == "saesweep-tokens" for thread in threading.enumerate())
+
+
+def test_tokenising_is_batched_off_the_reader_s_thread_and_bounded() -> None:
+    gc.collect()  # sources of other tests
+    before, tokenizer = token_threads(), LetterTokenizer()
+    documents = map_documents(["abcdefgh"] * 5000)
+    source = TokenSource(TrainDocuments(documents, 0, 0), tokenizer, packing_of(8))
+    assert source.take(3) == [[ord(letter) for letter in "abcdefgh"]] * 3
+    assert tokenizer.threads == {"saesweep-tokens"}
+    assert token_threads() == before + 1
+    source.close()
+    assert token_threads() == before
+    assert tokenizer.texts <= AHEAD_CONTEXTS + 3 + READ_DOCUMENTS
+    assert source.take(1) == [[ord(letter) for letter in "abcdefgh"]]  # goes on where it was
+    assert source.state()["document"] == 3
+    del source
+    gc.collect()
+    assert token_threads() == before

@@ -14,6 +14,7 @@ from saesweep.models.bridge import BridgeModel, build_bridge
 from saesweep.models.hook_names import _FAMILIES, hugging_face_hook, transformer_lens_hook
 from saesweep.models.huggingface import HuggingFaceModel
 from saesweep.models.pretrained import quiet
+from saesweep.models.shape import shape_activations
 from tests.models.tiny import D_VOCAB, save_tokenizer
 
 PLAIN: dict[str, Any] = {
@@ -68,7 +69,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     ),
     "bloom": lambda: tr.BloomConfig(hidden_size=32, n_layer=2, n_head=4, vocab_size=D_VOCAB, **IDS),
 }
-POINTS = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+POINTS = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
 
 
 def test_every_family_is_tested() -> None:
@@ -103,15 +104,15 @@ def test_corresponding_hooks_hold_the_same_activations(
             continue
         mapped += 1
         assert transformer_lens_hook(hook, model_type) == name
-        a, b = ours.activations(tokens, [hook])[hook], theirs.activations(tokens, [name])[name]
+        a, b = ours.activations(tokens, [hook])[hook], shape_activations(theirs.activations(tokens, [name])[name])
         assert b.std() > 0.05
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
         # Two places with the same values would prove nothing, so the others must differ.
         for other in POINTS:
             if other != point:
-                elsewhere = theirs.activations(tokens, [f"blocks.1.{other}"])[f"blocks.1.{other}"]
+                elsewhere = shape_activations(theirs.activations(tokens, [f"blocks.1.{other}"])[f"blocks.1.{other}"])
                 assert not torch.allclose(a, elsewhere, atol=1e-2)
-    assert mapped >= 3
+    assert mapped >= 4
 
 
 def test_a_bare_body_has_shorter_names() -> None:
@@ -127,6 +128,7 @@ def test_names_without_a_counterpart() -> None:
     assert transformer_lens_hook("model.layers.3.mlp:input", "llama") is None
     assert transformer_lens_hook("model.layers.3:input", "llama") == "blocks.3.hook_resid_pre"
     assert hugging_face_hook("blocks.3.hook_resid_pre", "llama") == "model.layers.3:input"
-    assert hugging_face_hook("blocks.3.attn.hook_z", "llama") is None
+    assert hugging_face_hook("blocks.3.attn.hook_z", "gpt2") == "transformer.h.3.attn.c_proj:input"
+    assert transformer_lens_hook("model.layers.3.self_attn.o_proj:input", "some new type") is None
     assert hugging_face_hook("blocks.3.hook_resid_post", "some new type") is None
     assert transformer_lens_hook("model.layers.3", "some new type") == "blocks.3.hook_resid_post"

@@ -76,16 +76,23 @@ def test_three_hooks_share_one_forward_pass_and_are_ranked(
     assert len(passes) == len(of_three)  # three hooks cost what one costs
 
 
-def test_metadata_names_the_hook_in_both_libraries(lm_tree: dict[str, Any], tmp_path: Path) -> None:
-    lm_tree["base"]["hook_name"] = HOOKS[1]
+@pytest.mark.parametrize(
+    ("hook", "transformer_lens", "reshaped"),
+    [
+        ("model.layers.1.mlp", "blocks.1.hook_mlp_out", "none"),
+        ("model.layers.1.self_attn.o_proj:input", "blocks.1.attn.hook_z", "hook_z"),
+    ],
+)
+def test_metadata_names_the_hook_in_both_libraries(
+    hook: str, transformer_lens: str, reshaped: str, lm_tree: dict[str, Any], tmp_path: Path
+) -> None:
+    lm_tree["base"]["hook_name"] = hook
     lm_tree["space"] = {}
     saesweep.run(lm_tree, run_dir=tmp_path / "run")
-    metadata = json.loads((tmp_path / "run" / "best" / "cfg.json").read_text())["metadata"]
-    assert metadata["hook_name"] == "blocks.1.hook_mlp_out"
-    assert metadata["saesweep"]["hook_names"] == {
-        "hugging_face": "model.layers.1.mlp",
-        "transformer_lens": "blocks.1.hook_mlp_out",
-    }
+    cfg = json.loads((tmp_path / "run" / "best" / "cfg.json").read_text())
+    assert cfg["metadata"]["hook_name"] == transformer_lens
+    assert cfg["metadata"]["saesweep"]["hook_names"] == {"hugging_face": hook, "transformer_lens": transformer_lens}
+    assert cfg["reshape_activations"] == reshaped
 
 
 def test_an_encoder_is_swept_without_cross_entropy(lm_tree: dict[str, Any], tmp_path: Path) -> None:

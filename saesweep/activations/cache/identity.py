@@ -64,10 +64,15 @@ _NOT_THE_DATA = frozenset(
 )
 """Everything else counts, a field added later too: a cache refused for nothing is better than one that is wrong."""
 
+_PART_OF_THE_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name")
+
 
 def source_fields(run: BaseRun, evaluation: EvaluationSpec) -> dict[str, Any]:
     """Return the fields that decide the activations, as JSON: model, dataset, tokens, held-out sizes."""
     dumped = run.model_dump(mode="json", exclude=set(_NOT_THE_DATA))
+    for name in _PART_OF_THE_DATASET:  # named where they say something, so that older caches still fit
+        if dumped[name] == type(run).model_fields[name].default:
+            del dumped[name]
     dumped["model_from_pretrained_kwargs"] = run.model_from_pretrained_kwargs or {}
     return {
         **dumped,

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saesweep import builtin
-from saesweep.activations.columns import as_conversation
+from saesweep.activations.documents import Document
 from saesweep.activations.encoding import encode_documents, special_token
 from saesweep.activations.packing import Packer, Packing
+from saesweep.activations.pretokenize.source import document_of
+from saesweep.activations.unreadable import UnreadableRow
 from saesweep.errors import UserError
 from saesweep.models.pretrained import quiet
 from saesweep.specs.pretokenize import PretokenizeSpec
@@ -33,7 +35,7 @@ class PackedBatch:
     documents: int
     """Documents read."""
     skipped: int
-    """Documents that could not be used: an empty cell."""
+    """Documents that could not be used: empty, or unreadable."""
     rows_NT: Tokens
 
 
@@ -50,7 +52,9 @@ def read_tokenizer(spec: PretokenizeSpec) -> Any:
     is_local = Path(source).is_dir()
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source if is_local else name, local_files_only=is_local)
+            tokenizer = AutoTokenizer.from_pretrained(
+                source if is_local else name, local_files_only=is_local, trust_remote_code=False
+            )
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(f"tokenizer_name: {name!r} could not be downloaded or read: {reason}") from error
@@ -59,13 +63,10 @@ def read_tokenizer(spec: PretokenizeSpec) -> Any:
     return tokenizer
 
 
-def pack_documents(spec: PretokenizeSpec, tokenizer: Any, documents: Sequence[Any]) -> PackedBatch:
-    """Tokenise documents and pack them into rows.
-
-    Raises:
-        UserError: A cell is neither text nor, with chat formatting, a conversation.
-    """
-    usable = [document for document in documents if document]
+def pack_documents(spec: PretokenizeSpec, tokenizer: Any, cells: Sequence[Any]) -> PackedBatch:
+    """Tokenise the documents of cells and pack them into rows; what cannot be used is counted."""
+    refused: list[Document] = []
+    documents = _usable(spec, cells)
     packing = Packing(
         context_size=spec.context_size,
         begin_token=special_token(tokenizer, spec.begin_batch_token),
@@ -75,9 +76,22 @@ def pack_documents(spec: PretokenizeSpec, tokenizer: Any, documents: Sequence[An
         is_tokenized=False,
     )
     packer = Packer(packing)
-    rows = [row for tokens in _encode(spec, tokenizer, usable) for row, _ in packer.pack(tokens)]
+    encoded = encode_documents(tokenizer, documents, lambda document, reason: refused.append(document))
+    rows = [row for tokens in encoded for row, _ in packer.pack(tokens)]
     rows_NT = np.asarray(rows, dtype=np.int32).reshape(len(rows), spec.context_size)
-    return PackedBatch(documents=len(documents), skipped=len(documents) - len(usable), rows_NT=rows_NT)
+    return PackedBatch(documents=len(cells), skipped=len(cells) - len(documents) + len(refused), rows_NT=rows_NT)
+
+
+def _usable(spec: PretokenizeSpec, cells: Sequence[Any]) -> list[Document]:
+    documents = []
+    for cell in cells:
+        try:
+            document = document_of(spec, cell)
+        except UnreadableRow:
+            continue
+        if document:
+            documents.append(document)
+    return documents
 
 
 def packed_batches(spec: PretokenizeSpec, tokenizer: Any, cells: Iterator[Any]) -> Iterator[PackedBatch]:
@@ -117,17 +131,3 @@ def _start(spec: PretokenizeSpec) -> None:
 def _pack_here(documents: Sequence[Any]) -> PackedBatch:
     assert _worker is not None
     return pack_documents(*_worker, documents)
-
-
-def _encode(spec: PretokenizeSpec, tokenizer: Any, documents: Sequence[Any]) -> list[list[int]]:
-    if spec.use_chat_formatting:
-        name, column = spec.dataset_path, spec.column_name
-        return encode_documents(tokenizer, [as_conversation(name, column, document) for document in documents])
-    for document in documents:
-        if not isinstance(document, str):
-            hint = " (set use_chat_formatting for conversations)" if isinstance(document, list) else ""
-            raise UserError(
-                f"column_name: column {spec.column_name!r} of {spec.dataset_path} holds {type(document).__name__}, "
-                f"not text{hint}"
-            )
-    return encode_documents(tokenizer, documents)

@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from saesweep.activations.pretokenize.metadata import (
 )
 from saesweep.activations.pretokenize.parts import Part, finished_parts, write_part
 from saesweep.activations.pretokenize.rows import Tokens, packed_batches, read_tokenizer
-from saesweep.activations.pretokenize.source import open_cells
+from saesweep.activations.pretokenize.source import Cells, open_cells
 from saesweep.activations.pretokenize.upload import upload
 from saesweep.errors import UserError
 from saesweep.specs.pretokenize import PretokenizeSpec
@@ -53,7 +53,9 @@ class Pretokenized:
     tokens: int
     documents: int
     skipped: int
-    """Documents that could not be used: empty cells."""
+    """Documents that could not be used: empty, or unreadable."""
+    notes: tuple[str, ...] = ()
+    """What to know about how the dataset was opened."""
 
 
 def pretokenize(
@@ -84,8 +86,9 @@ def pretokenize(
         with _lock(work):
             seed = _continue(work, spec)
             tokenizer = read_tokenizer(spec)
-            parts = _write_parts(work, spec, tokenizer, on_progress, part_tokens or PART_TOKENS)
-            done = _assemble(target, work, spec, seed, tokenizer, parts)
+            cells = open_cells(spec)
+            parts = _write_parts(work, spec, cells, tokenizer, on_progress, part_tokens or PART_TOKENS)
+            done = replace(_assemble(target, work, spec, seed, tokenizer, parts), notes=cells.notes)
         shutil.rmtree(work)
     if spec.hf_repo_id is not None:
         upload(spec, target)
@@ -136,11 +139,11 @@ def _same(folder: Path, data: dict[str, Any], spec: PretokenizeSpec) -> None:
 def _write_parts(
     work: Path,
     spec: PretokenizeSpec,
+    cells: Cells,
     tokenizer: Any,
     on_progress: Callable[[PretokenizeProgress], None],
     part_tokens: int,
 ) -> list[Part]:
-    cells = open_cells(spec)
     parts = finished_parts(work)
     first = stop = parts[-1].stop if parts else 0
     rows: list[Tokens] = []
