@@ -11,9 +11,9 @@ from saesweep.cli.entry import build_parser
 from saesweep.cli.train import experiment_of
 from tests.documentation import PAGES, ROOT, SHORT, commands, words_of, write_files
 
-CHECKED_BY_CI = ("make ", "python benchmarks/", "pip install ")
 SHORT_TRAIN = ["--training_tokens", "8k", "--train_batch_size_tokens", "256", "--d_sae", "128"]
 SHORT_TRAIN += ["--set", "evaluation.select_tokens=1k", "--set", "evaluation.test_tokens=1k"]
+CHECKED_BY_CI = ("make ", "python benchmarks/", "pip install ")
 
 
 def downloads_to_train(arguments: list[str]) -> bool:
@@ -40,6 +40,7 @@ def test_every_command_of_a_page_works(
         shutil.copytree(prepared / "runs", tmp_path / "runs")
     write_files(page, tmp_path)
     monkeypatch.setenv("SAESWEEP_DISPLAY", "plain")
+    monkeypatch.setenv("SAESWEEP_BROWSER", "none")  # pictures have tests of their own
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     for command in commands(page):
         if command.startswith(CHECKED_BY_CI):
@@ -49,12 +50,12 @@ def test_every_command_of_a_page_works(
             monkeypatch.setenv(name, value)
         assert words[0] == "saesweep", f"{page.name}: do not know how to check `{command}`"
         arguments = words[1:]
+        if arguments[0] == "run" and downloads(arguments[1]):
+            arguments[0] = "plan"
         if arguments[0] == "train":
             if downloads_to_train(arguments):
                 continue
             arguments += SHORT_TRAIN
-        if arguments[0] == "run" and downloads(arguments[1]):
-            arguments[0] = "plan"
         if arguments[0] in ("run", "cache-activations"):
             for setting in SHORT:
                 arguments += ["--set", setting]

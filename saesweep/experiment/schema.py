@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from saesweep.experiment.fields import architectures_with, searchable_paths
+from saesweep.plugins import load_installed_plugins
 from saesweep.specs import BaseRun, ExperimentSpec
 from saesweep.specs.architectures import architectures, spec_class
 from saesweep.specs.presets import PRESET_ARCHITECTURE
@@ -17,6 +18,7 @@ def experiment_schema() -> dict[str, Any]:
 
     It knows keys, types and limits. What needs several fields at once is left to `saesweep validate`.
     """
+    load_installed_plugins()
     schema = ExperimentSpec.model_json_schema()
     definitions: dict[str, Any] = schema.setdefault("$defs", {})
     properties = schema["properties"]
