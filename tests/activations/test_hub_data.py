@@ -66,8 +66,8 @@ def test_splits_configurations_and_files(hub: StubHub, streaming: bool) -> None:
             "base.split: me/words has no split 'valid'; did you mean 'valid",
         ),
         (
-            {"data_files": ["french/trian-*"]},
-            "base.data_files: me/words has no file 'french/trian-*'; did you mean 'fr",
+            {"data_files": ["french/train-00000-of-00002.parquet"]},
+            "base.data_files: me/words has no file 'french/train-00000-of-00002.parquet'; did you mean 'fr",
         ),
     ):
         with pytest.raises(UserError) as caught:
