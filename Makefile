@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test check lint types interop interop-quickstart bench-env clean
+.PHONY: quickstart test check lint types docs interop interop-quickstart bench-env clean
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -13,6 +13,10 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/run.stamp
+	$(PIP) -e '.[docs]'
 	touch $@
 
 quickstart: $(VENV)/run.stamp  ## install, then sweep SAEs on the built-in model (a few minutes on 2 cores)
@@ -30,6 +34,9 @@ types: $(VENV)/dev.stamp
 
 check: lint types test  ## what CI checks
 
+docs: $(VENV)/docs.stamp  ## the documentation as a site in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # SAELens pins other versions of TransformerLens, so it lives in an environment of its own.
 .venv-bench/stamp: constraints.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
@@ -44,11 +51,15 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_trajectory.py
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_evals.py
+	rm -rf .venv-bench/snapshots
+	$(BIN)/python tests/interop/saelens_snapshots.py --make .venv-bench/snapshots
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_snapshots.py --check .venv-bench/snapshots
 	if test -d runs/quickstart/best; then $(MAKE) --no-print-directory interop-quickstart; fi
 
-interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same
+interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same; its snippets in docs/ work
 	$(BIN)/python tests/interop/real_activations.py runs/quickstart .venv-bench/quickstart.safetensors > .venv-bench/folders
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py --activations .venv-bench/quickstart.safetensors $$(sed 's/^/--folder /' .venv-bench/folders)
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_docs.py runs/quickstart
 
 clean:
-	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache site

@@ -41,11 +41,11 @@ class TimedSimulator(Simulator):
         self.block_seconds: list[float] = []
 
     def send(self, event: Event) -> None:
-        """Send an event and take the time of it, without that of the asks that it leads to."""
+        """Send an event and take its CPU time, without that of the asks that it leads to."""
         inside = sum(self.seconds)
-        started = time.perf_counter()
+        started = time.process_time()
         super().send(event)
-        self.seconds.append(time.perf_counter() - started - (sum(self.seconds) - inside))
+        self.seconds.append(time.process_time() - started - (sum(self.seconds) - inside))
         if isinstance(event, BlockDone):
             self.block_seconds.append(self.seconds[-1])
         self.events.clear()
@@ -82,7 +82,7 @@ def main() -> int:
     print(f"{args.trials} trials ({ends['Complete']} complete, {ends['Prune']} pruned or failed), {args.slots} slots,")
     print(f"  {len(ms)} events; {100 * spent:.0f}% of the tokens that full trials would take")
     print(f"  occupancy while trials wait: {100 * occupancy:.2f}%")
-    print(f"  a decision: mean {mean_ms:.2f} ms; of those that judge a block: mean {block_mean_ms:.2f} ms,")
+    print(f"  a decision, CPU time: mean {mean_ms:.2f} ms; of those that judge a block: mean {block_mean_ms:.2f} ms,")
     print(f"  95th percentile {block_ms[int(0.95 * len(block_ms))]:.2f} ms, longest {block_ms[-1]:.2f} ms")
     is_good = occupancy >= LEAST_OCCUPANCY and len(simulator.ended) == args.trials
     if args.memory:

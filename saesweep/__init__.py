@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 from saesweep.errors import ExperimentError, UserError
 
 if TYPE_CHECKING:
+    from saesweep.evaluation import register_metric
     from saesweep.experiment import Experiment, load_experiment
+    from saesweep.plugins import load_plugin
     from saesweep.saes import ExportedSAE, load_sae_folder
     from saesweep.sweep import Result, run
+    from saesweep.tracking import register_tracker
 
 __version__ = "0.1.0"
 
@@ -27,6 +30,9 @@ _LAZY = {
     "Experiment": "saesweep.experiment",
     "load_sae_folder": "saesweep.saes",
     "ExportedSAE": "saesweep.saes",
+    "load_plugin": "saesweep.plugins",
+    "register_metric": "saesweep.evaluation",
+    "register_tracker": "saesweep.tracking",
 }
 
 __all__ = [
@@ -37,7 +43,10 @@ __all__ = [
     "UserError",
     "__version__",
     "load_experiment",
+    "load_plugin",
     "load_sae_folder",
+    "register_metric",
+    "register_tracker",
     "run",
 ]
 

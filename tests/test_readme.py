@@ -1,50 +1,49 @@
 """Every command in README.md and docs/ works: run as written, shortened where it trains, planned where it would download."""
 
 import re
-import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from saesweep.cli import main
+from tests.documentation import PAGES, ROOT, SHORT, commands, words_of, write_files
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SHORT = ["base.training_tokens=8k", "base.train_batch_size_tokens=256", "search.trials=2", "cohort.size=2"]
-SHORT += ["evaluation.select_tokens=1k", "evaluation.test_tokens=1k", "base.sae.d_sae=128"]
-CHECKED_BY_CI = ("make ", "python benchmarks/")
-
-
-def commands(page: Path) -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
+CHECKED_BY_CI = ("make ", "python benchmarks/", "pip install ")
 
 
 def downloads(file: str) -> bool:
-    return "builtin:" not in (ROOT / file).read_text()
+    return "builtin:" not in Path(file).read_text()
 
 
+@pytest.mark.usefixtures("clean_registries")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_of_a_page_works(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if "runs/quickstart" in page.read_text():
+        shutil.copytree(prepared / "runs", tmp_path / "runs")
+    write_files(page, tmp_path)
     monkeypatch.setenv("SAESWEEP_DISPLAY", "plain")
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     for command in commands(page):
         if command.startswith(CHECKED_BY_CI):
             continue
-        words = shlex.split(command)
+        variables, words = words_of(command)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
         assert words[0] == "saesweep", f"{page.name}: do not know how to check `{command}`"
         arguments = words[1:]
-        if arguments[0] == "run":
-            if downloads(arguments[1]):
-                arguments[0] = "plan"
-            else:
-                for setting in SHORT:
-                    arguments += ["--set", setting]
+        if arguments[0] == "run" and downloads(arguments[1]):
+            arguments[0] = "plan"
+        if arguments[0] in ("run", "cache-activations"):
+            for setting in SHORT:
+                arguments += ["--set", setting]
         assert main(arguments) == 0, f"{command}\n{capsys.readouterr().err}"
 
 

@@ -24,11 +24,13 @@ class HeldOut(ABC):
         tokens_NT: Its contexts, int64; None where there is no language model (synthetic activations).
         mask_NT: The positions whose activations count, bool; None likewise.
         n_tokens: Rows of activations, the sum of the mask.
+        true_features_FD: The directions behind synthetic activations, one unit vector a row; None for all others.
     """
 
     tokens_NT: Tensor | None
     mask_NT: Tensor | None
     n_tokens: int
+    true_features_FD: Tensor | None = None
 
     @abstractmethod
     def batches(self, hook: str, max_tokens: int | None = None) -> Iterator[Tensor]:
@@ -38,6 +40,11 @@ class HeldOut(ABC):
             hook: One of the source's hooks.
             max_tokens: Stop after so many rows; None for all.
         """
+
+    def labelled_batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield what `batches` does, each with the activations of the true features where they are known."""
+        for rows_MD in self.batches(hook):
+            yield rows_MD, None
 
 
 class HeldOutActivations(HeldOut):

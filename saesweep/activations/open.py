@@ -137,7 +137,7 @@ def _open_cached(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str],
 def _open_synthetic(
     run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], device: torch.device
 ) -> ActivationSource:
-    features = SyntheticFeatures(synthetic_d_in(run), run.seed)
+    features = SyntheticFeatures(synthetic_d_in(run), run.seed, run.synthetic)
     batch_tokens = run.train_batch_size_tokens
 
     def held_out(part: str, n_tokens: int) -> SyntheticHeldOut:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from saesweep.activations.encoding import check_chat_template, excluded_tokens, special_token
 from saesweep.activations.packing import Packing
 from saesweep.activations.rows import RowFilter
-from saesweep.activations.synthetic import DEFAULT_D_IN
+from saesweep.specs.synthetic import DEFAULT_D_IN
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun

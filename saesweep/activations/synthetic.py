@@ -10,46 +10,69 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saesweep.activations.feature_tree import FeatureTree
 from saesweep.activations.held_out import HeldOut
 from saesweep.activations.keys import key_seed
 from saesweep.activations.stream import BatchStream
+from saesweep.specs.synthetic import CorrelationSpec, FiringProbabilitySpec, MagnitudeSpec, SyntheticSpec
 
-DEFAULT_D_IN = 64
-"""Width where `sae.d_in` is left out."""
-FEATURES_PER_DIMENSION = 4
-"""True features per dimension: superposition."""
-MEAN_ACTIVE = 8.0
-"""Features active per row on average."""
-ZIPF_EXPONENT = 1.0
-"""Feature i fires with a probability proportional to 1 / (i + 1) ** this."""
-MOST_FREQUENT = 0.5
-"""No feature fires more often."""
-MAGNITUDE_MEAN, MAGNITUDE_STD = 1.0, 0.25
-"""Strength of an active feature: normal, kept positive."""
+_LEAST_OWN_VARIANCE = 0.01
+"""Of a correlated feature's Gaussian: no more than the rest of its variance comes from the shared factors."""
 
 
 class SyntheticFeatures:
     """Unit feature directions and how often each fires; x is the sum of the active features times their magnitudes.
 
+    Args:
+        d_in: Width of the activations.
+        seed: Draws the directions, the correlations and the hierarchy.
+        spec: How features fire; the defaults when left out.
+
     Attributes:
         features_FD: The true features, one unit vector a row, float32.
-        probabilities_F: How often each fires.
+        probabilities_F: How often each fires, before a hierarchy takes some away.
     """
 
-    def __init__(self, d_in: int, seed: int) -> None:
-        n_features = FEATURES_PER_DIMENSION * d_in
+    def __init__(self, d_in: int, seed: int, spec: SyntheticSpec | None = None) -> None:
+        spec = spec if spec is not None else SyntheticSpec()
+        n_features = spec.features_of(d_in)
         generator = torch.Generator().manual_seed(key_seed(seed, "synthetic features"))
         self.features_FD = torch.nn.functional.normalize(torch.randn(n_features, d_in, generator=generator), dim=1)
-        self.probabilities_F = _zipf(n_features)
+        self.probabilities_F = _zipf(n_features, spec.firing_probability)
         self.d_in = d_in
+        self._mean_F = _magnitudes(spec.mean_firing_magnitudes, n_features)
+        self._std_F = _magnitudes(spec.std_firing_magnitudes, n_features)
+        self._tree: FeatureTree | None = None
+        self._drawn_F = self.probabilities_F
+        if spec.hierarchy is not None:
+            self._tree = FeatureTree(spec.hierarchy, n_features, key_seed(seed, "synthetic hierarchy"))
+            self._drawn_F = self._tree.compensated(self.probabilities_F)
+        self._factors_FR: Tensor | None = None
+        if spec.correlation is not None:
+            self._factors_FR = _factors(spec.correlation, n_features, key_seed(seed, "synthetic correlation"))
 
     def sample(self, n_rows: int, seed: int) -> Tensor:
         """Return [B,D] activations, float32; the same seed gives the same rows."""
+        return self.sample_acts(n_rows, seed) @ self.features_FD
+
+    def sample_acts(self, n_rows: int, seed: int) -> Tensor:
+        """Return the magnitudes [B,F] of the features that the rows of `sample` are sums of; 0 where one is silent."""
         generator = torch.Generator().manual_seed(seed)
         shape = (n_rows, len(self.features_FD))
-        fires_BF = torch.rand(shape, generator=generator) < self.probabilities_F
-        magnitudes_BF = MAGNITUDE_MEAN + MAGNITUDE_STD * torch.randn(shape, generator=generator)
-        return (fires_BF * magnitudes_BF.clamp_min(0)) @ self.features_FD
+        fires_BF = self._fires(shape, generator)
+        magnitudes_BF = self._mean_F + self._std_F * torch.randn(shape, generator=generator)
+        acts_BF = fires_BF * magnitudes_BF.clamp_min(0)
+        return acts_BF if self._tree is None else self._tree.apply_(acts_BF, self._mean_F, generator)
+
+    def _fires(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        if self._factors_FR is None:
+            return torch.rand(shape, generator=generator) < self._drawn_F
+        # A Gaussian copula: correlated normals, each above its quantile as often as its feature is to fire.
+        own_F = (1 - self._factors_FR.square().sum(1)).sqrt()
+        shared_BR = torch.randn((shape[0], self._factors_FR.shape[1]), generator=generator)
+        normal_BF = shared_BR @ self._factors_FR.T + own_F * torch.randn(shape, generator=generator)
+        quantile_F = torch.special.ndtri(1 - self._drawn_F.double()).float()
+        return torch.gt(normal_BF, quantile_F)
 
 
 class SyntheticStream(BatchStream):
@@ -139,6 +162,7 @@ class SyntheticHeldOut(HeldOut):
     ) -> None:
         self.tokens_NT = None
         self.mask_NT = None
+        self.true_features_FD = features.features_FD
         self.n_tokens = n_tokens
         self._features = features
         self._part = part
@@ -148,19 +172,45 @@ class SyntheticHeldOut(HeldOut):
 
     def batches(self, hook: str, max_tokens: int | None = None) -> Iterator[Tensor]:
         """Yield the rows [B,D], the same for every hook, float32."""
+        for rows_BD, _ in self._draw(max_tokens):
+            yield rows_BD
+
+    def labelled_batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the rows [B,D] of `batches`, and the activations [B,F] of the true features behind them."""
+        yield from self._draw()
+
+    def _draw(self, max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         left = self.n_tokens if max_tokens is None else min(max_tokens, self.n_tokens)
         number = 0
         while left:
-            rows_BD = self._features.sample(self._batch_tokens, key_seed(self._seed, self._part, number))[:left]
-            yield rows_BD.to(self._device)
+            acts_BF = self._features.sample_acts(self._batch_tokens, key_seed(self._seed, self._part, number))
+            rows_BD = (acts_BF @ self._features.features_FD)[:left]
+            yield rows_BD.to(self._device), acts_BF[:left].to(self._device)
             left -= len(rows_BD)
             number += 1
 
 
-def _zipf(n_features: int) -> Tensor:
-    """Firing probabilities proportional to rank ** -ZIPF_EXPONENT, with `MEAN_ACTIVE` active features on average."""
-    weights_F = 1 / torch.arange(1, n_features + 1, dtype=torch.float64) ** ZIPF_EXPONENT
-    scale = MEAN_ACTIVE / weights_F.sum()
+def _zipf(n_features: int, spec: FiringProbabilitySpec) -> Tensor:
+    """Firing probabilities proportional to rank ** -exponent, with `mean_active` active features on average."""
+    weights_F = 1 / torch.arange(1, n_features + 1, dtype=torch.float64) ** spec.exponent
+    scale = spec.mean_active / weights_F.sum()
     for _ in range(50):  # what the cap takes from the most frequent features goes to the others
-        scale = scale * MEAN_ACTIVE / (weights_F * scale).clamp_max(MOST_FREQUENT).sum()
-    return (weights_F * scale).clamp_max(MOST_FREQUENT).float()
+        scale = scale * spec.mean_active / (weights_F * scale).clamp_max(spec.max_prob).sum()
+    return (weights_F * scale).clamp_max(spec.max_prob).float()
+
+
+def _magnitudes(spec: float | MagnitudeSpec, n_features: int) -> Tensor:
+    """Return one value per feature, float32."""
+    if not isinstance(spec, MagnitudeSpec):
+        return torch.full((n_features,), spec)
+    if spec.generator_name == "linear":
+        return torch.linspace(spec.start, spec.end, n_features)
+    return spec.start * (spec.end / spec.start) ** torch.linspace(0, 1, n_features)
+
+
+def _factors(spec: CorrelationSpec, n_features: int, seed: int) -> Tensor:
+    """Return each feature's loadings [F,R] on the shared factors; together they give it at most 99% of its variance."""
+    generator = torch.Generator().manual_seed(seed)
+    factors_FR = spec.correlation_scale * torch.randn(n_features, spec.rank, generator=generator)
+    shared_F1 = factors_FR.square().sum(1, keepdim=True)
+    return factors_FR * ((1 - _LEAST_OWN_VARIANCE) / shared_F1).clamp_max(1).sqrt()

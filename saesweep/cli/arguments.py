@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def new_parser(commands: Subparsers, name: str, *, summary: str, examples: str) -> argparse.ArgumentParser:
     """Return the parser of one command, its examples below the options."""
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
@@ -19,6 +19,15 @@ def new_parser(commands: Subparsers, name: str, *, summary: str, examples: str) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--plugin",
+        dest="plugins",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="import this module, or Python file, first: it may register architectures, metrics and trackers",
+    )
+    return parser
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

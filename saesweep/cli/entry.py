@@ -22,13 +22,16 @@ from saesweep.cli import (
     report,
     run,
     schema,
+    train,
     validate,
 )
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.errors import UserError
+from saesweep.plugins import load_plugin
 
 _COMMANDS = (
     run,
+    train,
     plan,
     validate,
     schema,
@@ -84,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help(sys.stderr)
         return MISTAKE
     try:
+        for plugin in args.plugins:
+            load_plugin(plugin)
         code: int = args.execute(args)
         sys.stdout.flush()
         return code

@@ -93,5 +93,6 @@ def execute(args: argparse.Namespace) -> int:
 def _print_table(found: Comparison) -> None:
     from saesweep.display.evaluated import evaluation_text
     from saesweep.display.text import encodable
+    from saesweep.evaluation import registered_metrics
 
-    print(encodable(evaluation_text(found.to_json()), sys.stdout.encoding))
+    print(encodable(evaluation_text(found.to_json(), registered_metrics()), sys.stdout.encoding))

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import add_overrides, new_parser
-from saesweep.display.protocol import DISPLAY_KINDS
+from saesweep.display.protocol import DISPLAY_KINDS, DisplayKind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from saesweep.cli.arguments import Subparsers
+    from saesweep.experiment import Experiment
 
 _EXAMPLES = """\
   saesweep run experiments/quickstart.yaml
@@ -31,7 +34,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="the experiment file (YAML)")
     add_overrides(parser)
-    parser.add_argument("--run-dir", metavar="DIR", type=Path, help="where everything goes (default: runs/<name>)")
+    add_run_dir(parser, "runs/<name>")
     parser.add_argument(
         "--display",
         choices=DISPLAY_KINDS,
@@ -43,16 +46,35 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(execute=execute)
 
 
+def add_run_dir(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add `--run-dir`."""
+    parser.add_argument("--run-dir", metavar="DIR", type=Path, help=f"where everything goes (default: {default})")
+
+
 def execute(args: argparse.Namespace) -> int:
     """Run the experiment."""
+    return run_with_display(
+        args.experiment, run_dir=args.run_dir, overrides=args.overrides, display=args.display, verbose=args.verbose
+    )
+
+
+def run_with_display(
+    experiment: Path | Experiment,
+    *,
+    run_dir: Path | None,
+    display: DisplayKind,
+    verbose: bool,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Run an experiment on the terminal and return the exit code."""
     from saesweep.display import make_display
 
-    display = make_display(args.display, verbose=args.verbose)  # before the slow import: a wrong one fails at once
+    shown = make_display(display, verbose=verbose)  # before the slow import: a wrong one fails at once
 
     from saesweep.sweep import run
 
-    with display:
-        result = run(args.experiment, run_dir=args.run_dir, overrides=args.overrides, listeners=(display,))
+    with shown:
+        result = run(experiment, run_dir=run_dir, overrides=overrides, listeners=(shown,))
     _leave_uploads(result.exit_code)
     return result.exit_code
 

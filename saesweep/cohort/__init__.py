@@ -1,14 +1,20 @@
 """The SAEs that train together from one stream."""
 
 from saesweep.cohort.cohort import CALIBRATION_BATCHES, Cohort
+from saesweep.cohort.compiled import CompiledForward
+from saesweep.cohort.control import ControlPlan, ControlPoint, SparsityControl
 from saesweep.cohort.engine import GradientEngine, ReferenceEngine, StepGradients
 from saesweep.cohort.slot import Slot
 
 __all__ = [
     "CALIBRATION_BATCHES",
     "Cohort",
+    "CompiledForward",
+    "ControlPlan",
+    "ControlPoint",
     "GradientEngine",
     "ReferenceEngine",
     "Slot",
+    "SparsityControl",
     "StepGradients",
 ]

@@ -19,6 +19,7 @@ from saesweep.saes import (
     Architecture,
     ExportedSAE,
     Normalizer,
+    TrainingForm,
     calibrate_threshold,
     pretrained_params,
     read_pretrained,
@@ -38,6 +39,7 @@ class Cohort:
         normalizers: The run-level normaliser of every (hook, normalize_activations) that a trial may use.
         device: Training device.
         engine: Preferred gradient engine; slots that it does not support use the reference path.
+        reference: The reference path; a plain one with `autocast` when left out.
         autocast: bfloat16 matrix products with fp32 master weights.
     """
 
@@ -48,12 +50,13 @@ class Cohort:
         normalizers: Mapping[tuple[str, str], Normalizer],
         device: torch.device | str,
         engine: GradientEngine | None = None,
+        reference: ReferenceEngine | None = None,
         autocast: bool = False,
     ) -> None:
         self.slots: list[Slot | None] = [None] * n_slots
         self._normalizers = normalizers
         self._device = torch.device(device)
-        self._reference = ReferenceEngine(autocast=autocast)
+        self._reference = reference or ReferenceEngine(autocast=autocast)
         self._engine: GradientEngine = engine or self._reference
         self._recent: deque[Mapping[str, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
 
@@ -68,8 +71,7 @@ class Cohort:
             raise ValueError(f"slot {index} still holds a trial")
         if slot.step == 0 and slot.run.from_pretrained_path is not None:
             found = read_pretrained(slot.run.from_pretrained_path)
-            normalizer = self._normalizers[slot.run.hook_name, slot.run.sae.normalize_activations]
-            slot.params = pretrained_params(found, slot.architecture, normalizer, slot.params)
+            slot.params = pretrained_params(found, slot.architecture, self._normalizer(slot), slot.params)
         self.slots[index] = slot
 
     def remove(self, index: int) -> Slot:
@@ -124,7 +126,7 @@ class Cohort:
             slot.architecture,
             slot.params,
             x_BD,
-            slot.knobs.at(slot.step),
+            slot.knobs_at(slot.step),
             dead_F if bool(dead_F.any()) else None,
         )
         slot.is_finite &= torch.isfinite(result.loss)
@@ -132,10 +134,13 @@ class Cohort:
             total = slot.block_losses.get(name)
             slot.block_losses[name] = term.clone() if total is None else total + term
         slot.firing.update(result.firing_F, x_BD.shape[0])
+        if slot.control is not None:
+            slot.control.observe(slot.step, result.firing_F, x_BD.shape[0])
+        moments = slot.wide_moments()
         norm = adam_step_(
             slot.params,
-            slot.exp_avg,
-            slot.exp_avg_sq,
+            moments.exp_avg,
+            moments.exp_avg_sq,
             result.grads,
             step=slot.step + 1,
             lr=slot.lr.at(slot.step),
@@ -143,6 +148,7 @@ class Cohort:
             beta2=slot.run.adam_beta2,
             max_grad_norm=MAX_GRAD_NORM,
         )
+        moments.keep_()
         # The sparse kernels never read a latent whose weights are NaN: the loss alone may stay finite.
         slot.is_finite &= torch.isfinite(norm)
         slot.architecture.constrain_(slot.params)
@@ -156,17 +162,29 @@ class Cohort:
     @torch.no_grad()
     def export(self, slot: Slot) -> ExportedSAE:
         """Return the exported form of a slot's SAE as it is now, batchtopk thresholds calibrated on recent batches."""
-        hook, mode = slot.run.hook_name, slot.run.sae.normalize_activations
-        threshold: float | None = None
-        if slot.architecture.needs_threshold:
-            dtype = slot.params["W_dec"].dtype
-            threshold = calibrate_threshold(
-                (
-                    slot.architecture.pre_acts_for_threshold(
-                        slot.params, self._scaled(batch[hook], (hook, mode, dtype))
-                    )
-                    for batch in self._recent
-                ),
-                slot.knobs.at(slot.step).k,
-            )
-        return slot.architecture.export(slot.params, self._normalizers[hook, mode], threshold)
+        return slot.architecture.export(slot.params, self._normalizer(slot), self._threshold(slot))
+
+    @torch.no_grad()
+    def training_form(self, slot: Slot) -> TrainingForm:
+        """Return a slot's SAE as it trains, for SAELens' trainer: the threshold is the one that `export` would fold."""
+        return TrainingForm(
+            tensors={name: p.detach().clone() for name, p in slot.params.items()},
+            normalizer=self._normalizer(slot),
+            topk_threshold=self._threshold(slot),
+        )
+
+    def _normalizer(self, slot: Slot) -> Normalizer:
+        return self._normalizers[slot.run.hook_name, slot.run.sae.normalize_activations]
+
+    def _threshold(self, slot: Slot) -> float | None:
+        """Calibrate on this block's recent batches where the exported form has a threshold that training has not."""
+        if not slot.architecture.needs_threshold:
+            return None
+        hook, mode, dtype = slot.run.hook_name, slot.run.sae.normalize_activations, slot.params["W_dec"].dtype
+        return calibrate_threshold(
+            (
+                slot.architecture.pre_acts_for_threshold(slot.params, self._scaled(batch[hook], (hook, mode, dtype)))
+                for batch in self._recent
+            ),
+            slot.knobs_at(slot.step).k,
+        )

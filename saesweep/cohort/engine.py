@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from saesweep.cohort.compiled import CompiledForward
 from saesweep.saes import Architecture, Knobs, Params
 
 
@@ -51,10 +52,16 @@ class GradientEngine(Protocol):
 
 
 class ReferenceEngine:
-    """Plain PyTorch autograd through `Architecture.forward`: the path that every fast path is tested against."""
+    """Plain PyTorch autograd through `Architecture.forward`: the path that every fast path is tested against.
 
-    def __init__(self, *, autocast: bool = False) -> None:
+    Args:
+        autocast: bfloat16 matrix products.
+        compiled: Run the forward pass, and with it the backward pass, through torch.compile.
+    """
+
+    def __init__(self, *, autocast: bool = False, compiled: CompiledForward | None = None) -> None:
         self._autocast = autocast
+        self._compiled = compiled
 
     def supports(self, architecture: Architecture[Any]) -> str | None:
         """Return None: autograd is exact for every architecture."""
@@ -66,7 +73,10 @@ class ReferenceEngine:
         """See `GradientEngine.step`."""
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad(), torch.autocast(x_BD.device.type, torch.bfloat16, enabled=self._autocast):
-            out = architecture.forward(leaves, x_BD, knobs, dead_F)
+            if self._compiled is not None and self._compiled.takes(architecture, dead_F):
+                out = self._compiled(architecture, leaves, x_BD, knobs)
+            else:
+                out = architecture.forward(leaves, x_BD, knobs, dead_F)
         found = torch.autograd.grad(out.loss, list(leaves.values()), allow_unused=True)
         grads = {
             name: torch.zeros_like(leaf) if grad is None else grad

@@ -5,14 +5,16 @@ Static shape (architecture, d_in, d_sae, hook) is fixed by the trial's run; ever
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from saesweep.cohort.control import ControlPlan, SparsityControl
 from saesweep.cohort.firing import FiringStatistics
+from saesweep.cohort.moments import WideMoments
 from saesweep.cohort.schedules import KnobSchedule, LearningRate
-from saesweep.saes import architecture_for
+from saesweep.saes import Knobs, architecture_for
 from saesweep.specs import BaseRun
 
 _TRAINING_DTYPES = {"float64": torch.float64}
@@ -28,10 +30,20 @@ class Slot:
         joined_at_tokens: Stream position at which it entered.
         init_seed: Seed of the initial weights; the same for every trial of an experiment.
         device: Training device.
+        adam_moments: How Adam's moments are kept; `bfloat16` does not apply to float64 runs.
+        control: How its sparsity coefficient is steered; None where it stays as the run states it.
     """
 
     def __init__(
-        self, *, trial: int, run: BaseRun, joined_at_tokens: int, init_seed: int, device: torch.device | str
+        self,
+        *,
+        trial: int,
+        run: BaseRun,
+        joined_at_tokens: int,
+        init_seed: int,
+        device: torch.device | str,
+        adam_moments: Literal["float32", "bfloat16"] = "float32",
+        control: ControlPlan | None = None,
     ) -> None:
         self.trial = trial
         self.run = run
@@ -39,10 +51,17 @@ class Slot:
         self.architecture = architecture_for(run.sae)
         dtype = _TRAINING_DTYPES.get(run.sae.dtype, torch.float32)
         self.params = self.architecture.init(torch.Generator().manual_seed(init_seed), dtype=dtype, device=str(device))
-        self.exp_avg = {name: torch.zeros_like(p) for name, p in self.params.items()}
-        self.exp_avg_sq = {name: torch.zeros_like(p) for name, p in self.params.items()}
+        kept_as = torch.bfloat16 if adam_moments == "bfloat16" and dtype == torch.float32 else dtype
+        self.exp_avg = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
+        self.exp_avg_sq = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
+        self._init_seed = init_seed
         self.lr = LearningRate.of(run)
-        self.knobs = KnobSchedule.of(run)
+        self._knobs = KnobSchedule.of(run)
+        self.control = (
+            None
+            if control is None
+            else SparsityControl(control, float(getattr(run.sae, control.field)), self.lr, device)
+        )
         self.step = 0
         self.total_steps = run.total_steps
         assert run.sae.d_sae is not None
@@ -63,10 +82,19 @@ class Slot:
         """Tokens this trial has trained on."""
         return self.step * self.run.train_batch_size_tokens
 
+    def wide_moments(self) -> WideMoments:
+        """Return Adam's moments for the next step, in the type of the weights."""
+        return WideMoments(self.params, self.exp_avg, self.exp_avg_sq, seed=self._init_seed, step=self.step)
+
     @property
     def is_done(self) -> bool:
         """The trial has had all its steps."""
         return self.step >= self.total_steps
+
+    def knobs_at(self, step: int) -> Knobs:
+        """Return the coefficients and k of a step, counted from 0, with the steered coefficient as it is now."""
+        knobs = self._knobs.at(step)
+        return knobs if self.control is None else self.control.applied(knobs)
 
     def dead_for_loss_F(self) -> Tensor:
         """Return the latents that the auxiliary losses count as dead, [F] bool: those of `dead_feature_window`.
@@ -93,6 +121,8 @@ class Slot:
         """Forget the loss sums of the block before."""
         self.block_losses = {}
         self.block_steps = 0
+        if self.control is not None:
+            self.control.block_points = []
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor of a checkpoint by name; W_enc row per latent, as it lies in memory."""
@@ -110,6 +140,7 @@ class Slot:
             "joined_at_tokens": self.joined_at_tokens,
             "firing_tokens": self.firing.tokens,
             "firing_steps_in_window": self.firing.steps_in_window,
+            "control": None if self.control is None else self.control.state(),
         }
 
     def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -122,4 +153,6 @@ class Slot:
             tokens=meta["firing_tokens"],
             steps_in_window=meta["firing_steps_in_window"],
         )
+        if self.control is not None:
+            self.control.load(meta["control"])
         self.step = meta["step"]

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting, short_count
-from saesweep.events import Row
+from saesweep.events import ReferenceRow, Row
 
 FRONT_MARK = "◆"
 BASELINE_MARK = "*"
+REFERENCE_MARK = "r"
 BAR_CELLS = 6
 DEFAULT_METRICS = ("l0", "delta_ce", "explained_variance", "dead_fraction")
 _SHOWN_ELSEWHERE = frozenset(
@@ -57,7 +58,7 @@ def leaderboard_columns(rows: Sequence[Row], *, metrics: Sequence[str] = (), bar
     names = list(metrics) or usual_metrics(rows)
     columns = [
         Column(name="rank", heading="rank", cells=tuple(_rank(r) for r in rows), keep=90),
-        Column(name="trial", heading="trial", cells=tuple(_number(r) for r in rows), keep=100),
+        Column(name="trial", heading="trial", cells=tuple(row_label(r) for r in rows), keep=100),
         Column(
             name="architecture",
             heading="architecture",
@@ -66,13 +67,13 @@ def leaderboard_columns(rows: Sequence[Row], *, metrics: Sequence[str] = (), bar
             keep=95,
         ),
         Column(name="sparsity", heading="sparsity", cells=tuple(r.sparsity for r in rows), align="left", keep=85),
-        Column(name="lr", heading="lr", cells=tuple(f"{r.lr:.2g}" for r in rows), keep=50),
+        Column(name="lr", heading="lr", cells=tuple(f"{r.lr:.2g}" if r.lr == r.lr else MISSING for r in rows), keep=50),
     ]
     if len({r.hook for r in rows}) > 1:
         columns.append(Column(name="hook", heading="hook", cells=tuple(r.hook for r in rows), align="left", keep=60))
     columns += _searched(rows)
     columns += [_metric_column(name, rows, keep=80 - position) for position, name in enumerate(names)]
-    columns.append(Column(name="tokens", heading="tokens", cells=tuple(short_count(r.tokens) for r in rows), keep=40))
+    columns.append(Column(name="tokens", heading="tokens", cells=tuple(_trained(r) for r in rows), keep=40))
     if any(r.measured_at_tokens not in (None, r.tokens) for r in rows):
         cells = tuple(_tokens(r.measured_at_tokens) for r in rows)
         columns.append(Column(name="measured at", heading="measured\nat", cells=cells, keep=20))
@@ -108,7 +109,7 @@ def usual_metrics(rows: Sequence[Row]) -> list[str]:
 
 
 def state_text(row: Row, bars: bool = False) -> str:
-    """Return a trial's state: `waiting`, `training 43%`, `pruned 20%`, `failed 1%`, `complete` or `infeasible`."""
+    """Return `waiting`, `training 43%`, `pruned 20%`, `failed 1%`, `complete`, `infeasible` or `reference`."""
     share = percent(row.tokens, row.total_tokens)
     if row.status == "training":
         return f"{bar(row.tokens, row.total_tokens, BAR_CELLS)} {share}" if bars else f"training {share}"
@@ -149,8 +150,15 @@ def _rank(row: Row) -> str:
     return f"{mark}{row.rank}{tied}"
 
 
-def _number(row: Row) -> str:
+def row_label(row: Row) -> str:
+    """Return a trial's number, that of a baseline or a reference with its mark."""
+    if isinstance(row, ReferenceRow):
+        return f"{REFERENCE_MARK}{row.number}"
     return f"{BASELINE_MARK}{row.number}" if row.is_baseline else str(row.number)
+
+
+def _trained(row: Row) -> str:
+    return MISSING if isinstance(row, ReferenceRow) else short_count(row.tokens)
 
 
 def _tokens(value: int | None) -> str:

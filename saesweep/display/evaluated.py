@@ -21,14 +21,15 @@ METRICS = (
 _HEADINGS = {"silent_fraction": "silent\n%", "ce_loss_score": "CE\nscore", "delta_ce_minus_first": "ΔCE -\nfirst"}
 
 
-def evaluation_text(comparison: Mapping[str, Any]) -> str:
+def evaluation_text(comparison: Mapping[str, Any], added: Sequence[str] = ()) -> str:
     """Return the table and the lines below it.
 
     Args:
         comparison: As `Comparison.to_json` returns it.
+        added: Metrics of plugins, shown behind the others.
     """
     saes: Sequence[Mapping[str, Any]] = comparison["saes"]
-    columns = [name for name in METRICS if any(sae["metrics"].get(name) is not None for sae in saes)]
+    columns = [name for name in (*METRICS, *added) if any(sae["metrics"].get(name) is not None for sae in saes)]
     if len(saes) > 1 and "delta_ce" in columns:
         columns.insert(columns.index("delta_ce") + 1, "delta_ce_minus_first")
     table = [["SAE", "type", "d_sae", *(_HEADINGS.get(name, heading(name)) for name in columns)]]

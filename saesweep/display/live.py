@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from saesweep.display.columns import bar
+from saesweep.display.matched import best_lines
 from saesweep.display.narrator import Narrator
 from saesweep.display.summary import closing_lines, progress_parts
-from saesweep.display.table import caption_lines, leaderboard_table, print_leaderboard, visible_rows
+from saesweep.display.table import caption_lines, leaderboard_table, print_leaderboard, visible_rows, with_references
 from saesweep.display.throttle import Throttle
 from saesweep.events import (
     BlockDone,
@@ -20,6 +21,7 @@ from saesweep.events import (
     Row,
     RunEnded,
     RunStarted,
+    SnapshotSaved,
     TrialEnded,
     TrialMeasured,
     TrialStarted,
@@ -93,12 +95,15 @@ class LiveDisplay:
     def _view(self, event: BlockDone) -> RenderableType:
         parts = progress_parts(event, self._narrator.trials)
         progress = bar(event.sae_tokens, event.expected_sae_tokens, _PROGRESS_CELLS)
-        footer = (f"{progress} {' · '.join(parts[:3])}", " · ".join(parts[3:]))
-        return board_view(self._console, event.rows, metrics=self._narrator.metrics, footer=footer)
+        footer: tuple[str, ...] = (f"{progress} {' · '.join(parts[:3])}", " · ".join(parts[3:]))
+        footer = (*best_lines(event.matched), *footer)
+        rows = with_references(event.rows, event.references)
+        return board_view(self._console, rows, metrics=self._narrator.metrics, footer=footer)
 
     def _print_end(self, event: RunEnded) -> None:
         if event.rows:
-            print_leaderboard(self._console, event.rows, metrics=self._narrator.metrics)
+            rows = with_references(event.rows, event.references)
+            print_leaderboard(self._console, rows, metrics=self._narrator.metrics)
         for line in closing_lines(event, self._narrator.metrics):
             self._print(line)
 
@@ -119,13 +124,13 @@ def board_view(
         console: The terminal; its size is asked each time, as the window may have been resized.
         rows: Trials, best first.
         metrics: Metric names, most important first.
-        footer: At most two lines.
+        footer: Lines below; of more than two, each takes the place of a row.
     """
     from rich.console import Group
     from rich.text import Text
 
     width, height = console.size
-    visible = visible_rows(rows, max(_FEWEST_ROWS, height - _LINES_AROUND))
+    visible = visible_rows(rows, max(_FEWEST_ROWS, height - _LINES_AROUND - max(0, len(footer) - 2)))
     table, left_out = leaderboard_table(visible, metrics=metrics, width=width, bars=True)
     caption = caption_lines(rows, hidden=len(rows) - len(visible), left_out=left_out)
     return Group(
@@ -139,7 +144,7 @@ def _is_shown(event: Event) -> bool:
     """Whether a line above the leaderboard says what the leaderboard itself does not."""
     if isinstance(event, TrialEnded):
         return event.status == "failed"
-    return not isinstance(event, (TrialStarted, TrialMeasured, CheckpointSaved))
+    return not isinstance(event, (TrialStarted, TrialMeasured, CheckpointSaved, SnapshotSaved))
 
 
 def _style(event: Event) -> str:

@@ -10,6 +10,7 @@ from saesweep.events import (
     Event,
     Note,
     RunStarted,
+    SnapshotSaved,
     TrialEnded,
     TrialMeasured,
     TrialStarted,
@@ -42,6 +43,8 @@ class Narrator:
             return [f"{self._where(event.number, event.tokens, event.status)}{reason}"]
         if isinstance(event, CheckpointSaved):
             return [f"checkpoint at {short_count(event.stream_tokens)} tokens of the stream, {event.seconds:.1f} s"]
+        if isinstance(event, SnapshotSaved):
+            return [f"{self._where(event.number, event.tokens)}: {event.path}"]
         if isinstance(event, BlockDone):
             for row in event.rows:  # a resumed run's trials started in an earlier process
                 self._labels[row.number] = trial_label(row.number, row.architecture, row.sparsity)

@@ -9,13 +9,13 @@ from typing import TextIO
 
 from saesweep.display.narrator import Narrator
 from saesweep.display.summary import closing_lines, progress_parts
-from saesweep.display.table import render_text
+from saesweep.display.table import render_text, with_references
 from saesweep.display.text import duration, encodable
 from saesweep.display.throttle import Throttle
-from saesweep.events import BlockDone, CheckpointSaved, Event, RunEnded, TrialStarted
+from saesweep.events import BlockDone, CheckpointSaved, Event, RunEnded, SnapshotSaved, TrialStarted
 
 PROGRESS_SECONDS = 60.0
-_VERBOSE_ONLY = (TrialStarted, CheckpointSaved)
+_VERBOSE_ONLY = (TrialStarted, CheckpointSaved, SnapshotSaved)
 
 
 class PlainDisplay:
@@ -59,7 +59,7 @@ class PlainDisplay:
     def _end(self, event: RunEnded) -> None:
         metrics = self._narrator.metrics
         if event.rows:
-            self._write(f"\n{render_text(event.rows, metrics=metrics)}\n\n")
+            self._write(f"\n{render_text(with_references(event.rows, event.references), metrics=metrics)}\n\n")
         for line in closing_lines(event, metrics):
             self._write(line + "\n")
 

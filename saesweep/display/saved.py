@@ -6,17 +6,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from saesweep.display.choose import is_live_terminal
 from saesweep.display.json_lines import json_line
 from saesweep.display.summary import result_lines
-from saesweep.display.table import print_leaderboard, render_text
+from saesweep.display.table import print_leaderboard, render_text, with_references
 from saesweep.display.text import encodable
 from saesweep.errors import UserError
-from saesweep.events import Row
+from saesweep.events import MatchedEntry, ReferenceRow, Row
 
 WATCH_SECONDS = 2.0
 _ENDED = ("complete", "interrupted", "already complete")
@@ -35,6 +35,10 @@ class Leaderboard:
     """Number of the exported trial; None before the end."""
     test_metrics: Mapping[str, float]
     notes: tuple[str, ...]
+    references: tuple[ReferenceRow, ...] = ()
+    """Published SAEs, ranked among the rows."""
+    matched: tuple[MatchedEntry, ...] = ()
+    """With matched L0, the best at each."""
     data: Mapping[str, Any]
     """The file as it is."""
 
@@ -42,6 +46,11 @@ class Leaderboard:
     def ended(self) -> bool:
         """Whether the run is over."""
         return self.status in _ENDED
+
+    @property
+    def table_rows(self) -> list[Row]:
+        """Trials and published SAEs, best first."""
+        return with_references(self.rows, self.references)
 
     @property
     def title(self) -> str:
@@ -58,6 +67,7 @@ class Leaderboard:
             test_metrics=self.test_metrics,
             notes=self.notes,
             metrics=self.metrics,
+            matched=self.matched,
         )
 
 
@@ -74,22 +84,32 @@ def read_leaderboard(path: Path) -> Leaderboard:
         raise UserError(
             f"{file}: not there; a run writes it after its first block, so name a run directory of saesweep"
         )
+    from pydantic import TypeAdapter
+
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        return Leaderboard(
+        board = Leaderboard(
             name=data["name"],
             status=data["status"],
-            rows=tuple(_row(item) for item in data["rows"]),
+            rows=tuple(map(Row.from_json, data["rows"])),
+            references=tuple(map(ReferenceRow.from_json, data.get("references", ()))),
             metrics=tuple(data["metrics"]),
             goals=tuple(data["goals"]),
             best=data.get("best"),
             test_metrics=_numbers(data.get("test_metrics", {})),
             notes=tuple(data.get("notes", ())),
+            matched=tuple(MatchedEntry(**entry) for entry in data.get("matched", ())),
             data=data,
         )
-    except (ValueError, KeyError, TypeError) as error:
+        TypeAdapter(Leaderboard).validate_python(asdict(board), strict=False)
+        int(data["stream_tokens"])
+        if not all(goal.startswith(("minimize ", "maximize ")) for goal in board.goals):
+            raise ValueError(f"goals are {board.goals}")
+        return board
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        reason = "; ".join(str(error).splitlines()[:3])
         raise UserError(
-            f"{file}: is no leaderboard of this version of saesweep ({type(error).__name__}: {error})"
+            f"{file}: is no leaderboard of this version of saesweep ({type(error).__name__}: {reason})"
         ) from None
 
 
@@ -104,12 +124,12 @@ def show_leaderboard(
 
         console = make_console(stream, os.environ if env is None else env)
         console.print(board.title, markup=False, soft_wrap=True)
-        print_leaderboard(console, board.rows, metrics=board.metrics)
+        print_leaderboard(console, board.table_rows, metrics=board.metrics)
         for line in board.footer:
             console.print(line, markup=False, soft_wrap=True)
         return
     else:
-        text = "\n".join([board.title, render_text(board.rows, metrics=board.metrics), *board.footer])
+        text = "\n".join([board.title, render_text(board.table_rows, metrics=board.metrics), *board.footer])
     stream.write(encodable(text, getattr(stream, "encoding", None)) + "\n")
     stream.flush()
 
@@ -141,7 +161,7 @@ def watch_leaderboard(
     last: Leaderboard | None = None
     with Live(f"waiting for the first block of {path}", console=console, transient=True, auto_refresh=False) as live:
         for last in boards:
-            live.update(board_view(console, last.rows, metrics=last.metrics, footer=[last.title]), refresh=True)
+            live.update(board_view(console, last.table_rows, metrics=last.metrics, footer=[last.title]), refresh=True)
     if last is not None:
         show_leaderboard(last, stream, env=env)
 
@@ -159,14 +179,6 @@ def _changes(path: Path, sleep: Callable[[float], None]) -> Iterator[Leaderboard
             if board.ended:
                 return
         sleep(WATCH_SECONDS)
-
-
-def _row(data: Mapping[str, Any]) -> Row:
-    known = {field.name for field in fields(Row)}
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r} in a row")
-    return Row(**{**data, "metrics": _numbers(data.get("metrics", {}))})
 
 
 def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from saesweep.display.matched import matched_lines
 from saesweep.display.text import duration, label, metric_value, percent, setting, short_count, short_rate
-from saesweep.events import BlockDone, Row, RunEnded, RunStarted, TrialStarted, TrialStatus
+from saesweep.events import BlockDone, MatchedEntry, Row, RunEnded, RunStarted, TrialStarted, TrialStatus
 
 _STATES: tuple[TrialStatus, ...] = ("complete", "pruned", "failed", "training", "waiting")
 
@@ -84,6 +85,7 @@ def closing_lines(event: RunEnded, metrics: Sequence[str] = ()) -> list[str]:
         test_metrics=event.test_metrics,
         notes=event.notes,
         metrics=metrics,
+        matched=event.matched,
     )
     if event.status == "interrupted":
         lines.append(f"the state is saved; to go on: {event.resume_command or 'run the same command again'}")
@@ -98,9 +100,10 @@ def result_lines(
     test_metrics: Mapping[str, float],
     notes: Sequence[str],
     metrics: Sequence[str] = (),
+    matched: Sequence[MatchedEntry] = (),
 ) -> list[str]:
-    """Return what a run found: the exported trial, its metrics on the `test` part, and what to know about them."""
-    lines = []
+    """Return what a run found: the best at each L0, the exported trial, its `test` metrics, and what to know about them."""
+    lines = matched_lines(matched)
     if best is not None:
         where = f" -> {best_dir}" if best_dir else ""
         lines.append(f"best: {_label(best, rows)}{where}")

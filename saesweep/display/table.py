@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,16 @@ from saesweep.display.columns import (
     architecture_counts,
     fit_columns,
     leaderboard_columns,
+    row_label,
     table_width,
 )
-from saesweep.events import Row
+from saesweep.events import ReferenceRow, Row
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-_STYLES = {"training": "cyan", "pruned": "dim", "failed": "red", "waiting": "dim"}
+_STYLES = {"training": "cyan", "pruned": "dim", "failed": "red", "waiting": "dim", "reference": "italic"}
 
 
 def leaderboard_table(
@@ -41,6 +43,16 @@ def leaderboard_table(
     if width is not None:
         columns, left_out = fit_columns(columns, width)
     return _table(rows, columns), left_out
+
+
+def with_references(rows: Sequence[Row], references: Sequence[ReferenceRow]) -> list[Row]:
+    """Return one table: each reference after the trials of its rank, those without a rank after all ranked trials."""
+    merged = list(rows)
+    for reference in references:
+        limit = math.inf if reference.rank is None else reference.rank
+        ahead = (i for i, row in enumerate(merged) if row.rank is not None and row.rank <= limit)
+        merged.insert(1 + max(ahead, default=-1), reference)
+    return merged
 
 
 def visible_rows(rows: Sequence[Row], limit: int) -> list[Row]:
@@ -64,8 +76,14 @@ def caption_lines(rows: Sequence[Row], *, hidden: int = 0, left_out: Sequence[st
     marks += [f"{BASELINE_MARK} baseline"] * any(row.is_baseline for row in rows)
     if marks:
         lines.append("   ".join(marks))
-    if rows:
-        lines.append(f"trials: {architecture_counts(rows)}")
+    trials = [row for row in rows if not isinstance(row, ReferenceRow)]
+    lines += [
+        f"{row_label(row)}: reference {row.source} ({row.architecture}, d_sae {row.d_sae}); trials are ranked without it"
+        for row in rows
+        if isinstance(row, ReferenceRow)
+    ]
+    if trials:
+        lines.append(f"trials: {architecture_counts(trials)}")
     return lines
 
 

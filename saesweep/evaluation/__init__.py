@@ -3,14 +3,22 @@
 from saesweep.evaluation.compare import Comparison, Evaluated, evaluate_saes
 from saesweep.evaluation.evaluate import HeldOutEvaluator, needs_language_model
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
+from saesweep.evaluation.recovery import RecoveryMetrics
+from saesweep.evaluation.registered import HeldOutMetric, register_metric, registered_metrics
 from saesweep.evaluation.splice import SplicedMetrics
+from saesweep.evaluation.spread import PairedSums
 
 __all__ = [
     "Comparison",
     "Evaluated",
     "evaluate_saes",
     "HeldOutEvaluator",
+    "HeldOutMetric",
+    "PairedSums",
     "ReconstructionMetrics",
+    "RecoveryMetrics",
     "SplicedMetrics",
     "needs_language_model",
+    "register_metric",
+    "registered_metrics",
 ]

@@ -114,7 +114,9 @@ def evaluate_saes(
         metrics: dict[int, dict[str, float]] = {}
         for place in dict.fromkeys(hooks):
             members = [i for i, own in enumerate(hooks) if own == place]
-            found = evaluator.measure([saes[i].to(device) for i in members], place, with_model=True, spread=True)
+            found = evaluator.measure(
+                [saes[i].to(device) for i in members], place, with_model=True, spread=True, paired=True
+            )
             metrics.update(zip(members, found, strict=True))
     finally:
         source.close()

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from saesweep.activations import HeldOut
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
+from saesweep.evaluation.recovery import RecoveryMetrics
+from saesweep.evaluation.registered import new_registered
 from saesweep.evaluation.splice import SplicedMetrics
+from saesweep.evaluation.spread import PairedSums
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS
@@ -56,7 +59,13 @@ class HeldOutEvaluator:
 
     @torch.no_grad()
     def measure(
-        self, saes: Sequence[ExportedSAE], hook: str, *, with_model: bool, spread: bool = False
+        self,
+        saes: Sequence[ExportedSAE],
+        hook: str,
+        *,
+        with_model: bool,
+        spread: bool = False,
+        paired: bool = False,
     ) -> list[dict[str, float]]:
         """Return the metrics of each SAE, by the names of `METRICS`.
 
@@ -66,31 +75,75 @@ class HeldOutEvaluator:
             with_model: Also measure what needs the language model's head, where there is one.
             spread: Also return `<metric>_stderr`, the standard error over contexts, and `silent_fraction`, the share of
                 latents that fire on no held-out token.
+            paired: Also return `delta_ce_minus_first`, the difference to the first SAE, with its error paired over contexts.
         """
         sums = [ReconstructionMetrics() for _ in saes]
-        for x_ND, context_N in self._batches(hook):
-            for metrics, sae in zip(sums, saes, strict=True):
+        true_GD = self._part.true_features_FD
+        recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
+        added = [new_registered(sae) for sae in saes]
+        for x_ND, context_N, true_acts_NG in self._batches(hook):
+            for index, (metrics, registered, sae) in enumerate(zip(sums, added, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)
-                metrics.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N if spread else None)
-        found = [metrics.compute() for metrics in sums]
+                recon_ND = sae.decode(acts_NF, x_ND)
+                metrics.update(x_ND, recon_ND, acts_NF, context_N if spread else None)
+                for metric in registered.values():
+                    metric.update(x_ND, recon_ND, acts_NF)
+                if true_acts_NG is not None:
+                    recoveries[index].update(acts_NF, true_acts_NG)
+        found = [
+            {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
+            for metrics, registered in zip(sums, added, strict=True)
+        ]
+        for values, recovery in zip(found, recoveries, strict=False):
+            values |= recovery.compute()
         if spread:
             for values, metrics in zip(found, sums, strict=True):
                 values |= {**metrics.standard_errors(), "silent_fraction": metrics.silent_fraction()}
         if with_model and self._model is not None:
-            spliced = self._spliced_at(hook).measure(saes, spread=spread)
+            spliced = self._spliced_at(hook).measure(saes, spread=spread, paired=paired)
             for values, of_model in zip(found, spliced, strict=True):
                 values |= of_model
         return found
 
-    def _batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield activations [N, D] and the number of the context that each row is from."""
+    @torch.no_grad()
+    def paired(self, saes: Sequence[ExportedSAE], hook: str, metric: str) -> PairedSums | None:
+        """Return one metric of each SAE by context, to compare the SAEs on the same contexts.
+
+        Args:
+            saes: Exported SAEs that read this hook.
+            hook: Name of the hook.
+            metric: A name of `METRICS`.
+
+        Returns:
+            The sums, or None for a metric that contexts do not add up to (`dead_fraction`, `relative_reconstruction_bias`)
+            or that lacks the language model it needs.
+        """
+        if METRICS[metric].needs_lm_head:
+            return None if self._model is None else self._spliced_at(hook).paired(saes, metric)
+        if metric in ("dead_fraction", "relative_reconstruction_bias"):
+            return None
+        parts = []
+        for sae in saes:
+            sums = ReconstructionMetrics()
+            for x_ND, context_N, _ in self._batches(hook):
+                acts_NF = sae.encode(x_ND)
+                sums.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N)
+            part = sums.by_context(metric)
+            assert part is not None
+            parts.append(part)
+        numerator_SC = torch.cat([part.numerator_SC for part in parts])
+        return PairedSums(numerator_SC, parts[0].denominator_C, offset=parts[0].offset, sign=parts[0].sign)
+
+    def _batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield activations [N, D], the number of the context that each row is from, and true activations [N, G]."""
         mask_NT = self._part.mask_NT
         start = 0
-        for x_ND in self._part.batches(hook):
+        for x_ND, true_acts_NG in self._part.labelled_batches(hook):
             row_N = torch.arange(start, start + len(x_ND))
             start += len(x_ND)
             # Synthetic activations are independent of each other: any grouping will do.
-            yield x_ND, row_N // _SYNTHETIC_CONTEXT if mask_NT is None else self._context_of_row(mask_NT)[row_N]
+            context_N = row_N // _SYNTHETIC_CONTEXT if mask_NT is None else self._context_of_row(mask_NT)[row_N]
+            yield x_ND, context_N, true_acts_NG
 
     def _context_of_row(self, mask_NT: Tensor) -> Tensor:
         if self._contexts is None:

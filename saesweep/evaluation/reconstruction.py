@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saesweep.evaluation.spread import ContextSums, ratio_stderr
+from saesweep.evaluation.spread import ContextSums, PairedSums, ratio_stderr
 
 _MEANS = {"mse": "error_squared", "l0": "active", "l1": "l1", "cosine_similarity": "cosine"}
 """Metrics that are means over tokens, and the per-token quantity behind each."""
@@ -88,6 +88,31 @@ class ReconstructionMetrics:
             "relative_reconstruction_bias": s["recon_squared"] / s["dot"] if s["dot"] else float("nan"),
         }
 
+    def by_context(self, metric: str) -> PairedSums | None:
+        """Return one metric by context, numerator [1, C]; None for one whose denominator differs between SAEs.
+
+        Raises:
+            ValueError: The batches came without context numbers.
+        """
+        sums = self._by_context
+        if sums is None or self._sum_x_D is None:
+            raise ValueError("no context numbers to sum by")
+        tokens_C = sums.of("tokens")
+        if metric in _MEANS:
+            return PairedSums(sums.of(_MEANS[metric])[None], tokens_C)
+        if metric == "l2_ratio":
+            return PairedSums(sums.of("ratio")[None], sums.of("nonzero"))
+        if metric == "explained_variance":
+            return PairedSums(sums.of("error_squared")[None], self._variance_C(), offset=1.0, sign=-1.0)
+        return None
+
+    def _variance_C(self) -> Tensor:
+        sums = self._by_context
+        assert sums is not None
+        assert self._sum_x_D is not None
+        mean_D = self._sum_x_D.cpu() / self._n
+        return sums.of("x_squared") - 2 * sums.of("x") @ mean_D + sums.of("tokens") * mean_D.square().sum()
+
     def standard_errors(self) -> dict[str, float]:
         """Return `<metric>_stderr` over contexts, for every metric of `compute`.
 
@@ -98,10 +123,8 @@ class ReconstructionMetrics:
         if sums is None or self._sum_x_D is None:
             raise ValueError("no context numbers to take standard errors over")
         tokens_C = sums.of("tokens")
-        mean_D = self._sum_x_D.cpu() / self._n
-        variance_C = sums.of("x_squared") - 2 * sums.of("x") @ mean_D + tokens_C * mean_D.square().sum()
         found = {metric: ratio_stderr(sums.of(name), tokens_C) for metric, name in _MEANS.items()}
-        found["explained_variance"] = ratio_stderr(sums.of("error_squared"), variance_C)
+        found["explained_variance"] = ratio_stderr(sums.of("error_squared"), self._variance_C())
         found["l2_ratio"] = ratio_stderr(sums.of("ratio"), sums.of("nonzero"))
         found["relative_reconstruction_bias"] = ratio_stderr(sums.of("recon_squared"), sums.of("dot"))
         return {f"{metric}_stderr": value for metric, value in found.items()}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from saesweep.evaluation.spread import ratio_stderr
+from saesweep.evaluation.spread import PairedSums, ratio_stderr
 from saesweep.models import LanguageModel, LateStart, replace_activations, shape_activations
 from saesweep.saes import ExportedSAE
 
@@ -84,14 +84,47 @@ class SplicedMetrics:
         self._clean: tuple[Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
-    def measure(self, saes: Sequence[ExportedSAE], *, spread: bool = False) -> list[dict[str, float]]:
+    def measure(
+        self, saes: Sequence[ExportedSAE], *, spread: bool = False, paired: bool = False
+    ) -> list[dict[str, float]]:
         """Return each SAE's delta_ce, its standard error over contexts, CE and KL scores, and the losses behind them.
 
         Args:
             saes: Exported SAEs that read this hook.
-            spread: Also return the standard error of the other metrics, and `delta_ce_minus_first`: the difference to the
-                first SAE, paired over contexts, which tells smaller differences from noise than the two errors do.
+            spread: Also return the standard error of the other metrics.
+            paired: Also return `delta_ce_minus_first`: the difference to the first SAE, paired over contexts, which tells
+                smaller differences from noise than the two errors do.
         """
+        losses = self._losses(saes)
+        found = [self._summarise(ce_CT, kl_CT, spread=spread) for ce_CT, kl_CT in losses]
+        if paired:
+            for metrics, (ce_CT, _) in zip(found, losses, strict=True):
+                metrics.update(self._difference(ce_CT, losses[0][0]))
+        return found
+
+    @torch.no_grad()
+    def paired(self, saes: Sequence[ExportedSAE], metric: str) -> PairedSums | None:
+        """Return one metric of each SAE by context; None for one that is not measured here."""
+        if metric not in ("delta_ce", "ce_loss_with_sae", "ce_loss_score", "kl_div", "kl_div_score"):
+            return None
+        losses = self._losses(saes)
+        assert self._clean is not None
+        clean_CT, ablated_CT, kl_ablated_CT = self._clean
+        full, short = self._mask_CT, self._mask_CT[:, :-1]
+        if metric.startswith("kl_div"):
+            kl_SC = torch.stack([(kl_CT * full).sum(1) for _, kl_CT in losses])
+            if metric == "kl_div":
+                return PairedSums(kl_SC, full.sum(1))
+            return PairedSums(kl_SC, (kl_ablated_CT * full).sum(1), offset=1.0, sign=-1.0)
+        if metric == "ce_loss_with_sae":
+            return PairedSums(torch.stack([(ce_CT * short).sum(1) for ce_CT, _ in losses]), short.sum(1))
+        delta_SC = torch.stack([((ce_CT - clean_CT) * short).sum(1) for ce_CT, _ in losses])
+        if metric == "delta_ce":
+            return PairedSums(delta_SC, short.sum(1))
+        return PairedSums(delta_SC, ((ablated_CT - clean_CT) * short).sum(1), offset=1.0, sign=-1.0)
+
+    def _losses(self, saes: Sequence[ExportedSAE]) -> list[tuple[Tensor, Tensor]]:
+        """Return each SAE's cross-entropy [C, T-1] and KL divergence [C, T]; the clean and ablated ones are kept."""
         first_time = self._clean is None
         clean_parts: list[tuple[Tensor, Tensor, Tensor]] = []
         sae_parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in saes]
@@ -111,12 +144,7 @@ class SplicedMetrics:
                 parts.append((_cross_entropy(logits, tokens), _kl(clean_logits, logits)))
         if first_time:
             self._clean = tuple(torch.cat(p) for p in zip(*clean_parts, strict=True))  # type: ignore[assignment]
-        losses = [tuple(torch.cat(p) for p in zip(*parts, strict=True)) for parts in sae_parts]
-        found = [self._summarise(ce_CT, kl_CT, spread=spread) for ce_CT, kl_CT in losses]
-        if spread:
-            for metrics, (ce_CT, _) in zip(found, losses, strict=True):
-                metrics.update(self._difference(ce_CT, losses[0][0]))
-        return found
+        return [(torch.cat([ce for ce, _ in parts]), torch.cat([kl for _, kl in parts])) for parts in sae_parts]
 
     def _summarise(self, ce_CT: Tensor, kl_CT: Tensor, *, spread: bool) -> dict[str, float]:
         assert self._clean is not None
@@ -139,11 +167,15 @@ class SplicedMetrics:
         }
         if spread:
             kl_C, kl_ablated_C = ((t * full).sum(1) for t in (kl_CT, kl_ablated_CT))
+            ce_C, clean_C, ablated_C = ((t * short).sum(1) for t in (ce_CT, clean_CT, ablated_CT))
             found |= {
                 # 1 - delta / possible: the error of a ratio, whatever constant it is taken from.
                 "ce_loss_score_stderr": ratio_stderr(delta_C, possible_C),
-                "ce_loss_with_sae_stderr": ratio_stderr((ce_CT * short).sum(1), tokens_C),
+                "ce_loss_with_sae_stderr": ratio_stderr(ce_C, tokens_C),
+                "ce_loss_without_sae_stderr": ratio_stderr(clean_C, tokens_C),
+                "ce_loss_with_ablation_stderr": ratio_stderr(ablated_C, tokens_C),
                 "kl_div_stderr": ratio_stderr(kl_C, full.sum(1)),
+                "kl_div_with_ablation_stderr": ratio_stderr(kl_ablated_C, full.sum(1)),
                 "kl_div_score_stderr": ratio_stderr(kl_C, kl_ablated_C),
             }
         return found

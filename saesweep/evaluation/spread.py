@@ -1,9 +1,11 @@
 """Standard errors over contexts: tokens of one context are not independent, contexts are.
 
-Shape suffixes: C contexts, N tokens.
+Shape suffixes: C contexts, N tokens, S SAEs.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,6 +26,24 @@ def ratio_stderr(numerator_C: Tensor, denominator_C: Tensor) -> float:
         return float("nan")
     residual_C = numerator_C - float(numerator_C.sum()) / total * denominator_C
     return float((residual_C.square().sum() * n / (n - 1)).sqrt()) / abs(total)
+
+
+@dataclass(frozen=True)
+class PairedSums:
+    """One metric of S SAEs by context, so that sums over the same contexts can be compared: `offset + sign num / den`."""
+
+    numerator_SC: Tensor
+    denominator_C: Tensor
+    offset: float = 0.0
+    sign: float = 1.0
+
+    def stderr(self, weights_S: Tensor) -> float:
+        """Return the standard error over contexts of a weighted sum of the SAEs' values.
+
+        Args:
+            weights_S: Sum to 1 for a mean or an interpolation, to 0 for a difference.
+        """
+        return ratio_stderr(weights_S.double() @ self.numerator_SC, self.denominator_C)
 
 
 class ContextSums:

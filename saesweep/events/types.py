@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 TrialStatus = Literal["waiting", "training", "pruned", "complete", "failed"]
+RowStatus = Literal["waiting", "training", "pruned", "complete", "failed", "reference"]
+RowT = TypeVar("RowT", bound="Row")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class Row:
     """The searched parameters by dotted path."""
     lr: float
     hook: str
-    status: TrialStatus
+    status: RowStatus
     tokens: int
     """Tokens that this trial has trained on."""
     total_tokens: int
@@ -50,6 +53,89 @@ class Row:
     """First rank of the bracket of trials that seeds alone could swap; None where no noise floor is known."""
     tied_to_rank: int | None = None
     """Last rank of that bracket."""
+    target_l0: float | None = None
+    """The L0 that it aims at, with `objective.matched`."""
+    coefficient: Mapping[str, Any] = field(default_factory=dict)
+    """Of a steered trial: the `field`, where it started, what each replicate ended with (`frozen`), and from when on."""
+    trend: tuple[tuple[float, ...], ...] = ()
+    """With `objective.matched`, (tokens, value of the goal) before the learning rate decays: is it still improving?"""
+
+    @classmethod
+    def from_json(cls: type[RowT], data: Any) -> RowT:
+        """Return a row as `leaderboard.json` holds it, where null stands for NaN.
+
+        Raises:
+            ValueError: A field is missing, unknown or of another type.
+        """
+        from pydantic import TypeAdapter
+
+        if not isinstance(data, dict):
+            raise ValueError(f"a row is a {type(data).__name__}, not a mapping")
+        unknown = sorted(set(data) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r} in a row")
+        numbers = {name: _with_nan(data[name]) for name in ("lr", "metrics", "spread") if name in data}
+        return TypeAdapter(cls).validate_python({**data, **numbers})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchedEntry:
+    """One architecture at one target L0, with `objective.matched`."""
+
+    target_l0: float
+    architecture: str
+    hook: str
+    trial: int
+    """Its best finished trial there."""
+    goal: str
+    """Name of the objective's metric."""
+    metrics: Mapping[str, float]
+    """At exactly that L0 where `is_interpolated`, else as measured: the goal and the usual metrics."""
+    is_interpolated: bool
+    is_comparable: bool
+    """Interpolated, or measured within 10% of the target: what is not cannot win."""
+    l0: float
+    """Held-out L0 of that trial, through its exported form."""
+    stderr: float | None = None
+    """Standard error of the goal, over contexts and over seeds; None where neither is known."""
+    seed_stderr: float | None = None
+    """The part of it that seeds have; None without replicates."""
+    replicates: int = 1
+    tokens: int = 0
+    """Tokens that the trial has trained on."""
+    n_trials: int = 0
+    """Trials of this architecture that aimed at this L0."""
+    n_complete: int = 0
+    behind: float | None = None
+    """How much worse than the winner in the goal, 0 or more; None for the winner."""
+    behind_stderr: float | None = None
+    """Standard error of that difference, paired over the same contexts."""
+    is_winner: bool = False
+    is_tied: bool = False
+    """Within two standard errors of the winner."""
+    still_improving: bool | None = None
+    """Before the learning rate decayed; None where it is not known."""
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of a winner, its trial as exported, measured once on the `test` part."""
+    test_spread: Mapping[str, float] = field(default_factory=dict)
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_nan(item) for name, item in value.items()}
+    return math.nan if value is None else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRow(Row):
+    """A published SAE on the leaderboard: measured on the tokens that trials are ranked on, and no trial itself.
+
+    `number` counts references, from 0. `rank` is where it would stand among the trials, whose own ranks do not count it.
+    """
+
+    source: str
+    """What `evaluation.references` names."""
+    d_sae: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +237,10 @@ class BlockDone(Event):
     """Training loss of each trial in a slot at the end of the block."""
     rows: tuple[Row, ...]
     epoch: int = 0
+    references: tuple[ReferenceRow, ...] = ()
+    """Published SAEs, ranked among these rows."""
+    matched: tuple[MatchedEntry, ...] = ()
+    """With `objective.matched`, the best at each L0 so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +250,20 @@ class CheckpointSaved(Event):
     block: int
     stream_tokens: int
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotSaved(Event):
+    """A trial's SAE was kept in training form (`n_checkpoints`, `save_final_checkpoint`)."""
+
+    number: int
+    tokens: int
+    """Tokens that the trial had trained on."""
+    path: str
+    """Its folder, whole by now."""
+    is_final: bool = False
+    """The trial has trained to its end."""
+    replicate: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,3 +283,7 @@ class RunEnded(Event):
     notes: tuple[str, ...] = ()
     """What to know about the result: no feasible trial, the knee of a front, runs still improving."""
     resume_command: str | None = None
+    references: tuple[ReferenceRow, ...] = ()
+    """Published SAEs, ranked among these rows."""
+    matched: tuple[MatchedEntry, ...] = ()
+    """With `objective.matched`, the best at each L0."""

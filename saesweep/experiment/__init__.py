@@ -2,17 +2,22 @@
 
 from saesweep.experiment.dump import dump_yaml
 from saesweep.experiment.experiment import Experiment
+from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
 from saesweep.experiment.identity import describe_changes, fingerprint_of
 from saesweep.experiment.load import load_experiment
 from saesweep.experiment.parameters import Parameter
 from saesweep.experiment.schema import experiment_schema
+from saesweep.experiment.single_run import load_single_run
 
 __all__ = [
+    "ARCHITECTURE",
     "Experiment",
     "Parameter",
+    "TARGET_L0",
     "describe_changes",
     "dump_yaml",
     "experiment_schema",
     "fingerprint_of",
     "load_experiment",
+    "load_single_run",
 ]

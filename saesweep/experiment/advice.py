@@ -4,36 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from saesweep.experiment.check_matched import matched_warnings
 from saesweep.experiment.check_objective import objective_warnings
 from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
 from saesweep.experiment.parameters import Parameter
-from saesweep.specs import BaseRun, SearchSpec, format_count
+from saesweep.specs import BaseRun, CohortSpec, SearchSpec, format_count
 from saesweep.specs.architectures import JumpReLUSpec, spec_class
 
 _LONG_RUN_TOKENS = 1_000_000_000
+_PENALTIES = (("l1_coefficient", "l1_warm_up_steps", "5%"), ("l0_coefficient", "l0_warm_up_steps", "100%"))
+"""Weight of a penalty, how long it takes to rise to that, and how long it had better take."""
 
 
-def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[BaseRun]) -> list[str]:
+def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[BaseRun], n_trials: int) -> list[str]:
     """Return the warnings for an experiment without mistakes; `runs` are those at the edges of its space."""
-    found = _threshold_warnings(runs)
+    found = [*_threshold_warnings(runs), *_warm_up_warnings(runs), *_dtype_warnings(runs)]
     fields = {spec_class(name).sparsity_field for name in draft.architectures}
     searches_sparsity = any(p.path.removeprefix("sae.") in fields for p in parameters)
     found += objective_warnings(draft.objective, searches_sparsity)
     if runs:
-        found += search_warnings(draft.search or SearchSpec(), parameters, runs[0])
+        search = draft.search or SearchSpec()
+        found += _compile_warnings(runs[0], draft.cohort or CohortSpec())
+        found += search_warnings(search, parameters, runs[0])
+        if draft.objective is not None and draft.objective.matched is not None:
+            found += matched_warnings(draft.objective.matched, search, n_trials, parameters, runs)
     return found
+
+
+def _compile_warnings(run: BaseRun, cohort: CohortSpec) -> list[str]:
+    if not run.compile_sae or run.autocast or cohort.kernels == "reference":
+        return []
+    return [
+        "base.compile_sae compiles the reference path alone; architectures that the sparse kernels train run as they are; "
+        "to compile those too, set cohort.kernels: reference"
+    ]
 
 
 def _threshold_warnings(runs: Sequence[BaseRun]) -> list[str]:
     """Warn about JumpReLU losses that reach only the thresholds, which move by about lr a step."""
     modes = {
-        run.sae.jumprelu_sparsity_loss_mode
-        for run in runs
-        if isinstance(run.sae, JumpReLUSpec)
-        and run.sae.jumprelu_sparsity_loss_mode != "tanh"
-        and not run.sae.jumprelu_ste_to_input
-        and run.training_tokens < _LONG_RUN_TOKENS
+        run.sae.jumprelu_sparsity_loss_mode for run in runs if _hardly_moves(run) and isinstance(run.sae, JumpReLUSpec)
     }
     if not modes:
         return []
@@ -43,4 +54,42 @@ def _threshold_warnings(runs: Sequence[BaseRun]) -> list[str]:
         "(L0 stays in the hundreds whatever the coefficient; it wants 1B tokens or more); "
         "use by_architecture: {jumprelu: {preset: anthropic-jan-2025, sae.jumprelu_ste_to_input: true}}"
         for mode in sorted(modes)
+    ]
+
+
+def _hardly_moves(run: BaseRun) -> bool:
+    """Whether the thresholds of a JumpReLU are all that its sparsity loss reaches, in a run too short for them."""
+    return (
+        isinstance(run.sae, JumpReLUSpec)
+        and run.sae.jumprelu_sparsity_loss_mode != "tanh"
+        and not run.sae.jumprelu_ste_to_input
+        and run.training_tokens < _LONG_RUN_TOKENS
+    )
+
+
+def _warm_up_warnings(runs: Sequence[BaseRun]) -> list[str]:
+    """Warn about penalties at full strength from the first step, which silence latents before they mean anything."""
+    found = []
+    for coefficient, warm_up, advised in _PENALTIES:
+        longest: dict[str, int] = {}  # a space that also searches the warm-up knows what it does
+        for run in runs:
+            if getattr(run.sae, coefficient, 0) > 0 and not _hardly_moves(run):
+                steps = run.to_steps(getattr(run.sae, warm_up))
+                longest[run.sae.architecture] = max(steps, longest.get(run.sae.architecture, 0))
+        found += [
+            f"{name} without {warm_up}: the penalty is at full strength from the first step, which can kill latents for good; "
+            f"use by_architecture: {{{name}: {{sae.{warm_up}: {advised}}}}}"
+            for name, steps in longest.items()
+            if steps == 0
+        ]
+    return found
+
+
+def _dtype_warnings(runs: Sequence[BaseRun]) -> list[str]:
+    """Warn about exports in half precision, which are no longer the SAEs that were trained."""
+    halves = {run.sae.dtype for run in runs if run.sae.dtype in ("bfloat16", "float16")}
+    return [
+        f"sae.dtype: {dtype} rounds the exported weights (training keeps float32 ones either way), so that latents near their "
+        "threshold switch; keep float32, and use autocast: true where training should be faster"
+        for dtype in sorted(halves)
     ]

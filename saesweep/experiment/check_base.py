@@ -18,6 +18,7 @@ from saesweep.experiment.fields import (
     run_fields,
     sae_fields,
     searchable_paths,
+    synthetic_fields,
     why_not_searchable,
 )
 from saesweep.experiment.nearest import did_you_mean
@@ -43,10 +44,11 @@ def check_base(draft: Draft) -> None:
     for block in NESTED:
         if block in base and not isinstance(base[block], dict):
             document.add(("base", block), f"takes a mapping of keys, not {show(base[block])}")
-    for key in draft.block("base", "logger"):
-        if key not in logger_fields():
-            document.add(("base", "logger", key), unknown_key(key, logger_fields()), at_key=True)
-            draft.broken.add(f"logger.{key}")
+    for block, known in (("logger", logger_fields()), ("synthetic", synthetic_fields())):
+        for key in draft.block("base", block):
+            if key not in known:
+                document.add(("base", block, key), unknown_key(key, known), at_key=True)
+                draft.broken.add(f"{block}.{key}")
     for key in draft.block("base", "sae"):
         place = ("base", "sae", key)
         having = architectures_with(f"sae.{key}", architectures())

@@ -14,8 +14,6 @@ def check_objective(draft: Draft) -> None:
     objective, document = draft.objective, draft.document
     if objective is None:
         return
-    if objective.matched is not None:
-        document.add(("objective", "matched"), "is not implemented in this version; use pareto, or subject_to with l0")
     written = draft.block("objective")  # a goal that is wrong is a goal all the same
     given = [name for name in ("minimize", "maximize", "pareto") if written.get(name) is not None]
     if len(given) != 1:
@@ -59,6 +57,12 @@ def _check_metric(draft: Draft, name: str, place: Place, *, at_key: bool = False
             f"{name} needs a language model, and {SYNTHETIC} has none; use explained_variance or mse",
             at_key=at_key,
         )
+    elif METRICS[name].needs_true_features and draft.block("base").get("dataset_path") != SYNTHETIC:
+        draft.document.add(
+            place,
+            f"{name} compares with true features, which only dataset_path: {SYNTHETIC} has; use explained_variance or mse",
+            at_key=at_key,
+        )
 
 
 def objective_warnings(objective: ObjectiveSpec | None, searches_sparsity: bool) -> list[str]:
@@ -71,6 +75,8 @@ def objective_warnings(objective: ObjectiveSpec | None, searches_sparsity: bool)
         if goal.direction != better:
             found.append(f"objective: {goal.direction} {goal.metric} looks reversed; more usual is {better}")
     only = objective.goals[0].metric
+    if objective.matched is not None:
+        return found
     if not objective.is_pareto and searches_sparsity and only != "l0" and "l0" not in objective.subject_to:
         found.append(
             f"objective: {only} alone, with sparsity searched and no limit on l0, drifts to the densest SAE; "

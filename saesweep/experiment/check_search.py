@@ -9,7 +9,7 @@ from typing import Any
 
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
-from saesweep.experiment.fields import ARCHITECTURE, known_paths, searchable_paths
+from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0, known_paths, searchable_paths
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.experiment.parameters import Parameter
 from saesweep.specs import BaseRun, SearchSpec
@@ -89,7 +89,9 @@ def _check_baseline(draft: Draft, parameters: Sequence[Parameter], baseline: dic
         if path in draft.broken:
             continue
         ranges = [p for p in parameters if p.path == path]
-        if path not in known_paths():
+        if path == TARGET_L0 and not ranges:
+            document.add(where, "needs objective: {matched: {l0: [...]}}", at_key=True)
+        elif path not in known_paths() and path != TARGET_L0:
             document.add(where, f"no field of a base run is called {path!r}{known_path_hint(path)}", at_key=True)
         elif not ranges:
             advice = "add it to space" if path in searchable_paths() else "set it under base"

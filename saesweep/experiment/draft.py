@@ -18,6 +18,7 @@ from saesweep.specs import (
     EvaluationSpec,
     ExperimentSpec,
     Goal,
+    MatchedSpec,
     ObjectiveSpec,
     ParameterSpec,
     SearchSpec,
@@ -97,6 +98,7 @@ def _known_keys(place: Place) -> tuple[str, ...]:
     models: dict[Place, type[Spec]] = {
         (): ExperimentSpec,
         ("objective",): ObjectiveSpec,
+        ("objective", "matched"): MatchedSpec,
         ("evaluation",): EvaluationSpec,
         ("search",): SearchSpec,
         ("cohort",): CohortSpec,

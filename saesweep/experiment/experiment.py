@@ -10,10 +10,17 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.experiment.check_search import rung_steps
 from saesweep.experiment.document import show
-from saesweep.experiment.fields import ARCHITECTURE
+from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
 from saesweep.experiment.identity import fingerprint_of
 from saesweep.experiment.layers import base_architecture, build_run, layered
-from saesweep.experiment.parameters import Parameter, corners, flatten_space, for_architecture, grid_size
+from saesweep.experiment.parameters import (
+    Parameter,
+    corners,
+    flatten_space,
+    for_architecture,
+    grid_size,
+    target_parameters,
+)
 from saesweep.specs import METRICS, BaseRun, ExperimentSpec, Goal, ObjectiveSpec
 
 _DEFAULT_TRIALS = 32
@@ -34,17 +41,18 @@ class Experiment:
 
     @cached_property
     def _parameters(self) -> tuple[Parameter, ...]:
-        return flatten_space(self.spec.space, self.architectures)
+        return (*flatten_space(self.spec.space, self.architectures), *target_parameters(self.spec.objective))
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Return the space flat: one entry per range, every condition written out, deciders first."""
+        """Return the space flat: one entry per range, every condition written out, deciders first, a target L0 last."""
         return self._parameters
 
     def resolve(self, params: Mapping[str, Any]) -> BaseRun:
         """Return the full run of a trial.
 
         Args:
-            params: Values by dotted path. The architecture may be left out where the space does not search it.
+            params: Values by dotted path. The architecture may be left out where the space does not search it. With
+                `objective.matched`, `target_l0` is among them.
 
         Raises:
             UserError: The values contradict each other or the base run.
@@ -59,6 +67,11 @@ class Experiment:
             setting = ", ".join(f"{path} {show(value)}" for path, value in params.items()) or "no parameters"
             raise UserError(f"a trial with {setting}: " + "; ".join(f"{p}: {m}" for p, m in problems))
         return run
+
+    def target_l0(self, params: Mapping[str, Any]) -> float | None:
+        """Return the L0 that a trial aims at; None without `objective.matched`."""
+        target = params.get(TARGET_L0)
+        return None if target is None else float(target)
 
     def corner_runs(self, architecture: str) -> list[BaseRun]:
         """Return runs of an architecture at the edges of the space: what memory planning must fit."""

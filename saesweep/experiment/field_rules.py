@@ -11,6 +11,7 @@ from saesweep.experiment.explain import explain, no_keys
 from saesweep.specs import BaseRun
 from saesweep.specs.architectures import StandardSpec, spec_class
 from saesweep.specs.logger import LoggerSpec
+from saesweep.specs.synthetic import SyntheticSpec
 
 
 def field_problems(path: str, value: Any, architecture: str) -> list[tuple[Place, str]]:
@@ -28,6 +29,8 @@ def field_problems(path: str, value: Any, architecture: str) -> list[tuple[Place
             spec_class(architecture).model_validate(tree)
         elif block == "logger":
             LoggerSpec.model_validate(tree)
+        elif block == "synthetic":
+            SyntheticSpec.model_validate(tree)
         else:
             BaseRun.model_validate({**tree, "sae": StandardSpec()})
     except ValidationError as error:

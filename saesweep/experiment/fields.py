@@ -8,10 +8,13 @@ from typing import Any
 from saesweep.specs import BaseRun
 from saesweep.specs.architectures import architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
+from saesweep.specs.synthetic import SyntheticSpec
 
 ARCHITECTURE = "sae.architecture"
+TARGET_L0 = "target_l0"
+"""The parameter that `objective.matched` adds to the space: the L0 that a trial aims at."""
 
-NESTED = ("sae", "logger")
+NESTED = ("sae", "logger", "synthetic")
 """Fields of a base run that are mappings of fields; all others are one value."""
 
 _SEARCHABLE_RUN = (
@@ -53,6 +56,11 @@ def logger_fields() -> tuple[str, ...]:
     return tuple(LoggerSpec.model_fields)
 
 
+def synthetic_fields() -> tuple[str, ...]:
+    """Return the fields of the block of synthetic features."""
+    return tuple(SyntheticSpec.model_fields)
+
+
 def sae_fields(names: Iterable[str] | None = None) -> tuple[str, ...]:
     """Return the fields that at least one of these architectures (all, when left out) has."""
     chosen = architectures() if names is None else names
@@ -69,7 +77,8 @@ def architectures_with(path: str, names: Iterable[str]) -> tuple[str, ...]:
 def known_paths() -> tuple[str, ...]:
     """Return every dotted path of a base run, over all architectures."""
     own = [name for name in run_fields() if name not in NESTED]
-    return (*own, *(f"logger.{name}" for name in logger_fields()), *(f"sae.{name}" for name in sae_fields()))
+    blocks = {"logger": logger_fields(), "synthetic": synthetic_fields(), "sae": sae_fields()}
+    return (*own, *(f"{block}.{name}" for block, names in blocks.items() for name in names))
 
 
 def searchable_paths(names: Iterable[str] | None = None) -> tuple[str, ...]:
@@ -80,7 +89,8 @@ def searchable_paths(names: Iterable[str] | None = None) -> tuple[str, ...]:
 def why_not_searchable(path: str) -> str:
     """Return the reason for a path that exists but is not searchable."""
     if path in NESTED:
-        return f"is a block of fields; name one of them, such as {path}.{'k' if path == 'sae' else 'wandb_project'}"
+        example = {"sae": "k", "logger": "wandb_project", "synthetic": "num_features"}[path]
+        return f"is a block of fields; name one of them, such as {path}.{example}"
     if path.startswith("sae.") and path[4:] in _FIXED_SAE:
         return f"cannot be searched: {_FIXED_SAE[path[4:]]}"
     return (

@@ -9,7 +9,7 @@ from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place
-from saesweep.experiment.fields import logger_fields, run_fields, sae_fields
+from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fields
 from saesweep.experiment.hub import download
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
@@ -38,11 +38,9 @@ _SWITCHES_OFF: dict[str, Any] = {
     "llm_compilation_mode": None,
     "compile_sae": False,
     "sae_compilation_mode": None,
-    "n_checkpoints": 0,
-    "save_final_checkpoint": False,
     "activations_mixing_fraction": 0.5,
 }
-"""Fields that this version lacks and that do not change what is learned: left out with a warning where they differ."""
+"""Fields about the speed on that machine, or without a counterpart here: left out with a warning where they differ."""
 _DEVICES = ("device", "llm_device", "act_store_device")
 """Left out with a warning: SAELens writes the devices that the machine had, or `cpu` where nobody chose."""
 _FROM_METADATA = (
@@ -109,9 +107,9 @@ def _merge(imported: dict[str, Any], own: dict[str, Any], place: Place) -> tuple
         if key not in own:
             merged[key] = value
             filled.append((*place, key))
-            if key in ("sae", "logger"):
+            if key in NESTED:
                 filled += [(*place, key, name) for name in value]
-        elif key in ("sae", "logger") and isinstance(own[key], dict):
+        elif key in NESTED and isinstance(own[key], dict):
             merged[key], below = _merge(value, own[key], (*place, key))
             filled += below
     return merged, filled
@@ -165,7 +163,8 @@ def _read_own(path: Path) -> Imported:
     base = document.tree.get("base")
     if document.problems or not isinstance(base, dict) or "from_cfg" in base:
         raise UserError(f"{path} is not the experiment of an exported SAE")
-    return Imported(base)
+    # Where its snapshots went: a run that begins from there must not write over them.
+    return Imported({key: value for key, value in base.items() if key != "checkpoint_path"})
 
 
 def _read_runner(path: Path) -> Imported:

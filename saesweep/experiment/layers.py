@@ -9,7 +9,16 @@ from pydantic import ValidationError
 
 from saesweep.experiment.document import Place, block
 from saesweep.experiment.explain import explain, no_keys
-from saesweep.experiment.fields import ARCHITECTURE, NESTED, READ_ONLY_WITH, flatten, nest, parts_of, run_fields
+from saesweep.experiment.fields import (
+    ARCHITECTURE,
+    NESTED,
+    READ_ONLY_WITH,
+    TARGET_L0,
+    flatten,
+    nest,
+    parts_of,
+    run_fields,
+)
 from saesweep.specs import BaseRun
 from saesweep.specs.architectures import SAESpec, StandardSpec, spec_class
 from saesweep.specs.presets import PRESETS
@@ -59,7 +68,7 @@ def layered(
     Args:
         tree: The experiment's tree.
         architecture: The trial's architecture.
-        params: The trial's parameters by dotted path.
+        params: The trial's parameters by dotted path, and the L0 that it aims at.
         places: Where the parameters were written.
     """
     known = spec_class(architecture).model_fields
@@ -69,9 +78,22 @@ def layered(
     for field, (decider, values) in READ_ONLY_WITH.items():
         if decider in params and params[decider] not in values:
             flat.pop(field, None)
-    flat.update({p: Setting(v, (places or {}).get(p, ("space", p))) for p, v in params.items()})
+    own = {p: v for p, v in params.items() if p != TARGET_L0}
+    flat.update({p: Setting(v, (places or {}).get(p, ("space", p))) for p, v in own.items()})
     flat[ARCHITECTURE] = Setting(architecture, flat.get(ARCHITECTURE, Setting(None, ("base", "sae"))).place)
+    if TARGET_L0 in params and (taker := field_of_target(architecture, flat)) is not None:
+        flat[taker] = Setting(params[TARGET_L0], ("objective", "matched", "l0"))
     return flat
+
+
+def field_of_target(architecture: str, flat: Mapping[str, Setting]) -> str | None:
+    """Return the field that takes a target L0 as it is; None where a coefficient is steered towards it."""
+    if spec_class(architecture).sparsity_field == "k":
+        return "sae.k"
+    mode = flat.get("sae.jumprelu_sparsity_loss_mode")
+    if "target_l0" in spec_class(architecture).model_fields and mode is not None and mode.value == "quadratic":
+        return "sae.target_l0"
+    return None
 
 
 def build_run(flat: Mapping[str, Setting]) -> tuple[BaseRun | None, list[tuple[str, str]]]:

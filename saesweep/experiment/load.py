@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.advice import warnings_for
 from saesweep.experiment.check_base import check_base, check_by_architecture
+from saesweep.experiment.check_matched import check_matched
 from saesweep.experiment.check_objective import check_objective
 from saesweep.experiment.check_runs import check_runs
 from saesweep.experiment.check_search import check_search
 from saesweep.experiment.check_space import check_space
-from saesweep.experiment.document import from_mapping
+from saesweep.experiment.document import Document, from_mapping
 from saesweep.experiment.draft import read_draft
 from saesweep.experiment.environment import fill_environment
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.from_cfg import apply_from_cfg
 from saesweep.experiment.overrides import apply_overrides
+from saesweep.experiment.parameters import target_parameters
 from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.plugins import load_installed_plugins
 from saesweep.specs import ExperimentSpec
 
 
@@ -30,7 +34,7 @@ def load_experiment(
     overrides: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> Experiment:
-    """Read and check an experiment. No network (but for a Hub id in `from_cfg`), no weights, no torch.
+    """Read and check an experiment. No network (but for a Hub id in `from_cfg`), no weights, no torch (but in a plugin).
 
     Args:
         source: Path of a YAML file, or the same data as a mapping.
@@ -39,30 +43,45 @@ def load_experiment(
 
     Raises:
         ExperimentError: The file has mistakes; it names all of them, with their places.
-        UserError: There is no such file.
+        UserError: There is no such file, or an installed plugin cannot be imported.
     """
-    document = from_mapping(source) if isinstance(source, Mapping) else read_yaml(_read(source), str(source))
+    load_installed_plugins()
+    document = from_mapping(source) if isinstance(source, Mapping) else read_yaml(read_file(source), str(source))
     document.raise_problems()  # keys that were not read would only lead to wrong advice
     apply_overrides(document, overrides)
+    return checked(document, env)
+
+
+def checked(document: Document, env: Mapping[str, str] | None = None) -> Experiment:
+    """Return the experiment of a document that the command line has had its say in.
+
+    Raises:
+        ExperimentError: It has mistakes; the error names all of them, with their places.
+    """
     fill_environment(document, os.environ if env is None else env)
     imported_warnings, filled = apply_from_cfg(document)
     draft = read_draft(document, filled)
-    parameters = check_space(draft)
+    parameters = (*check_space(draft), *target_parameters(draft.objective))
     check_base(draft)
     check_by_architecture(draft)
     runs = check_runs(draft, parameters)
     check_objective(draft)
+    check_matched(draft, parameters, runs)
     check_search(draft, parameters, runs[0] if runs else None)
     document.raise_problems()
-    return Experiment(
-        spec=ExperimentSpec.model_validate(document.tree),
-        tree=document.tree,
-        architectures=draft.architectures,
-        warnings=(*imported_warnings, *warnings_for(draft, parameters, runs)),
+    experiment = Experiment(
+        spec=ExperimentSpec.model_validate(document.tree), tree=document.tree, architectures=draft.architectures
     )
+    warnings = warnings_for(draft, parameters, runs, experiment.n_trials)
+    return replace(experiment, warnings=(*imported_warnings, *warnings))
 
 
-def _read(source: str | Path) -> str:
+def read_file(source: str | Path) -> str:
+    """Return the text of an experiment file.
+
+    Raises:
+        UserError: It cannot be read; the message names what is there instead.
+    """
     path = Path(source)
     if path.is_dir():
         inside = path / "experiment.yaml"

@@ -20,23 +20,25 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
         path, equals, raw = text.partition("=")
         path = path.strip()
         if not equals or not path:
-            _complain(document, (), f"{text!r} is not path=value, such as base.lr=1e-4")
+            complain(document, (), f"{text!r} is not path=value, such as base.lr=1e-4", LABEL)
             continue
         value, problems = read_value(raw, LABEL)
         parts = path.split(".")
         if problems:
             for problem in problems:
-                _complain(document, tuple(parts), problem)
+                complain(document, tuple(parts), problem, LABEL)
             continue
-        _assign(document, parts, value)
+        assign(document, parts, value, LABEL)
 
 
-def _complain(document: Document, place: Place, message: str) -> None:
-    document.keys[place] = document.values[place] = Mark(file=LABEL)
+def complain(document: Document, place: Place, message: str, label: str) -> None:
+    """Note a mistake of the command line at a place; `label` is the argument that it came from."""
+    document.keys[place] = document.values[place] = Mark(file=label)
     document.add(place, message)
 
 
-def _assign(document: Document, parts: list[str], value: Any) -> None:
+def assign(document: Document, parts: list[str], value: Any, label: str) -> None:
+    """Set the value at the keys `parts`; from then on `label` is its place."""
     node: Any = document.tree
     place: Place = ()
     rest = parts
@@ -44,7 +46,7 @@ def _assign(document: Document, parts: list[str], value: Any) -> None:
         key, rest = _next_key(node, place, rest)
         if isinstance(node, list):
             if not key.isdecimal() or int(key) >= len(node):
-                _complain(document, (*place, key), f"{key!r} is no place in a list of {len(node)}; count from 0")
+                complain(document, (*place, key), f"{key!r} is no place in a list of {len(node)}; count from 0", label)
                 return
             step: str | int = int(key)
         else:
@@ -54,16 +56,16 @@ def _assign(document: Document, parts: list[str], value: Any) -> None:
             break
         if isinstance(node, dict) and step not in node:
             node[key] = {}
-            document.keys[place] = document.values[place] = Mark(file=LABEL)
+            document.keys[place] = document.values[place] = Mark(file=label)
         child = node[step]
         if child is None and isinstance(node, dict):
             child = node[key] = {}
         if not isinstance(child, (dict, list)):
-            _complain(document, place, f"is {show(child)}, not a mapping; {'.'.join(rest)!r} cannot be set in it")
+            complain(document, place, f"is {show(child)}, not a mapping; {'.'.join(rest)!r} cannot be set in it", label)
             return
         node = child
     document.forget(place)
-    document.keys[place] = document.values[place] = Mark(file=LABEL)
+    document.keys[place] = document.values[place] = Mark(file=label)
     node[step] = value
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saesweep.experiment.document import Place
-from saesweep.experiment.fields import ARCHITECTURE, READ_ONLY_WITH, architectures_with
-from saesweep.specs import ParameterSpec
+from saesweep.experiment.fields import ARCHITECTURE, READ_ONLY_WITH, TARGET_L0, architectures_with
+from saesweep.specs import ObjectiveSpec, ParameterSpec
 
 Conditions = dict[str, tuple[Any, ...]]
 
@@ -62,6 +62,14 @@ def flatten_space(space: Mapping[str, Sequence[ParameterSpec]], architectures: S
             place: Place = ("space", path, index) if len(ranges) > 1 else ("space", path)
             found.append(Parameter(path=path, spec=spec, when=when, place=place))
     return _ordered(found)
+
+
+def target_parameters(objective: ObjectiveSpec | None) -> tuple[Parameter, ...]:
+    """Return the choice of a target L0 that `objective.matched` adds to every trial; nothing without it."""
+    if objective is None or objective.matched is None:
+        return ()
+    spec = ParameterSpec(choice=objective.matched.l0)
+    return (Parameter(path=TARGET_L0, spec=spec, when={}, place=("objective", "matched", "l0")),)
 
 
 def _both(stated: tuple[Any, ...] | None, implied: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from saesweep.experiment.fields import searchable_paths
+from saesweep.experiment.fields import NESTED, searchable_paths
 from saesweep.specs import (
     METRICS,
     BaseRun,
@@ -24,10 +24,16 @@ from saesweep.specs import (
     SearchSpec,
 )
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
-from saesweep.specs.base_run import NOT_IMPLEMENTED
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS
+from saesweep.specs.synthetic import (
+    CorrelationSpec,
+    FiringProbabilitySpec,
+    HierarchySpec,
+    MagnitudeSpec,
+    SyntheticSpec,
+)
 from saesweep.specs.units import Duration
 
 _HEAD = """# Every option
@@ -51,11 +57,16 @@ def options_table() -> str:
         [
             _HEAD,
             *_section("The file", ExperimentSpec),
-            *_section("`base`", BaseRun, prefix="", skip=("sae", "logger"), first=_FROM_CFG),
+            *_section("`base`", BaseRun, prefix="", skip=NESTED, first=_FROM_CFG),
             *_section("`base.sae`, every architecture", SAESpec, prefix="sae."),
             *_architectures(),
             *_presets(),
             *_section("`base.logger`", LoggerSpec, prefix="logger."),
+            *_section("`base.synthetic`", SyntheticSpec, prefix="synthetic."),
+            *_section("`base.synthetic.firing_probability`", FiringProbabilitySpec),
+            *_section("`base.synthetic.mean_firing_magnitudes`, `std_firing_magnitudes`: a number, or", MagnitudeSpec),
+            *_section("`base.synthetic.correlation`", CorrelationSpec),
+            *_section("`base.synthetic.hierarchy`", HierarchySpec),
             *_section("`space.<path>`: one range, or a list of ranges", ParameterSpec),
             *_section("`objective`", ObjectiveSpec),
             *_section("`objective.pareto[]`", Goal),
@@ -91,8 +102,6 @@ def _table(
         mark = " ⌕" if prefix is not None and prefix + key in searchable_paths() else ""
         kind = _type(schemas[key], str(info.annotation))
         meaning = (info.description or "").replace("|", "\\|").replace("\n", " ")
-        if prefix is not None and prefix + key in NOT_IMPLEMENTED:
-            meaning += " **Not implemented in this version.**"
         lines.append(f"| `{key}`{mark} | {kind} | {_default(info.default)} | {meaning} |")
     return lines
 
@@ -124,6 +133,7 @@ def _metrics() -> list[str]:
         meaning = metric.description.replace("|", "\\|")
         better = "low" if metric.better == "minimize" else "high"
         needs = " (needs a language-model head)" if metric.needs_lm_head else ""
+        needs = " (needs `builtin:synthetic`)" if metric.needs_true_features else needs
         lines.append(f"| `{metric.name}` | {better} | {metric.unit} | {meaning}{needs} |")
     return [*lines, ""]
 

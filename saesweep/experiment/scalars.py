@@ -16,6 +16,11 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _MAX_DIGITS = 100
 
 
+def is_null(text: str) -> bool:
+    """Return whether an unquoted YAML scalar is null."""
+    return text.strip() in _NULL
+
+
 def parse_scalar(text: str) -> bool | int | float | str | None:
     """Return the value of an unquoted YAML scalar.
 

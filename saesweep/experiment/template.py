@@ -26,6 +26,7 @@ base:                                     # one whole training run, in SAELens' 
   lr_decay_steps: 20%
   sae:
     architecture: batchtopk
+    d_in: 128                             # width at the hook, as `saesweep hooks` shows it; `run` infers it, `plan` does not
     d_sae: 1024                           # latents; or expansion_factor
     normalize_activations: expected_average_only_in
 

@@ -39,6 +39,7 @@ def loading_kwargs(model_from_pretrained_kwargs: dict[str, Any] | None) -> dict[
                 "activations that the SAE is trained on; set it to false or leave it out"
             )
     dtype = kwargs.pop("torch_dtype", kwargs.pop("dtype", "auto"))
+    kwargs.setdefault("trust_remote_code", False)  # left out, transformers asks the terminal whether to run the code
     kwargs["dtype"] = dtype if dtype == "auto" or isinstance(dtype, torch.dtype) else _torch_dtype(str(dtype))
     return kwargs
 
@@ -99,7 +100,9 @@ def build_empty(
     dtype = kwargs["dtype"]
     if dtype == "auto":
         dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    options = {name: kwargs[name] for name in ("attn_implementation", "trust_remote_code") if name in kwargs}
+    is_auto = class_name.startswith("Auto")
+    taken = ("attn_implementation", "trust_remote_code") if is_auto else ("attn_implementation",)
+    options = {name: kwargs[name] for name in taken if name in kwargs}
     wanted = getattr(found, "config_class", None)
     if wanted is not None and not isinstance(config, wanted):
         if not isinstance(config.get_text_config(), wanted):
@@ -109,7 +112,7 @@ def build_empty(
             )
         config = config.get_text_config()
     # Auto classes build from a configuration by one name, concrete classes by another.
-    build = found.from_config if class_name.startswith("Auto") else found._from_config
+    build = found.from_config if is_auto else found._from_config
     with loading(location, "the architecture"), torch.device("meta"):
         return build(config, dtype=dtype, **options).eval()
 
@@ -167,6 +170,11 @@ def loading(location: ModelLocation, what: str) -> Iterator[None]:
         reason = lines[0].rstrip(".")
         if isinstance(error, TypeError) and "unexpected keyword" in reason:
             raise UserError(f"base.model_from_pretrained_kwargs: {reason}") from error
+        if "custom code" in reason:
+            raise UserError(
+                f"base.model_name: {location.name!r} brings Python code of its own, which is not run; if you trust it, set "
+                "base.model_from_pretrained_kwargs: {trust_remote_code: true}"
+            ) from error
         if location.is_local:
             raise UserError(
                 f"base.model_name: {what} of the folder {location.name!r} cannot be read: {reason}"

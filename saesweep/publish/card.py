@@ -11,6 +11,7 @@ from typing import Any
 
 from saesweep import __version__
 from saesweep.display.text import metric_value
+from saesweep.errors import UserError
 from saesweep.saes import ExportedSAE
 
 MARK = "<!-- written by saesweep push -->"
@@ -36,14 +37,22 @@ class Entry:
 
 
 def read_entry(name: str, sae: ExportedSAE, folder: Path) -> Entry:
-    """Return the entry of an exported folder, with what lies beside the weights."""
+    """Return the entry of an exported folder, with what lies beside the weights.
+
+    Raises:
+        UserError: A file beside them is damaged.
+    """
     provenance, experiment = folder / "provenance.json", folder / "experiment.yaml"
-    return Entry(
-        name,
-        sae,
-        json.loads(provenance.read_text(encoding="utf-8")) if provenance.is_file() else {},
-        experiment.read_text(encoding="utf-8") if experiment.is_file() else None,
-    )
+    try:
+        found = json.loads(provenance.read_text(encoding="utf-8")) if provenance.is_file() else {}
+        text = experiment.read_text(encoding="utf-8") if experiment.is_file() else None
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{folder}: provenance.json or experiment.yaml is damaged ({error}); export the SAE again"
+        ) from None
+    if not isinstance(found, dict):
+        raise UserError(f"{provenance}: must be a JSON object, got a {type(found).__name__}; export the SAE again")
+    return Entry(name, sae, found, text)
 
 
 def model_card(repo: str, entries: list[Entry], *, licence: str | None = None, existing: str = "") -> str:
@@ -87,8 +96,8 @@ def _table(entries: list[Entry], kept: list[str]) -> str:
     heading = ["folder", "architecture", "hook", "d_in", "d_sae", *_METRICS.values(), "measured on", "tokens trained"]
     lines = ["| " + " | ".join(heading) + " |", "|" + " --- |" * len(heading), *kept]
     for entry in entries:
-        test = entry.provenance.get("test_metrics") or {}
-        metrics = test or entry.provenance.get("select_metrics") or {}
+        test = _numbers(entry.provenance.get("test_metrics"))
+        metrics = test or _numbers(entry.provenance.get("select_metrics"))
         part = "" if not metrics else "held-out `test`" if test else "held-out `select`"
         metadata = entry.sae.metadata
         cells = [
@@ -105,8 +114,14 @@ def _table(entries: list[Entry], kept: list[str]) -> str:
     return "\n".join(lines)
 
 
+def _numbers(metrics: Any) -> dict[str, float]:
+    found = metrics.items() if isinstance(metrics, dict) else ()
+    return {name: float(value) for name, value in found if isinstance(value, (int, float))}
+
+
 def _origin(entry: Entry) -> str:
     found, metadata = entry.provenance, entry.sae.metadata
+    packages = found.get("packages")
     facts = {
         "dataset": metadata.get("dataset_path"),
         "context size": metadata.get("context_size"),
@@ -114,7 +129,7 @@ def _origin(entry: Entry) -> str:
         "trial": found.get("trial"),
         "seed": found.get("seed"),
         "saesweep": found.get("saesweep_version"),
-        "torch": (found.get("packages") or {}).get("torch"),
+        "torch": packages.get("torch") if isinstance(packages, dict) else None,
         "fingerprint": str(found.get("fingerprint", ""))[:12] or None,
     }
     return f"- `{entry.name}`: " + ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)

@@ -125,6 +125,6 @@ def _refuse_secrets(files: Mapping[str, Path | bytes]) -> None:
     for content in files.values():
         if isinstance(content, bytes) or content.suffix not in (".json", ".yaml"):
             continue
-        text = content.read_text(encoding="utf-8")
+        text = content.read_bytes().decode("utf-8", errors="replace")
         if _TOKEN.search(text) or any(value in text for value in known):
             raise UserError(f"{content}: holds an access token, which would become public; remove it from the file")

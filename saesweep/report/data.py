@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +85,9 @@ def read_run(path: Path) -> RunData:
         raise UserError(f"{path}: no such run directory")
     directory = RunDirectory(path)
     board = read_leaderboard(path)
-    stays, rates, seconds, starts = _times(_lines(directory.events_file))
-    metrics = {row.number: _lines(directory.trial(row.number) / "metrics.jsonl") for row in board.rows}
+    with _telling(directory.events_file):
+        stays, rates, seconds, starts = _times(_lines(directory.events_file))
+    metrics = {row.number: _measurements(directory.trial(row.number) / "metrics.jsonl") for row in board.rows}
     return RunData(
         directory=directory,
         board=board,
@@ -100,11 +103,33 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     """Return a log's lines without touching it: the run may still be writing."""
     if not file.exists():
         return []
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line end is torn
+    with _telling(file):
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line end is torn
+        found = [json.loads(line) for line in lines]
+        for line in found:
+            if not isinstance(line, dict):
+                raise ValueError(f"a line is a {type(line).__name__}, not a mapping")
+        return found
+
+
+def _measurements(file: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `metrics.jsonl`: tokens, kind, and numbers by name."""
+
+    def checked(line: dict[str, Any]) -> dict[str, Any]:
+        numbers = {name: value for name, value in line.items() if isinstance(value, (int, float))}
+        return {**numbers, "tokens": int(line["tokens"]), "kind": str(line["kind"])}
+
+    with _telling(file):
+        return [checked(line) for line in _lines(file)]
+
+
+@contextmanager
+def _telling(file: Path) -> Iterator[None]:
+    """Turn what a damaged log does to its reader into one message."""
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise UserError(f"{file}: holds a line that is not JSON ({error})") from None
+        yield
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{file}: damaged, or not written by saesweep ({type(error).__name__}: {error})") from None
 
 
 def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float, int]:
@@ -122,6 +147,8 @@ def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float,
 
     for event in events:
         kind, clock = event["event"], float(event["time_seconds"])
+        if not math.isfinite(clock):
+            raise ValueError(f"time_seconds is {clock}")
         if kind == "RunStarted":
             for trial in list(placed):
                 leave(trial, "interrupted")
@@ -130,11 +157,11 @@ def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float,
         last = clock
         now = clock - offset
         if kind == "TrialStarted":
-            placed[event["number"]] = (event["slot"], now)
+            placed[int(event["number"])] = (int(event["slot"]), now)
         elif kind == "TrialEnded":
-            leave(event["number"], event["status"])
+            leave(int(event["number"]), str(event["status"]))
         elif kind == "BlockDone" and event["sae_tokens_per_second"] is not None:
-            rates.append(Rate(at_seconds=now, sae_tokens_per_second=event["sae_tokens_per_second"]))
+            rates.append(Rate(at_seconds=now, sae_tokens_per_second=float(event["sae_tokens_per_second"])))
     for trial in list(placed):
         leave(trial, "interrupted")
     return stays, rates, now, starts

@@ -55,6 +55,19 @@ def front_figure(run: RunData, metric: str, title: str) -> go.Figure:
             text=[_describe(row) for row in rows],
             hovertemplate="%{text}<extra></extra>",
         )
+    published = [row for row in run.board.references if _has(row, "l0", metric)]
+    if published:
+        made.add_scatter(
+            x=[row.metrics["l0"] for row in published],
+            y=[row.metrics[metric] for row in published],
+            mode="markers+text",
+            name="references",
+            text=[f"r{row.number}" for row in published],
+            textposition="top center",
+            marker={"color": "#000000", "symbol": "star", "size": 11},
+            customdata=[f"<b>reference {row.source}</b><br>{_describe(row)}" for row in published],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
     best = run.best
     if best is not None and _has(best, "l0", metric):
         made.add_scatter(
@@ -214,7 +227,9 @@ def _has(row: Row, *metrics: str) -> bool:
 
 def _describe(row: Row) -> str:
     shown = ("l0", "delta_ce", "ce_loss_score", "explained_variance", "dead_fraction")
-    lines = [f"<b>trial {row.number}</b> {row.architecture} {row.sparsity}, lr {row.lr:.3g}"]
+    is_trial = row.status != "reference"
+    what = f"<b>trial {row.number}</b> {row.architecture}" if is_trial else row.architecture
+    lines = [f"{what} {row.sparsity}" + (f", lr {row.lr:.3g}" if is_trial else "")]
     return "<br>".join([*lines, *(f"{name} {row.metrics[name]:.4g}" for name in shown if name in row.metrics)])
 
 

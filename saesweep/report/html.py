@@ -8,6 +8,7 @@ import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -46,6 +47,7 @@ def json_script(element_id: str, data: Any) -> str:
     return f'<script type="application/json" id="{element_id}">{safe}</script>'
 
 
+@cache
 def packed_plotly() -> str:
     """Return plotly.js as an element, compressed: 2 MB instead of 4.8, so that the page stays below 5 MB."""
     from plotly.offline import get_plotlyjs

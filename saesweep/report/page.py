@@ -9,6 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from saesweep import __version__
+from saesweep.display.columns import row_label
 from saesweep.display.text import duration, metric_value, setting, short_count, short_rate
 from saesweep.events import Row
 from saesweep.report.data import RunData
@@ -144,7 +145,7 @@ def _margins(run: RunData, best: Row) -> str:
         rows.append(
             Cells(
                 [
-                    str(item.other.number),
+                    row_label(item.other),
                     item.other.architecture,
                     item.other.sparsity,
                     *_columns(item.other),
@@ -163,7 +164,7 @@ def _margins(run: RunData, best: Row) -> str:
         "than the best",
     ]
     return (
-        f"<h3>By how much</h3><p class='note'>The best against the finished trial of each architecture {which}, on the "
+        f"<h3>By how much</h3><p class='note'>The best against the finished trial of each architecture {which} and against references, on the "
         f"<i>select</i> part. Standard errors are over contexts; a difference below {NOISE_FACTOR:g} of them is noise.</p>"
         + table(heads, rows, (1, 2, 3 + len(_COLUMNS) + 1))
     )
@@ -309,22 +310,27 @@ def _leaderboard(run: RunData) -> str:
     metrics = [name for name in dict.fromkeys([*run.board.metrics, *_COLUMNS]) if run.has(name)]
     paths = list(dict.fromkeys(path for row in run.rows for path in row.params if path != "sae.architecture"))
     rows = []
-    for row in run.rows:
-        css = "best" if row.number == run.board.best else ("" if row.status == "complete" else "unfinished")
+    for row in run.board.table_rows:
+        is_best = row.number == run.board.best and row.status != "reference"
+        css = "best" if is_best else ("" if row.status in ("complete", "reference") else "unfinished")
         state = row.status if row.feasible else "infeasible"
         cells = [
             "" if row.rank is None else str(row.rank),
-            f"{row.number}{'*' * row.is_baseline}",
+            row_label(row),
             row.architecture,
             row.sparsity,
             *(metric_value(name, _known(row).get(name)) for name in metrics),
             *(setting(row.params[path]) if path in row.params else "" for path in paths),
-            short_count(row.tokens),
+            "" if row.status == "reference" else short_count(row.tokens),
             state,
         ]
         rows.append(Cells(cells, css))
     heads = ["rank", "trial", "architecture", "sparsity", *map(_name, metrics), *paths, "tokens", "state"]
     words = "Held-out <i>select</i> part; trials that did not finish show what was measured last. * marks baselines."
+    if run.board.references:
+        words += " Trials are ranked without references: " + "; ".join(
+            f"{row_label(row)} is {escape(row.source)}, {row.d_sae:,} latents" for row in run.board.references
+        )
     reasons = "".join(f"<li>trial {row.number}: {escape(row.reason)}</li>" for row in run.rows if row.reason)
     why = f"<details><summary>Why trials were pruned or failed</summary><ul>{reasons}</ul></details>" if reasons else ""
     return f'<p class="note">{words}</p>' + table(heads, rows, (2, 3, len(heads) - 1)) + why

@@ -31,7 +31,7 @@ class Comparison:
 
 
 def comparisons(run: RunData) -> list[Comparison]:
-    """Return the winner against one finished trial of each architecture.
+    """Return the winner against one finished trial of each architecture, and against every reference.
 
     With a single goal that is the architecture's best trial, by that goal. On a front there is no single best: it is the
     trial with the nearest L0 (in ratio), compared by what the SAE costs the model (delta_ce), or by explained variance
@@ -46,16 +46,18 @@ def comparisons(run: RunData) -> list[Comparison]:
     else:
         direction, metric = run.board.goals[0].split()
         lower_is_better = direction == "minimize"
-    found = []
+    rivals = []
     for architecture in run.architectures:
         others = [
             row
             for row in run.complete
             if row.architecture == architecture and row.number != best.number and metric in row.metrics
         ]
-        if not others or metric not in best.metrics:
-            continue
-        other = min(others, key=lambda row: _l0_ratio(row, best)) if is_pareto else others[0]
+        if others:
+            rivals.append(min(others, key=lambda row: _l0_ratio(row, best)) if is_pareto else others[0])
+    rivals += [row for row in run.board.references if metric in row.metrics]
+    found = []
+    for other in rivals if metric in best.metrics else ():
         difference = other.metrics[metric] - best.metrics[metric]
         errors = [row.metrics.get(f"{metric}_stderr", math.nan) for row in (best, other)]
         found.append(

@@ -1,6 +1,6 @@
 """The run directory on disk."""
 
-from saesweep.runs.atomic import finite, replace_folder, sha256, write_bytes, write_json, write_text
+from saesweep.runs.atomic import finite, read_json, replace_folder, sha256, write_bytes, write_json, write_text
 from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
 from saesweep.runs.jsonl import JsonLines
@@ -12,6 +12,7 @@ __all__ = [
     "JsonLines",
     "RunDirectory",
     "finite",
+    "read_json",
     "replace_folder",
     "sha256",
     "write_bytes",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from saesweep.errors import UserError
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file atomically."""
@@ -25,6 +27,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Replace a JSON file atomically; NaN and infinities become null."""
     write_text(path, json.dumps(finite(data), indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the data of a JSON file that a run has written.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged, this is no JSON ({error}); start a new run with --run-dir") from None
 
 
 def finite(value: Any) -> Any:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.runs.atomic import write_json, write_text
+from saesweep.runs.atomic import read_json, write_json, write_text
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """2: checkpoints hold replicates."""
 
 
@@ -66,6 +65,11 @@ class RunDirectory:
     def pareto(self) -> Path:
         """Folder of the exported Pareto front."""
         return self.path / "pareto"
+
+    @property
+    def matched(self) -> Path:
+        """Folder of the exported winners at each L0."""
+        return self.path / "matched"
 
     def trial(self, number: int) -> Path:
         """Return the folder of one trial."""
@@ -125,10 +129,10 @@ class RunDirectory:
         self._lock = descriptor
 
     def _check_format(self, marker: Path) -> None:
-        try:
-            version = json.loads(marker.read_text())["format_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{marker}: unreadable ({error}); this is no run directory of saesweep") from None
+        found = read_json(marker)
+        if not isinstance(found, dict) or "format_version" not in found:
+            raise UserError(f"{marker}: has no format_version; this is no run directory of saesweep")
+        version = found["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(
                 f"{self.path}: written in format {version}, this version reads format {FORMAT_VERSION}; "
@@ -137,11 +141,18 @@ class RunDirectory:
 
     # --- choices
     def choices(self) -> dict[str, Any]:
-        """Return what earlier starts of this run chose."""
+        """Return what earlier starts of this run chose.
+
+        Raises:
+            UserError: The file is damaged.
+        """
         if not self.choices_file.exists():
             return {}
-        found = json.loads(self.choices_file.read_text())
-        assert isinstance(found, dict)
+        found = read_json(self.choices_file)
+        if not isinstance(found, dict):
+            raise UserError(
+                f"{self.choices_file}: must be a JSON object, got a {type(found).__name__}; start a new run"
+            )
         return found
 
     def save_choices(self, choices: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from saesweep.errors import UserError
 from saesweep.runs.atomic import finite, write_bytes
 
 
@@ -37,8 +38,19 @@ class JsonLines:
                 yield json.loads(line)
 
     def keep(self, wanted: Callable[[Any], bool]) -> None:
-        """Drop the lines that are not wanted: those written after the checkpoint that a run goes on from."""
+        """Drop the lines that are not wanted: those written after the checkpoint that a run goes on from.
+
+        Raises:
+            UserError: A line is damaged.
+        """
         if not self.path.exists():
             return
-        lines = [line for line in self.path.read_text().splitlines() if wanted(json.loads(line))]
+        lines = []
+        for number, line in enumerate(self.path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            try:
+                lines += [line] * wanted(json.loads(line))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise UserError(
+                    f"{self.path}:{number}: damaged ({type(error).__name__}: {error}); remove this line to go on"
+                ) from None
         write_bytes(self.path, "".join(line + "\n" for line in lines).encode())

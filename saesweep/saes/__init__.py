@@ -17,6 +17,7 @@ from saesweep.saes.folder import load_sae_folder, save_sae_folder
 from saesweep.saes.normalize import Normalizer
 from saesweep.saes.open_sae import open_sae
 from saesweep.saes.pretrained import Pretrained, check_pretrained, pretrained_params, read_pretrained
+from saesweep.saes.training_form import TrainingForm, save_training_form
 
 __all__ = [
     "Architecture",
@@ -37,4 +38,6 @@ __all__ = [
     "read_pretrained",
     "save_sae_folder",
     "Normalizer",
+    "TrainingForm",
+    "save_training_form",
 ]

@@ -97,6 +97,11 @@ class Architecture(Generic[SpecT]):
         self.d_in: int = spec.d_in
         self.d_sae: int = spec.d_sae
 
+    @property
+    def reads_dead(self) -> bool:
+        """Whether a loss term may depend on which latents are dead."""
+        return True
+
     # ---------------------------------------------------------------- to be given by an architecture
 
     def init(

@@ -47,22 +47,22 @@ def save_sae_folder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, document in (extra_files or {}).items():
-        _write_json(folder / name, document)
+        write_document(folder / name, document)
     if sparsity_F is not None:
         if tuple(sparsity_F.shape) != (sae.d_sae,) or not bool(((sparsity_F >= 0) & (sparsity_F <= 1)).all()):
             raise ValueError(f"sparsity_F must be {sae.d_sae} firing shares between 0 and 1")
-        log_share_F = torch.log10(sparsity_F.detach().to("cpu", torch.float32) + 1e-10)
-        _write_tensors(folder / SPARSITY_FILE, {"sparsity": log_share_F})
-    _write_tensors(folder / WEIGHTS_FILE, {k: v.detach().cpu().contiguous() for k, v in sae.tensors.items()})
-    _write_json(folder / CFG_FILE, sae.cfg)  # last: a folder with a cfg.json is complete
+        write_tensors(folder / SPARSITY_FILE, {"sparsity": log_sparsity(sparsity_F)})
+    write_tensors(folder / WEIGHTS_FILE, {k: v.detach().cpu().contiguous() for k, v in sae.tensors.items()})
+    write_document(folder / CFG_FILE, sae.cfg)  # last: a folder with a cfg.json is complete
 
 
-def load_sae_folder(folder: Path) -> ExportedSAE:
+def load_sae_folder(folder: str | Path) -> ExportedSAE:
     """Read a published SAE, of saesweep or of SAELens 5 or 6 (a final folder, not a mid-run checkpoint), on the CPU.
 
     Raises:
         UserError: A file is missing, damaged, of an unknown architecture, or tensors do not fit `cfg.json`.
     """
+    folder = Path(folder)
     cfg = _read_cfg(folder / CFG_FILE)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
@@ -111,12 +111,19 @@ def _read_cfg(path: Path) -> dict[str, Any]:
     return cfg
 
 
-def _write_json(path: Path, document: Any) -> None:
+def log_sparsity(share_F: Tensor) -> Tensor:
+    """Return what `sparsity.safetensors` holds of firing shares in [0, 1]: `log10(share + 1e-10)`, float32 on the CPU."""
+    return torch.log10(share_F.detach().to("cpu", torch.float32) + 1e-10)
+
+
+def write_document(path: Path, document: Any) -> None:
+    """Replace a JSON file atomically; NaN is an error."""
     text = json.dumps(document, indent=1, allow_nan=False)
     _replace(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Replace a safetensors file atomically."""
     _replace(path, lambda temporary: save_file(tensors, temporary))
 
 

@@ -27,6 +27,11 @@ class Gated(Architecture[GatedSpec]):
     normalisation (`layer_norm`, `constant_norm_rescale`), while f's is that of the normalised one.
     """
 
+    @property
+    def reads_dead(self) -> bool:
+        """No loss term does."""
+        return False
+
     def init(
         self, generator: torch.Generator, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Params:

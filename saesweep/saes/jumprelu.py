@@ -74,6 +74,11 @@ class JumpReLUArchitecture(Architecture[JumpReLUSpec]):
     `pre_act_loss_coefficient * E sum_dead relu(threshold - h) |d|`.
     """
 
+    @property
+    def reads_dead(self) -> bool:
+        """The loss on dead pre-activations does."""
+        return self.spec.pre_act_loss_coefficient is not None
+
     def init(
         self, generator: torch.Generator, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Params:

@@ -22,10 +22,8 @@ from saesweep.saes.folding import fold_scale, fold_whitening, shift_encoder
 from saesweep.saes.normalize import Normalizer, Whitening
 from saesweep.saes.open_sae import open_sae
 from saesweep.saes.runtime_norm import RUNTIME_MODES
+from saesweep.saes.training_form import SCALER_FILE, THRESHOLD, WHITENING_FILE
 from saesweep.specs import BaseRun
-
-SCALER_FILE = "activation_scaler.json"
-WHITENING_FILE = "activation_whitening.safetensors"
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def _unfold(tensors: dict[str, Tensor], normalizer: Normalizer, *, centred: bool
 
 def _read_training_form(folder: Path, cfg: dict[str, Any]) -> Pretrained:
     try:
-        tensors = {name: t.double() for name, t in load_file(folder / WEIGHTS_FILE).items() if name != "topk_threshold"}
+        tensors = {name: t.double() for name, t in load_file(folder / WEIGHTS_FILE).items() if name != THRESHOLD}
         whitening = load_file(folder / WHITENING_FILE) if (folder / WHITENING_FILE).is_file() else {}
     except SafetensorError as error:
         raise UserError(f"{folder}: not readable safetensors ({error})") from None

@@ -15,6 +15,11 @@ from saesweep.specs.architectures import StandardSpec
 class Standard(Architecture[StandardSpec]):
     """`f = relu(h)`; loss `+ l1_coefficient * E || f * |d| ||_p`."""
 
+    @property
+    def reads_dead(self) -> bool:
+        """No loss term does."""
+        return False
+
     def init(
         self, generator: torch.Generator, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Params:

@@ -30,6 +30,11 @@ class TopKFamily(Architecture[TopKSpecT]):
     Loss `+ aux_loss_coefficient * scale * E |a W_dec' - e|^2`: the largest dead `h'` reconstruct the residual `e`.
     """
 
+    @property
+    def reads_dead(self) -> bool:
+        """The auxiliary loss does."""
+        return self.spec.aux_loss_coefficient > 0
+
     def init(
         self, generator: torch.Generator, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
     ) -> Params:

@@ -25,7 +25,7 @@ from saesweep.scheduler.messages import (
     StopRequested,
 )
 from saesweep.scheduler.refill import refill
-from saesweep.scheduler.rungs import losers
+from saesweep.scheduler.rungs import judge_rung
 from saesweep.scheduler.state import State, TrialState
 
 
@@ -82,6 +82,8 @@ def _asked(state: State, event: Asked) -> State:
         stratum=event.stratum,
         group=event.group,
         architecture=event.stratum if event.architecture is None else event.architecture,
+        density=event.density,
+        judged_from_tokens=event.judged_from_tokens,
     )
     pending = {number: stratum for number, stratum in state.pending.items() if number != event.number}
     return replace(state.updated([trial]), pending=pending)
@@ -89,14 +91,12 @@ def _asked(state: State, event: Asked) -> State:
 
 def _block_done(state: State, event: BlockDone) -> tuple[State, list[Action]]:
     """Record all reports, judge, complete, refill: in this order, so that no trial's place in the block matters."""
-    before = state.trials
     state, failed = _recorded(state, event)
     pruned = [Prune(number=number, reason=reason) for number, reason in failed.items()]
     state = _pruned(state, pruned)
-    arrived = {n: [r for r in event.values.get(n, ()) if r not in before[n].rung_values] for n in event.tokens_seen}
     for rung in range(len(state.policy.rungs_tokens)):
-        worst = losers(state, rung, [n for n, rungs in arrived.items() if rung in rungs and state.trials[n].live])
-        state = _pruned(state, worst)
+        judged, worst = judge_rung(state, rung)
+        state = _pruned(state.updated(judged), worst)
         pruned += worst
     actions: list[Action] = [*sorted(pruned, key=lambda prune: prune.number)]
     done = [t for t in state.with_status("training") if t.tokens_seen >= state.policy.total_tokens]

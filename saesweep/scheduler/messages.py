@@ -30,6 +30,10 @@ class Asked:
     """Rungs compare the trial within this group only."""
     architecture: str | None = None
     """For the quota; the stratum where left out."""
+    density: float | None = None
+    """Its sparsity setting in octaves, larger where more latents are active; None: any trial of the group compares."""
+    judged_from_tokens: int = 0
+    """Rungs before this neither prune the trial nor compare others with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

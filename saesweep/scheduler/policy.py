@@ -26,7 +26,7 @@ class Policy:
     rungs_tokens: tuple[int, ...] = ()
     """Training tokens, *of the trial*, at which it is judged; ascending, each below `total_tokens`."""
     eta: int = 3
-    """A rung keeps the best `max(1, n // eta)` of the `n` values ever reported there in a trial's group."""
+    """A rung keeps the best `max(1, n // eta)` of the `n` values ever reported there by comparable trials."""
     quota: int = 1
     """Trials of each architecture that pass every rung whatever their values."""
     strata: tuple[str, ...] = ("all",)
@@ -38,7 +38,7 @@ class Policy:
     pruner: Pruner = "rung"
     """Whether the rungs judge."""
     min_peers: int = 2
-    """Values that a group must have at a rung before anyone is pruned there."""
+    """Comparable values that must have been reported at a rung, a trial's own among them, before it is judged there."""
     tokens_budget: int | None = None
     """Most training tokens of all trials together: a trial is asked only where every live trial could still finish."""
 

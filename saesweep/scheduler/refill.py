@@ -20,7 +20,7 @@ def refill(state: State) -> tuple[State, list[Action]]:
     state, actions = _place(state)
     state, asks = _ask(state)
     actions += asks
-    if not state.pending and not any(trial.live for trial in state.trials.values()):
+    if not state.pending and not state.live_trials:
         # Trials that no stratum can supply (a finite grid) are not missing; those that the budget forbids are.
         asked_all = _next_stratum(state, _asked_by_stratum(state)) is None
         state = replace(state, stopped="complete" if asked_all else "tokens_budget")
@@ -30,7 +30,7 @@ def refill(state: State) -> tuple[State, list[Action]]:
 
 def _free_slots(state: State) -> list[int]:
     """Return the numbers of the slots that hold no trial, ascending."""
-    taken = {trial.slot for trial in state.trials.values() if trial.status == "training"}
+    taken = {trial.slot for trial in state.live_trials if trial.status == "training"}
     return [slot for slot in range(state.n_slots) if slot not in taken]
 
 

@@ -12,7 +12,7 @@ from saesweep.scheduler.policy import Policy
 Status = Literal["waiting", "training", "pruned", "complete"]
 """`waiting` and `training` trials are live; `pruned` and `complete` are terminal."""
 
-JSON_VERSION = 1
+JSON_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,14 @@ class TrialState:
     stratum: str
     """What it was asked for."""
     group: str
-    """Rungs compare it with trials of the same group only (architecture, loss mode, similar sparsity)."""
+    """Rungs compare it with trials of the same group only (hook, architecture, loss mode)."""
     architecture: str
     """The quota is counted over trials of the same architecture."""
+    density: float | None = None
+    """Its sparsity setting in octaves, larger where more latents are active: rungs compare similar settings only.
+    None where the goals account for sparsity themselves, or there is no such setting."""
+    judged_from_tokens: int = 0
+    """Rungs before this neither prune it nor compare others with it: it has not met its sparsity yet."""
     status: Status = "waiting"
     slot: int | None = None
     """Its place in the cohort while `training`, counted from 0."""
@@ -34,6 +39,8 @@ class TrialState:
     """Training tokens it had seen at its last block boundary."""
     rung_values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     """By rung index, what it reported there; finite, all to be minimised."""
+    judged: tuple[int, ...] = ()
+    """Indices of the rungs that have judged it, ascending; a rung that lacks comparable trials judges later."""
     pruned_at_rung: int | None = None
     """Index of the rung that pruned it; None where something else ended it."""
 
@@ -76,8 +83,13 @@ class State:
 
     def with_status(self, status: Status) -> list[TrialState]:
         """Return the trials with that status, in number order."""
-        found = [trial for trial in self.trials.values() if trial.status == status]
-        return sorted(found, key=lambda trial: trial.number)
+        pool = self.live_trials if status in ("waiting", "training") else self.trials.values()
+        return sorted((trial for trial in pool if trial.status == status), key=lambda trial: trial.number)
+
+    @cached_property
+    def live_trials(self) -> tuple[TrialState, ...]:
+        """The trials that have not ended: few, whatever the length of the sweep."""
+        return tuple(trial for trial in self.trials.values() if trial.live)
 
     def updated(self, trials: Iterable[TrialState]) -> State:
         """Return a state in which these trials replace those of the same numbers."""
@@ -135,4 +147,4 @@ def trial_to_json(trial: TrialState) -> dict[str, Any]:
 def trial_from_json(data: Mapping[str, Any]) -> TrialState:
     """Return the trial that `trial_to_json` described."""
     values = {int(r): tuple(v) for r, v in data["rung_values"].items()}
-    return TrialState(**{**data, "rung_values": values})
+    return TrialState(**{**data, "rung_values": values, "judged": tuple(data["judged"])})

@@ -5,7 +5,7 @@ from saesweep.specs.cohort import CohortSpec
 from saesweep.specs.evaluation import EvaluationSpec
 from saesweep.specs.experiment import ExperimentSpec
 from saesweep.specs.metrics import METRICS, Metric
-from saesweep.specs.objective import Bound, Goal, ObjectiveSpec
+from saesweep.specs.objective import Bound, Goal, MatchedSpec, ObjectiveSpec
 from saesweep.specs.search import ConfirmSpec, SearchSpec
 from saesweep.specs.space import ParameterSpec
 from saesweep.specs.units import Duration, format_count, multiple_of, parse_count
@@ -20,6 +20,7 @@ __all__ = [
     "ExperimentSpec",
     "Goal",
     "METRICS",
+    "MatchedSpec",
     "Metric",
     "ObjectiveSpec",
     "ParameterSpec",

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
+from saesweep.specs.synthetic import DEFAULT_D_IN, SyntheticSpec
 from saesweep.specs.units import Duration, Steps, TokenCount
 
 SYNTHETIC = "builtin:synthetic"
@@ -26,6 +27,16 @@ MODEL_CLASS_ADVICE = (
 def is_model_class(name: str) -> bool:
     """Return whether a name can be a model class of transformers; whether it is one, the preflight finds out."""
     return re.fullmatch(r"[A-Z]\w*(Model\w*|For[A-Z]\w+)", name) is not None
+
+
+_GROUPS = {
+    "model and data": "model_name",
+    "activation stream": "n_batches_in_buffer",
+    "device and precision": "device",
+    "optimisation": "training_tokens",
+    "dead latents, evaluation, output": "dead_feature_window",
+}
+"""Title of a group of fields -> its first one; it ends where the next begins."""
 
 
 def _tuple(value: Any) -> Any:
@@ -137,9 +148,9 @@ class BaseRun(Spec):
     llm_compilation_mode: Literal["default", "max-autotune-no-cudagraphs"] | None = None
     """Mode of torch.compile. Modes with CUDA graphs are left out: they overwrite activations that are still to be read."""
     compile_sae: bool = False
-    """Compile the SAE step."""
-    sae_compilation_mode: str | None = None
-    """Mode of torch.compile for the SAE step."""
+    """Compile the SAE step where the reference path trains it (`cohort.kernels: reference`, `autocast`); the sparse kernels stay as they are."""
+    sae_compilation_mode: Literal["default", "max-autotune-no-cudagraphs"] | None = None
+    """Mode of torch.compile for them. Modes with CUDA graphs are left out: they overwrite gradients that are still to be read."""
     seed: int = Field(42, ge=0)
     """Seed of the data order and of the initialisation."""
 
@@ -177,11 +188,11 @@ class BaseRun(Spec):
     eval_batch_size_prompts: int | None = Field(None, ge=1)
     """Contexts per evaluation forward; `store_batch_size_prompts` when left out."""
     n_checkpoints: int = Field(0, ge=0)
-    """Snapshots kept of each trial, evenly spaced, in SAELens' training form. Resuming needs none."""
+    """Snapshots kept of each trial, evenly spaced in its tokens, in SAELens' training form. Resuming needs none."""
     checkpoint_path: str | None = None
-    """Where those snapshots go; the trial's folder when left out."""
+    """Folder of those snapshots, `<trial>/<tokens>`; `snapshots/<tokens>` in the trial's folder when left out."""
     save_final_checkpoint: bool = False
-    """Keep a snapshot in training form at the end."""
+    """Keep a snapshot in training form, `final_<tokens>`, of every trial that trains to its end."""
     resume_from_checkpoint: str | None = None
     """SAELens' resume; here the same command resumes."""
     output_path: str | None = None
@@ -189,10 +200,22 @@ class BaseRun(Spec):
     verbose: bool = True
     """SAELens' progress switch; here `--display`."""
 
+    synthetic: SyntheticSpec = SyntheticSpec()
+    """The true features of `dataset_path: builtin:synthetic`."""
     logger: LoggerSpec = LoggerSpec()
     """Weights & Biases."""
     sae: Annotated[SerializeAsAny[SAESpec], BeforeValidator(parse_sae)]
     """The SAE: its architecture, widths and that architecture's own fields."""
+
+    @classmethod
+    def groups(cls) -> dict[str, tuple[str, ...]]:
+        """Return the fields by what they are about, in order, for `--help`: `sae`, `logger` and `synthetic` are blocks."""
+        names = [name for name in cls.model_fields if name not in ("sae", "logger", "synthetic")]
+        starts = [names.index(first) for first in _GROUPS.values()]
+        return {
+            title: tuple(names[start:end])
+            for title, start, end in zip(_GROUPS, starts, [*starts[1:], len(names)], strict=True)
+        }
 
     @property
     def total_steps(self) -> int:
@@ -211,6 +234,17 @@ class BaseRun(Spec):
         return max(self.n_batches_in_buffer * self.context_size, 8 * self.train_batch_size_tokens)
 
     @property
+    def keeps_snapshots(self) -> bool:
+        """Snapshots in training form are kept, on the way or at the end."""
+        return self.n_checkpoints > 0 or self.save_final_checkpoint
+
+    @property
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """Steps after which `n_checkpoints` snapshots are kept: evenly spaced, neither the start nor the end."""
+        parts = self.n_checkpoints + 1
+        return tuple(round(part * self.total_steps / parts) for part in range(1, parts))
+
+    @property
     def is_synthetic(self) -> bool:
         """The activations come from known features and no language model."""
         return self.dataset_path == SYNTHETIC
@@ -220,15 +254,6 @@ class BaseRun(Spec):
         return [*_problems(self), *((f"sae.{field}", message) for field, message in self.sae.problems())]
 
 
-_NOT_YET: dict[str, tuple[Any, str]] = {
-    "compile_sae": (False, "compiling the SAE step"),
-    "sae_compilation_mode": (None, "compiling the SAE step"),
-    "n_checkpoints": (0, "keeping snapshots in training form"),
-    "save_final_checkpoint": (False, "keeping snapshots in training form"),
-    "checkpoint_path": (None, "keeping snapshots in training form"),
-}
-NOT_IMPLEMENTED = tuple(_NOT_YET)
-"""Fields that only their default is accepted for in this version."""
 _ELSEWHERE = {
     "resume_from_checkpoint": "run the same command again: it resumes by itself",
     "output_path": "use --run-dir",
@@ -239,9 +264,6 @@ _OF_A_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name
 
 def _problems(run: BaseRun) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
-    for field, (default, what) in _NOT_YET.items():
-        if getattr(run, field) != default:
-            found.append((field, f"{what} is not implemented in this version; leave it out"))
     for field, advice in _ELSEWHERE.items():
         if getattr(run, field) is not None:
             found.append((field, f"not used by saesweep; {advice}"))
@@ -272,6 +294,28 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
         found.append(("compile_llm", "only models of transformers are compiled; leave it out"))
     if run.llm_compilation_mode is not None and not run.compile_llm:
         found.append(("llm_compilation_mode", "says how to compile, and compile_llm is false; set compile_llm: true"))
+    if run.sae_compilation_mode is not None and not run.compile_sae:
+        found.append(("sae_compilation_mode", "says how to compile, and compile_sae is false; set compile_sae: true"))
+    if run.n_checkpoints >= run.total_steps:
+        found.append(
+            (
+                "n_checkpoints",
+                f"{run.n_checkpoints} snapshots need more steps between them than the {run.total_steps} of the run",
+            )
+        )
+    if run.checkpoint_path is not None and not run.keeps_snapshots:
+        found.append(
+            (
+                "checkpoint_path",
+                "says where snapshots go, and none are kept; set n_checkpoints or save_final_checkpoint",
+            )
+        )
+    if run.synthetic != SyntheticSpec():
+        if run.is_synthetic:
+            d_in = DEFAULT_D_IN if run.sae.d_in is None else run.sae.d_in
+            found += [(f"synthetic.{field}", message) for field, message in run.synthetic.problems(d_in)]
+        else:
+            found.append(("synthetic", f"only dataset_path: {SYNTHETIC} reads it; leave it out"))
     if run.is_synthetic and run.max_activation_norm_multiple is not None:
         found.append(("max_activation_norm_multiple", "synthetic activations have no sinks; leave it out"))
     if run.model_name is None and not run.is_synthetic:

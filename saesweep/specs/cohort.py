@@ -19,6 +19,8 @@ class CohortSpec(Spec):
     """Only `auto` (one device, `base.device`) in this version."""
     kernels: Literal["auto", "reference"] = "auto"
     """`reference`: plain PyTorch autograd. `auto`: the exact sparse kernels wherever they apply."""
+    adam_moments: Literal["float32", "bfloat16"] = "float32"
+    """How Adam's moments are kept between steps: `bfloat16`, rounded stochastically, takes 8 instead of 12 bytes per parameter, and is not exact."""
     block_tokens: TokenCount | None = Field(None, ge=1)
     """Tokens between two scheduling decisions; from the rungs when left out."""
     checkpoint_seconds: float = Field(60.0, ge=0)

@@ -13,7 +13,7 @@ class LoggerSpec(Spec):
     log_to_wandb: bool = False
     """Log to Weights & Biases. SAELens' default is true; here a run logs nowhere unless asked to."""
     log_weights_to_wandb: bool = True
-    """Upload each finished trial's exported SAE with its weights as a W&B artifact; without, only its configuration."""
+    """Upload each finished trial's exported SAE and each snapshot as W&B artifacts; without, only the SAE's configuration."""
     log_activations_store_to_wandb: bool = False
     """SAELens' switch that nothing reads; kept so that its files load."""
     log_optimizer_state_to_wandb: bool = False

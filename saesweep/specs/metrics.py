@@ -17,6 +17,12 @@ class Metric:
     unit: str
     needs_lm_head: bool
     description: str
+    needs_true_features: bool = False
+    """Only `dataset_path: builtin:synthetic` knows the features behind its activations."""
+
+
+def _recovery(name: str, description: str) -> Metric:
+    return Metric(name, "maximize", "share", False, description, needs_true_features=True)
 
 
 METRICS: dict[str, Metric] = {
@@ -57,5 +63,11 @@ METRICS: dict[str, Metric] = {
         Metric("ce_loss_with_sae", "minimize", "nats per token", True, "cross-entropy with the SAE spliced in"),
         Metric("kl_div", "minimize", "nats per token", True, "KL(clean || with SAE) of the next-token distribution"),
         Metric("kl_div_score", "maximize", "share", True, "(KL_ablated - KL_sae) / KL_ablated, zero ablation"),
+        _recovery("mmcs", "mean over true features of the largest cosine with a decoder row"),
+        _recovery("mcc", "mean absolute cosine of decoder rows and true features, matched one to one"),
+        _recovery("precision", "how often its true feature is active where a latent is; mean over latents"),
+        _recovery("recall", "how often a latent is active where its true feature is; mean over latents"),
+        _recovery("f1", "harmonic mean of a latent's precision and recall; mean over latents"),
+        _recovery("uniqueness", "true features that are some latent's own, over the number of latents"),
     )
 }

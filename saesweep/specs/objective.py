@@ -1,17 +1,25 @@
-"""What the search optimises: one metric with constraints, or a Pareto front of several."""
+"""What the search optimises: one metric with constraints, a Pareto front of several, or one metric at the same L0."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from saesweep.specs.metrics import Direction
 from saesweep.specs.model import Spec
+from saesweep.specs.units import Duration, Steps
 
 
 def _values(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _targets(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        return value
+    # 16.0 and 16 are one target: they share a stratum, a group and a name.
+    return tuple(int(v) if isinstance(v, float) and v.is_integer() else v for v in value)
 
 
 class Bound(Spec):
@@ -42,8 +50,37 @@ class Goal(Spec):
         return "minimize" if self.minimize is not None else "maximize"
 
 
+class MatchedSpec(Spec):
+    """Every architecture is brought to the same values of L0, and compared there."""
+
+    l0: Annotated[tuple[int | float, ...], BeforeValidator(_targets)]
+    """The L0 to compare at, ascending; from three on, values are interpolated. TopK-type SAEs get them as `k`, others are steered there."""
+    freeze: Steps = Duration(0.3, "fraction")
+    """The last part of the run in which steered coefficients stay as they are; at least 30%."""
+    max_change: float = Field(100.0, gt=1)
+    """A steered coefficient stays within this factor of the value that the trial starts from."""
+    steer: bool = True
+    """`false`: coefficients stay as the trial states them, and only TopK-type architectures meet the targets. What `search.confirm` trains with."""
+
+    @property
+    def middle(self) -> float:
+        """The target whose winner is exported as `best/`: the middle one, of two the lower."""
+        return self.l0[(len(self.l0) - 1) // 2]
+
+    @field_validator("l0")
+    @classmethod
+    def _is_a_list_of_targets(cls, value: tuple[int | float, ...]) -> tuple[int | float, ...]:
+        if not value:
+            raise ValueError("is empty; name the L0 to compare at, such as [16, 32, 64]")
+        if any(v <= 0 for v in value):
+            raise ValueError(f"{list(value)} must be above 0")
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"{list(value)} must be ascending, each value once")
+        return value
+
+
 class ObjectiveSpec(Spec):
-    """`{minimize: m}` or `{maximize: m}` with `subject_to`, or `{pareto: [...]}`."""
+    """`{minimize: m}` or `{maximize: m}` with `subject_to` or `matched`, or `{pareto: [...]}`."""
 
     minimize: str | None = None
     """Name of the metric to make small."""
@@ -53,8 +90,8 @@ class ObjectiveSpec(Spec):
     """Two or more goals; the result is the front of trials that no other trial beats in all of them."""
     subject_to: dict[str, Bound] = {}
     """Limits that a finished trial must keep to be feasible. Rungs do not apply them: penalty-based architectures meet their L0 late."""
-    matched: dict[str, Annotated[tuple[float, ...], BeforeValidator(_values)]] | None = Field(None)
-    """Compare architectures at these values of a metric, such as {l0: [32, 64]}. Not implemented in this version."""
+    matched: MatchedSpec | None = None
+    """Compare architectures at the same L0, such as {l0: [16, 32, 64]}: each trial aims at one of them."""
 
     @property
     def goals(self) -> tuple[Goal, ...]:

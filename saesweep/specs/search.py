@@ -67,3 +67,8 @@ class SearchSpec(Spec):
     """An earlier run's directory: the sampler learns from its finished trials that lie in this space, judged by this objective."""
     max_failed: int | None = Field(None, ge=0)
     """Exit with code 1 where more trials than this fail; no limit when left out."""
+
+    @property
+    def least_peers(self) -> int:
+        """Comparable reports that a rung needs to judge: with fewer than `eta`, "one in eta" would judge chance."""
+        return self.eta if self.pruner == "rung" else 1

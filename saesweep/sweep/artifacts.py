@@ -14,6 +14,7 @@ import torch
 from saesweep import __version__
 from saesweep.experiment import Experiment, dump_yaml
 from saesweep.models import names_of_hook
+from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
 from saesweep.saes import ExportedSAE, save_sae_folder
 from saesweep.specs import BaseRun
@@ -29,32 +30,36 @@ def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, floa
         # TransformerLens gives [.., heads, d_head] there, which SAELens flattens where the configuration says so.
         sae = ExportedSAE(sae.architecture, {**sae.cfg, "reshape_activations": "hook_z"}, sae.tensors)
     return sae.with_metadata(
-        {
-            "dataset_path": run.dataset_path,
-            "hook_name": names.transformer_lens or run.hook_name,
-            "model_name": run.model_name,
-            "model_class_name": run.model_class_name,
-            "hook_head_index": run.hook_head_index,
-            "context_size": run.context_size,
-            "seqpos_slice": list(run.seqpos_slice),
-            "model_from_pretrained_kwargs": run.model_from_pretrained_kwargs or {},
-            "prepend_bos": run.prepend_bos,
-            "exclude_special_tokens": (
-                list(run.exclude_special_tokens)
-                if isinstance(run.exclude_special_tokens, tuple)
-                else run.exclude_special_tokens
-            ),
-            "sequence_separator_token": run.sequence_separator_token,
-            "disable_concat_sequences": run.disable_concat_sequences,
-            "l0": finite(metrics.get("l0")),
-            "num_dead_features": dead,
-            "saesweep": {
-                "version": __version__,
-                "hook_name": run.hook_name,
-                "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
-            },
-        }
+        {**hook_metadata(run), "l0": finite(metrics.get("l0")), "num_dead_features": dead},
     )
+
+
+def hook_metadata(run: BaseRun) -> dict[str, Any]:
+    """Return SAELens' metadata of where an SAE's activations come from."""
+    names = names_of_hook(run, run.hook_name)
+    return {
+        "dataset_path": run.dataset_path,
+        "hook_name": names.transformer_lens or run.hook_name,
+        "model_name": run.model_name,
+        "model_class_name": run.model_class_name,
+        "hook_head_index": run.hook_head_index,
+        "context_size": run.context_size,
+        "seqpos_slice": list(run.seqpos_slice),
+        "model_from_pretrained_kwargs": run.model_from_pretrained_kwargs or {},
+        "prepend_bos": run.prepend_bos,
+        "exclude_special_tokens": (
+            list(run.exclude_special_tokens)
+            if isinstance(run.exclude_special_tokens, tuple)
+            else run.exclude_special_tokens
+        ),
+        "sequence_separator_token": run.sequence_separator_token,
+        "disable_concat_sequences": run.disable_concat_sequences,
+        "saesweep": {
+            "version": __version__,
+            "hook_name": run.hook_name,
+            "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
+        },
+    }
 
 
 def replicate_folder(directory: RunDirectory, number: int, replicate: int) -> Path:
@@ -66,13 +71,14 @@ def save_trial_sae(
     directory: RunDirectory, experiment: Experiment, trial: Trial, measured: Measured, replicate: int
 ) -> None:
     """Write the exported SAE of one replicate, whole or not at all."""
-    described = with_run_metadata(measured.sae, trial.run, measured.metrics, measured.dead)
+    run = trial.exported_run(replicate)
+    described = with_run_metadata(measured.sae, run, measured.metrics, measured.dead)
 
     def fill(folder: Path) -> None:
         save_sae_folder(
-            folder, described, sparsity_F=measured.frequency_F, extra_files={"runner_cfg.json": runner_cfg(trial.run)}
+            folder, described, sparsity_F=measured.frequency_F, extra_files={"runner_cfg.json": runner_cfg(run)}
         )
-        write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial)))
+        write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial, replicate)))
         write_json(folder / "provenance.json", provenance(experiment, trial, measured, replicate))
 
     directory.trial(trial.number).mkdir(parents=True, exist_ok=True)
@@ -83,16 +89,24 @@ def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
     """Write `trials/NNNN/trial.json`: settings and result."""
     write_json(
         directory.trial(trial.number) / "trial.json",
-        {**trial.state(), "slot": None, "params": trial.params, "architecture": trial.run.sae.architecture},
+        {
+            **trial.state(),
+            "slot": None,
+            "params": trial.params,
+            "architecture": trial.run.sae.architecture,
+            "target_l0": trial.target_l0,
+            "coefficient": trial.coefficient,
+        },
     )
 
 
-def single_run_tree(experiment: Experiment, trial: Trial) -> dict[str, Any]:
-    """Return an experiment that trains this trial's settings alone."""
-    base = trial.run.model_dump(mode="json", exclude_defaults=True)
+def single_run_tree(experiment: Experiment, trial: Trial, replicate: int = 0) -> dict[str, Any]:
+    """Return an experiment that trains this trial's settings alone, at the coefficient that it ended with."""
+    run = trial.exported_run(replicate)
+    base = run.model_dump(mode="json", exclude_defaults=True)
     base["sae"] = {
-        "architecture": trial.run.sae.architecture,
-        **trial.run.sae.model_dump(mode="json", exclude_defaults=True),
+        "architecture": run.sae.architecture,
+        **run.sae.model_dump(mode="json", exclude_defaults=True),
     }
     tree: dict[str, Any] = {
         "name": f"{experiment.spec.name}-trial-{trial.number}",
@@ -100,6 +114,8 @@ def single_run_tree(experiment: Experiment, trial: Trial) -> dict[str, Any]:
         "space": {},
         **{key: experiment.tree[key] for key in ("objective", "evaluation") if key in experiment.tree},
     }
+    if "objective" in tree:  # one SAE matches nothing
+        tree["objective"] = {key: value for key, value in tree["objective"].items() if key != "matched"}
     return tree
 
 
@@ -120,9 +136,12 @@ def provenance(experiment: Experiment, trial: Trial, measured: Measured, replica
         "select_metrics": measured.metrics,
         "select_spread": trial.spread,
         "dead_window_tokens": trial.dead_window_tokens,
+        **({} if trial.target_l0 is None else {"target_l0": trial.target_l0}),
+        **({} if not trial.coefficient else {"coefficient": trial.coefficient}),
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in packages},
+        "plugins": loaded_plugins(),
     }
 
 

@@ -7,6 +7,7 @@ study, checkpoints and leaderboard, so that it resumes as every run does.
 from __future__ import annotations
 
 import copy
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from saesweep.specs import ConfirmSpec, ObjectiveSpec, format_count, multiple_of
 from saesweep.sweep.artifacts import copy_export
 from saesweep.sweep.finish import Outcome
 from saesweep.sweep.log import JsonLogListener
+from saesweep.sweep.matched import best_at_middle, matched_entries, matched_notes
 from saesweep.sweep.noise import noise_notes
 from saesweep.sweep.phase import Phase, train
 from saesweep.sweep.ranking import by_knee_distance, costs, winner
@@ -54,21 +56,26 @@ def confirm(
         verdict = train(longer, folder, facts, listeners, stop)
     trained_tokens = search.trained_tokens + verdict.trained_tokens
     if not verdict.is_complete:
-        search.board.write(search.rows, status="interrupted", stream_tokens=search.stream_tokens)
+        search.board.write(
+            search.rows, status="interrupted", stream_tokens=search.stream_tokens, matched=search.outcome.matched
+        )
         return replace(search, is_complete=False, trained_tokens=trained_tokens)
     rows = renumbered(verdict.rows, chosen)
     found = verdict.outcome
     best = None if found.best is None else chosen[found.best].number
     if found.best_dir is not None:
         copy_export(found.best_dir, directory.best, {"trial": best, "confirms": experiment.spec.name})
-    if folder.pareto.exists():
-        if directory.pareto.exists():
-            shutil.rmtree(directory.pareto)
-        shutil.copytree(folder.pareto, directory.pareto)
+    for exported, target in ((folder.pareto, directory.pareto), (folder.matched, directory.matched)):
+        if exported.exists():
+            if target.exists():
+                shutil.rmtree(target)
+            shutil.copytree(exported, target)
+    entries = tuple(replace(entry, trial=chosen[entry.trial].number) for entry in found.matched)
     # The confirmation's own notes about its winner name its own trial numbers.
-    about = (*winner(rows, search.objective)[1], *noise_notes(rows, search.objective))
+    about_winner = best_at_middle(entries, search.objective) if entries else winner(rows, search.objective)
+    about = (*matched_notes(entries), *about_winner[1], *noise_notes(rows, search.objective))
     notes = (*search.notes, *verdict.notes, *verdict_notes(rows, search.objective), *about)
-    outcome = Outcome(best, None if best is None else directory.best, found.test_metrics, notes)
+    outcome = Outcome(best, None if best is None else directory.best, found.test_metrics, notes, entries)
     return _concluded(replace(search, trained_tokens=trained_tokens), outcome, spec, str(folder.path.name), rows)
 
 
@@ -81,6 +88,7 @@ def _concluded(search: Phase, outcome: Outcome, spec: ConfirmSpec, folder: str, 
         best=outcome.best,
         test_metrics=outcome.test_metrics,
         notes=outcome.notes,
+        matched=outcome.matched,
         confirm={
             "settings": spec.model_dump(mode="json"),
             "folder": folder,
@@ -93,17 +101,34 @@ def _concluded(search: Phase, outcome: Outcome, spec: ConfirmSpec, folder: str, 
 def finalists(rows: Sequence[Row], objective: ObjectiveSpec, top: int) -> list[Row]:
     """Return the trials to confirm, best first: the top of the ranking, or the points of the front nearest its knee.
 
+    With matched L0 they are the best architectures, each with its best trial at every target, so that the confirmation
+    interpolates as the search does.
+
     Args:
         rows: The leaderboard of a search, best first.
         objective: What is optimised.
-        top: How many at most.
+        top: How many at most; of architectures with matched L0.
     """
+    if objective.matched is not None:
+        return _matched_finalists(rows, objective, top)
     finished = [row for row in rows if row.status == "complete"]
     on_front = [row for row in finished if row.on_front]
     if objective.is_pareto and on_front:
         order = by_knee_distance({row.number: costs(row.metrics, objective) for row in on_front}, objective)
         finished = sorted(on_front, key=lambda row: order.index(row.number))
     return finished[:top]
+
+
+def _matched_finalists(rows: Sequence[Row], objective: ObjectiveSpec, top: int) -> list[Row]:
+    places: dict[tuple[str, str], list[int]] = {}
+    entries = matched_entries(rows, objective)
+    for entry in entries:
+        here = [e for e in entries if (e.target_l0, e.hook) == (entry.target_l0, entry.hook)]
+        places.setdefault((entry.hook, entry.architecture), []).append(here.index(entry))
+    order = sorted(places, key=lambda key: (-len(places[key]), sum(places[key]), key))[:top]
+    chosen = [e.trial for key in order for e in entries if (e.hook, e.architecture) == key]
+    by_number = {row.number: row for row in rows}
+    return [by_number[number] for number in chosen]
 
 
 def confirm_training_tokens(experiment: Experiment, confirm: ConfirmSpec) -> int:
@@ -116,17 +141,37 @@ def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Seq
     """Return the experiment that trains the finalists side by side, with nothing pruned."""
     tree = copy.deepcopy(experiment.tree)
     tree["name"] = f"{experiment.spec.name[:72]}-confirm"
+    tree["base"].pop("checkpoint_path", None)  # the search's; the finalists keep theirs in their own folders
     tree["base"]["training_tokens"] = confirm_training_tokens(experiment, confirm)
     search = experiment.spec.search
+    settings = [{**row.params, **_frozen(row)} for row in chosen]
+    if experiment.spec.objective is not None and experiment.spec.objective.matched is not None:
+        tree["objective"]["matched"]["steer"] = False
+        for path in dict.fromkeys(path for row in chosen for path in _frozen(row)):
+            # Architectures that have this field and are not steered keep the value that they had.
+            kept = [experiment.resolve(row.params).sae for row in chosen]
+            for setting, sae in zip(settings, kept, strict=True):
+                if hasattr(sae, path[4:]):
+                    setting.setdefault(path, getattr(sae, path[4:]))
+            values = dict.fromkeys(setting[path] for setting in settings if path in setting)
+            tree["space"][path] = {"choice": list(values)}
     tree["search"] = {
         "sampler": "fixed",
-        "fixed": [dict(row.params) for row in chosen],
+        "fixed": settings,
         "pruner": "none",
         "replicates": confirm.replicates,
         **({} if search.max_failed is None else {"max_failed": search.max_failed}),
     }
     tree["cohort"] = {**tree.get("cohort", {}), "size": len(chosen) * confirm.replicates}
     return load_experiment(tree)
+
+
+def _frozen(row: Row) -> dict[str, float]:
+    """Return the coefficient that a steered trial ended with, by path: the geometric mean over its replicates."""
+    if not row.coefficient:
+        return {}
+    logs = [math.log(value) for value in row.coefficient["frozen"]]
+    return {row.coefficient["field"]: math.exp(sum(logs) / len(logs))}
 
 
 def verdict_notes(rows: Sequence[Row], objective: ObjectiveSpec) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from saesweep.cohort import GradientEngine, ReferenceEngine
+from saesweep.cohort import CompiledForward, GradientEngine, ReferenceEngine
 from saesweep.cohort.kernels import SparseEngine, kernel_choice
 from saesweep.saes import architecture_for
 from saesweep.specs import BaseRun
@@ -18,6 +18,7 @@ def make_engine(
     runs: list[BaseRun],
     *,
     device: torch.device,
+    reference: ReferenceEngine,
     autocast: bool,
 ) -> tuple[GradientEngine, dict[str, Any] | None, list[str]]:
     """Return the engine, the choice to store (None for the reference path), and notes for the user.
@@ -27,16 +28,17 @@ def make_engine(
         stored: What an earlier start of this run chose.
         runs: One run per architecture in play, widths known.
         device: Training device.
+        reference: The reference path.
         autocast: bfloat16 matrix products.
     """
     if wanted == "reference":
-        return ReferenceEngine(autocast=autocast), None, ["kernels: reference, as the file says"]
+        return reference, None, ["kernels: reference, as the file says"]
     probe = SparseEngine(autocast=autocast)
     reasons = {run.sae.architecture: probe.supports(architecture_for(run.sae)) for run in runs}
     sparse = [name for name, reason in reasons.items() if reason is None]
     notes = [f"kernels: the reference path trains {name}: {reason}" for name, reason in reasons.items() if reason]
     if not sparse:
-        return ReferenceEngine(autocast=autocast), None, notes
+        return reference, None, notes
     widest = max(runs, key=lambda run: run.sae.d_sae or 0).sae
     assert widest.d_in is not None
     assert widest.d_sae is not None
@@ -44,3 +46,9 @@ def make_engine(
     fields = ", ".join(f"{name}={value}" for name, value in choice.to_json().items())
     notes.append(f"kernels: sparse ({fields}; {source})")
     return SparseEngine(choice, autocast=autocast), choice.to_json(), notes
+
+
+def make_reference(run: BaseRun) -> ReferenceEngine:
+    """Return the reference path of a run, compiled where it asks for that."""
+    compiled = CompiledForward(run.sae_compilation_mode) if run.compile_sae else None
+    return ReferenceEngine(autocast=run.autocast, compiled=compiled)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from saesweep.evaluation import HeldOutEvaluator
-from saesweep.events import Row
-from saesweep.saes import load_sae_folder
+import torch
+
+from saesweep.events import MatchedEntry, Row
+from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.sweep.artifacts import copy_export, replicate_folder
+from saesweep.sweep.matched import Weights, best_at_middle, curve_points, matched_entries, matched_notes
 from saesweep.sweep.measure import mean_and_spread
 from saesweep.sweep.noise import noise_notes
 from saesweep.sweep.progress import Board
 from saesweep.sweep.ranking import winner
-from saesweep.sweep.references import measure_references
-from saesweep.sweep.setup import Setup
+from saesweep.sweep.references import reference_notes
+from saesweep.sweep.setup import Setup, evaluator_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Outcome:
     best_dir: Path | None
     test_metrics: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    matched: tuple[MatchedEntry, ...] = ()
+    """With matched L0, the best at each."""
 
 
 def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Sequence[str] = ()) -> Outcome:
@@ -40,44 +44,104 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
         notes: What to say about the run before what is to be said about the winner.
     """
     directory = setup.directory
-    best, about_winner = winner(rows, setup.objective)
-    notes = (*notes, *about_winner, *noise_notes(rows, setup.objective), *measure_references(setup))
+    entries = _matched(setup, rows)
+    best, about_winner = winner(rows, setup.objective) if not entries else best_at_middle(entries, setup.objective)
+    board = Board.of(setup)
+    beaten = reference_notes(board.references(rows), rows, setup.objective, best)
+    notes = (*notes, *matched_notes(entries), *about_winner, *noise_notes(rows, setup.objective), *beaten)
     outcome = Outcome(None, None, notes=notes)
+    if entries:
+        entries = _export_matched(setup, rows, entries, notes)
     if best is not None:
         row = next(row for row in rows if row.number == best)
-        test_metrics, test_spread = _measure_on_test(setup, row)
+        known = [entry for entry in entries if entry.is_winner and entry.trial == best]
+        if known:
+            test_metrics, test_spread = dict(known[0].test_metrics), dict(known[0].test_spread)
+        else:
+            test_metrics, test_spread = _measure_on_test(setup, row)
         extra = {"test_metrics": test_metrics, "objective": setup.objective.model_dump(mode="json"), "notes": notes}
         if row.replicates > 1:
             extra["test_spread"] = test_spread
         if setup.objective.is_pareto:
             _export_front(setup, rows)
         copy_export(directory.trial_sae(best), directory.best, extra)
-        outcome = Outcome(best, directory.best, test_metrics, notes)
-    Board.of(setup).write(
+        outcome = Outcome(best, directory.best, test_metrics, notes, entries)
+    board.write(
         rows,
         status="complete",
         stream_tokens=stream_tokens,
         best=outcome.best,
         test_metrics=outcome.test_metrics,
         notes=outcome.notes,
+        matched=outcome.matched,
     )
     return outcome
 
 
 def _measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
     """Return mean and spread over the winner's replicates; the first of them is the one exported."""
-    evaluator = HeldOutEvaluator(
-        setup.source.test,
-        setup.source.model,
-        ce_tokens=setup.experiment.spec.evaluation.ce_tokens,
-        head_index=setup.base.hook_head_index,
-        contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
-    )
-    saes = [
+    evaluator = evaluator_of(setup.source.test, setup.source, setup.experiment)
+    return mean_and_spread(evaluator.measure(_replicates(setup, row), row.hook, with_model=True, spread=True))
+
+
+def _replicates(setup: Setup, row: Row) -> list[ExportedSAE]:
+    return [
         load_sae_folder(replicate_folder(setup.directory, row.number, replicate)).to(setup.device)
         for replicate in range(row.replicates)
     ]
-    return mean_and_spread(evaluator.measure(saes, row.hook, with_model=True))
+
+
+def _matched(setup: Setup, rows: tuple[Row, ...]) -> tuple[MatchedEntry, ...]:
+    """Return the best at each L0, with intervals paired over the contexts of `select`; nothing without matched L0."""
+    objective = setup.objective
+    if objective.matched is None:
+        return ()
+    used = {number for point in curve_points(rows, objective).values() for number in point.weights}
+    chosen = [row for row in rows if row.number in used]
+    evaluator, metric = evaluator_of(setup.source.select, setup.source, setup.experiment), objective.goals[0].metric
+    by_hook = {}
+    for hook in dict.fromkeys(row.hook for row in chosen):
+        own = [row for row in chosen if row.hook == hook]
+        saes = [sae for row in own for sae in _replicates(setup, row)]
+        by_hook[hook] = [row.number for row in own for _ in range(row.replicates)], evaluator.paired(saes, hook, metric)
+
+    def stderr_of(weights: Weights) -> float | None:
+        for numbers, sums in by_hook.values():
+            if sums is not None and set(weights) <= set(numbers):
+                shares = [weights.get(n, 0.0) / numbers.count(n) for n in numbers]
+                return sums.stderr(torch.tensor(shares, dtype=torch.float64))
+        return None
+
+    return matched_entries(rows, objective, stderr_of)
+
+
+def _export_matched(
+    setup: Setup, rows: tuple[Row, ...], entries: Sequence[MatchedEntry], notes: Sequence[str]
+) -> tuple[MatchedEntry, ...]:
+    """Write the winner of each L0 to a folder named by L0 and architecture, each measured once on `test`."""
+    directory, several_hooks = setup.directory, len({entry.hook for entry in entries}) > 1
+    if directory.matched.exists():
+        shutil.rmtree(directory.matched)
+    by_number = {row.number: row for row in rows}
+    found = []
+    for entry in entries:
+        if entry.is_winner:
+            metrics, spread = _measure_on_test(setup, by_number[entry.trial])
+            entry = replace(entry, test_metrics=metrics, test_spread=spread)
+            label = f"{entry.target_l0:g}-{entry.architecture}" + (f"-{_slug(entry.hook)}" if several_hooks else "")
+            extra = {
+                "test_metrics": metrics,
+                "objective": setup.objective.model_dump(mode="json"),
+                "matched": asdict(entry),
+                "notes": list(notes),
+            }
+            copy_export(directory.trial_sae(entry.trial), directory.matched / label, extra)
+        found.append(entry)
+    return tuple(found)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
 
 
 def _export_front(setup: Setup, rows: tuple[Row, ...]) -> None:
@@ -87,5 +151,5 @@ def _export_front(setup: Setup, rows: tuple[Row, ...]) -> None:
         shutil.rmtree(directory.pareto)
     for row in rows:
         if row.on_front:
-            label = re.sub(r"[^A-Za-z0-9.]+", "-", f"{row.number:04d}-{row.architecture}-{row.sparsity}").strip("-")
+            label = _slug(f"{row.number:04d}-{row.architecture}-{row.sparsity}")
             copy_export(directory.trial_sae(row.number), directory.pareto / label, {})

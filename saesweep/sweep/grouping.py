@@ -1,27 +1,27 @@
-"""Which trials a rung may compare: the same architecture, loss mode and hook, and a similar sparsity setting."""
+"""Which trials a rung may compare: the same hook, architecture and loss mode, and similar sparsity settings."""
 
 from __future__ import annotations
 
-import math
-
 from saesweep.specs import BaseRun, ObjectiveSpec
 
-_OCTAVES_PER_BAND = 2
 
-
-def group_of(run: BaseRun, objective: ObjectiveSpec) -> str:
-    """Return the name of the group that a trial is judged in.
-
-    Where L0 is itself a goal, domination accounts for sparsity and the group needs no band of it. Elsewhere a band
-    spans a factor of four of the sparsity setting: raw loss at equal tokens always favours the larger k.
-    """
-    sae = run.sae
-    parts = [run.hook_name, sae.architecture]
-    mode = getattr(sae, "jumprelu_sparsity_loss_mode", None)
+def group_of(run: BaseRun, target_l0: float | None = None) -> str:
+    """Return the name of the group that a trial is judged in; with a target L0, that of the trials that share it."""
+    parts = [run.hook_name, run.sae.architecture]
+    mode = getattr(run.sae, "jumprelu_sparsity_loss_mode", None)
     if mode is not None:
         parts.append(mode)
-    if sae.sparsity_field is not None and "l0" not in {goal.metric for goal in objective.goals}:
-        value = float(getattr(sae, sae.sparsity_field))
-        band = math.floor(math.log2(value) / _OCTAVES_PER_BAND) if value > 0 else "zero"
-        parts.append(f"band {band}")
+    if target_l0 is not None:
+        parts.append(f"L0 {target_l0:g}")
     return " / ".join(parts)
+
+
+def density_of(run: BaseRun, objective: ObjectiveSpec) -> float | None:
+    """Return a trial's sparsity setting in octaves, larger where more latents are active.
+
+    None where L0 is itself a goal (domination then accounts for sparsity) or a target (the group has one). Elsewhere
+    raw loss at equal tokens favours the larger k, so that rungs compare similar settings only.
+    """
+    if objective.matched is not None or "l0" in {goal.metric for goal in objective.goals}:
+        return None
+    return run.sae.density_octaves()

@@ -20,5 +20,6 @@ class JsonLogListener:
         if isinstance(event, TrialTrained):
             return
         data = event.to_json()
-        data.pop("rows", None)
+        for table in ("rows", "references"):
+            data.pop(table, None)
         self._log.append({"time_seconds": round(time.time(), 3), **data})

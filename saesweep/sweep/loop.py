@@ -11,10 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from saesweep.cohort import Slot
-from saesweep.evaluation import HeldOutEvaluator, needs_language_model
+from saesweep.cohort import ControlPlan, Slot
+from saesweep.evaluation import needs_language_model
 from saesweep.events import BlockDone as BlockDoneEvent
-from saesweep.events import CheckpointSaved, EventBus, Note, Row, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
+from saesweep.events import (
+    CheckpointSaved,
+    EventBus,
+    MatchedEntry,
+    Note,
+    Row,
+    TrialEnded,
+    TrialMeasured,
+    TrialStarted,
+    TrialTrained,
+)
 from saesweep.runs import Checkpoint, CheckpointStore, JsonLines
 from saesweep.scheduler import (
     Action,
@@ -32,7 +42,8 @@ from saesweep.scheduler import (
 )
 from saesweep.sweep.artifacts import save_trial_record, save_trial_sae
 from saesweep.sweep.batches import FiniteBatches, check_held_out
-from saesweep.sweep.grouping import group_of
+from saesweep.sweep.grouping import density_of, group_of
+from saesweep.sweep.matched import matched_entries, trend_points
 from saesweep.sweep.measure import Measured, mean_and_spread, measure_slots
 from saesweep.sweep.noise import bracketed
 from saesweep.sweep.progress import Board, Progress
@@ -41,6 +52,7 @@ from saesweep.sweep.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.sweep.search import Search
 from saesweep.sweep.seeds import derive
 from saesweep.sweep.setup import Setup, with_widths
+from saesweep.sweep.snapshots import Snapshots
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.stopping import stop_reason
 from saesweep.sweep.trials import Trial, row_of
@@ -71,13 +83,7 @@ class SweepLoop:
             most_skipped=setup.experiment.spec.cohort.max_skipped_batches,
             say=lambda message: bus.emit(Note(level="warning", message=message)),
         )
-        self._evaluator = HeldOutEvaluator(
-            setup.source.select,
-            setup.source.model,
-            ce_tokens=setup.experiment.spec.evaluation.ce_tokens,
-            head_index=setup.base.hook_head_index,
-            contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
-        )
+        self._snapshots = Snapshots(setup, bus, self._replicates)
         self._rungs_need_model = needs_language_model([g.metric for g in setup.objective.goals])
         self.trials: dict[int, Trial] = {}
         self.stop_reason: str | None = None
@@ -148,6 +154,7 @@ class SweepLoop:
                 self._said_stop = True
                 self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
             self._cohort.train_step(self._batches.next_batch())
+            self._snapshots.take(self.trials)
         self.block += 1
         slots = self._slots_by_trial()
         losses = {number: mean_and_spread([s.mean_losses() for s in mine])[0] for number, mine in slots.items()}
@@ -175,12 +182,13 @@ class SweepLoop:
                 failed[number] = f"the training loss was NaN or infinite before {mine[0].tokens} tokens"
             else:
                 due[number] = self._state.due_rungs(number, mine[0].tokens)
-        wanted = [n for n in due if due[n] or slots[n][0].is_done]
+        wanted = [n for n in due if due[n] or slots[n][0].is_done or self._trend_due(self.trials[n])]
         measured = measure_slots(
             self._cohort,
             [slot for number in wanted for slot in slots[number]],
-            self._evaluator,
+            self._setup.evaluator,
             with_model={n: slots[n][0].is_done or self._rungs_need_model for n in wanted},
+            with_spread={n: slots[n][0].is_done for n in wanted},
         )
         values: dict[int, dict[int, tuple[float, ...]]] = {}
         for index, number in enumerate(wanted):
@@ -191,13 +199,22 @@ class SweepLoop:
                 check_held_out(self._setup.source.select, slot.run.hook_name)
                 failed[number] = f"a metric of the objective was NaN or infinite at {slot.tokens} tokens"
                 continue
+            if self._trend_due(self.trials[number]):
+                self.trials[number].trend.append([slot.tokens, self._natural(cost)[0]])
             values[number] = {rung: cost for rung in due[number]}
-            self._record(slot, results, mean, spread)
+            self._record(slots[number], results, mean, spread)
             for rung in due[number]:
                 self._search.study.report(number, self._search.policy.rungs_tokens[rung], self._natural(cost))
         for number, mine in slots.items():
+            self._log_control(mine)
             self._log_training(mine, losses[number])
         return BlockDone(tokens_seen={n: mine[0].tokens for n, mine in slots.items()}, values=values, failed=failed)
+
+    def _trend_due(self, trial: Trial) -> bool:
+        """Return whether to measure a trial now to tell later whether it was still improving."""
+        if trial.target_l0 is None or len(trial.trend) == 2:
+            return False
+        return trial.tokens >= trend_points(trial.run)[len(trial.trend)]
 
     def _natural(self, cost: Sequence[float]) -> list[float]:
         return [
@@ -205,12 +222,14 @@ class SweepLoop:
         ]
 
     def _record(
-        self, slot: Slot, results: Sequence[Measured], mean: dict[str, float], spread: dict[str, float]
+        self, slots: Sequence[Slot], results: Sequence[Measured], mean: dict[str, float], spread: dict[str, float]
     ) -> None:
+        slot, controls = slots[0], [one.control for one in slots if one.control is not None]
         trial = self.trials[slot.trial]
         trial.metrics, trial.spread, trial.measured_at_tokens = mean, spread, slot.tokens
         trial.dead_window_tokens = slot.dead_window_tokens
         if slot.is_done:
+            trial.frozen = [control.coefficient for control in controls]
             for replicate, result in enumerate(results):
                 save_trial_sae(self._setup.directory, self._setup.experiment, trial, result, replicate)
         each = {"replicates": [result.metrics for result in results]} if len(results) > 1 else {}
@@ -220,7 +239,7 @@ class SweepLoop:
     def _log_training(self, slots: Sequence[Slot], losses: dict[str, float]) -> None:
         slot = slots[0]
         step = max(0, slot.step - 1)
-        knobs = slot.knobs.at(step)
+        knobs = slot.knobs_at(step)
         dead = [int(one.dead_F().sum()) for one in slots]
         values = {
             **{f"losses/{name}": value for name, value in losses.items()},
@@ -231,6 +250,22 @@ class SweepLoop:
         }
         self._metrics_log(slot.trial).append({"tokens": slot.tokens, "kind": "train", **values})
         self._bus.emit(TrialTrained(number=slot.trial, step=slot.step, tokens=slot.tokens, values=values))
+
+    def _log_control(self, slots: Sequence[Slot]) -> None:
+        """Write the controllers' updates of the block, the trajectory of each replicate's coefficient."""
+        for replicate, slot in enumerate(slots):
+            if slot.control is None:
+                continue
+            for point in slot.control.block_points:
+                self._metrics_log(slot.trial).append(
+                    {
+                        "tokens": point.step * slot.run.train_batch_size_tokens,
+                        "kind": "control",
+                        "replicate": replicate,
+                        f"details/{slot.control.plan.field}": point.coefficient,
+                        "metrics/l0": point.l0,
+                    }
+                )
 
     def _metrics_log(self, number: int) -> JsonLines:
         return JsonLines(self._setup.directory.trial(number) / "metrics.jsonl")
@@ -262,8 +297,10 @@ class SweepLoop:
                 Asked(
                     number=action.number,
                     stratum=action.stratum,
-                    group=group_of(trial.run, self._setup.objective),
+                    group=group_of(trial.run, trial.target_l0),
                     architecture=trial.run.sae.architecture,
+                    density=density_of(trial.run, self._setup.objective),
+                    judged_from_tokens=trial.judged_from_tokens,
                 )
             )
         elif isinstance(action, Place):
@@ -278,7 +315,16 @@ class SweepLoop:
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
         run = with_widths(self._setup.experiment.resolve(params), self._setup.d_in)
         is_baseline = number < self._search.n_baselines
-        trial = Trial(number, params, run, is_baseline=is_baseline, replicates=self._replicates)
+        target, matched = self._setup.experiment.target_l0(params), self._setup.objective.matched
+        trial = Trial(
+            number,
+            params,
+            run,
+            is_baseline=is_baseline,
+            replicates=self._replicates,
+            target_l0=target,
+            control=None if target is None or matched is None else ControlPlan.of(run, target, matched),
+        )
         self.trials[number] = trial
         return trial
 
@@ -292,6 +338,8 @@ class SweepLoop:
                 joined_at_tokens=joined,
                 init_seed=derive(self._setup.base.seed, "init", replicate),
                 device=self._setup.device,
+                adam_moments=self._setup.experiment.spec.cohort.adam_moments,
+                control=trial.control,
             )
             if restored is not None:
                 meta, tensors = restored[replicate]
@@ -339,6 +387,10 @@ class SweepLoop:
         objective = self._setup.objective
         return tuple(bracketed(rank([row_of(trial, total) for trial in self.trials.values()], objective), objective))
 
+    def matched(self, rows: Sequence[Row]) -> tuple[MatchedEntry, ...]:
+        """Return the best at each L0 so far, its ties judged by seeds alone; nothing without matched L0."""
+        return () if self._setup.objective.matched is None else matched_entries(rows, self._setup.objective)
+
     @property
     def skipped_batches(self) -> int:
         """Batches left out because of NaN or infinities, over all starts of the run."""
@@ -372,9 +424,11 @@ class SweepLoop:
                 losses={number: terms.get("overall_loss", float("nan")) for number, terms in losses.items()},
                 rows=rows,
                 epoch=self._stream.epoch,
+                references=self._board.references(rows),
+                matched=self.matched(rows),
             )
         )
-        self._board.write(rows, status="running", stream_tokens=self._stream.tokens_served)
+        self._board.write(rows, status="running", stream_tokens=self._stream.tokens_served, matched=self.matched(rows))
 
     def checkpoint(self) -> None:
         """Write everything needed to go on from this block boundary."""

@@ -25,7 +25,12 @@ class Measured:
 
 
 def measure_slots(
-    cohort: Cohort, slots: Sequence[Slot], evaluator: HeldOutEvaluator, *, with_model: Mapping[int, bool]
+    cohort: Cohort,
+    slots: Sequence[Slot],
+    evaluator: HeldOutEvaluator,
+    *,
+    with_model: Mapping[int, bool],
+    with_spread: Mapping[int, bool],
 ) -> list[Measured]:
     """Return each slot's exported SAE and metrics, in the order of the slots; SAEs of one hook are measured together.
 
@@ -34,14 +39,16 @@ def measure_slots(
         slots: Which of them to measure.
         evaluator: The held-out part to measure on.
         with_model: By trial number, whether to run the language model's head too.
+        with_spread: By trial number, whether to take standard errors over contexts too.
     """
-    groups: dict[tuple[str, bool], list[int]] = defaultdict(list)
+    groups: dict[tuple[str, bool, bool], list[int]] = defaultdict(list)
     for index, slot in enumerate(slots):
-        groups[slot.run.hook_name, with_model[slot.trial]].append(index)
+        groups[slot.run.hook_name, with_model[slot.trial], with_spread[slot.trial]].append(index)
     found: dict[int, Measured] = {}
-    for (hook, use_model), members in groups.items():
+    for (hook, use_model, spread), members in groups.items():
         saes = [cohort.export(slots[index]) for index in members]
-        for index, sae, metrics in zip(members, saes, evaluator.measure(saes, hook, with_model=use_model), strict=True):
+        results = evaluator.measure(saes, hook, with_model=use_model, spread=spread)
+        for index, sae, metrics in zip(members, saes, results, strict=True):
             slot = slots[index]
             dead = int(slot.dead_F().sum())
             found[index] = Measured(
@@ -63,5 +70,6 @@ def mean_and_spread(samples: Sequence[Mapping[str, float]]) -> tuple[dict[str, f
     spread = {
         name: statistics.stdev(column) if abs(mean[name]) < float("inf") else float("nan")
         for name, column in columns.items()
+        if not name.endswith("_stderr")
     }
     return mean, spread

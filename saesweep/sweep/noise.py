@@ -31,9 +31,12 @@ def bracketed(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
     """Return ranked rows, best first, with ties that the noise floor cannot tell apart marked as one bracket of ranks.
 
     A bracket opens with the best trial not yet in one, and holds every trial within two standard errors of the
-    difference of two means from it. Ranks themselves stay: they order, brackets judge. One goal only.
+    difference of two means from it. Ranks themselves stay: they order, brackets judge. One goal only; with matched L0 the
+    table of the best at each L0 has the ties.
     """
-    floor = None if objective.is_pareto else noise_floor(rows, objective.goals[0].metric)
+    floor = (
+        None if objective.is_pareto or objective.matched is not None else noise_floor(rows, objective.goals[0].metric)
+    )
     if floor is None:
         return list(rows)
     order = [row for row in rows if row.rank is not None]

@@ -17,6 +17,7 @@ from saesweep.sweep.finish import Outcome, finish
 from saesweep.sweep.loop import SweepLoop
 from saesweep.sweep.memory import is_out_of_memory, shrink
 from saesweep.sweep.progress import Board, goal_texts, metric_columns
+from saesweep.sweep.references import measure_references
 from saesweep.sweep.search import open_search
 from saesweep.sweep.setup import Setup, prepare
 from saesweep.sweep.stop import StopFlag
@@ -74,6 +75,7 @@ def _train(
 ) -> Phase:
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment = setup.experiment
+    setup.references = measure_references(setup)
     search = open_search(experiment, setup.directory, setup.objective, setup.blocks, setup.n_slots, setup.base.seed)
     with search.study:
         loop = SweepLoop(setup, search, bus, stop)
@@ -102,9 +104,9 @@ def _train(
         rows = loop.rows()
         stream_tokens = setup.source.stream.tokens_served
         board = Board.of(setup)
-        outcome = Outcome(None, None, notes=_notes(loop))
+        outcome = Outcome(None, None, notes=_notes(loop), matched=loop.matched(rows))
         if not is_complete:
-            board.write(rows, status="interrupted", stream_tokens=stream_tokens)
+            board.write(rows, status="interrupted", stream_tokens=stream_tokens, matched=loop.matched(rows))
         elif experiment.spec.search.confirm is None:
             outcome = finish(setup, rows, stream_tokens, _notes(loop))
         trained_tokens = spent_tokens + loop.trained_tokens

@@ -114,6 +114,7 @@ def plan(experiment: Experiment) -> Plan:
         weight_bytes=0,
         free_bytes=free_bytes(device),
         replicates=search.replicates,
+        peers=search.least_peers,
     )
     gflops = _measure_gflops(device)
     kept, spent, before = 1.0, 0.0, 0

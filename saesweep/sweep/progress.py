@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from saesweep.events import Row
+from saesweep.evaluation import registered_metrics
+from saesweep.events import MatchedEntry, ReferenceRow, Row
 from saesweep.runs import write_json
+from saesweep.specs import ObjectiveSpec
+from saesweep.sweep.references import ranked_references
 from saesweep.sweep.setup import Setup
 
 _BLOCKS = 20
@@ -31,11 +34,13 @@ class Progress:
 
 def goal_texts(setup: Setup) -> tuple[str, ...]:
     """Return the goals as text, such as `minimize l0`."""
-    return tuple(f"{goal.direction} {goal.metric}" for goal in setup.objective.goals)
+    matched = setup.objective.matched
+    at = "" if matched is None else f" at L0 {', '.join(f'{target:g}' for target in matched.l0)}"
+    return tuple(f"{goal.direction} {goal.metric}{at}" for goal in setup.objective.goals)
 
 
 def metric_columns(setup: Setup) -> tuple[str, ...]:
-    """Return the metrics worth a column: the goals' first, then the usual ones."""
+    """Return the metrics worth a column: the goals' first, then the usual ones, then those of plugins."""
     has_head = setup.source.model is not None and setup.source.model.has_lm_head
     usual = (
         ("l0", "delta_ce", "explained_variance", "dead_fraction")
@@ -47,7 +52,7 @@ def metric_columns(setup: Setup) -> tuple[str, ...]:
             "dead_fraction",
         )
     )
-    return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual]))
+    return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual, *registered_metrics()]))
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,24 @@ class Board:
     name: str
     goals: tuple[str, ...]
     metrics: tuple[str, ...]
+    objective: ObjectiveSpec
+    measured_references: tuple[ReferenceRow, ...]
 
     @classmethod
     def of(cls, setup: Setup) -> Board:
         """Return the board of an opened run."""
         return cls(
-            setup.directory.leaderboard_file, setup.experiment.spec.name, goal_texts(setup), metric_columns(setup)
+            setup.directory.leaderboard_file,
+            setup.experiment.spec.name,
+            goal_texts(setup),
+            metric_columns(setup),
+            setup.objective,
+            setup.references,
         )
+
+    def references(self, rows: Sequence[Row]) -> tuple[ReferenceRow, ...]:
+        """Return the published SAEs, ranked among trials."""
+        return ranked_references(self.measured_references, rows, self.objective)
 
     def write(
         self,
@@ -75,6 +91,7 @@ class Board:
         best: int | None = None,
         test_metrics: Mapping[str, float] | None = None,
         notes: Sequence[str] = (),
+        matched: Sequence[MatchedEntry] = (),
         confirm: Mapping[str, Any] | None = None,
     ) -> None:
         """Write `leaderboard.json`."""
@@ -90,6 +107,8 @@ class Board:
                 "test_metrics": dict(test_metrics or {}),
                 "notes": list(notes),
                 "rows": [asdict(row) for row in rows],
+                "references": [asdict(row) for row in self.references(rows)],
+                **({} if not matched else {"matched": [asdict(entry) for entry in matched]}),
                 **({} if confirm is None else {"confirm": confirm}),
             },
         )

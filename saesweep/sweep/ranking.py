@@ -82,25 +82,27 @@ def rank(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
     """Return the rows best first: feasible finished trials, infeasible ones, running ones, then pruned and failed.
 
     With several goals the rank is that of the non-dominated layer (equal ranks are allowed), ordered inside a layer by
-    the first goal.
+    the first goal. With matched L0 the rank is that among the trials of the same target, and targets follow each other.
     """
     cost = {row.number: costs(row.metrics, objective) for row in rows}
     missed = {row.number: infeasibility(row.metrics, objective) for row in rows if row.status == "complete"}
     done = {n: cost[n] for n, excess in missed.items() if excess == 0 and not any(map(math.isnan, cost[n]))}
     layer: dict[int, int] = {}
-    left, depth = dict(done), 1
-    while left:
-        peel = front(left)
-        for number in peel:
-            layer[number] = depth
-            del left[number]
-        depth += 1 if objective.is_pareto else len(peel)
+    targets = {row.number: row.target_l0 or 0.0 for row in rows}
+    for target in sorted(set(targets.values())):
+        left, depth = {n: c for n, c in done.items() if targets[n] == target}, 1
+        while left:
+            peel = front(left)
+            for number in peel:
+                layer[number] = depth
+                del left[number]
+            depth += 1 if objective.is_pareto else len(peel)
     order = {"complete": 0, "training": 1, "waiting": 2, "pruned": 3, "failed": 4}
 
     def key(row: Row) -> tuple[float, ...]:
         known = [c if not math.isnan(c) else math.inf for c in cost[row.number]] or [math.inf]
         if row.number in layer:
-            return (0, layer[row.number], known[0], row.number)
+            return (0, targets[row.number], layer[row.number], known[0], row.number)
         if row.status == "complete":
             return (1, missed[row.number], known[0], row.number)
         return (2 + order[row.status], -row.tokens if row.status == "pruned" else 0, known[0], row.number)
@@ -131,6 +133,10 @@ def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, l
                 f"no feasible trial: best/ holds the least infeasible one, trial {least.number} (misses {said})"
             ]
         return None, ["no finished trial has a value of the objective; nothing is exported"]
+    if objective.matched is not None:
+        middle = objective.matched.middle
+        at_middle = [row for row in first if row.target_l0 == middle] or first
+        return at_middle[0].number, []
     if not objective.is_pareto:
         return first[0].number, []
     number = knee({row.number: costs(row.metrics, objective) for row in first}, objective)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,17 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Listener, Row, RunEnded
+from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
-from saesweep.runs import RunDirectory, write_json
+from saesweep.plugins import named_plugins
+from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.sweep.confirm import confirm
 from saesweep.sweep.disk import is_disk_full
 from saesweep.sweep.finish import Outcome
 from saesweep.sweep.log import JsonLogListener
 from saesweep.sweep.phase import Phase, train
 from saesweep.sweep.setup import check
+from saesweep.sweep.snapshots import claim_checkpoint_path
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.tracker import make_tracker
+from saesweep.tracking import registered_trackers
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Result:
     best_dir: Path | None = None
     test_metrics: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    references: tuple[ReferenceRow, ...] = ()
+    """Published SAEs of `evaluation.references`, ranked among these rows."""
+    matched: tuple[MatchedEntry, ...] = ()
+    """With `objective.matched`, the best at each L0: targets ascending, the best architecture first."""
     exit_code: int = 0
     """What the command exits with: 0 done, 1 too many failed trials or none finished, 130 interrupted."""
 
@@ -84,14 +90,19 @@ def run(
                     best_dir=None if finished.best_dir is None else str(finished.best_dir),
                     test_metrics=finished.test_metrics,
                     notes=finished.notes,
+                    references=finished.references,
+                    matched=finished.matched,
                 )
             )
             return finished
         facts = check(loaded)
+        claim_checkpoint_path(loaded, directory)
         directory.save_experiment(dump_yaml(loaded.tree))
         tracker = make_tracker(loaded, directory, bus)
         if tracker is not None:
             bus.subscribe(tracker)
+        for listener in registered_trackers(loaded, directory.path, bus.emit):
+            bus.subscribe(listener)
         command = _resume_command(experiment, overrides, directory)
         started = time.monotonic()
         with StopFlag() as stop, _told_apart(directory, command):
@@ -114,6 +125,8 @@ def _ended(
         best_dir=outcome.best_dir,
         test_metrics=outcome.test_metrics,
         notes=outcome.notes,
+        references=phase.board.references(phase.rows),
+        matched=outcome.matched,
         exit_code=_exit_code(experiment, phase.rows, outcome) if is_complete else 130,
     )
     bus.emit(
@@ -127,6 +140,8 @@ def _ended(
             seconds=time.monotonic() - started,
             notes=result.notes,
             resume_command=None if is_complete else resume_command,
+            references=result.references,
+            matched=outcome.matched,
         )
     )
     return result
@@ -143,10 +158,9 @@ def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
                 f"{directory.path}: the disk is full. Everything up to the last checkpoint is safe; "
                 f"free some space, then go on with: {resume_command}"
             ) from error
-        if isinstance(error, UserError) and directory.leaderboard_file.exists():
-            board = json.loads(directory.leaderboard_file.read_text())
-            if board["status"] == "running":
-                write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
+        board = _board(directory) if isinstance(error, UserError) else None
+        if board is not None and board.get("status") == "running":
+            write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
         raise
 
 
@@ -162,6 +176,8 @@ def _resume_command(source: object, overrides: Sequence[str], directory: RunDire
     if isinstance(source, (str, Path)):
         for override in overrides:
             words += ["--set", override]
+    for plugin in named_plugins():
+        words += ["--plugin", plugin]
     return shlex.join([*words, "--run-dir", str(directory.path)])
 
 
@@ -178,10 +194,24 @@ def _same_experiment(directory: RunDirectory, experiment: Experiment) -> None:
         )
 
 
-def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result | None:
-    if not directory.leaderboard_file.exists():
+def _board(directory: RunDirectory) -> dict[str, Any] | None:
+    """Return `leaderboard.json`; None where there is none or it is damaged: checkpoints and study are the truth."""
+    try:
+        found = read_json(directory.leaderboard_file)
+    except (UserError, OSError):
         return None
-    board = json.loads(directory.leaderboard_file.read_text())
+    return found if isinstance(found, dict) else None
+
+
+def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result | None:
+    board = _board(directory)
+    try:
+        return None if board is None else _read_complete(board, directory, experiment)
+    except (KeyError, TypeError, ValueError, AttributeError):  # damaged: it is written again from the last checkpoint
+        return None
+
+
+def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: Experiment) -> Result | None:
     if board["status"] != "complete" or len(board["rows"]) < experiment.n_trials:
         return None
     if any(
@@ -191,7 +221,10 @@ def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result
     wanted = experiment.spec.search.confirm
     if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
         return None
-    rows = tuple(Row(**row) for row in board["rows"])
+    references = tuple(map(ReferenceRow.from_json, board.get("references", ())))
+    if tuple(row.source for row in references) != experiment.spec.evaluation.references:
+        return None
+    rows = tuple(map(Row.from_json, board["rows"]))
     best = board["best"]
     outcome = Outcome(best, directory.best if best is not None else None)
     return Result(
@@ -202,5 +235,7 @@ def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result
         best_dir=outcome.best_dir,
         test_metrics=board["test_metrics"],
         notes=tuple(board["notes"]),
+        references=references,
+        matched=tuple(MatchedEntry(**entry) for entry in board.get("matched", ())),
         exit_code=_exit_code(experiment, rows, outcome),
     )

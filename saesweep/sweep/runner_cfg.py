@@ -6,7 +6,7 @@ from typing import Any
 
 from saesweep.specs import BaseRun, Duration
 
-_OURS = ("buffer_tokens", "max_activation_norm_multiple")
+_OURS = ("buffer_tokens", "max_activation_norm_multiple", "synthetic")
 """Fields that SAELens does not know, and whose names its `from_dict` refuses."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose file formats are written."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saesweep.experiment import Experiment
+from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
 from saesweep.specs import ObjectiveSpec
-from saesweep.study import Study
+from saesweep.study import SpaceView, Study
 from saesweep.sweep.sizing import BlockPlan
 from saesweep.sweep.space import space_view
 from saesweep.sweep.warm_start import warm_start
@@ -60,13 +62,8 @@ def open_search(
         baselines=given,
         history=() if warm is None else warm.trials,
     )
-    if search.stratify is not None:
-        settings = space.strata(search.stratify)
-        strata = {str(setting[search.stratify]): setting for setting in settings}
-        baseline_strata = tuple(str(b.get(search.stratify, next(iter(strata)))) for b in given)
-    else:
-        strata = {_ALL: {}}
-        baseline_strata = (_ALL,) * len(given)
+    strata = _strata(experiment, space)
+    baseline_strata = _strata_of(given, strata, space)
     limits = tuple(study.trial_limit(setting) for setting in strata.values())
     policy = Policy(
         n_trials=experiment.n_trials,
@@ -79,7 +76,38 @@ def open_search(
         stratum_limits=limits if any(limit is not None for limit in limits) else (),
         baseline_strata=baseline_strata,
         pruner=search.pruner,
-        min_peers=search.eta,  # with fewer reports, "one in eta" would judge chance
+        min_peers=search.least_peers,
         tokens_budget=None if search.tokens_budget is None else search.tokens_budget // search.replicates,
     )
     return Search(study, policy, strata, len(search.baselines), () if warm is None else (warm.note,))
+
+
+def _strata(experiment: Experiment, space: SpaceView) -> dict[str, dict[str, Any]]:
+    """Return the settings that the trials of each stratum share, by its name.
+
+    With matched L0 there is one stratum for each target and architecture: only values at the same target can be learned
+    from together. Targets vary slowest, so that few trials reach every architecture first.
+    """
+    paths = [experiment.spec.search.stratify] if experiment.spec.search.stratify is not None else []
+    if experiment.spec.objective is not None and experiment.spec.objective.matched is not None:
+        searched = [ARCHITECTURE] if ARCHITECTURE in experiment.spec.space else []
+        paths = list(dict.fromkeys([TARGET_L0, *searched, *paths]))
+    if not paths:
+        return {_ALL: {}}
+    found = {}
+    for parts in itertools.product(*(space.strata(path) for path in paths)):
+        settings = {path: value for part in parts for path, value in part.items()}
+        found[", ".join(str(value) for value in settings.values())] = settings
+    return found
+
+
+def _strata_of(
+    given: Sequence[Mapping[str, Any]], strata: Mapping[str, dict[str, Any]], space: SpaceView
+) -> tuple[str, ...]:
+    """Return the stratum of each baseline: of those that its settings allow, the one with the fewest so far."""
+    names: list[str] = []
+    for baseline in given:
+        asked = Counter(names)
+        fitting = [name for name, settings in strata.items() if space.has_settings({**settings, **baseline}, settings)]
+        names.append(min(fitting or list(strata), key=lambda name: asked[name]))
+    return tuple(names)

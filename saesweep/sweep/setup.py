@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from saesweep.activations import ActivationSource, SourceFacts, check_source, open_source
+from saesweep.activations import ActivationSource, HeldOut, SourceFacts, check_source, open_source
 from saesweep.cohort import Cohort
+from saesweep.errors import UserError
+from saesweep.evaluation import HeldOutEvaluator
+from saesweep.events import ReferenceRow
 from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
-from saesweep.runs import RunDirectory, write_bytes, write_json
+from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import Normalizer, check_pretrained
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.corners import largest_run, normalize_modes
-from saesweep.sweep.engines import make_engine
+from saesweep.sweep.engines import make_engine, make_reference
 from saesweep.sweep.references import open_references
 from saesweep.sweep.sizing import BlockPlan, plan_blocks, plan_slots
 
@@ -40,7 +43,11 @@ class Setup:
     n_slots: int
     device: torch.device
     cohort: Cohort
+    evaluator: HeldOutEvaluator
+    """Of the `select` part: what trials are ranked on."""
     notes: list[str]
+    references: tuple[ReferenceRow, ...] = field(default=())
+    """Published SAEs, measured once the run has begun."""
 
 
 def check(experiment: Experiment) -> SourceFacts:
@@ -56,7 +63,8 @@ def check(experiment: Experiment) -> SourceFacts:
         for architecture in experiment.architectures
         for corner in experiment.corner_runs(architecture)
     )
-    open_references(experiment, facts.d_in)
+    for _ in open_references(experiment, facts.d_in):
+        pass
     return facts
 
 
@@ -84,10 +92,17 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
             weight_bytes=0,  # the model is loaded already
             free_bytes=free_bytes(device),
             replicates=experiment.spec.search.replicates,
+            peers=experiment.spec.search.least_peers,
         )
         choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
+    reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
-        experiment.spec.cohort.kernels, choices.get("kernels"), runs, device=device, autocast=run.autocast
+        experiment.spec.cohort.kernels,
+        choices.get("kernels"),
+        runs,
+        device=device,
+        reference=reference,
+        autocast=run.autocast,
     )
     directory.save_choices(choices)
     n_slots = int(choices["slots"])
@@ -98,10 +113,24 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
         normalizers={key: n.to(device) for key, n in _normalizers(directory, experiment, source, run, d_in).items()},
         device=device,
         engine=engine,
+        reference=reference,
         autocast=run.autocast,
     )
     objective = experiment.objective(has_lm_head=source.model is not None and source.model.has_lm_head)
-    return Setup(experiment, directory, objective, run, d_in, source, blocks, n_slots, device, cohort, notes)
+    evaluator = evaluator_of(source.select, source, experiment)
+    return Setup(experiment, directory, objective, run, d_in, source, blocks, n_slots, device, cohort, evaluator, notes)
+
+
+def evaluator_of(part: HeldOut, source: ActivationSource, experiment: Experiment) -> HeldOutEvaluator:
+    """Return the evaluator of a held-out part, as the experiment wants it."""
+    run = experiment.base_run()
+    return HeldOutEvaluator(
+        part,
+        source.model,
+        ce_tokens=experiment.spec.evaluation.ce_tokens,
+        head_index=run.hook_head_index,
+        contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
+    )
 
 
 def free_bytes(device: torch.device) -> int:
@@ -126,9 +155,14 @@ def _normalizers(
     """Estimate each (hook, mode) once from the first shuffle window; a resumed run reads what the first start found."""
     json_file, tensor_file = directory.path / "normalizers.json", directory.path / "normalizers.safetensors"
     if json_file.exists():
-        values = json.loads(json_file.read_text())
-        tensors = load_file(tensor_file) if tensor_file.exists() else {}
-        return {_key(name): _restore(name, data, tensors) for name, data in values.items()}
+        values = read_json(json_file)
+        try:
+            tensors = load_file(tensor_file) if tensor_file.exists() else {}
+            return {_key(name): _restore(name, data, tensors) for name, data in values.items()}
+        except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise UserError(
+                f"{json_file}: damaged ({type(error).__name__}: {error}); start a new run with --run-dir"
+            ) from None
     found: dict[tuple[str, str], Normalizer] = {}
     all_tensors: dict[str, Tensor] = {}
     values = {}

@@ -63,17 +63,21 @@ def slot_parameters(run: BaseRun) -> int:
     return 2 * d_in * d_sae + vectors * d_sae + d_in
 
 
-def slot_bytes(run: BaseRun) -> int:
+def slot_bytes(run: BaseRun, adam_moments: str = "float32") -> int:
     """Return the memory of one slot: master weights and two Adam moments."""
-    return 3 * slot_parameters(run) * (8 if run.sae.dtype == "float64" else 4)
+    if run.sae.dtype == "float64":
+        return 24 * slot_parameters(run)
+    return (4 + 2 * _BYTES[adam_moments]) * slot_parameters(run)
 
 
-def shared_bytes(runs: list[BaseRun], hooks: int, weight_bytes: int) -> int:
+def shared_bytes(runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moments: str = "float32") -> int:
     """Return the memory that the slots share: one set of gradients, the widest step's activations, the window, the model."""
     first = runs[0]
     widest = max(run.sae.d_sae or 0 for run in runs)
     d_in = max(run.sae.d_in or 0 for run in runs)
-    gradients = max(4 * slot_parameters(run) for run in runs)
+    # One set of gradients; moments kept narrow are widened for one slot at a time.
+    sets = 1 if adam_moments == "float32" else 3
+    gradients = sets * max(4 * slot_parameters(run) for run in runs)
     # The reference path keeps about six [batch, d_sae] tensors alive; the sparse kernels need less.
     step = 6 * 4 * first.train_batch_size_tokens * widest
     window = first.window_tokens * d_in * _BYTES[first.dtype] * hooks
@@ -99,6 +103,7 @@ def plan_slots(
     weight_bytes: int,
     free_bytes: int,
     replicates: int = 1,
+    peers: int = 1,
 ) -> SlotPlan:
     """Choose the number of slots.
 
@@ -110,22 +115,27 @@ def plan_slots(
         weight_bytes: Weights of the language model.
         free_bytes: Memory that is free now on the training device.
         replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
+        peers: Trials of each architecture that a rung needs before it can judge; 1 where nothing is judged.
     """
-    per_slot = max(slot_bytes(run) for run in runs)
-    shared = shared_bytes(runs, hooks, weight_bytes)
+    per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
+    shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments)
     if cohort.size != "auto":
         trials = max(1, min(cohort.size // replicates, n_trials))
         return SlotPlan(trials * replicates, "as the file says", per_slot, shared)
     usable = free_bytes * cohort.memory_fraction - shared
     fitting = int(usable // per_slot)
-    # A third of the trials at once leaves the sampler something to learn from.
-    wanted = replicates * max(1, min(n_trials, _AUTO_MOST_SLOTS // replicates, max(4, -(-n_trials // 3))))
+    # A third of the trials at once leaves the sampler something to learn from; with fewer than `peers` of each
+    # architecture the first cohort would reach its rungs and nobody could be judged there.
+    least = max(4, -(-n_trials // 3), peers * len(runs))
+    wanted = replicates * max(1, min(n_trials, _AUTO_MOST_SLOTS // replicates, least))
     slots = max(replicates, min(wanted, fitting // replicates * replicates))
     gib = 1 << 30
     why = f"{per_slot / gib:.2f} GiB per SAE, {shared / gib:.2f} GiB shared, {free_bytes / gib:.1f} GiB free" + (
         f"; memory holds {max(fitting, 0)}"
         if fitting < wanted
-        else f"; a third of {n_trials} trials, at most {_AUTO_MOST_SLOTS}"
+        else f"; a third of {n_trials} trials"
+        + (f" or {peers} of each architecture" if peers > 1 else "")
+        + f", at most {_AUTO_MOST_SLOTS}"
         + (f", {replicates} SAEs each" if replicates > 1 else "")
     )
     return SlotPlan(slots, why, per_slot, shared)

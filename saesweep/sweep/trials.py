@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from saesweep.cohort import ControlPlan
 from saesweep.events import Row, TrialStatus
 from saesweep.specs import BaseRun
 
@@ -28,22 +29,58 @@ class Trial:
     replicates: int = 1
     spread: dict[str, float] = field(default_factory=dict)
     """Standard deviation of each metric over the replicates; empty where there is one."""
+    target_l0: float | None = None
+    """The L0 that it aims at, with `objective.matched`."""
+    control: ControlPlan | None = None
+    """How its coefficient is steered there; None where it is not."""
+    frozen: list[float] = field(default_factory=list)
+    """The coefficient that each replicate ended with, once it is finished."""
+    trend: list[list[float]] = field(default_factory=list)
+    """(tokens, goal) at both ends of the stretch that tells whether it is still improving."""
 
     def state(self) -> dict[str, Any]:
         """Return the JSON part of a checkpoint; settings come from the study."""
         names = ("status", "slot", "tokens", "joined_at_tokens", "metrics", "measured_at_tokens", "dead_window_tokens")
         data = {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
-        return {**data, "spread": self.spread}
+        return {**data, "spread": self.spread, "frozen": self.frozen, "trend": self.trend}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         for name, value in state.items():
             setattr(self, name, value)
 
+    def exported_run(self, replicate: int) -> BaseRun:
+        """Return the run that an exported SAE states: the coefficient that the replicate ended with, if it was steered."""
+        if self.control is None or not self.frozen:
+            return self.run
+        sae = self.run.sae.model_copy(update={self.control.field: self.frozen[replicate]})
+        return self.run.model_copy(update={"sae": sae})
+
+    @property
+    def judged_from_tokens(self) -> int:
+        """Tokens before which rungs leave it alone: it has not met its L0 while its coefficient moves."""
+        return 0 if self.control is None else self.control.freeze_step * self.run.train_batch_size_tokens
+
+    @property
+    def coefficient(self) -> dict[str, Any]:
+        """How the coefficient was steered, for records: field, start, what each replicate ended with; empty without."""
+        if self.control is None:
+            return {}
+        field_name = self.control.field
+        batch_tokens = self.run.train_batch_size_tokens
+        return {
+            "field": f"sae.{field_name}",
+            "start": getattr(self.run.sae, field_name),
+            "frozen": self.frozen,
+            "frozen_from_tokens": self.control.freeze_step * batch_tokens,
+        }
+
     @property
     def sparsity(self) -> str:
-        """The sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`."""
-        return sparsity_label(self.run)
+        """The sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`; of a steered one what it ended with, or L0."""
+        if self.control is not None and not self.frozen:
+            return f"steered to L0 {self.target_l0:g}"
+        return sparsity_label(self.exported_run(0))
 
 
 def sparsity_label(run: BaseRun) -> str:
@@ -62,6 +99,9 @@ def row_of(trial: Trial, total_tokens: int) -> Row:
         number=trial.number,
         architecture=trial.run.sae.architecture,
         sparsity=trial.sparsity,
+        target_l0=trial.target_l0,
+        coefficient=trial.coefficient,
+        trend=tuple(tuple(point) for point in trial.trend),
         params=trial.params,
         lr=trial.run.lr,
         hook=trial.run.hook_name,

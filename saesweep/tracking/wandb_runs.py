@@ -69,7 +69,7 @@ class RunOpener:
                     )
                     # W&B holds the id of a run that it failed to open.
                     run = self._init(number, config, tags, "offline", id_suffix="-offline")
-        return OpenRun(run, f"{self._settings.id_of(number)}_sae", batch_tokens, self._settings.log_weights)
+        return OpenRun(run, self._settings.id_of(number), batch_tokens, self._settings.log_weights)
 
     def _init(self, number: int, config: dict[str, Any], tags: Sequence[str], mode: Any, *, id_suffix: str = "") -> Any:
         import wandb
@@ -96,9 +96,9 @@ class RunOpener:
 class OpenRun:
     """One trial's W&B run."""
 
-    def __init__(self, run: Any, artifact: str, batch_tokens: int, log_weights: bool) -> None:
+    def __init__(self, run: Any, run_id: str, batch_tokens: int, log_weights: bool) -> None:
         self._run = run
-        self._artifact = artifact
+        self._id = run_id
         self._batch_tokens = batch_tokens
         self._log_weights = log_weights
 
@@ -118,13 +118,23 @@ class OpenRun:
 
     def upload(self, export: Path) -> None:
         """Log an exported SAE as an artifact. Waits for the network."""
+        self._log_folder(f"{self._id}_sae", export, metadata={}, aliases=None)
+
+    def upload_snapshot(self, folder: Path, *, tokens: int, is_final: bool, replicate: int) -> None:
+        """Log a snapshot as a version of the trial's checkpoint artifact. Waits for the network."""
+        if self._log_weights:  # a checkpoint is its weights
+            name = f"{self._id}_checkpoint" + (f"-replicate-{replicate}" if replicate else "")
+            aliases = [f"tokens-{tokens}", "latest", *["final"] * is_final]
+            self._log_folder(name, folder, metadata={"tokens": tokens}, aliases=aliases)
+
+    def _log_folder(self, name: str, folder: Path, *, metadata: dict[str, Any], aliases: list[str] | None) -> None:
         import wandb
 
-        artifact = wandb.Artifact(self._artifact, type="model")
-        for file in sorted(export.iterdir()):
+        artifact = wandb.Artifact(name, type="model", metadata=metadata)
+        for file in sorted(folder.iterdir()):
             if self._log_weights or file.suffix != ".safetensors":
                 artifact.add_file(str(file))
-        self._run.log_artifact(artifact)
+        self._run.log_artifact(artifact, aliases=aliases)
 
     def finish(self, *, failed: bool = False) -> None:
         """Close the run. Waits for the network."""

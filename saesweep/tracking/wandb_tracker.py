@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.events import Event, Note, RunEnded, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
+from saesweep.events import Event, Note, RunEnded, SnapshotSaved, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
 from saesweep.runs import write_json
 from saesweep.specs.logger import LoggerSpec
 from saesweep.tracking.wandb_runs import OpenRun, RunOpener, RunSettings
@@ -107,7 +107,9 @@ class WandbTracker:
                 export=self._sae_folder(event.number),
                 tell=self._trouble.put,
             )
-        elif isinstance(event, (TrialTrained, TrialMeasured, TrialEnded)) and event.number in self._trials:
+        elif (
+            isinstance(event, (TrialTrained, TrialMeasured, SnapshotSaved, TrialEnded)) and event.number in self._trials
+        ):
             self._trials[event.number].events.put(event)
         elif isinstance(event, RunEnded):
             self.close()
@@ -181,6 +183,10 @@ class _TrialThread:
                 run.log(event.values, tokens=event.tokens)
         elif isinstance(event, TrialMeasured):
             run.log_measured(event.metrics, tokens=event.tokens)
+        elif isinstance(event, SnapshotSaved):
+            run.upload_snapshot(
+                Path(event.path), tokens=event.tokens, is_final=event.is_final, replicate=event.replicate
+            )
         elif isinstance(event, TrialEnded):
             is_complete = event.status == "complete"
             summary = {"status": event.status, "reason": event.reason, "tokens": event.tokens}

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from saesweep.activations import open_source
-from saesweep.activations.synthetic import MEAN_ACTIVE, SyntheticFeatures, SyntheticStream
+from saesweep.activations.synthetic import SyntheticFeatures, SyntheticStream
 from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.synthetic import SyntheticSpec
 from tests.models.tiny import run_of
 
 RUN = {"model_name": None, "dataset_path": "builtin:synthetic", "hook_name": "x"}
@@ -22,7 +23,7 @@ def test_features_are_sparse_unit_vectors_in_superposition() -> None:
     features = SyntheticFeatures(64, seed=0)
     assert features.features_FD.shape == (256, 64)
     torch.testing.assert_close(features.features_FD.norm(dim=1), torch.ones(256))
-    assert float(features.probabilities_F.sum()) == pytest.approx(MEAN_ACTIVE, rel=1e-4)
+    assert float(features.probabilities_F.sum()) == pytest.approx(8.0, rel=1e-4)
     assert (features.probabilities_F.diff() <= 0).all()
     assert features.probabilities_F[-1] > 0
     # The rows are what the description says: regressing them on the features gives the firing rates back.
@@ -73,3 +74,68 @@ def test_the_width_is_the_sae_s() -> None:
     source = source_of(sae={"architecture": "topk", "k": 4, "d_sae": 64, "d_in": 24})
     assert source.stream.d_in == {"x": 24, "y": 24}
     assert source.stream.next_batch()["x"].shape == (64, 24)
+
+
+def features_with(**fields: object) -> SyntheticFeatures:
+    return SyntheticFeatures(32, seed=0, spec=SyntheticSpec.model_validate(fields))
+
+
+def test_without_options_the_stream_is_what_it_always_was() -> None:
+    """Sums of the first batch, recorded before there were options: a run of an older version resumes."""
+    batch = source_of().stream.next_batch()["x"].double()
+    assert float(batch.sum()) == pytest.approx(110.86534769885839, abs=1e-4)
+    assert float(batch.square().sum()) == pytest.approx(529.9349255400707, abs=1e-3)
+
+
+def test_rates_and_magnitudes_are_those_asked_for() -> None:
+    features = features_with(
+        num_features=50,
+        firing_probability={"mean_active": 5, "exponent": 0.5, "max_prob": 0.2},
+        mean_firing_magnitudes={"generator_name": "linear", "start": 3.0, "end": 1.0},
+        std_firing_magnitudes=0.1,
+    )
+    acts = features.sample_acts(20_000, seed=1)
+    rate = (acts > 0).float().mean(0)
+    assert features.probabilities_F[0] <= 0.2
+    assert float(rate.sum()) == pytest.approx(5, rel=0.02)
+    torch.testing.assert_close(rate, features.probabilities_F, atol=0.015, rtol=0)
+    strength = acts.sum(0) / (acts > 0).sum(0)
+    torch.testing.assert_close(strength, torch.linspace(3, 1, 50), atol=0.03, rtol=0)
+
+
+def test_correlated_features_fire_as_often_and_together() -> None:
+    plain, correlated = (
+        (
+            features_with(firing_probability={"exponent": 0.0, "mean_active": 12.8}, **extra).sample_acts(20_000, 1) > 0
+        ).float()
+        for extra in ({}, {"correlation": {"rank": 2, "correlation_scale": 0.6}})
+    )
+    torch.testing.assert_close(correlated.mean(0), torch.full((128,), 0.1), atol=0.012, rtol=0)
+    strongest = [torch.corrcoef(fires.T).fill_diagonal_(0).abs().max() for fires in (plain, correlated)]
+    assert strongest[0] < 0.05
+    assert strongest[1] > 0.5
+
+
+def test_children_fire_only_with_their_parent_and_rivals_never_together() -> None:
+    tree = {"total_root_nodes": 4, "branching_factor": 3, "max_depth": 2, "mutually_exclusive_portion": 1.0}
+    uniform = {"exponent": 0.0, "mean_active": 12.8}
+    acts = features_with(hierarchy=tree, firing_probability=uniform).sample_acts(20_000, 1)
+    roots, children, grandchildren = acts[:, :4], acts[:, 4:16].reshape(-1, 4, 3), acts[:, 16:52].reshape(-1, 4, 3, 3)
+    assert not (children[roots == 0] != 0).any()
+    assert not (grandchildren[children == 0] != 0).any()
+    assert (children > 0).sum(2).max() == 1
+    assert (children > 0).any()
+    assert float((acts[:, 52:] > 0).float().mean()) == pytest.approx(0.1, abs=0.01)  # outside of the trees
+    often = {**tree, "mutually_exclusive_portion": 0.0, "compensate_probabilities": True, "max_depth": 1}
+    rate = (features_with(hierarchy=often, firing_probability=uniform).sample_acts(20_000, 1) > 0).float().mean(0)
+    torch.testing.assert_close(rate, torch.full((128,), 0.1), atol=0.012, rtol=0)
+
+
+def test_children_scaled_by_their_parent() -> None:
+    tree = {"total_root_nodes": 1, "branching_factor": 2, "max_depth": 1, "scale_children_by_parent": True}
+    features = features_with(hierarchy=tree, mean_firing_magnitudes=2.0, std_firing_magnitudes=0.0)
+    acts = features.sample_acts(2000, 1)
+    assert set(acts[:, 1].unique().tolist()) == {0.0, 2.0}
+    varied = features_with(hierarchy=tree, mean_firing_magnitudes=2.0, std_firing_magnitudes=0.5).sample_acts(20_000, 1)
+    both = (varied[:, 0] > 0) & (varied[:, 1] > 0)
+    assert torch.corrcoef(varied[both][:, :2].T)[0, 1] > 0.5

@@ -6,10 +6,12 @@ import copy
 from typing import Any
 
 import pytest
+import yaml
 
 from saesweep.errors import UserError
 from saesweep.experiment import describe_changes, load_experiment
 from saesweep.experiment.parameters import active
+from saesweep.specs.presets import PRESETS
 
 
 def sweep(tree: dict[str, Any], **ranges: Any) -> dict[str, Any]:
@@ -186,7 +188,44 @@ class TestWarnings:
     )
     def test_no_warning_where_it_works(self, tree: dict[str, Any], change: dict[str, Any]) -> None:
         tree["base"]["sae"]["architecture"] = "jumprelu"
+        tree["by_architecture"] = {"jumprelu": {"sae.l0_warm_up_steps": "100%"}}
         tree["base"].update(change)
+        assert load_experiment(tree).warnings == ()
+
+    @pytest.mark.parametrize(
+        ("architecture", "field", "advised"),
+        [("standard", "l1_warm_up_steps", "5%"), ("gated", "l1_warm_up_steps", "5%")],
+    )
+    def test_a_penalty_without_warm_up(self, tree: dict[str, Any], architecture: str, field: str, advised: str) -> None:
+        tree["base"]["sae"]["architecture"] = architecture
+        (warning,) = load_experiment(tree).warnings
+        assert warning.startswith(
+            f"{architecture} without {field}: the penalty is at full strength from the first step"
+        )
+        advice = warning.rpartition("use ")[2]
+        assert advice == f"by_architecture: {{{architecture}: {{sae.{field}: {advised}}}}}"
+        assert load_experiment({**tree, **yaml.safe_load(advice)}).warnings == ()
+        tree["base"]["sae"]["l1_coefficient"] = 0.0
+        assert load_experiment(tree).warnings == ()
+
+    def test_the_advice_for_a_jumprelu_is_the_warm_up_of_its_preset(self, tree: dict[str, Any]) -> None:
+        tree["base"]["sae"] |= {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "tanh"}
+        (warning,) = load_experiment(tree).warnings
+        assert warning.endswith("use by_architecture: {jumprelu: {sae.l0_warm_up_steps: 100%}}")
+        assert PRESETS["anthropic-jan-2025"]["sae.l0_warm_up_steps"] == "100%"
+
+    def test_a_searched_warm_up_is_meant(self, tree: dict[str, Any]) -> None:
+        tree["base"]["sae"]["architecture"] = "standard"
+        tree["space"] = {"sae.l1_warm_up_steps": {"choice": ["0%", "5%"]}}
+        assert load_experiment(tree).warnings == ()
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_exports_in_half_precision(self, tree: dict[str, Any], dtype: str) -> None:
+        tree["base"]["sae"]["dtype"] = dtype
+        (warning,) = load_experiment(tree).warnings
+        assert warning.startswith(f"sae.dtype: {dtype} rounds the exported weights")
+        tree["base"] |= {"autocast": True, "dtype": dtype}  # what trains faster is no reason to warn
+        tree["base"]["sae"]["dtype"] = "float32"
         assert load_experiment(tree).warnings == ()
 
     def test_ranking_across_sparsities(self, tree: dict[str, Any]) -> None:

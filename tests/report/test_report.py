@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,19 @@ def test_a_name_cannot_break_out_of_its_data() -> None:
     assert json.loads(text.split(">", 1)[1].rsplit("<", 1)[0])["a"].startswith("</script>")
 
 
-def test_an_unfinished_run_has_a_report(run_dir: Path, tmp_path: Path) -> None:
-    import shutil
+def test_references_are_stars_rivals_and_rows(run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir, tmp_path / "run")
+    best = str(run_dir / "best")
+    tree = {**TREE, "evaluation": {**TREE["evaluation"], "references": [best]}}
+    assert saesweep.run(tree, run_dir=tmp_path / "run").status == "complete"
+    text = write_report(tmp_path / "run", pngs=False, features=False).page.read_text()
+    assert text.count('"name":"references","text":["r0"]') == 1
+    assert f"r0 is {best}" in text
+    rival, row = re.findall(r"<tr[^>]*>(?:<td[^>]*>[^<]*</td>)*?<td[^>]*>r0</td>.*?</tr>", text)
+    assert ("within noise" in rival, "reference" in row) == (True, True)  # it is the winner itself
 
+
+def test_an_unfinished_run_has_a_report(run_dir: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run_dir, copy)
     board = json.loads((copy / "leaderboard.json").read_text())

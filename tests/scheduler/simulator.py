@@ -30,6 +30,7 @@ class Simulator:
     policy: Policy
     quality: Callable[[int, int], tuple[float, ...]]
     group: Callable[[int, str], str] = lambda number, stratum: stratum
+    density: Callable[[int], float | None] = lambda number: None
     block_tokens: int = 10
     state: State = field(init=False)
     events: list[Event] = field(default_factory=list)
@@ -73,7 +74,8 @@ class Simulator:
         for ask in asks:
             if self.stopped is None:
                 group = self.group(ask.number, ask.stratum)
-                self.send(Asked(number=ask.number, stratum=ask.stratum, group=group))
+                density = self.density(ask.number)
+                self.send(Asked(number=ask.number, stratum=ask.stratum, group=group, density=density))
 
     def block(self, rng: random.Random | None = None, fail: float = 0.0) -> None:
         """Train every slot for one block, of random length where `rng` is given."""

@@ -101,6 +101,41 @@ def test_too_few_peers_judge_nobody() -> None:
     assert pruned(actions) == []
 
 
+def test_a_trial_without_peers_is_judged_when_they_come() -> None:
+    policy = Policy(n_trials=4, n_slots=3, total_tokens=90, rungs_tokens=(10, 30), min_peers=3, quota=0)
+    state, asks = decide(State.new(policy), Opened())
+    for ask, group in zip(asks, "aab", strict=True):
+        assert isinstance(ask, Ask)
+        state, _ = decide(state, Asked(number=ask.number, stratum="all", group=group))
+    state, actions = judged(state, {0: (0.0,), 1: (1.0,), 2: (2.0,)}, 10)
+    assert pruned(actions) == []
+    state, actions = decide(state, Failed(number=2, reason="NaN in its loss"))
+    state, actions = decide(state, Asked(number=3, stratum="all", group="a"))
+    both = BlockDone(tokens_seen={0: 20, 1: 20, 3: 10}, values={3: {0: (-1.0,)}})
+    later, actions = decide(state, both)
+    assert pruned(actions) == [0, 1]
+    assert later.trials[3].judged == (0,)
+    # Whoever has reported the next rung in the meantime is judged by that one.
+    past = BlockDone(tokens_seen={0: 30, 1: 30, 3: 10}, values={0: {1: (0.0,)}, 1: {1: (1.0,)}, 3: {0: (-1.0,)}})
+    _, actions = decide(state, past)
+    assert pruned(actions) == []
+
+
+def test_similar_sparsity_settings_compare_and_a_sparser_trial_that_does_better() -> None:
+    """k 16, 24, 128, 200 (in octaves): the two pairs are similar; across them only a better sparser one says something."""
+    policy = Policy(n_trials=4, n_slots=4, total_tokens=90, rungs_tokens=(10,), eta=2, min_peers=2, quota=0)
+    state, asks = decide(State.new(policy), Opened())
+    for ask, k in zip(asks, (16, 24, 128, 200), strict=True):
+        assert isinstance(ask, Ask)
+        state, _ = decide(state, Asked(number=ask.number, stratum="all", group="g", density=math.log2(k)))
+    # Loss falls as k grows: within each pair one stays, and no sparse one loses to a dense one.
+    _, actions = judged(state, {0: (8.0,), 1: (7.0,), 2: (2.0,), 3: (1.0,)}, 10)
+    assert pruned(actions) == [0, 2]
+    # The sparsest does best: all the others lose to it, and 24 is second of 24 > 16.
+    _, actions = judged(state, {0: (0.0,), 1: (7.0,), 2: (2.0,), 3: (1.0,)}, 10)
+    assert pruned(actions) == [1, 2, 3]
+
+
 def test_quota_keeps_the_best_of_each_architecture() -> None:
     """One group (say, one loss mode) of two architectures: the worse architecture keeps its quota."""
     policy = Policy(n_trials=6, n_slots=6, total_tokens=90, rungs_tokens=(10,), quota=1)

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saesweep.scheduler import (
+    BlockDone,
     Opened,
     Policy,
+    Prune,
     SlotsChanged,
     State,
     StopRequested,
@@ -55,7 +57,13 @@ def simulator(policy: Policy, seed: int, objectives: int) -> Simulator:
             table[number, rung] = tuple(float(rng.randint(0, 9)) for _ in range(objectives))
         return table[number, rung]
 
-    return Simulator(policy, quality, group=lambda number, stratum: f"{stratum}/{number % 2}")
+    densities = [rng.choice([None, rng.uniform(0, 4)]) for _ in range(policy.n_trials)]
+    return Simulator(
+        policy,
+        quality,
+        group=lambda number, stratum: f"{stratum}/{number % 2}",
+        density=lambda number: densities[number],
+    )
 
 
 def check_end(sim: Simulator) -> None:
@@ -179,3 +187,41 @@ def test_the_quota_of_every_architecture_passes_each_rung(policy: Policy, seed: 
             assert len(passed) >= min(policy.quota, len(arrived))
             if policy.pruner == "none":
                 assert passed == arrived
+
+
+@settings(max_examples=60, deadline=None)
+@given(policies(), st.integers(0, 10**6))
+def test_rungs_judge_only_comparable_trials(policy: Policy, seed: int) -> None:
+    """Every verdict, and every trial left unjudged, follows from the trials that the rules call comparable."""
+    sim = simulator(policy, seed, 1).run()
+    state = State.new(policy)
+    for event, answer in zip(sim.events, sim.answers, strict=True):
+        before = state
+        state, _ = decide(state, event)
+        if not isinstance(event, BlockDone) or policy.pruner == "none":
+            continue
+        pruned = {a.number: a.rung for a in answer if isinstance(a, Prune) and a.rung is not None}
+        for number in event.tokens_seen:
+            for rung in {*state.trials[number].judged} - {*before.trials[number].judged}:
+                better, worse = comparable(state, number, rung)
+                assert len(better) + len(worse) + 1 >= policy.min_peers
+                if pruned.get(number) == rung:
+                    assert len(better) >= max(1, (len(better) + len(worse) + 1) // policy.eta)
+    for trial in sim.state.trials.values():
+        assert trial.pruned_at_rung is None or trial.pruned_at_rung in trial.judged
+
+
+def comparable(state: State, number: int, rung: int) -> tuple[list[int], list[int]]:
+    """The trials comparable with one at a rung of one goal: those that do better, and those that do not."""
+    me = state.trials[number]
+    better, worse = [], []
+    for other in state.trials.values():
+        if other.number == number or other.group != me.group or rung not in other.rung_values:
+            continue
+        is_better = (other.rung_values[rung], other.number) < (me.rung_values[rung], number)
+        if me.density is not None and other.density is not None and abs(other.density - me.density) > 1:
+            is_denser = other.density > me.density
+            if is_denser == is_better:  # as expected: says nothing
+                continue
+        (better if is_better else worse).append(other.number)
+    return better, worse

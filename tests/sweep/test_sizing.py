@@ -1,9 +1,10 @@
+import json
 from typing import Any
 
 import pytest
 
 from saesweep.specs import BaseRun, CohortSpec, ObjectiveSpec, SearchSpec
-from saesweep.sweep.grouping import group_of
+from saesweep.sweep.grouping import density_of, group_of
 from saesweep.sweep.sizing import plan_blocks, plan_slots, slot_bytes, slot_parameters
 
 GIB = 1 << 30
@@ -43,6 +44,7 @@ def test_parameters_are_counted(architecture: str, vectors: int) -> None:
     run = run_with({"architecture": architecture})
     assert slot_parameters(run) == 2 * 64 * 512 + vectors * 512 + 64
     assert slot_bytes(run) == 12 * slot_parameters(run)
+    assert slot_bytes(run, "bfloat16") == 8 * slot_parameters(run)
 
 
 def plan(n_trials: int, free_bytes: int, **cohort: Any) -> int:
@@ -59,6 +61,19 @@ def test_slots_are_a_third_of_the_trials_where_memory_allows() -> None:
     assert plan(2, 200 * GIB) == 2
 
 
+def test_the_first_cohort_can_be_judged_at_its_rungs() -> None:
+    """Two trials of each of five architectures could not be; three can."""
+    runs = [run_with({"k": k}) for k in range(1, 6)]
+    sizes = {
+        peers: plan_slots(
+            CohortSpec(), n_trials=32, runs=runs, hooks=1, weight_bytes=0, free_bytes=200 * GIB, peers=peers
+        )
+        for peers in (1, 3)
+    }
+    assert (sizes[1].slots, sizes[3].slots) == (11, 15)
+    assert "3 of each architecture" in sizes[3].reason
+
+
 def test_memory_limits_the_slots_and_one_is_always_tried() -> None:
     assert plan(30, 8 * GIB) < 10
     assert plan(30, 1 * GIB) == 1
@@ -73,12 +88,30 @@ PARETO = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize
 
 
 def test_rungs_compare_like_with_like() -> None:
-    k32, k40, k256 = (group_of(run_with({"k": k}), SINGLE) for k in (32, 40, 256))
-    assert k32 == k40 != k256
-    assert group_of(run_with({"k": 32}), PARETO) == group_of(run_with({"k": 256}), PARETO)
-    assert group_of(run_with({"architecture": "batchtopk", "k": 32}), SINGLE) != k32
-    tanh, step = (
-        group_of(run_with({"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": mode}), PARETO)
-        for mode in ("tanh", "step")
+    topk, batchtopk, tanh, step = (
+        group_of(run_with(sae))
+        for sae in (
+            {"k": 32},
+            {"architecture": "batchtopk", "k": 32},
+            {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "tanh"},
+            {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "step"},
+        )
     )
-    assert tanh != step
+    assert len({topk, batchtopk, tanh, step}) == 4
+    assert group_of(run_with({"k": 256})) == topk
+
+
+def test_density_grows_with_k_and_falls_with_a_penalty() -> None:
+    def density(sae: dict[str, Any], objective: ObjectiveSpec = SINGLE) -> float:
+        found = density_of(run_with(sae), objective)
+        assert found is not None
+        return found
+
+    assert density({"k": 64}) - density({"k": 32}) == pytest.approx(1)
+    standard = [density({"architecture": "standard", "l1_coefficient": c}) for c in (4.0, 1.0, 0.0)]
+    assert standard[1] - standard[0] == pytest.approx(2)
+    assert standard[2] > standard[1] + 100
+    json.dumps(standard[2], allow_nan=False)
+    quadratic = {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "quadratic", "target_l0": 32}
+    assert density({**quadratic, "l0_coefficient": 0.1}) == density({**quadratic, "l0_coefficient": 10}) == 5
+    assert density_of(run_with({"k": 32}), PARETO) is None

@@ -21,6 +21,7 @@ class OfflineRun:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, list[str]] = field(default_factory=dict)
+    versions: list[tuple[str, dict[str, Any], list[str]]] = field(default_factory=list)
     exit_code: int | None = None
 
     def column(self, name: str) -> list[Any]:
@@ -68,6 +69,7 @@ def read_offline_run(file: Path) -> OfflineRun:
         elif kind == "artifact":
             artifact = record.artifact
             found.artifacts[artifact.name] = [entry.path for entry in artifact.manifest.contents]
+            found.versions.append((artifact.name, json.loads(artifact.metadata or "{}"), list(artifact.aliases)))
         elif kind == "exit":
             found.exit_code = record.exit.exit_code
     return found

@@ -97,6 +97,26 @@ def test_every_trial_is_a_run_with_config_and_metrics(tree: dict[str, Any], tmp_
 
 
 @pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("log_weights", [True, False])
+def test_snapshots_are_versions_of_an_artifact(tree: dict[str, Any], tmp_path: Path, log_weights: bool) -> None:
+    tree["base"] |= {"n_checkpoints": 2, "save_final_checkpoint": True, "training_tokens": 5120}
+    tree["base"]["logger"]["log_weights_to_wandb"] = log_weights
+    tree["search"] |= {"trials": 1, "rungs": []}
+    saesweep.run(tree, run_dir=tmp_path / "run")
+    (run,) = offline_runs(tmp_path / "run")
+    name = f"{run.id}_checkpoint"
+    versions = [version for version in run.versions if version[0] == name]
+    if not log_weights:
+        assert not versions
+        assert "sae_weights.safetensors" not in run.artifacts[f"{run.id}_sae"]
+        return
+    folders = sorted((tmp_path / "run" / "trials" / "0000" / "snapshots").iterdir(), key=lambda f: f.stat().st_mtime_ns)
+    assert [metadata["tokens"] for _, metadata, _ in versions] == [int(f.name.split("_")[-1]) for f in folders]
+    assert ["final" in aliases for _, _, aliases in versions] == [False, False, True]
+    assert set(run.artifacts[name]) == {file.name for file in folders[-1].iterdir()}
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_resumed_trial_continues_its_run(tree: dict[str, Any], tmp_path: Path) -> None:
     blocks = 0
 

@@ -58,6 +58,7 @@ _NOT_THE_DATA = frozenset(
         "resume_from_checkpoint",
         "output_path",
         "verbose",
+        "synthetic",
         "logger",
     }
 )

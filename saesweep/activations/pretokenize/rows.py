@@ -52,7 +52,9 @@ def read_tokenizer(spec: PretokenizeSpec) -> Any:
     is_local = Path(source).is_dir()
     try:
         with quiet():
-            tokenizer = AutoTokenizer.from_pretrained(source if is_local else name, local_files_only=is_local)
+            tokenizer = AutoTokenizer.from_pretrained(
+                source if is_local else name, local_files_only=is_local, trust_remote_code=False
+            )
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(f"tokenizer_name: {name!r} could not be downloaded or read: {reason}") from error

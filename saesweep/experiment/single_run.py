@@ -1,0 +1,89 @@
+"""One run without a search: from flags, from a file, or from both. It is an experiment like any other, its space empty."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from saesweep.experiment.document import Document
+from saesweep.experiment.experiment import Experiment
+from saesweep.experiment.fields import run_fields
+from saesweep.experiment.flags import FROM_CFG, apply_flags
+from saesweep.experiment.layers import base_architecture
+from saesweep.experiment.load import checked, read_file
+from saesweep.experiment.overrides import apply_overrides
+from saesweep.experiment.yaml_reader import read_yaml
+
+_UNNAMED = "train"
+
+
+def load_single_run(
+    source: str | Path | None = None,
+    *,
+    flags: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Experiment:
+    """Read and check one training run.
+
+    Without a name it is named after its architecture and settings: the same flags are the same run.
+
+    Args:
+        source: An experiment file, of which the base is trained, or a file that holds the fields of a base run alone.
+        flags: Texts by dotted path of the base run (`sae.k`, `from_cfg`); they win over the file.
+        overrides: `path=value` texts over the whole file, as `--set` takes them.
+        env: Variables for `${env:NAME}`; the process's own when left out.
+
+    Raises:
+        ExperimentError: There are mistakes; each names its line or its flag.
+        UserError: There is no such file.
+    """
+    document = Document(tree={"base": {}}) if source is None else read_yaml(read_file(source), str(source))
+    document.raise_problems()
+    if source is not None:
+        _root_base(document)
+    is_named = "name" in document.tree
+    if not is_named:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).lstrip("._-") if source is not None else ""
+        document.tree = {"name": stem or _UNNAMED, **document.tree}
+    apply_overrides(document, overrides)
+    apply_flags(document, flags or {})
+    notes = _without_search(document)
+    experiment = checked(document, env)
+    experiment = replace(experiment, warnings=(*notes, *experiment.warnings))
+    if is_named or document.tree["name"] != _UNNAMED:
+        return experiment
+    name = f"{experiment.architectures[0]}-{experiment.fingerprint()[:8]}"
+    spec = experiment.spec.model_copy(update={"name": name})
+    return replace(experiment, spec=spec, tree={**experiment.tree, "name": name})
+
+
+def _root_base(document: Document) -> None:
+    """Read a file of base fields as the `base` of an experiment, marks included."""
+    tree = document.tree
+    if "base" in tree or not set(tree).intersection((*run_fields(), FROM_CFG)):
+        return
+    document.tree = {"base": tree}
+    for marks in (document.keys, document.values):
+        moved = {("base", *place): mark for place, mark in marks.items()}
+        marks.clear()
+        marks.update(moved)
+
+
+def _without_search(document: Document) -> list[str]:
+    """Take the search out of an experiment with a space; return what to say about it."""
+    tree = document.tree
+    if not tree.get("space"):
+        return []
+    left_out = [key for key in ("space", "search") if key in tree]
+    document.tree = {key: value for key, value in tree.items() if key not in left_out}
+    own = tree.get("by_architecture")
+    base = tree.get("base")
+    is_known = isinstance(base, dict) and FROM_CFG not in base
+    if isinstance(own, dict) and is_known:
+        document.tree["by_architecture"] = {k: v for k, v in own.items() if k == base_architecture(tree)}
+    for key in left_out:
+        document.forget((key,))
+    return [f"{' and '.join(left_out)} of the file are left out: its base is trained, once"]
