@@ -36,7 +36,7 @@ def section(name: str) -> list[tuple[str, str, str, str]]:
 
 
 @cache
-def tests_in(file: str) -> frozenset[str]:
+def named_in(file: str) -> frozenset[str]:
     tree = ast.parse((TESTS / file).read_text())
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
@@ -45,7 +45,7 @@ def tests_in(file: str) -> frozenset[str]:
 def test_every_field_is_in_the_table_and_its_test_exists(name: str) -> None:
     rows = section(name)
     assert [option for option, *_ in rows] == FIELDS[name]
-    missing = [(option, file, test) for option, _, file, test in rows if test not in tests_in(file)]
+    missing = [(option, file, test) for option, _, file, test in rows if test not in named_in(file)]
     assert missing == []
 
 
