@@ -14,57 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from subject import Subject
+
 HERE = Path(__file__).resolve().parent
 
 
-class Worker:
-    """A subject in its own process."""
-
-    def __init__(self, subject: str, setup: dict[str, Any], peer_python: str) -> None:
-        self.subject = subject
-        env = dict(os.environ)
-        if subject == "saesweep":
-            env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), env.get("PYTHONPATH", "")])
-        # A file, because nobody empties a pipe while the subject prints its progress bars.
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        python = sys.executable if subject == "saesweep" else peer_python
-        self._process = subprocess.Popen(
-            [python, str(HERE / "activations_worker.py"), subject, json.dumps(setup)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=env,
-        )
-        self.about = self._read()
-
-    def turn(self, command: str, n_batches: int) -> dict[str, float]:
-        """Serve batches; return seconds and CPU seconds."""
-        assert self._process.stdin is not None
-        print(command, n_batches, file=self._process.stdin, flush=True)
-        return self._read()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate("quit\n")
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._errors.seek(0)
-            raise SystemExit(f"{self.subject} failed:\n{self._errors.read()[-3000:]}")
-        found: dict[str, Any] = json.loads(line)
-        return found
+def start(subject: str, setup: dict[str, Any], peer_python: str) -> Subject:
+    """Start a subject in its own process."""
+    python = sys.executable if subject == "saesweep" else peer_python
+    command = [python, str(HERE / "activations_worker.py"), subject, json.dumps(setup)]
+    return Subject(subject, command, ours=subject == "saesweep")
 
 
 def write_inputs(folder: Path, d_in: int) -> dict[str, str]:
@@ -117,7 +82,7 @@ def main() -> None:
     turns: dict[str, dict[str, list[dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         setup |= write_inputs(Path(folder), setup["d_in"])
-        workers = [Worker(subject, setup, args.peer_python) for subject in args.subjects.split(",")]
+        workers = [start(subject, setup, args.peer_python) for subject in args.subjects.split(",")]
         # Whole buffers, so that every turn holds the same share of refills.
         n_batches = {
             "collect": args.collect_batches or max(1, args.buffer_rows // setup["batch"] // 2),
@@ -126,11 +91,11 @@ def main() -> None:
         for _ in range(args.rounds):
             for command, count in n_batches.items():
                 for worker in workers:
-                    of_subject = turns.setdefault(worker.subject, {"collect": [], "shuffle": []})
-                    of_subject[command].append(worker.turn(command, count))
+                    of_subject = turns.setdefault(worker.name, {"collect": [], "shuffle": []})
+                    of_subject[command].append(worker.ask(f"{command} {count}"))
         for worker in workers:
             worker.close()
-    result = figures(setup, {w.subject: w.about for w in workers}, turns, n_batches)
+    result = figures(setup, {w.name: w.about for w in workers}, turns, n_batches)
     print(json.dumps(result, indent=2))
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")

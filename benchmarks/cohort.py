@@ -17,14 +17,13 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import psutil
 from cohort_setup import ARCHITECTURES, BATCH_TOKENS, COUNTED, SIZES, Setup
+from subject import Subject
 
 HERE = Path(__file__).resolve().parent
 SUBJECTS = ("saesweep", "saelens", "saelens_multi", "saelens_tuned", "dictionary_learning", "floor")
@@ -55,57 +54,25 @@ SUITE = [
 ]
 
 
-class Worker:
-    """A subject in its own process."""
+class Worker(Subject):
+    """A subject that trains."""
 
     def __init__(self, subject: str, setup: Setup, peer_python: str) -> None:
-        self.subject = subject
         ours = subject in ("saesweep", "floor")
-        env = os.environ | (TUNED if subject == "saelens_tuned" else {})
-        if ours:
-            env["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), env.get("PYTHONPATH", "")])
-        # A file, because nobody empties a pipe while the subject prints its progress bars.
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [
-                sys.executable if ours else peer_python,
-                str(HERE / "cohort_worker.py"),
-                subject.removesuffix("_tuned"),
-                json.dumps(setup.to_json()),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=env,
-        )
-        self.about = self._read()
+        python = sys.executable if ours else peer_python
+        name = subject.removesuffix("_tuned")
+        command = [python, str(HERE / "cohort_worker.py"), name, json.dumps(setup.to_json())]
+        super().__init__(subject, command, ours=ours, env=TUNED if subject == "saelens_tuned" else None)
 
     def turn(self, n_steps: int) -> dict[str, Any]:
         """Train some steps; adds `ms` (per SAE and step) and `foreign` (share of the CPUs that others used)."""
         before = psutil.cpu_times()
-        assert self._process.stdin is not None
-        print(n_steps, file=self._process.stdin, flush=True)
-        found = self._read()
+        found = self.ask(str(n_steps))
         after = psutil.cpu_times()
         busy = sum(getattr(after, f) - getattr(before, f) for f in ("user", "nice", "system"))
         capacity = found["wall"] * (os.cpu_count() or 1)
         found["ms"] = 1e3 * found["seconds"] / n_steps / self.about["saes"]
         found["foreign"] = max(busy - found["cpu"], 0.0) / capacity
-        return found
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate("quit\n")
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._errors.seek(0)
-            raise SystemExit(f"{self.subject} failed:\n{self._errors.read()[-3000:]}")
-        found: dict[str, Any] = json.loads(line)
         return found
 
 
@@ -115,18 +82,18 @@ def measure(setup: Setup, subjects: list[str], args: argparse.Namespace) -> dict
     try:
         for subject in subjects:
             workers.append(Worker(subject, setup, args.peer_python))
-        steps = {w.subject: 1 for w in workers}
-        turns: dict[str, list[dict[str, Any]]] = {w.subject: [] for w in workers}
+        steps = {w.name: 1 for w in workers}
+        turns: dict[str, list[dict[str, Any]]] = {w.name: [] for w in workers}
         for worker in workers:
             seconds = worker.turn(1)["wall"]
-            steps[worker.subject] = max(1, round(args.turn_seconds / max(seconds, 1e-6)))
+            steps[worker.name] = max(1, round(args.turn_seconds / max(seconds, 1e-6)))
         for _ in range(args.rounds):
             for worker in workers:
                 for _attempt in range(args.attempts):
-                    found = worker.turn(steps[worker.subject])
+                    found = worker.turn(steps[worker.name])
                     if found["foreign"] <= args.max_foreign:
                         break
-                turns[worker.subject].append(found)
+                turns[worker.name].append(found)
     finally:
         for worker in workers:
             worker.close()
@@ -138,14 +105,14 @@ def figures(
 ) -> dict[str, Any]:
     """Reduce the turns to medians and ratios."""
     subjects = {
-        w.subject: {
-            "ms_per_sae_step": statistics.median(t["ms"] for t in turns[w.subject]),
-            "ms_min": min(t["ms"] for t in turns[w.subject]),
-            "ms_max": max(t["ms"] for t in turns[w.subject]),
-            "peak_over_baseline_bytes": max(t["peak_over_baseline"] for t in turns[w.subject]),
+        w.name: {
+            "ms_per_sae_step": statistics.median(t["ms"] for t in turns[w.name]),
+            "ms_min": min(t["ms"] for t in turns[w.name]),
+            "ms_max": max(t["ms"] for t in turns[w.name]),
+            "peak_over_baseline_bytes": max(t["peak_over_baseline"] for t in turns[w.name]),
             "saes": w.about["saes"],
-            "steps_per_turn": steps[w.subject],
-            "foreign_cpu_max": max(t["foreign"] for t in turns[w.subject]),
+            "steps_per_turn": steps[w.name],
+            "foreign_cpu_max": max(t["foreign"] for t in turns[w.name]),
             "versions": w.about["versions"],
             **w.about["notes"],
         }

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from saesweep.activations.documents import open_documents
-from saesweep.activations.held_out import HeldOut, HeldOutActivations
-from saesweep.activations.norm_limit import NormLimit
+from saesweep.activations.held_out import HeldOut
+from saesweep.activations.live import open_live
 from saesweep.activations.settings import synthetic_d_in, token_settings
-from saesweep.activations.split import split_documents
-from saesweep.activations.stream import ActivationStream, BatchStream
+from saesweep.activations.stream import BatchStream
 from saesweep.activations.synthetic import SyntheticFeatures, SyntheticHeldOut, SyntheticStream
-from saesweep.activations.tokens import TokenSource
 from saesweep.errors import UserError
 from saesweep.models.base import LanguageModel
 from saesweep.models.device import resolve_device
@@ -68,57 +66,17 @@ def open_source(
     documents = open_documents(run)
     model = load_model(run)
     packing, rows = token_settings(run, model.tokenizer, documents.is_tokenized)
-    split = split_documents(
-        documents,
-        model.tokenizer,
-        packing,
-        select_tokens=evaluation.select_tokens,
-        test_tokens=evaluation.test_tokens,
-        seed=run.seed,
-    )
-    norm_limit = None
-    if run.max_activation_norm_multiple is not None:
-        norm_limit = NormLimit.measure(
-            run.max_activation_norm_multiple,
-            model=model,
-            hooks=hooks,
-            head_index=run.hook_head_index,
-            rows=rows,
-            tokens_NT=split.select_NT[: run.store_batch_size_prompts],
-        )
-    stream = ActivationStream(
+    parts = open_live(
+        run,
+        evaluation,
         model=model,
         d_in=d_in,
         head_index=run.hook_head_index,
-        source=TokenSource(split.train, model.tokenizer, packing),
+        documents=documents,
+        packing=packing,
         rows=rows,
-        window_tokens=run.window_tokens,
-        batch_tokens=run.train_batch_size_tokens,
-        forward_contexts=run.store_batch_size_prompts,
-        seed=run.seed,
-        dtype=getattr(torch, run.dtype),
-        device=device,
-        store_device=device
-        if run.act_store_device is None
-        else resolve_device(run.act_store_device, place="base.act_store_device"),
-        norm_limit=norm_limit,
-        passes_ahead=run.prefetch_llm_batches,
     )
-
-    def held_out(tokens_NT: torch.Tensor) -> HeldOutActivations:
-        return HeldOutActivations(
-            model=model,
-            hooks=hooks,
-            head_index=run.hook_head_index,
-            tokens_NT=tokens_NT,
-            rows=rows,
-            forward_contexts=run.eval_batch_size_prompts or run.store_batch_size_prompts,
-            batch_tokens=run.train_batch_size_tokens,
-            device=device,
-            norm_limit=norm_limit,
-        )
-
-    return ActivationSource(stream=stream, select=held_out(split.select_NT), test=held_out(split.test_NT), model=model)
+    return ActivationSource(stream=parts.stream, select=parts.select, test=parts.test, model=model)
 
 
 def _open_cached(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], with_model: bool) -> ActivationSource:

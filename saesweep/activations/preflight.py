@@ -88,8 +88,9 @@ def check_source(
     model = inspect_model(run, hooks, offline=offline)
     documents = open_documents(run)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
+    warnings = list(documents.notes)
     if documents.is_tokenized:
-        check_vocabulary(run, tokenizer)
+        warnings += check_vocabulary(run, tokenizer)
     packing, rows = token_settings(run, tokenizer, documents.is_tokenized)
     sample = encode_documents(tokenizer, _sample(documents, run.seed), note_refused(documents.unreadable))
     documents.unreadable.check_sample(len(sample))
@@ -101,7 +102,6 @@ def check_source(
             f"base.context_size: {documents.name} does not fill one context of {run.context_size} tokens; "
             "lower context_size or use a larger dataset"
         )
-    warnings = list(documents.notes)
     if documents.unreadable.count:
         warnings.append(documents.unreadable.said_of_sample(len(sample)))
     if run.prepend_bos and packing.begin_token is None and not documents.is_tokenized:

@@ -6,9 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
+import pytest
+
+SHA = "a" * 40
+"""Of every commit."""
 WRITER, READER = "hf_writerwriterwriter", "hf_readerreaderreader"
 
 
@@ -59,7 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.blobs[path.removeprefix("/lfs/")] = body
             return self.reply(200)
         if self.command in ("GET", "HEAD"):
-            return self.download(path)
+            return self.tell(path) if path.startswith("/api/") else self.download(path)
+        if "/paths-info/" in path:
+            return self.paths_info(path, body)
         if path == "/api/validate-yaml":
             return self.reply(200, {"errors": [], "warnings": []})
         if token not in (WRITER, READER):
@@ -99,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
             found = [
                 {
                     "path": f["path"],
-                    "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular",
+                    "uploadMode": "lfs" if f["path"].endswith((".safetensors", ".parquet")) else "regular",
                     "shouldIgnore": False,
                 }
                 for f in wanted
@@ -114,19 +121,66 @@ class _Handler(BaseHTTPRequestHandler):
             elif item["key"] == "lfsFile":
                 changed[item["value"]["path"]] = self.hub.blobs[item["value"]["oid"]]
         repos[repo][branch].update(changed)
-        return self.reply(200, {"commitUrl": f"{self.hub.endpoint}/{repo}/commit/{'a' * 40}", "commitOid": "a" * 40})
+        return self.reply(200, {"commitUrl": f"{self.hub.endpoint}/{repo}/commit/{SHA}", "commitOid": SHA})
+
+    def branch(self, repo: str, revision: str) -> dict[str, bytes] | None:
+        """The files of a branch; the one commit that there is stands for `main`."""
+        return self.hub.repos.get(repo, {}).get("main" if revision == SHA else revision)
+
+    def tell(self, path: str) -> None:
+        """Facts about a repository (`/api/datasets/me/words[/revision/main]`) and its files (`.../tree/main/folder`)."""
+        parts = path.strip("/").split("/")
+        if parts[1] not in ("models", "datasets"):
+            return self.reply(404, {"error": "no such endpoint"})
+        repo, verb, revision = "/".join(parts[2:4]), (parts[4:5] or ["revision"])[0], (parts[5:6] or ["main"])[0]
+        if repo not in self.hub.repos:
+            return self.reply(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
+        files = self.branch(repo, revision)
+        if files is None:
+            return self.reply(404, {"error": "no such revision"}, X_Error_Code="RevisionNotFound")
+        if verb == "tree":
+            below = "".join(f"{part}/" for part in parts[6:])
+            entries = [_entry(name, content) for name, content in files.items() if name.startswith(below)]
+            folders = {"/".join(name.split("/")[:n]) for name in files for n in range(1, name.count("/") + 1)}
+            entries += [
+                {"type": "directory", "path": name, "oid": SHA} for name in sorted(folders) if name != below[:-1]
+            ]
+            entries = [entry for entry in entries if entry["path"].startswith(below)]
+            if below and not entries:
+                return self.reply(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound")
+            return self.reply(200, entries)
+        about = {"id": repo, "sha": SHA, "private": bool(self.hub.private.get(repo)), "tags": [], "downloads": 0}
+        return self.reply(200, {**about, "siblings": [{"rfilename": name} for name in files]})
+
+    def paths_info(self, path: str, body: bytes) -> None:
+        parts = path.strip("/").split("/")
+        files = self.branch("/".join(parts[2:4]), parts[5])
+        if files is None:
+            return self.reply(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
+        asked = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode()).get("paths", [])
+        found: list[dict[str, Any]] = []
+        for name in asked:
+            if name in files:
+                found.append(_entry(name, files[name]))
+            elif any(other.startswith(f"{name}/") for other in files):
+                found.append({"type": "directory", "path": name, "oid": SHA})
+        return self.reply(200, found)
 
     def download(self, path: str) -> None:
-        parts = path.strip("/").split("/")
+        parts = path.strip("/").removeprefix("datasets/").split("/")
         repo = "/".join(parts[:2])
         if repo not in self.hub.repos:
             return self.reply(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
-        files = self.hub.repos[repo].get(parts[3], {})
+        files = self.branch(repo, parts[3]) or {}
         name = "/".join(parts[4:])
         if name not in files:
-            return self.reply(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound", X_Repo_Commit="a" * 40)
+            return self.reply(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound", X_Repo_Commit=SHA)
         etag = f'"{hash(files[name]) & (2**64 - 1):x}"'
-        return self.reply(200, body=files[name], ETag=etag, X_Repo_Commit="a" * 40)
+        return self.reply(200, body=files[name], ETag=etag, X_Repo_Commit=SHA)
+
+
+def _entry(name: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": name, "size": len(content), "oid": f"{hash(content) & (2**64 - 1):040x}"}
 
 
 @contextmanager
@@ -143,3 +197,28 @@ def serve() -> Iterator[StubHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def connected(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[StubHub]:
+    """Serve an empty hub, and point the clients for files and datasets at it, with a cache of their own."""
+    import datasets
+    from huggingface_hub import HfFileSystem, constants
+
+    with serve() as stub:
+        template = stub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {
+            "ENDPOINT": stub.endpoint,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(cache / "hub"),
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", stub.endpoint)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        HfFileSystem.clear_instance_cache()
+        yield stub
+        HfFileSystem.clear_instance_cache()

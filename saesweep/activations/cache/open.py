@@ -90,8 +90,8 @@ def open_cache(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) -
     """
     folder = cache_folder(run)
     if is_saelens_cache(folder):
-        stream, select, test = open_saelens_cache(folder, run, evaluation, hooks)
-        return CachedParts(stream=stream, select=select, test=test, has_tokens=False)
+        live = open_saelens_cache(folder, run, evaluation, hooks)
+        return CachedParts(stream=live.stream, select=live.select, test=live.test, has_tokens=False)
     manifest = _matching(folder, run, evaluation, hooks)
     device = resolve_device(run.device)
     d_in = {hook: manifest.hooks[hook] for hook in hooks}

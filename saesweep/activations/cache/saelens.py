@@ -19,13 +19,9 @@ from torch import Tensor
 
 from saesweep.activations.documents import Document, MapDocuments
 from saesweep.activations.encoding import excluded_tokens
-from saesweep.activations.held_out import HeldOutActivations
-from saesweep.activations.norm_limit import NormLimit
+from saesweep.activations.live import LiveParts, open_live
 from saesweep.activations.packing import Packing
 from saesweep.activations.rows import RowFilter
-from saesweep.activations.split import split_documents
-from saesweep.activations.stream import ActivationStream
-from saesweep.activations.tokens import TokenSource
 from saesweep.errors import UserError
 from saesweep.models.base import LanguageModel, Splice
 from saesweep.models.device import resolve_device
@@ -94,72 +90,29 @@ def read_saelens_cache(folder: Path, run: BaseRun, hooks: Sequence[str]) -> SAEL
     return SAELensCache(dataset=dataset, d_in=d_in, positions=expected)
 
 
-def open_saelens_cache(
-    folder: Path, run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]
-) -> tuple[ActivationStream, HeldOutActivations, HeldOutActivations]:
+def open_saelens_cache(folder: Path, run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str]) -> LiveParts:
     """Return the stream and the parts `select` and `test`.
 
     Raises:
         UserError: As `read_saelens_cache`, or the dataset is too small.
     """
     cache = read_saelens_cache(folder, run, hooks)
-    device = resolve_device(run.device)
-    model = _SavedActivations(cache, device)
     packing = Packing(
         context_size=cache.positions, begin_token=None, separator_token=None, concatenate=True, is_tokenized=True
     )
     documents = MapDocuments(
         name=str(folder), size=len(cache.dataset), read=lambda rows: _numbered(rows, cache.positions), is_tokenized=True
     )
-    rows = _row_filter(folder, cache, run)
-    split = split_documents(
-        documents,
-        None,
-        packing,
-        select_tokens=evaluation.select_tokens,
-        test_tokens=evaluation.test_tokens,
-        seed=run.seed,
-    )
-    norm_limit = None
-    if run.max_activation_norm_multiple is not None:
-        norm_limit = NormLimit.measure(
-            run.max_activation_norm_multiple,
-            model=model,
-            hooks=hooks,
-            head_index=None,
-            rows=rows,
-            tokens_NT=split.select_NT[: run.store_batch_size_prompts],
-        )
-    stream = ActivationStream(
-        model=model,
+    return open_live(
+        run,
+        evaluation,
+        model=_SavedActivations(cache, resolve_device(run.device)),
         d_in=cache.d_in,
         head_index=None,
-        source=TokenSource(split.train, None, packing),
-        rows=rows,
-        window_tokens=run.window_tokens,
-        batch_tokens=run.train_batch_size_tokens,
-        forward_contexts=run.store_batch_size_prompts,
-        seed=run.seed,
-        dtype=getattr(torch, run.dtype),
-        device=device,
-        store_device=device,
-        norm_limit=norm_limit,
+        documents=documents,
+        packing=packing,
+        rows=_row_filter(folder, cache, run),
     )
-
-    def held_out(numbers_NT: Tensor) -> HeldOutActivations:
-        return HeldOutActivations(
-            model=model,
-            hooks=hooks,
-            head_index=None,
-            tokens_NT=numbers_NT,
-            rows=rows,
-            forward_contexts=run.eval_batch_size_prompts or run.store_batch_size_prompts,
-            batch_tokens=run.train_batch_size_tokens,
-            device=device,
-            norm_limit=norm_limit,
-        )
-
-    return stream, held_out(split.select_NT), held_out(split.test_NT)
 
 
 def _numbered(rows: Sequence[int], positions: int) -> list[Document]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saesweep.errors import UserError
+from saesweep.models.pretrained import quiet
 from saesweep.specs.pretokenize import PretokenizeSpec
 
 if TYPE_CHECKING:
@@ -52,19 +53,60 @@ def vocabulary_sha256(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
-def check_vocabulary(run: BaseRun, tokenizer: Any) -> None:
-    """Compare the model's tokenizer with the one that a local pre-tokenised dataset was made with.
+def check_vocabulary(run: BaseRun, tokenizer: Any) -> tuple[str, ...]:
+    """Compare the model's tokenizer with the one that a pre-tokenised dataset was made with, as far as it says.
+
+    Returns:
+        What to tell the user where the tokenizers cannot be compared.
 
     Raises:
         UserError: Their vocabularies differ.
     """
-    file = Path(run.dataset_path).expanduser() / SAESWEEP_FILE
-    if not file.is_file():
-        return
-    data = json.loads(file.read_text())
-    if data["tokenizer_sha256"] != vocabulary_sha256(tokenizer):
-        raise UserError(
-            f"base.dataset_path: {run.dataset_path} was tokenised with {data['fields']['tokenizer_name']!r}, whose "
-            f"vocabulary is not that of {run.model_name}; tokenise it again with `saesweep pretokenize --tokenizer_name "
-            f"{run.model_name}`"
+    ours = _read(run, SAESWEEP_FILE)
+    if ours is not None:
+        name = str(ours["fields"]["tokenizer_name"])
+        theirs: str | None = ours["tokenizer_sha256"]
+    else:
+        made_by_saelens = _read(run, SAELENS_FILE)
+        name = "" if made_by_saelens is None else str(made_by_saelens["tokenizer_name"])
+        if name in ("", run.model_name):
+            return ()
+        theirs = _vocabulary_of(name)
+    if theirs is None:
+        return (
+            f"base.dataset_path: {run.dataset_path} was tokenised with {name!r}, which cannot be had to compare; make sure "
+            f"that its vocabulary is that of {run.model_name}",
         )
+    if theirs != vocabulary_sha256(tokenizer):
+        raise UserError(
+            f"base.dataset_path: {run.dataset_path} was tokenised with {name!r}, whose vocabulary is not that of "
+            f"{run.model_name}; tokenise it again with `saesweep pretokenize --tokenizer_name {run.model_name}`"
+        )
+    return ()
+
+
+def _read(run: BaseRun, name: str) -> dict[str, Any] | None:
+    """Return a JSON file beside the dataset, in its folder or its Hub repository; None where there is none."""
+    folder = Path(run.dataset_path).expanduser()
+    if folder.exists():
+        file = folder / name
+        return json.loads(file.read_text()) if file.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        found = hf_hub_download(run.dataset_path, name, repo_type="dataset", etag_timeout=5)
+        data: dict[str, Any] = json.loads(Path(found).read_text())
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError):
+        return None
+    return data
+
+
+def _vocabulary_of(name: str) -> str | None:
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            return vocabulary_sha256(AutoTokenizer.from_pretrained(name))
+    except (OSError, ValueError):
+        return None

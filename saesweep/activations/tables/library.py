@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +41,10 @@ def open_hub(selection: Selection) -> Table:
                 streaming=selection.streaming,
             )
         except (OSError, ValueError) as error:
-            raise _wrong_name(selection, error) or error from error
+            wrong = _wrong_name(selection, error)
+            if wrong is None:
+                raise
+            raise wrong from error
     return _table(selection, dataset)
 
 
@@ -159,9 +163,12 @@ def _wrong_name(selection: Selection, error: Exception) -> UserError | None:
         known = _asked(lambda: datasets.get_dataset_split_names(path, selection.name, data_files=files))
         wrong = next((name for name in selection.split_names if name not in known), selection.split)
         return selection.unknown("split", wrong, known)
-    if isinstance(error, FileNotFoundError) and selection.data_files and re.match(r"(Unable to|Couldn't) find", text):
-        missing = next((name for name in selection.data_files if name in text), selection.data_files[0])
-        return selection.unknown("data_files", missing, _asked(lambda: _files_on_the_hub(path)))
+    if selection.data_files:
+        there = _asked(lambda: _files_on_the_hub(path))
+        inside = f"{selection.data_dir}/" if selection.data_dir else ""
+        for pattern in selection.data_files:
+            if there and "://" not in pattern and not fnmatch.filter(there, f"{inside}{pattern}"):
+                return selection.unknown("data_files", pattern, there)
     return None
 
 

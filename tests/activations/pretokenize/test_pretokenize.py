@@ -1,7 +1,6 @@
 """`pretokenize`: the rows, the files around them, and that nothing which goes wrong changes the result."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from saesweep.activations import check_source, open_source
 from saesweep.activations.pretokenize import PretokenizeProgress, parts, pretokenize
 from saesweep.activations.pretokenize import run as run_module
-from saesweep.activations.pretokenize import upload as upload_module
 from saesweep.errors import UserError
 from saesweep.specs import EvaluationSpec
 from saesweep.specs.pretokenize import PretokenizeSpec
@@ -260,29 +258,3 @@ def test_mistakes_are_named(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=said):
         pretokenize(changed(spec, **fields))
-
-
-def test_upload(spec: PretokenizeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    pushed: list[dict[str, Any]] = []
-    files: list[dict[str, Any]] = []
-    monkeypatch.setattr(datasets.Dataset, "push_to_hub", lambda self, **options: pushed.append(options))
-    monkeypatch.setattr("huggingface_hub.HfApi.upload_file", lambda self, **options: files.append(options))
-    repo = {"hf_repo_id": "me/words", "hf_num_shards": 2, "hf_is_private_repo": True, "hf_revision": "v1"}
-    pretokenize(changed(spec, **repo))
-    assert pushed == [{"repo_id": "me/words", "num_shards": 2, "private": True, "revision": "v1"}]
-    assert [(file["path_in_repo"], file["repo_type"]) for file in files] == [
-        ("sae_lens.json", "dataset"),
-        ("saesweep.json", "dataset"),
-    ]
-    assert upload_module.SAELENS_FILE == "sae_lens.json"
-
-
-def test_a_failed_upload_keeps_the_dataset(spec: PretokenizeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Any, **options: Any) -> None:
-        raise OSError("connection lost")
-
-    monkeypatch.setattr(datasets.Dataset, "push_to_hub", refuse)
-    with pytest.raises(UserError, match=r"connection lost\. The dataset is complete in"):
-        pretokenize(changed(spec, hf_repo_id="me/words"))
-    assert rows_of(spec.save_path)
-    assert not os.path.exists(Path(spec.save_path).with_name(".result.partial"))

@@ -1,0 +1,115 @@
+"""From a model and documents to the stream and the held-out parts: what every source that computes rows has in common."""
+
+# Shape suffix legend: N = contexts, T = tokens per context
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from saesweep.activations.documents import Documents
+from saesweep.activations.held_out import HeldOutActivations
+from saesweep.activations.norm_limit import NormLimit
+from saesweep.activations.packing import Packing
+from saesweep.activations.rows import RowFilter
+from saesweep.activations.split import split_documents
+from saesweep.activations.stream import ActivationStream
+from saesweep.activations.tokens import TokenSource
+from saesweep.models.base import LanguageModel
+from saesweep.models.device import resolve_device
+
+if TYPE_CHECKING:
+    from saesweep.specs.base_run import BaseRun
+    from saesweep.specs.evaluation import EvaluationSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveParts:
+    """What training and evaluation read."""
+
+    stream: ActivationStream
+    select: HeldOutActivations
+    test: HeldOutActivations
+
+
+def open_live(
+    run: BaseRun,
+    evaluation: EvaluationSpec,
+    *,
+    model: LanguageModel,
+    d_in: Mapping[str, int],
+    head_index: int | None,
+    documents: Documents,
+    packing: Packing,
+    rows: RowFilter,
+) -> LiveParts:
+    """Split the documents and prepare the stream; the first batch asked for runs the model.
+
+    Args:
+        run: The base run.
+        evaluation: Sizes of the held-out parts.
+        model: Gives the rows, and has the tokenizer.
+        d_in: The hooks and their widths.
+        head_index: The head to keep at hooks with a head axis.
+        documents: The dataset.
+        packing: How documents become contexts.
+        rows: Which positions count.
+
+    Raises:
+        UserError: The dataset is too small, or a device is not there.
+    """
+    device = resolve_device(run.device)
+    store = run.act_store_device
+    split = split_documents(
+        documents,
+        model.tokenizer,
+        packing,
+        select_tokens=evaluation.select_tokens,
+        test_tokens=evaluation.test_tokens,
+        seed=run.seed,
+    )
+    norm_limit = None
+    if run.max_activation_norm_multiple is not None:
+        norm_limit = NormLimit.measure(
+            run.max_activation_norm_multiple,
+            model=model,
+            hooks=list(d_in),
+            head_index=head_index,
+            rows=rows,
+            tokens_NT=split.select_NT[: run.store_batch_size_prompts],
+        )
+    stream = ActivationStream(
+        model=model,
+        d_in=d_in,
+        head_index=head_index,
+        source=TokenSource(split.train, model.tokenizer, packing),
+        rows=rows,
+        window_tokens=run.window_tokens,
+        batch_tokens=run.train_batch_size_tokens,
+        forward_contexts=run.store_batch_size_prompts,
+        seed=run.seed,
+        dtype=getattr(torch, run.dtype),
+        device=device,
+        store_device=device if store is None else resolve_device(store, place="base.act_store_device"),
+        norm_limit=norm_limit,
+        passes_ahead=run.prefetch_llm_batches,
+    )
+
+    def held_out(tokens_NT: Tensor) -> HeldOutActivations:
+        return HeldOutActivations(
+            model=model,
+            hooks=list(d_in),
+            head_index=head_index,
+            tokens_NT=tokens_NT,
+            rows=rows,
+            forward_contexts=run.eval_batch_size_prompts or run.store_batch_size_prompts,
+            batch_tokens=run.train_batch_size_tokens,
+            device=device,
+            norm_limit=norm_limit,
+        )
+
+    return LiveParts(stream=stream, select=held_out(split.select_NT), test=held_out(split.test_NT))
