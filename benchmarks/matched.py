@@ -27,7 +27,9 @@ FILE = Path(__file__).resolve().parents[1] / "experiments" / "stories260k_matche
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", required=True, help="folder that holds models/stories260K and text/stories_sampled.txt")
+    parser.add_argument(
+        "--shared", required=True, help="folder that holds models/stories260K and text/stories_sampled.txt"
+    )
     parser.add_argument("--tokens", help="training tokens of each SAE, instead of the file's")
     parser.add_argument("--run-dir", default="runs/stories260k_matched")
     parser.add_argument("--most-miss", type=float, default=0.05, help="largest relative miss of a target L0")
@@ -59,7 +61,9 @@ def _misses(rows: Sequence[Row], run_dir: Path) -> dict[int, list[float]]:
             continue
         folder = run_dir / "trials" / f"{row.number:04d}"
         names = ["sae", *(f"sae-replicate-{i}" for i in range(1, row.replicates))]
-        measured = [json.loads((folder / name / "provenance.json").read_text())["select_metrics"]["l0"] for name in names]
+        measured = [
+            json.loads((folder / name / "provenance.json").read_text())["select_metrics"]["l0"] for name in names
+        ]
         found[row.number] = [l0 / row.target_l0 - 1 for l0 in measured]
     return found
 
