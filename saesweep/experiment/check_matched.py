@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft
-from saesweep.experiment.fields import TARGET_L0
 from saesweep.experiment.layers import layered, place_of
 from saesweep.experiment.parameters import Parameter, for_architecture
 from saesweep.specs import BaseRun, MatchedSpec, SearchSpec, format_count
@@ -60,11 +59,6 @@ def _check_search(draft: Draft) -> None:
             draft.document.add(
                 ("search", name), "needs values that can be compared; with objective.matched each L0 has its own"
             )
-    if search.stratify == TARGET_L0:
-        draft.document.add(
-            ("search", "stratify"),
-            "is not needed: with objective.matched every target and architecture has its own share",
-        )
 
 
 def _check_taken(draft: Draft, parameters: Sequence[Parameter]) -> None:

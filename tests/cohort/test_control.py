@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from typing import Any
@@ -92,9 +93,9 @@ def test_it_is_damped() -> None:
 def test_it_moves_at_a_few_steps_by_so_much_and_then_never_again() -> None:
     control = SparsityControl(plan(2.0), 3.0, schedule(), "cpu")
     path = [c for c, _ in train(control, Response())]
-    moved = [step + 1 for step, (a, b) in enumerate(zip(path, path[1:], strict=False)) if a != b]
+    moved = [step + 1 for step, (a, b) in enumerate(itertools.pairwise(path)) if a != b]
     assert moved == list(CHANGES)
-    assert max(abs(math.log(b / a)) for a, b in zip(path, path[1:], strict=False)) == pytest.approx(0.7)
+    assert max(abs(math.log(b / a)) for a, b in itertools.pairwise(path)) == pytest.approx(0.7)
     points = control.block_points
     assert {point.step for point in points} >= {*CHANGES, *range(5, STEPS + 1, 5)}
     assert points[-1].coefficient == path[-1] == control.coefficient
