@@ -129,7 +129,9 @@ def plan(experiment: Experiment) -> Plan:
     n_saes = experiment.n_trials * search.replicates
     confirm_tokens = 0
     if search.confirm is not None:
-        finalists = min(search.confirm.top, experiment.n_trials)
+        stated = experiment.spec.objective
+        targets = 1 if stated is None or stated.matched is None else len(stated.matched.l0)
+        finalists = min(search.confirm.top * targets, experiment.n_trials)
         confirm_tokens = finalists * search.confirm.replicates * confirm_training_tokens(experiment, search.confirm)
     widest = max((r.sae.d_in or 0) * (r.sae.d_sae or 0) for r in runs)
     seconds = [

@@ -77,7 +77,7 @@ PROBLEMS: list[tuple[str, Any, str, str]] = [
     ("search/stratify", "target_l0", "search.stratify", "not needed"),
     ("search/baselines", [{"target_l0": 64}], "search.baselines[0].target_l0", "outside the space: choice [8, 16, 32]"),
     ("by_architecture/gated/sae.l1_coefficient", 0, "by_architecture.gated.sae.l1_coefficient", "start above 0"),
-    ("by_architecture/gated/sae.l1_warm_up_steps", "50%", "by_architecture.gated.sae.l1_warm_up_steps", "within 40%"),
+    ("by_architecture/gated/sae.l1_warm_up_steps", "50%", "by_architecture.gated.sae.l1_warm_up_steps", "within 20%"),
 ]
 
 
