@@ -71,6 +71,11 @@ def _check_fixed(draft: Draft, search: SearchSpec, parameters: Sequence[Paramete
 
 def _check_stratify(draft: Draft, path: str, parameters: Sequence[Parameter]) -> None:
     place: Place = ("search", "stratify")
+    if path == TARGET_L0 and draft.objective is not None and draft.objective.matched is not None:
+        draft.document.add(
+            place, "is not needed: with objective.matched every target and architecture has its own share"
+        )
+        return
     if path not in draft.block("space"):
         hint = did_you_mean(path, draft.block("space"))
         draft.document.add(place, f"{path!r} is not in space{hint}")

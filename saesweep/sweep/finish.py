@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from saesweep.evaluation import PairedSums
 from saesweep.events import MatchedEntry, Row
 from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.sweep.artifacts import copy_export, replicate_folder
@@ -99,17 +100,19 @@ def _matched(setup: Setup, rows: tuple[Row, ...]) -> tuple[MatchedEntry, ...]:
     used = {number for point in curve_points(rows, objective).values() for number in point.weights}
     chosen = [row for row in rows if row.number in used]
     evaluator, metric = evaluator_of(setup.source.select, setup.source, setup.experiment), objective.goals[0].metric
-    by_hook = {}
-    for hook in dict.fromkeys(row.hook for row in chosen):
-        own = [row for row in chosen if row.hook == hook]
-        saes = [sae for row in own for sae in _replicates(setup, row)]
-        by_hook[hook] = [row.number for row in own for _ in range(row.replicates)], evaluator.paired(saes, hook, metric)
+    numbers: dict[str, list[int]] = {}
+    sums: dict[str, list[PairedSums]] = {}
+    for row in chosen:  # one trial at a time: all SAEs of a comparison need not fit into memory
+        found = evaluator.paired(_replicates(setup, row), row.hook, metric)
+        if found is not None:
+            numbers.setdefault(row.hook, []).append(row.number)
+            sums.setdefault(row.hook, []).append(found.mean())
 
     def stderr_of(weights: Weights) -> float | None:
-        for numbers, sums in by_hook.values():
-            if sums is not None and set(weights) <= set(numbers):
-                shares = [weights.get(n, 0.0) / numbers.count(n) for n in numbers]
-                return sums.stderr(torch.tensor(shares, dtype=torch.float64))
+        for hook, own in numbers.items():
+            if set(weights) <= set(own):
+                shares = torch.tensor([weights.get(number, 0.0) for number in own], dtype=torch.float64)
+                return PairedSums.stacked(sums[hook]).stderr(shares)
         return None
 
     return matched_entries(rows, objective, stderr_of)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from saesweep.cohort import ControlPlan
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
@@ -65,6 +67,8 @@ class Plan:
     """Speed of a matrix product measured now on the device, GFLOP/s."""
     sae_seconds: tuple[float, float]
     """Least and most time of the SAEs at that speed, without the language model."""
+    matched: str = ""
+    """How trials are shared between targets, with `objective.matched`."""
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +81,7 @@ class Plan:
         low, high = (_duration(s) for s in self.sae_seconds)
         return [
             f"{self.name}: {self.trials} trials of {format_count(self.total_tokens)} tokens, hooks {', '.join(self.hooks)}",
+            *([f"  {self.matched}"] if self.matched else []),
             f"  blocks of {format_count(self.block_tokens)} tokens, rungs at {rungs}",
             f"  cohort of {self.slots} on {self.device} ({self.slots_reason})",
             f"  memory: {self.slot_bytes / _GIB:.2f} GiB per SAE + {self.shared_bytes / _GIB:.2f} GiB shared"
@@ -125,7 +130,9 @@ def plan(experiment: Experiment) -> Plan:
     n_saes = experiment.n_trials * search.replicates
     confirm_tokens = 0
     if search.confirm is not None:
-        finalists = min(search.confirm.top, experiment.n_trials)
+        stated = experiment.spec.objective
+        targets = 1 if stated is None or stated.matched is None else len(stated.matched.l0)
+        finalists = min(search.confirm.top * targets, experiment.n_trials)
         confirm_tokens = finalists * search.confirm.replicates * confirm_training_tokens(experiment, search.confirm)
     widest = max((r.sae.d_in or 0) * (r.sae.d_sae or 0) for r in runs)
     seconds = [
@@ -153,8 +160,25 @@ def plan(experiment: Experiment) -> Plan:
         confirm_sae_tokens=confirm_tokens,
         gflops=gflops,
         sae_seconds=(seconds[0], seconds[1]),
+        matched=_matched_text(experiment, runs),
         warnings=experiment.warnings,
     )
+
+
+def _matched_text(experiment: Experiment, runs: Sequence[BaseRun]) -> str:
+    """Return the targets, the trials of each architecture at each, and when coefficients are frozen."""
+    matched = None if experiment.spec.objective is None else experiment.spec.objective.matched
+    if matched is None:
+        return ""
+    targets = ", ".join(f"{target:g}" for target in matched.l0)
+    least, more = divmod(experiment.n_trials, len(runs) * len(matched.l0))
+    text = f"at L0 {targets}: {least}{f' to {least + 1}' if more else ''} trials for each of {len(runs)} architectures"
+    plans = [plan for run in runs if (plan := ControlPlan.of(run, matched.l0[0], matched)) is not None]
+    if plans:
+        frozen = format_count(plans[0].freeze_step * runs[0].train_batch_size_tokens)
+        names = [run.sae.architecture for run in runs if ControlPlan.of(run, matched.l0[0], matched) is not None]
+        text += f"; the coefficient of {', '.join(names)} is steered there and frozen at {frozen} tokens"
+    return text
 
 
 def _samples(experiment: Experiment, run: BaseRun, n_slots: int) -> tuple[PlannedTrial, ...]:

@@ -182,7 +182,10 @@ CASES: list[tuple[str, Any, str, str]] = [
         "objective.subject_to.l0",
         "no trial",
     ),
-    ("objective", {"minimize": "mse", "matched": {"l0": [32]}}, "objective.matched", "not implemented in this version"),
+    ("objective", {"minimize": "mse", "matched": {"l0": []}}, "objective.matched.l0", "is empty"),
+    ("objective", {"minimize": "mse", "matched": {"l0": [32, 16]}}, "objective.matched.l0", "ascending"),
+    ("objective", {"minimize": "mse", "matched": {"l0": [0, 16]}}, "objective.matched.l0", "above 0"),
+    ("objective", {"minimize": "mse", "matched": {"l1": [8], "l0": [8]}}, "objective.matched.l1", "known: l0"),
     # search, evaluation, cohort
     ("search/sampler", "tpee", "search.sampler", "did you mean 'tpe'"),
     ("search/trials", 0, "search.trials", "at least 1"),
