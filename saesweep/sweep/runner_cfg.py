@@ -6,8 +6,17 @@ from typing import Any
 
 from saesweep.specs import BaseRun, Duration
 
-_OURS = ("buffer_tokens", "max_activation_norm_multiple", "synthetic")
-"""Fields that SAELens does not know, and whose names its `from_dict` refuses."""
+_OURS = (
+    "dataset_name",
+    "split",
+    "data_files",
+    "data_dir",
+    "column_name",
+    "buffer_tokens",
+    "max_activation_norm_multiple",
+    "synthetic",
+)
+"""Fields that SAELens does not know, and whose names its `from_dict` refuses; `experiment.yaml` beside the file has them."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose file formats are written."""
 
