@@ -50,6 +50,8 @@ class Row:
     """First rank of the bracket of trials that seeds alone could swap; None where no noise floor is known."""
     tied_to_rank: int | None = None
     """Last rank of that bracket."""
+    stream: str = ""
+    """The activation stream, such as `context_size 256`; empty where all trials share one."""
 
 
 @dataclass(frozen=True, kw_only=True)

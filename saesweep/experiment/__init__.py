@@ -6,13 +6,19 @@ from saesweep.experiment.identity import describe_changes, fingerprint_of
 from saesweep.experiment.load import load_experiment
 from saesweep.experiment.parameters import Parameter
 from saesweep.experiment.schema import experiment_schema
+from saesweep.experiment.streams import Stream, are_comparable, only_stream, stream_of, streams_of
 
 __all__ = [
     "Experiment",
     "Parameter",
+    "Stream",
+    "are_comparable",
     "describe_changes",
     "dump_yaml",
     "experiment_schema",
     "fingerprint_of",
     "load_experiment",
+    "only_stream",
+    "stream_of",
+    "streams_of",
 ]

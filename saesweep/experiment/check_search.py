@@ -9,7 +9,7 @@ from typing import Any
 
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
-from saesweep.experiment.fields import ARCHITECTURE, known_paths, searchable_paths
+from saesweep.experiment.fields import ARCHITECTURE, STREAM_PATHS, known_paths, searchable_paths
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.experiment.parameters import Parameter
 from saesweep.specs import BaseRun, SearchSpec
@@ -36,6 +36,7 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
     if search.stratify is not None:
         _check_stratify(draft, search.stratify, parameters)
     _check_fixed(draft, search, parameters)
+    _check_streams(draft, search, parameters)
     is_pareto = draft.objective.is_pareto if draft.objective is not None else not draft.block("objective")
     if search.target is not None and is_pareto:
         document.add(("search", "target"), "needs an objective of one metric; on a Pareto front, use patience")
@@ -69,8 +70,31 @@ def _check_fixed(draft: Draft, search: SearchSpec, parameters: Sequence[Paramete
             document.add(place, f"lacks {', '.join(dict.fromkeys(missing))}; a fixed list states every parameter")
 
 
+def _check_streams(draft: Draft, search: SearchSpec, parameters: Sequence[Parameter]) -> None:
+    """Note options that look at all trials together, where they belong to several activation streams."""
+    searched = [p.path for p in parameters if p.path in STREAM_PATHS]
+    if not searched:
+        return
+    references = draft.block("evaluation").get("references")
+    if references:
+        draft.document.add(
+            ("evaluation", "references"),
+            f"are measured on one activation stream, and space searches {searched[0]}; use `saesweep eval` instead",
+        )
+    incomparable = [path for path in searched if not STREAM_PATHS[path]]
+    for option in ("target", "patience"):
+        if incomparable and getattr(search, option) is not None:
+            draft.document.add(
+                ("search", option),
+                f"compares all trials, and those of another {incomparable[0]} are on another scale; leave it out",
+            )
+
+
 def _check_stratify(draft: Draft, path: str, parameters: Sequence[Parameter]) -> None:
     place: Place = ("search", "stratify")
+    if path in STREAM_PATHS:
+        draft.document.add(place, f"{path} decides the activation stream, whose trials are in equal shares already")
+        return
     if path not in draft.block("space"):
         hint = did_you_mean(path, draft.block("space"))
         draft.document.add(place, f"{path!r} is not in space{hint}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from saesweep.evaluation import HeldOutEvaluator
 from saesweep.events import Row
+from saesweep.runs import RunDirectory
 from saesweep.saes import load_sae_folder
 from saesweep.sweep.artifacts import copy_export, replicate_folder
 from saesweep.sweep.measure import mean_and_spread
@@ -45,12 +46,12 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
     outcome = Outcome(None, None, notes=notes)
     if best is not None:
         row = next(row for row in rows if row.number == best)
-        test_metrics, test_spread = _measure_on_test(setup, row)
+        test_metrics, test_spread = measure_on_test(setup, row)
         extra = {"test_metrics": test_metrics, "objective": setup.objective.model_dump(mode="json"), "notes": notes}
         if row.replicates > 1:
             extra["test_spread"] = test_spread
         if setup.objective.is_pareto:
-            _export_front(setup, rows)
+            export_front(directory, rows, directory.pareto)
         copy_export(directory.trial_sae(best), directory.best, extra)
         outcome = Outcome(best, directory.best, test_metrics, notes)
     Board.of(setup).write(
@@ -64,7 +65,7 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
     return outcome
 
 
-def _measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
+def measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
     """Return mean and spread over the winner's replicates; the first of them is the one exported."""
     evaluator = HeldOutEvaluator(
         setup.source.test,
@@ -80,12 +81,11 @@ def _measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str
     return mean_and_spread(evaluator.measure(saes, row.hook, with_model=True))
 
 
-def _export_front(setup: Setup, rows: tuple[Row, ...]) -> None:
+def export_front(directory: RunDirectory, rows: Sequence[Row], target: Path) -> None:
     """Write one folder per point of the front, named by trial, architecture and sparsity."""
-    directory = setup.directory
-    if directory.pareto.exists():
-        shutil.rmtree(directory.pareto)
+    if target.exists():
+        shutil.rmtree(target)
     for row in rows:
         if row.on_front:
             label = re.sub(r"[^A-Za-z0-9.]+", "-", f"{row.number:04d}-{row.architecture}-{row.sparsity}").strip("-")
-            copy_export(directory.trial_sae(row.number), directory.pareto / label, {})
+            copy_export(directory.trial_sae(row.number), target / label, {})

@@ -32,15 +32,15 @@ from saesweep.scheduler import (
 )
 from saesweep.sweep.artifacts import save_trial_record, save_trial_sae
 from saesweep.sweep.batches import FiniteBatches, check_held_out
+from saesweep.sweep.by_stream import ranked_by_stream
 from saesweep.sweep.grouping import group_of
 from saesweep.sweep.measure import Measured, mean_and_spread, measure_slots
-from saesweep.sweep.noise import bracketed
 from saesweep.sweep.progress import Board, Progress
-from saesweep.sweep.ranking import costs, rank, violations
+from saesweep.sweep.ranking import costs, violations
 from saesweep.sweep.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.sweep.search import Search
 from saesweep.sweep.seeds import derive
-from saesweep.sweep.setup import Setup, with_widths
+from saesweep.sweep.setup import Setup
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.stopping import stop_reason
 from saesweep.sweep.trials import Trial, row_of
@@ -79,6 +79,7 @@ class SweepLoop:
             contexts_per_forward=setup.base.eval_batch_size_prompts or setup.base.store_batch_size_prompts,
         )
         self._rungs_need_model = needs_language_model([g.metric for g in setup.objective.goals])
+        self._segment_index = None if setup.segment is None else setup.segment.index
         self.trials: dict[int, Trial] = {}
         self.stop_reason: str | None = None
         self.block = 0
@@ -113,13 +114,14 @@ class SweepLoop:
         # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
         policy = self._search.policy
         self._state = replace(State.from_json(state["scheduler"]), policy=policy, n_slots=policy.n_slots)
-        self._stream.load_state(state["stream"])
+        if state.get("segment") == self._segment_index:
+            self._stream.load_state(state["stream"])
         self._batches.skipped = state["skipped_batches"]
         self._ended = list(state["ended"])
         self._seconds_before = state["training_seconds"]
         for data in state["trials"]:
             self._trial(data["number"], self._search.study.ask(data["number"])).load(data)
-        self._restored = saved_slots(checkpoint)
+        self._restored = saved_slots(checkpoint)  # none at the end of an earlier segment
         return {number: trial.tokens for number, trial in self.trials.items()}
 
     # ---------------------------------------------------------------- the loop
@@ -256,14 +258,14 @@ class SweepLoop:
 
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
-            params = self._search.study.ask(action.number, self._search.strata[action.stratum] or None)
-            trial = self._trial(action.number, params)
+            trial = self._trial(action.number, self._search.ask(action.number, action.stratum))
+            place = f"{trial.stream} / " if trial.stream else ""  # rungs and quotas compare within a stream
             self._decide(
                 Asked(
                     number=action.number,
                     stratum=action.stratum,
-                    group=group_of(trial.run, self._setup.objective),
-                    architecture=trial.run.sae.architecture,
+                    group=place + group_of(trial.run, self._setup.objective),
+                    architecture=place + trial.run.sae.architecture,
                 )
             )
         elif isinstance(action, Place):
@@ -276,9 +278,9 @@ class SweepLoop:
             self.stop_reason = action.reason
 
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
-        run = with_widths(self._setup.experiment.resolve(params), self._setup.d_in)
-        is_baseline = number < self._search.n_baselines
-        trial = Trial(number, params, run, is_baseline=is_baseline, replicates=self._replicates)
+        run, stream = self._setup.resolve(params), self._setup.stream_of(params).label
+        is_baseline = self._search.is_baseline(number)
+        trial = Trial(number, params, run, is_baseline=is_baseline, replicates=self._replicates, stream=stream)
         self.trials[number] = trial
         return trial
 
@@ -335,9 +337,8 @@ class SweepLoop:
 
     def rows(self) -> tuple[Row, ...]:
         """Return the leaderboard, best first."""
-        total = self._setup.blocks.total_tokens
-        objective = self._setup.objective
-        return tuple(bracketed(rank([row_of(trial, total) for trial in self.trials.values()], objective), objective))
+        rows = [row_of(trial) for trial in self.trials.values()]
+        return ranked_by_stream(rows, self._setup.objective, self._setup.streams)
 
     @property
     def skipped_batches(self) -> int:
@@ -354,6 +355,8 @@ class SweepLoop:
         rows = self.rows()
         total = self._setup.blocks.total_tokens
         unasked = self._search.policy.n_trials - len(self.trials)
+        if self._setup.segment is not None:  # the streams to come
+            unasked = max(unasked, self._setup.experiment.n_trials - len(self.trials))
         expected = self._replicates * (
             unasked * total
             + sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
@@ -384,6 +387,8 @@ class SweepLoop:
             self.block,
             {
                 "stream_tokens": self._stream.tokens_served,
+                "segment": self._segment_index,
+                "first_trial": 0 if self._setup.segment is None else self._setup.segment.first_trial,
                 "scheduler": self._state.to_json(),
                 "stream": self._stream.state(),
                 "trials": [trial.state() for trial in self.trials.values()],

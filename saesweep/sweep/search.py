@@ -12,6 +12,7 @@ from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
 from saesweep.specs import ObjectiveSpec
 from saesweep.study import Study
+from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan
 from saesweep.sweep.space import space_view
 from saesweep.sweep.warm_start import warm_start
@@ -28,8 +29,21 @@ class Search:
     strata: Mapping[str, dict[str, Any]]
     """Settings that the trials of each stratum share."""
     n_baselines: int
+    """The first trials (of a segment, where there is one) are baselines: this many."""
+    segment: Segment | None = None
+    """The stay on one activation stream that the rules are for; None where all trials share one."""
     notes: tuple[str, ...] = ()
     """What was taken from an earlier study."""
+
+    def ask(self, number: int, stratum: str) -> dict[str, Any]:
+        """Return the settings of a trial."""
+        given = None if self.segment is None else self.segment.settings_of(number)
+        return self.study.ask(number, self.strata[stratum] or None, given)
+
+    def is_baseline(self, number: int) -> bool:
+        """Return whether a trial that is asked now is a baseline."""
+        first = 0 if self.segment is None else self.segment.first_trial
+        return 0 <= number - first < self.n_baselines
 
 
 def open_search(
@@ -39,8 +53,18 @@ def open_search(
     blocks: BlockPlan,
     n_slots: int,
     seed: int,
+    segment: Segment | None = None,
 ) -> Search:
     """Open the study in the run directory, or the one that this experiment has made there.
+
+    Args:
+        experiment: The whole experiment.
+        directory: Of the run.
+        objective: What is optimised.
+        blocks: Block length and rungs.
+        n_slots: SAEs that train at once.
+        seed: Of the sampler, where the file states none.
+        segment: The stay on one activation stream; None where all trials share one.
 
     Raises:
         UserError: The study belongs to another experiment, or the sampler does not fit the space.
@@ -60,16 +84,25 @@ def open_search(
         baselines=given,
         history=() if warm is None else warm.trials,
     )
+    strata: dict[str, dict[str, Any]] = {_ALL: {}}
     if search.stratify is not None:
-        settings = space.strata(search.stratify)
-        strata = {str(setting[search.stratify]): setting for setting in settings}
-        baseline_strata = tuple(str(b.get(search.stratify, next(iter(strata)))) for b in given)
-    else:
-        strata = {_ALL: {}}
-        baseline_strata = (_ALL,) * len(given)
-    limits = tuple(study.trial_limit(setting) for setting in strata.values())
+        strata = {str(setting[search.stratify]): setting for setting in space.strata(search.stratify)}
+    first = next(iter(strata))
+    baseline_strata = tuple(
+        first if search.stratify is None else str(b.get(search.stratify, first))
+        for b in (given if segment is None else segment.given)
+    )
+    budget = search.tokens_budget if segment is None else segment.tokens_budget
+    shared: Mapping[str, Any] = {}
+    if segment is not None:
+        shared = segment.stream.settings
+        # Trials of the segments before have other strata; only their numbers count.
+        strata = {_of_stream(segment, name): {**settings, **segment.stratum} for name, settings in strata.items()}
+        before = (next(iter(strata)),) * segment.first_trial
+        baseline_strata = (*before, *(_of_stream(segment, name) for name in baseline_strata))
+    limits = tuple(study.trial_limit({**settings, **shared}) for settings in strata.values())
     policy = Policy(
-        n_trials=experiment.n_trials,
+        n_trials=experiment.n_trials if segment is None else segment.n_trials,
         n_slots=max(1, n_slots // search.replicates),  # the scheduler's slot holds all replicates of a trial
         total_tokens=blocks.total_tokens,
         rungs_tokens=blocks.rungs_tokens,
@@ -80,6 +113,11 @@ def open_search(
         baseline_strata=baseline_strata,
         pruner=search.pruner,
         min_peers=search.eta,  # with fewer reports, "one in eta" would judge chance
-        tokens_budget=None if search.tokens_budget is None else search.tokens_budget // search.replicates,
+        tokens_budget=None if budget is None else budget // search.replicates,
     )
-    return Search(study, policy, strata, len(search.baselines), () if warm is None else (warm.note,))
+    n_baselines = 0 if search.fixed else len(search.baselines if segment is None else segment.given)
+    return Search(study, policy, strata, n_baselines, segment, () if warm is None else (warm.note,))
+
+
+def _of_stream(segment: Segment, stratum: str) -> str:
+    return segment.stream.label if stratum == _ALL else f"{segment.stream.label} / {stratum}"

@@ -28,12 +28,15 @@ class Trial:
     replicates: int = 1
     spread: dict[str, float] = field(default_factory=dict)
     """Standard deviation of each metric over the replicates; empty where there is one."""
+    stream: str = ""
+    """Label of its activation stream; empty where all trials share one."""
 
     def state(self) -> dict[str, Any]:
         """Return the JSON part of a checkpoint; settings come from the study."""
         names = ("status", "slot", "tokens", "joined_at_tokens", "metrics", "measured_at_tokens", "dead_window_tokens")
         data = {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
-        return {**data, "spread": self.spread}
+        # Which trials of an earlier stream were baselines, their numbers do not tell.
+        return {**data, "spread": self.spread, "is_baseline": self.is_baseline, "stream": self.stream}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
@@ -56,7 +59,7 @@ def sparsity_label(run: BaseRun) -> str:
     return f"{label} {mode}" if mode else label
 
 
-def row_of(trial: Trial, total_tokens: int) -> Row:
+def row_of(trial: Trial) -> Row:
     """Return a trial's row, not ranked yet."""
     return Row(
         number=trial.number,
@@ -67,7 +70,7 @@ def row_of(trial: Trial, total_tokens: int) -> Row:
         hook=trial.run.hook_name,
         status=trial.status,
         tokens=trial.tokens,
-        total_tokens=total_tokens,
+        total_tokens=trial.run.total_steps * trial.run.train_batch_size_tokens,
         joined_at_tokens=trial.joined_at_tokens,
         slot=trial.slot,
         is_baseline=trial.is_baseline,
@@ -77,6 +80,7 @@ def row_of(trial: Trial, total_tokens: int) -> Row:
         reason=trial.reason,
         replicates=trial.replicates,
         spread=dict(trial.spread),
+        stream=trial.stream,
     )
 
 
