@@ -7,6 +7,8 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
 """
 
 from saesweep.study.history import EarlierTrial, lies_in, read_study
+from saesweep.study.importance import MIN_TRIALS, Importance, importances
+from saesweep.study.marginal import Effect, Marginal, marginal
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
 from saesweep.study.record import TrialRecord
@@ -15,13 +17,19 @@ from saesweep.study.space_view import SpaceView
 from saesweep.study.study import Study
 
 __all__ = [
+    "MIN_TRIALS",
     "EarlierTrial",
+    "Effect",
+    "Importance",
+    "Marginal",
     "ParameterView",
     "SpaceView",
     "Study",
     "TrialRecord",
+    "importances",
     "lies_in",
     "load_plain_study",
+    "marginal",
     "read_study",
     "rewind_study",
 ]
