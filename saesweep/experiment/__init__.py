@@ -1,5 +1,6 @@
 """The experiment file: loading with line marks, overrides, `from_cfg`, located errors. Torch-free."""
 
+from saesweep.experiment.check_search import SAMPLERS
 from saesweep.experiment.dump import dump_yaml
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.identity import describe_changes, fingerprint_of
@@ -9,6 +10,7 @@ from saesweep.experiment.schema import experiment_schema
 from saesweep.experiment.streams import Stream, are_comparable, only_stream, stream_of, streams_of
 
 __all__ = [
+    "SAMPLERS",
     "Experiment",
     "Parameter",
     "Stream",

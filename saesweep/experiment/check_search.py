@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
             ("search", "sampler"),
             f"unknown sampler {search.sampler!r}{hint} (tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler)",
         )
+    elif search.sampler not in SAMPLERS and (message := _import_problem(search.sampler)):
+        document.add(("search", "sampler"), f"{search.sampler} cannot be imported: {message}")
     if search.sampler == "grid":
         for parameter in parameters:
             if parameter.spec.kind != "choice" and not parameter.spec.grid:
@@ -51,6 +54,16 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         document.add(
             ("cohort", "devices"), "only auto is implemented in this version: one device, chosen by base.device"
         )
+
+
+def _import_problem(class_path: str) -> str:
+    """Return why a class cannot be had; only a class path is worth the import."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        return str(error)
+    return ""
 
 
 def _check_fixed(draft: Draft, search: SearchSpec, parameters: Sequence[Parameter]) -> None:

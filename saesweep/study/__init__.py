@@ -13,6 +13,7 @@ from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
 from saesweep.study.record import TrialRecord
 from saesweep.study.rewind import rewind_study
+from saesweep.study.samplers import check_sampler
 from saesweep.study.space_view import SpaceView
 from saesweep.study.study import Study
 
@@ -26,6 +27,7 @@ __all__ = [
     "SpaceView",
     "Study",
     "TrialRecord",
+    "check_sampler",
     "importances",
     "lies_in",
     "load_plain_study",

@@ -15,11 +15,12 @@ from torch import Tensor
 from saesweep.activations import ActivationSource, SourceFacts, check_source, open_source
 from saesweep.cohort import Cohort
 from saesweep.errors import UserError
-from saesweep.experiment import Experiment, Stream, stream_of, streams_of
+from saesweep.experiment import SAMPLERS, Experiment, Stream, stream_of, streams_of
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, write_bytes, write_json
 from saesweep.saes import Normalizer, check_pretrained
 from saesweep.specs import BaseRun, ObjectiveSpec
+from saesweep.study import check_sampler
 from saesweep.sweep.corners import largest_run, normalize_modes
 from saesweep.sweep.engines import make_engine
 from saesweep.sweep.loaded_model import LoadedModel
@@ -86,8 +87,10 @@ def check(experiment: Experiment) -> Facts:
             "objective: missing; it would be another one for the models with a language-model head than for those "
             "without one. State one that all can be measured by, such as {maximize: explained_variance}"
         )
-    for has_lm_head in heads:
-        experiment.objective(has_lm_head)
+    objectives = [experiment.objective(has_lm_head) for has_lm_head in heads]  # a metric that no model can give
+    objective = next(iter(objectives), None) or experiment.spec.objective or experiment.objective(False)
+    if experiment.spec.search.sampler not in SAMPLERS:
+        check_sampler(experiment.spec.search.sampler, [goal.direction for goal in objective.goals])
     return tuple(found)
 
 
