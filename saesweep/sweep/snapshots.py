@@ -33,21 +33,20 @@ class Snapshots:
         self._setup = setup
         self._bus = bus
         self._replicates = replicates
-        self._steps = frozenset(setup.base.snapshot_steps)
-        self._final = setup.base.save_final_checkpoint
         self._finished: set[tuple[int, int]] = set()
 
     def take(self, trials: dict[int, Trial]) -> None:
         """Write what is due; an SAE that is not finite any more is left out, as its trial is about to fail."""
-        if not self._steps and not self._final:
+        if not self._setup.base.keeps_snapshots:
             return
         for index, slot in self._setup.cohort.occupied():
             replicate = index % self._replicates
             # A finished SAE waits in its slot for the end of the block.
-            is_final = self._final and slot.is_done and (slot.trial, replicate) not in self._finished
+            is_final = slot.run.save_final_checkpoint and slot.is_done and (slot.trial, replicate) not in self._finished
             if is_final:
                 self._finished.add((slot.trial, replicate))
-            if (is_final or (slot.step in self._steps and not slot.is_done)) and bool(slot.is_finite):
+            is_due = is_final or (slot.step in slot.run.snapshot_steps and not slot.is_done)
+            if is_due and bool(slot.is_finite):
                 self._save(slot, trials[slot.trial], replicate, is_final)
 
     def _save(self, slot: Slot, trial: Trial, replicate: int, is_final: bool) -> None:
