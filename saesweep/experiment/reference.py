@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from saesweep.experiment.fields import NESTED, searchable_paths
+from saesweep.experiment.fields import NESTED, STREAM_PATHS, searchable_paths
 from saesweep.specs import (
     METRICS,
     BaseRun,
@@ -44,7 +44,8 @@ Defaults that differ from SAELens 6.54: [defaults.md](defaults.md).
 
 **count**: a whole number, also written `500k`, `90M` or `2B`. **duration**: steps (`1000`), tokens (`5Mtok`) or a share of the
 run (`5%`). Scalars follow YAML 1.2: `1e-4` is a number and `no` is text. `${env:NAME}` and `${env:NAME:-default}` are replaced
-in text values. A field marked ⌕ can be searched: it can be a key of `space`, of `by_architecture` and of a baseline.
+in text values. A field marked ⌕ can be searched: it can be a key of `space`, of `by_architecture` and of a baseline. One marked
+⌕⌕ decides the activation stream: `space` can give it as a choice, and the trials of each value run one after the other.
 """
 _FROM_CFG = (
     "| `from_cfg` | text | `null` | Start from this configuration: a SAELens or saesweep folder, a `runner_cfg.json` or `cfg.json`, "
@@ -102,6 +103,8 @@ def _table(
             continue
         key = info.alias or name
         mark = " ⌕" if prefix is not None and prefix + key in searchable_paths() else ""
+        if mark and key in STREAM_PATHS and prefix == "":
+            mark = " ⌕⌕"
         kind = _type(schemas[key], str(info.annotation))
         meaning = (info.description or "").replace("|", "\\|").replace("\n", " ")
         lines.append(f"| `{key}`{mark} | {kind} | {_default(info.default)} | {meaning} |")

@@ -1,7 +1,6 @@
 """One metric by context: the same value and error as measured otherwise, and differences over the same contexts."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
