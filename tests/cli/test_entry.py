@@ -138,7 +138,14 @@ def test_a_reader_that_leaves_is_no_bug(tmp_path):
         | {"status": "complete", "tokens": 1, "total_tokens": 1}
         for i in range(3000)
     ]
-    board = {"name": "a", "status": "complete", "rows": rows, "metrics": [], "goals": ["minimize l0"]}
+    board = {
+        "name": "a",
+        "status": "complete",
+        "rows": rows,
+        "metrics": [],
+        "stream_tokens": 0,
+        "goals": ["minimize l0"],
+    }
     (tmp_path / "leaderboard.json").write_text(json.dumps(board))
     program = subprocess.Popen(
         [sys.executable, "-m", "saesweep", "leaderboard", str(tmp_path)],
