@@ -58,7 +58,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Write the dataset."""
-    spec = _spec({name: value for name, value in vars(args).items() if name != "execute"})
+    spec = _spec({name: value for name, value in vars(args).items() if name not in ("execute", "plugins")})
 
     from saesweep.activations.pretokenize import PretokenizeProgress, pretokenize
     from saesweep.cli.progress_line import ProgressLine

@@ -6,7 +6,10 @@ from typing import Any
 
 from saesweep.specs import BaseRun, Duration
 
-_OURS = ("buffer_tokens", "max_activation_norm_multiple", "synthetic")
+_OURS = (
+    *("buffer_tokens", "max_activation_norm_multiple", "synthetic"),
+    *("dataset_name", "split", "data_files", "data_dir", "column_name"),
+)
 """Fields that SAELens does not know, and whose names its `from_dict` refuses."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose file formats are written."""
