@@ -32,6 +32,7 @@ base:
   context_size: 64
   training_tokens: 20_480
   train_batch_size_tokens: 512
+  n_checkpoints: 2
   buffer_tokens: 8192
   device: cpu
   lr: 3e-3

@@ -26,7 +26,7 @@ FILE = Path(__file__).resolve().parents[1] / "experiments" / "stories260k_matche
 
 
 def main() -> int:
-    """Run the comparison and print its table."""
+    """Run, print, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--shared", required=True, help="folder that holds models/stories260K and text/stories_sampled.txt"

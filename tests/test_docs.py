@@ -111,9 +111,10 @@ def test_every_yaml_snippet_is_part_of_a_valid_experiment(
             from saesweep import load_plugin
 
             load_plugin(block.title)
-    tree = load_experiment(ROOT / "experiments/quickstart.yaml").tree
+    trees = {file: load_experiment(ROOT / f"experiments/{file}.yaml").tree for file in ("quickstart", "synthetic")}
     for block in blocks(page, "yaml"):
         change = read_yaml(block.text, page.name).tree
+        tree = trees["synthetic" if "builtin:synthetic" in block.text else "quickstart"]
         load_experiment(change if {"name", "base"} <= set(change) else merged(tree, change))
 
 

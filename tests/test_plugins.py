@@ -71,6 +71,45 @@ def test_a_metric_is_an_objective_a_limit_a_column_and_in_every_file(
     assert "max_latent" in capsys.readouterr().out
 
 
+ARCHITECTURE = """
+from typing import Literal
+from saesweep.saes import register_architecture
+from saesweep.saes.standard import Standard
+from saesweep.specs.architectures import StandardSpec, register_spec
+
+@register_spec("doubled")
+class DoubledSpec(StandardSpec):
+    architecture: Literal["doubled"] = "doubled"
+    times: float = 2.0
+
+@register_architecture("doubled")
+class Doubled(Standard):
+    def penalties(self, state):
+        return {"l1_loss": self.spec.times * super().penalties(state)["l1_loss"]}
+"""
+
+
+def test_an_architecture_has_flags_and_trains_by_its_own_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("doubled.py").write_text(ARCHITECTURE)
+    words = "train --model_name null --dataset_path builtin:synthetic --d_sae 64 --training_tokens 2560 --l1_warm_up_steps 5%"
+    words += " --train_batch_size_tokens 256 --set evaluation.select_tokens=512 --set evaluation.test_tokens=512 --display none"
+    assert main([*words.split(), "--architecture", "standard", "--l1_coefficient", "6.0", "--run-dir", "plain"]) == 0
+    own = ["--architecture", "doubled", "--l1_coefficient", "2.0", "--times", "3", "--run-dir", "own"]
+    assert main([*words.split(), *own, "--plugin", "doubled.py"]) == 0
+    assert "there is no sparse kernel for architecture 'doubled'" in Path("own/events.jsonl").read_text()
+    losses = [
+        [
+            json.loads(line)["losses/l1_loss"]
+            for line in Path(run, "trials/0000/metrics.jsonl").read_text().splitlines()
+            if "l1_loss" in line
+        ]
+        for run in ("plain", "own")
+    ]
+    assert losses[0]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 def test_each_sae_and_each_measurement_has_a_metric_of_its_own(tmp_path: Path) -> None:
     made: list[Any] = []
 

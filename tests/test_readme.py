@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from saesweep.cli import main
+from saesweep.cli.entry import build_parser
+from saesweep.cli.train import experiment_of
 from tests.documentation import PAGES, ROOT, SHORT, commands, words_of, write_files
 
+SHORT_TRAIN = ["--training_tokens", "8k", "--train_batch_size_tokens", "256", "--d_sae", "128"]
+SHORT_TRAIN += ["--set", "evaluation.select_tokens=1k", "--set", "evaluation.test_tokens=1k"]
 CHECKED_BY_CI = ("make ", "python benchmarks/", "pip install ")
+
+
+def downloads_to_train(arguments: list[str]) -> bool:
+    """Check a `train` command up to where it would open its model, and return whether that is one to download."""
+    run = experiment_of(build_parser().parse_args(arguments)).base_run()
+    return not any(name.startswith("builtin:") for name in (run.model_name or "", run.dataset_path))
 
 
 def downloads(file: str) -> bool:
@@ -30,6 +40,7 @@ def test_every_command_of_a_page_works(
         shutil.copytree(prepared / "runs", tmp_path / "runs")
     write_files(page, tmp_path)
     monkeypatch.setenv("SAESWEEP_DISPLAY", "plain")
+    monkeypatch.setenv("SAESWEEP_BROWSER", "none")  # pictures have tests of their own
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     for command in commands(page):
         if command.startswith(CHECKED_BY_CI):
@@ -41,6 +52,10 @@ def test_every_command_of_a_page_works(
         arguments = words[1:]
         if arguments[0] == "run" and downloads(arguments[1]):
             arguments[0] = "plan"
+        if arguments[0] == "train":
+            if downloads_to_train(arguments):
+                continue
+            arguments += SHORT_TRAIN
         if arguments[0] in ("run", "cache-activations"):
             for setting in SHORT:
                 arguments += ["--set", setting]

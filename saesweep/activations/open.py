@@ -43,7 +43,12 @@ class ActivationSource:
 
 
 def open_source(
-    run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], *, with_model: bool = True
+    run: BaseRun,
+    evaluation: EvaluationSpec,
+    hooks: Sequence[str],
+    *,
+    with_model: bool = True,
+    model: LanguageModel | None = None,
 ) -> ActivationSource:
     """Load the model, split the dataset and prepare the stream; the first batch asked for runs the model.
 
@@ -52,6 +57,7 @@ def open_source(
         evaluation: Sizes of the held-out parts.
         hooks: Hook names; all of them come from one forward pass.
         with_model: Load the language model even where the activations are cached.
+        model: The language model where it is loaded already.
 
     Raises:
         UserError: The model, a hook or the dataset cannot be had, the dataset is too small, or `sae.d_in` is not the
@@ -61,10 +67,10 @@ def open_source(
     if run.is_synthetic:
         return _open_synthetic(run, evaluation, hooks, device)
     if run.use_cached_activations:
-        return _open_cached(run, evaluation, hooks, with_model)
+        return _open_cached(run, evaluation, hooks, with_model, model)
     d_in = inspect_model(run, hooks).hooks
     documents = open_documents(run)
-    model = load_model(run)
+    model = load_model(run) if model is None else model
     packing, rows = token_settings(run, model.tokenizer, documents.is_tokenized)
     parts = open_live(
         run,
@@ -79,7 +85,9 @@ def open_source(
     return ActivationSource(stream=parts.stream, select=parts.select, test=parts.test, model=model)
 
 
-def _open_cached(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], with_model: bool) -> ActivationSource:
+def _open_cached(
+    run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], with_model: bool, model: LanguageModel | None
+) -> ActivationSource:
     from saesweep.activations.cache.open import open_cache
 
     parts = open_cache(run, evaluation, hooks)
@@ -88,8 +96,11 @@ def _open_cached(run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str],
             "objective: this cache of activations has no token ids to measure cross-entropy with; use "
             "explained_variance, or a cache written by `saesweep cache-activations`"
         )
-    model = load_model(run) if with_model else None
-    return ActivationSource(stream=parts.stream, select=parts.select, test=parts.test, model=model)
+    if with_model and model is None:
+        model = load_model(run)
+    return ActivationSource(
+        stream=parts.stream, select=parts.select, test=parts.test, model=model if with_model else None
+    )
 
 
 def _open_synthetic(

@@ -21,7 +21,6 @@ def new_parser(commands: Subparsers, name: str, *, summary: str, examples: str) 
     )
     parser.add_argument(
         "--plugin",
-        dest="plugins",
         metavar="MODULE",
         action="append",
         default=[],

@@ -60,9 +60,9 @@ def add_parser(commands: Subparsers) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Write the cache."""
     from saesweep.errors import UserError
-    from saesweep.experiment import load_experiment
+    from saesweep.experiment import load_experiment, only_stream
 
-    experiment = load_experiment(args.experiment, overrides=args.overrides)
+    experiment = only_stream(load_experiment(args.experiment, overrides=args.overrides))
     run = experiment.base_run()
     target = args.to if args.to is not None else run.cached_activations_path
     if target is None:

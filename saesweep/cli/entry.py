@@ -18,6 +18,7 @@ from saesweep.cli import (
     leaderboard,
     plan,
     pretokenize,
+    pull,
     push,
     report,
     run,
@@ -41,6 +42,7 @@ _COMMANDS = (
     evaluate,
     export,
     push,
+    pull,
     hooks,
     pretokenize,
     cache_activations,
@@ -82,13 +84,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: From argparse: code 2 after a wrong argument, 0 after `--help` and `--version`.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
-    if not hasattr(args, "execute"):
-        parser.print_help(sys.stderr)
-        return MISTAKE
     try:
-        for plugin in args.plugins:
-            load_plugin(plugin)
+        _load_plugins(argv)
+        args = parser.parse_args(argv)
+        if not hasattr(args, "execute"):
+            parser.print_help(sys.stderr)
+            return MISTAKE
         code: int = args.execute(args)
         sys.stdout.flush()
         return code
@@ -106,3 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         print(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
         return BUG
+
+
+def _load_plugins(argv: Sequence[str] | None) -> None:
+    """Import what `--plugin` names, before the arguments are read: an architecture of a plugin brings flags of its own."""
+    first = argparse.ArgumentParser(prog="saesweep", add_help=False, allow_abbrev=False)
+    first.add_argument("--plugin", action="append", default=[])
+    for plugin in first.parse_known_args(argv)[0].plugin:
+        load_plugin(plugin)

@@ -25,6 +25,7 @@ _EXPORTED_FILES = frozenset(
     {
         "cfg.json",
         "experiment.yaml",
+        "params.npz",
         "provenance.json",
         "runner_cfg.json",
         "sae_weights.safetensors",
@@ -48,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
     from saesweep.runs import RunDirectory, replace_folder
 
     source = _source(RunDirectory(args.run), args.trial)
-    _check_target(args.to, source, args.force)
+    check_target(args.to, source, args.force)
     # resolve(): a link to a folder is filled, not replaced
     replace_folder(args.to.resolve(), lambda folder: _copy(source, folder))
     print(f"copied {source} to {args.to}")
@@ -75,13 +76,17 @@ def _exported_trials(run: RunDirectory) -> list[int]:
     return sorted(int(name) for name in folders if name.isdigit())
 
 
-def _check_target(target: Path, source: Path, force: bool) -> None:
-    """Refuse to write over anything but an exported SAE, and over that one only with `--force`."""
+def check_target(target: Path, source: Path | None, force: bool) -> None:
+    """Refuse to write over anything but an exported SAE, and over that one only with `--force`.
+
+    Raises:
+        UserError: The folder may not be written.
+    """
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: is a file; --to names the folder to make")
     if not target.exists():
         return
-    if source.resolve() == target.resolve():
+    if source is not None and source.resolve() == target.resolve():
         raise UserError(f"{target}: is the SAE itself; name another folder with --to")
     found = sorted(path.name for path in target.iterdir())
     strangers = [name for name in found if name not in _EXPORTED_FILES]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   saesweep leaderboard runs/quickstart
   saesweep leaderboard runs/gemma_l12 --watch
+  saesweep leaderboard runs/quickstart --details
   saesweep leaderboard runs/quickstart --json | jq '.rows[0].params'
 """
 
@@ -27,16 +28,32 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, or a leaderboard.json")
     parser.add_argument("--watch", action="store_true", help="print it anew when it changes, until the run ends")
+    parser.add_argument(
+        "--details",
+        action="store_true",
+        help="also print what was learned: the best so far, importance of each parameter, choices compared at equal L0",
+    )
     parser.add_argument("--json", action="store_true", help="print it as JSON, one object per line")
     parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print the leaderboard."""
+    from saesweep.display.details import details_lines
     from saesweep.display.saved import read_leaderboard, show_leaderboard, watch_leaderboard
+    from saesweep.display.text import encodable
+    from saesweep.errors import UserError
+
+    if args.details and args.json:
+        raise UserError("--details: is text; leave --json out")
 
     if args.watch:
         watch_leaderboard(args.run, sys.stdout, as_json=args.json)
     else:
         show_leaderboard(read_leaderboard(args.run), sys.stdout, as_json=args.json)
+    if args.details:
+        if not args.run.is_dir():
+            raise UserError(f"--details: {args.run} is no run directory")
+        for line in ["", *details_lines(args.run, read_leaderboard(args.run))]:
+            print(encodable(line, sys.stdout.encoding))
     return DONE

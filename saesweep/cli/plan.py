@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   saesweep plan experiments/gemma_l12.yaml
   saesweep plan my_experiment.yaml --set cohort.size=8 --json
+  saesweep plan experiments/quickstart.yaml --calibrate
 """
 
 
@@ -29,6 +30,11 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="the experiment file (YAML)")
     add_overrides(parser)
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="load the model and time a few seconds of the real thing: how long the search takes, language model included",
+    )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.set_defaults(execute=execute)
 
@@ -38,6 +44,6 @@ def execute(args: argparse.Namespace) -> int:
     from saesweep.experiment import load_experiment
     from saesweep.sweep.plan import plan
 
-    made = plan(load_experiment(args.experiment, overrides=args.overrides))
+    made = plan(load_experiment(args.experiment, overrides=args.overrides), with_calibration=args.calibrate)
     print(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
     return DONE

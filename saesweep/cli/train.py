@@ -12,6 +12,7 @@ from saesweep.display.protocol import DISPLAY_KINDS
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
+    from saesweep.experiment import Experiment
 
 _EXAMPLES = """\
   saesweep train --model_name builtin:tiny-lm --hook_name model.layers.2 --dataset_path builtin:python-docs \\
@@ -24,6 +25,8 @@ experiment file: 2M, 5%, null, "[0, -10]", "{dtype: bfloat16}". A switch needs n
 What is not of the run itself is set with --set, such as --set evaluation.test_tokens=1M. The same command again goes on
 where an interrupted run stopped.
 """
+_BASE = "base."
+"""Marks the arguments that are fields of the run."""
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -43,6 +46,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--from_cfg",
+        dest=f"{_BASE}from_cfg",
         metavar="CFG",
         default=argparse.SUPPRESS,
         help="start from this cfg.json, runner_cfg.json, folder or Hub id of SAELens or saesweep; flags win",
@@ -55,12 +59,28 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(execute=execute)
     parse = parser.parse_known_args
 
-    def parse_with_fields(*args: Any, **kwargs: Any) -> Any:
+    def parse_with_fields(args: Any = None, namespace: Any = None) -> Any:
+        _load_plugins(parser, args)
         _add_flags(parser)
-        return parse(*args, **kwargs)
+        return parse(args, namespace)
 
     # The fields come from pydantic, which is too slow to import at every start of every command.
     parser.parse_known_args = parse_with_fields  # type: ignore[method-assign]
+
+
+def _load_plugins(parser: argparse.ArgumentParser, args: Any) -> None:
+    """Load the plugins that the arguments name, and those installed: their architectures have flags too."""
+    from saesweep.errors import UserError
+    from saesweep.plugins import load_installed_plugins, load_plugin
+
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--plugin", action="append", default=[])
+    try:
+        load_installed_plugins()
+        for plugin in early.parse_known_args(args)[0].plugin:
+            load_plugin(plugin)
+    except UserError as error:
+        parser.error(str(error))
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +93,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         kind: dict[str, Any] = {"nargs": "?", "const": "true"} if flag.is_switch else {}
         groups[flag.group].add_argument(
             *(f"--{name}" for name in (flag.path, *flag.aliases)),
-            dest=f"base.{flag.path}",
+            dest=f"{_BASE}{flag.path}",
             metavar="VALUE",
             default=argparse.SUPPRESS,
             help=flag.description.replace("%", "%%"),
@@ -81,18 +101,25 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def execute(args: argparse.Namespace) -> int:
-    """Train the SAE."""
+def experiment_of(args: argparse.Namespace) -> Experiment:
+    """Return the checked run that the arguments describe."""
     from saesweep.experiment import load_single_run
 
-    flags = {name.removeprefix("base."): text for name, text in vars(args).items() if name.startswith("base.")}
-    if "from_cfg" in args:
-        flags["from_cfg"] = args.from_cfg
-    experiment = load_single_run(args.experiment, flags=flags, overrides=args.overrides)
+    return load_single_run(args.experiment, flags=_flags(args), overrides=args.overrides)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Train the SAE."""
+    experiment = experiment_of(args)
     verbose = experiment.base_run().verbose
     return run_with_display(
         experiment,
         run_dir=args.run_dir,
         display=args.display or ("auto" if verbose else "none"),
-        verbose=verbose and "verbose" in flags,
+        verbose=verbose and "verbose" in _flags(args),
     )
+
+
+def _flags(args: argparse.Namespace) -> dict[str, str]:
+    """Return what was given, by path under `base`."""
+    return {name.removeprefix(_BASE): text for name, text in vars(args).items() if name.startswith(_BASE)}

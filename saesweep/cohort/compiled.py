@@ -41,7 +41,7 @@ class CompiledForward:
         """
         names = ("l1_coefficient", "l0_coefficient")
         as_tensors: dict[str, Any] = {
-            name: torch.tensor(getattr(knobs, name), dtype=torch.float64, device=x_BD.device) for name in names
+            name: torch.tensor(getattr(knobs, name), dtype=params["W_dec"].dtype, device=x_BD.device) for name in names
         }
         from torch._dynamo import config
         from torch._dynamo.exc import BackendCompilerFailed

@@ -9,6 +9,7 @@ from typing import Literal
 
 from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting, short_count
 from saesweep.events import ReferenceRow, Row
+from saesweep.experiment.fields import STREAM_PATHS
 
 FRONT_MARK = "◆"
 BASELINE_MARK = "*"
@@ -69,6 +70,10 @@ def leaderboard_columns(rows: Sequence[Row], *, metrics: Sequence[str] = (), bar
         Column(name="sparsity", heading="sparsity", cells=tuple(r.sparsity for r in rows), align="left", keep=85),
         Column(name="lr", heading="lr", cells=tuple(f"{r.lr:.2g}" if r.lr == r.lr else MISSING for r in rows), keep=50),
     ]
+    if any(r.stream for r in rows):
+        columns.insert(
+            2, Column(name="stream", heading="stream", cells=tuple(r.stream for r in rows), align="left", keep=92)
+        )
     if len({r.hook for r in rows}) > 1:
         columns.append(Column(name="hook", heading="hook", cells=tuple(r.hook for r in rows), align="left", keep=60))
     columns += _searched(rows)
@@ -184,7 +189,8 @@ def _metric_column(name: str, rows: Sequence[Row], keep: int) -> Column:
 
 def _searched(rows: Sequence[Row]) -> list[Column]:
     """Columns of the searched parameters that no other column shows and that differ between trials."""
-    paths = dict.fromkeys(path for row in rows for path in row.params if path not in _SHOWN_ELSEWHERE)
+    elsewhere = _SHOWN_ELSEWHERE | (STREAM_PATHS.keys() if any(row.stream for row in rows) else set())
+    paths = dict.fromkeys(path for row in rows for path in row.params if path not in elsewhere)
     columns = []
     for path in paths:
         cells = tuple(setting(row.params[path]) if path in row.params else MISSING for row in rows)

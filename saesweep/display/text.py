@@ -36,7 +36,16 @@ _DECIMALS: Mapping[str, int] = {
     "kl_div": 4,
     "kl_div_score": 4,
 }
-ASCII_TWINS: Mapping[str, str] = {"◆": "*", "Δ": "d", "…": ".", "·": "-", "━": "#", "╸": ">", "╺": " ", "─": "-"}
+ASCII_TWINS: Mapping[str, str] = {
+    "◆": "*",
+    "Δ": "d",
+    "…": ".",
+    "·": "-",
+    "━": "#",
+    "╸": ">",
+    "╺": " ",
+    "─": "-",
+} | dict(zip("▁▂▃▄▅▆▇█±", "_.-=+*#@~", strict=True))
 """Every character beyond ASCII that a display draws, with a plain one of the same width."""
 
 

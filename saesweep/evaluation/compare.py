@@ -11,7 +11,7 @@ from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.hooks import hook_of
-from saesweep.experiment import Experiment, load_experiment
+from saesweep.experiment import Experiment, load_experiment, only_stream
 from saesweep.models import resolve_device
 from saesweep.saes import ExportedSAE, open_sae
 
@@ -95,6 +95,7 @@ def evaluate_saes(
     """
     saes = [open_sae(source) for source in sources]
     settings, notes = _settings(sources, saes, experiment, overrides)
+    settings = only_stream(settings)
     run = settings.base_run()
     notes += _strangers(sources, saes, run.model_name)
     hooks = [hook or hook_of(sae, settings, str(name)) for name, sae in zip(sources, saes, strict=True)]

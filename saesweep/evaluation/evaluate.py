@@ -131,8 +131,7 @@ class HeldOutEvaluator:
             part = sums.by_context(metric)
             assert part is not None
             parts.append(part)
-        numerator_SC = torch.cat([part.numerator_SC for part in parts])
-        return PairedSums(numerator_SC, parts[0].denominator_C, offset=parts[0].offset, sign=parts[0].sign)
+        return PairedSums.stacked(parts)
 
     def _batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield activations [N, D], the number of the context that each row is from, and true activations [N, G]."""

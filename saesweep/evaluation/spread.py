@@ -5,7 +5,8 @@ Shape suffixes: C contexts, N tokens, S SAEs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +37,20 @@ class PairedSums:
     denominator_C: Tensor
     offset: float = 0.0
     sign: float = 1.0
+
+    @classmethod
+    def stacked(cls, parts: Sequence[PairedSums]) -> PairedSums:
+        """Return the sums of several measurements of one metric over the same contexts as one."""
+        numerator_SC = torch.cat([part.numerator_SC for part in parts])
+        return replace(parts[0], numerator_SC=numerator_SC)
+
+    def mean(self) -> PairedSums:
+        """Return the mean over the SAEs as one, [1, C]."""
+        return replace(self, numerator_SC=self.numerator_SC.mean(0, keepdim=True))
+
+    def values(self) -> Tensor:
+        """Return the metric of each SAE, [S]."""
+        return self.offset + self.sign * self.numerator_SC.sum(1) / self.denominator_C.sum()
 
     def stderr(self, weights_S: Tensor) -> float:
         """Return the standard error over contexts of a weighted sum of the SAEs' values.

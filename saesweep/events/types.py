@@ -53,6 +53,8 @@ class Row:
     """First rank of the bracket of trials that seeds alone could swap; None where no noise floor is known."""
     tied_to_rank: int | None = None
     """Last rank of that bracket."""
+    stream: str = ""
+    """The activation stream, such as `context_size 256`; empty where all trials share one."""
     target_l0: float | None = None
     """The L0 that it aims at, with `objective.matched`."""
     coefficient: Mapping[str, Any] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """The experiment file: loading with line marks, overrides, `from_cfg`, located errors. Torch-free."""
 
+from saesweep.experiment.check_search import SAMPLERS
 from saesweep.experiment.dump import dump_yaml
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
@@ -8,16 +9,23 @@ from saesweep.experiment.load import load_experiment
 from saesweep.experiment.parameters import Parameter
 from saesweep.experiment.schema import experiment_schema
 from saesweep.experiment.single_run import load_single_run
+from saesweep.experiment.streams import Stream, are_comparable, only_stream, stream_of, streams_of
 
 __all__ = [
     "ARCHITECTURE",
+    "SAMPLERS",
+    "TARGET_L0",
     "Experiment",
     "Parameter",
-    "TARGET_L0",
+    "Stream",
+    "are_comparable",
     "describe_changes",
     "dump_yaml",
     "experiment_schema",
     "fingerprint_of",
     "load_experiment",
     "load_single_run",
+    "only_stream",
+    "stream_of",
+    "streams_of",
 ]

@@ -17,9 +17,8 @@ from saesweep.experiment.fields import (
     parts_of,
     run_fields,
     sae_fields,
-    searchable_paths,
     synthetic_fields,
-    why_not_searchable,
+    trial_paths,
 )
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.specs.architectures import architectures
@@ -116,9 +115,12 @@ def _check_override(draft: Draft, architecture: str, path: str, value: Any, plac
         document.add(place, f"{architecture} has no {path[4:]}, a field of {having}", at_key=True)
     elif path in _ONLY_IN_BASE:
         document.add(place, "is the same for every architecture; set it under base", at_key=True)
-    elif not path.startswith("sae.") and path not in searchable_paths():
-        message = why_not_searchable(path).replace("searched in this version", "set by architecture")
-        document.add(place, message.replace(", and write one experiment per value", ""), at_key=True)
+    elif not path.startswith("sae.") and path not in trial_paths():
+        message = (
+            "cannot be set by architecture: it belongs to the activation stream or the whole run, "
+            "which all architectures share; set it under base"
+        )
+        document.add(place, message, at_key=True)
     else:
         _check_value(draft, path, value, place, [architecture])
 

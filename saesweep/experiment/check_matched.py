@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft
-from saesweep.experiment.fields import TARGET_L0
 from saesweep.experiment.layers import layered, place_of
 from saesweep.experiment.parameters import Parameter, for_architecture
 from saesweep.specs import BaseRun, MatchedSpec, SearchSpec, format_count
 from saesweep.specs.architectures import JumpReLUSpec, spec_class
 
 _LEAST_FROZEN = 0.3
-_LATEST_WARM_UP = 0.4
+_LATEST_WARM_UP = 0.2
 """A coefficient must be at full strength by then, or there is no time to steer it."""
 _SETTLED_STEPS = 2000
 """Below this many steps penalty-based architectures have not settled, and their L0 still falls fast at the freeze."""
@@ -60,11 +59,6 @@ def _check_search(draft: Draft) -> None:
             draft.document.add(
                 ("search", name), "needs values that can be compared; with objective.matched each L0 has its own"
             )
-    if search.stratify == TARGET_L0:
-        draft.document.add(
-            ("search", "stratify"),
-            "is not needed: with objective.matched every target and architecture has its own share",
-        )
 
 
 def _check_taken(draft: Draft, parameters: Sequence[Parameter]) -> None:

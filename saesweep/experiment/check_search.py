@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
-from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0, known_paths, searchable_paths
+from saesweep.experiment.fields import ARCHITECTURE, STREAM_PATHS, TARGET_L0, known_paths, searchable_paths
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.experiment.parameters import Parameter
 from saesweep.specs import BaseRun, SearchSpec
@@ -29,6 +30,8 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
             ("search", "sampler"),
             f"unknown sampler {search.sampler!r}{hint} (tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler)",
         )
+    elif search.sampler not in SAMPLERS and (message := _import_problem(search.sampler)):
+        document.add(("search", "sampler"), f"{search.sampler} cannot be imported: {message}")
     if search.sampler == "grid":
         for parameter in parameters:
             if parameter.spec.kind != "choice" and not parameter.spec.grid:
@@ -36,6 +39,7 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
     if search.stratify is not None:
         _check_stratify(draft, search.stratify, parameters)
     _check_fixed(draft, search, parameters)
+    _check_streams(draft, search, parameters)
     is_pareto = draft.objective.is_pareto if draft.objective is not None else not draft.block("objective")
     if search.target is not None and is_pareto:
         document.add(("search", "target"), "needs an objective of one metric; on a Pareto front, use patience")
@@ -50,6 +54,16 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         document.add(
             ("cohort", "devices"), "only auto is implemented in this version: one device, chosen by base.device"
         )
+
+
+def _import_problem(class_path: str) -> str:
+    """Return why a class cannot be had; only a class path is worth the import."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        return str(error)
+    return ""
 
 
 def _check_fixed(draft: Draft, search: SearchSpec, parameters: Sequence[Parameter]) -> None:
@@ -69,8 +83,41 @@ def _check_fixed(draft: Draft, search: SearchSpec, parameters: Sequence[Paramete
             document.add(place, f"lacks {', '.join(dict.fromkeys(missing))}; a fixed list states every parameter")
 
 
+def _check_streams(draft: Draft, search: SearchSpec, parameters: Sequence[Parameter]) -> None:
+    """Note options that look at all trials together, where they belong to several activation streams."""
+    searched = [p.path for p in parameters if p.path in STREAM_PATHS]
+    if not searched:
+        return
+    references = draft.block("evaluation").get("references")
+    if references:
+        draft.document.add(
+            ("evaluation", "references"),
+            f"are measured on one activation stream, and space searches {searched[0]}; use `saesweep eval` instead",
+        )
+    if draft.objective is not None and draft.objective.matched is not None:
+        draft.document.add(
+            ("objective", "matched"),
+            f"compares trials of one activation stream, and space searches {searched[0]}; run one experiment for each",
+        )
+    incomparable = [path for path in searched if not STREAM_PATHS[path]]
+    for option in ("target", "patience"):
+        if incomparable and getattr(search, option) is not None:
+            draft.document.add(
+                ("search", option),
+                f"compares all trials, and those of another {incomparable[0]} are on another scale; leave it out",
+            )
+
+
 def _check_stratify(draft: Draft, path: str, parameters: Sequence[Parameter]) -> None:
     place: Place = ("search", "stratify")
+    if path == TARGET_L0 and draft.objective is not None and draft.objective.matched is not None:
+        draft.document.add(
+            place, "is not needed: with objective.matched every target and architecture has its own share"
+        )
+        return
+    if path in STREAM_PATHS:
+        draft.document.add(place, f"{path} decides the activation stream, whose trials are in equal shares already")
+        return
     if path not in draft.block("space"):
         hint = did_you_mean(path, draft.block("space"))
         draft.document.add(place, f"{path!r} is not in space{hint}")

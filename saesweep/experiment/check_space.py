@@ -11,15 +11,18 @@ from saesweep.experiment.field_rules import field_problems
 from saesweep.experiment.fields import (
     ARCHITECTURE,
     NESTED,
+    STREAM_PATHS,
     architectures_with,
     known_paths,
     searchable_paths,
     why_not_searchable,
 )
 from saesweep.experiment.nearest import did_you_mean, nearest
-from saesweep.experiment.parameters import Parameter, flatten_space
+from saesweep.experiment.parameters import Parameter, flatten_space, settings_of
 from saesweep.specs import ParameterSpec
 from saesweep.specs.architectures import architectures
+
+MOST_STREAMS = 64
 
 
 def check_space(draft: Draft) -> tuple[Parameter, ...]:
@@ -37,6 +40,8 @@ def check_space(draft: Draft) -> tuple[Parameter, ...]:
             if path not in draft.broken:
                 _check_values(draft, path, spec, place)
                 _check_when(draft, path, spec, place)
+                if path in STREAM_PATHS:
+                    _check_stream_parameter(draft, path, spec, place)
         if not ranges:
             draft.document.add(("space", path), "is an empty list; give a range or leave it out")
             draft.broken.add(path)
@@ -44,6 +49,7 @@ def check_space(draft: Draft) -> tuple[Parameter, ...]:
     parameters = flatten_space(usable, draft.architectures)
     _check_circles(draft, parameters)
     _check_overlaps(draft, parameters)
+    _check_number_of_streams(draft, parameters)
     return tuple(p for p in parameters if p.path not in draft.broken)
 
 
@@ -117,6 +123,37 @@ def _check_when(draft: Draft, path: str, spec: ParameterSpec, place: Place) -> N
         if not values:
             document.add(where, "is empty: the parameter would never be sampled")
             draft.broken.add(path)
+
+
+def _check_stream_parameter(draft: Draft, path: str, spec: ParameterSpec, place: Place) -> None:
+    """Note a range, or a condition on what is settled only after the stream."""
+    if spec.kind != "choice":
+        draft.document.add(
+            (*place, spec.kind),
+            f"{path} decides the activation stream, and each of its values is a stream of its own; "
+            f"write choice: [...] instead of {spec.kind}:",
+        )
+        draft.broken.add(path)
+    for name in spec.when:
+        if name in draft.space and name not in STREAM_PATHS and path not in draft.broken:
+            draft.document.add(
+                (*place, "when", name),
+                f"{path} decides the activation stream, which is settled before {name}; "
+                f"its condition can name {', '.join(STREAM_PATHS)}",
+                at_key=True,
+            )
+            draft.broken.add(path)
+
+
+def _check_number_of_streams(draft: Draft, parameters: tuple[Parameter, ...]) -> None:
+    """Note more streams than anyone means to open one after the other."""
+    own = [p for p in parameters if p.path in STREAM_PATHS]
+    count = 0 if draft.broken.intersection(p.path for p in own) else len(settings_of(own))
+    if count > MOST_STREAMS:
+        draft.document.add(
+            own[-1].place, f"makes {count} activation streams with the other choices of streams; at most {MOST_STREAMS}"
+        )
+        draft.broken.add(own[-1].path)
 
 
 def space_value(draft: Draft, place: Place, name: str) -> Any:

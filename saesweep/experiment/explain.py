@@ -56,11 +56,12 @@ def explain(error: ValidationError, tree: Any, known_keys: KnownKeys) -> list[tu
 def _place(details: ErrorDetails, tree: Any) -> Place:
     place: Place = ()
     node = tree
-    for part in details["loc"]:
+    for index, part in enumerate(details["loc"]):
+        is_last = index == len(details["loc"]) - 1
         is_key = isinstance(node, dict) and isinstance(part, str) and part in node
         if is_key or (isinstance(node, list) and isinstance(part, int) and part < len(node)):
             node = node[part]
-        elif details["type"] == "missing" and isinstance(node, dict) and isinstance(part, str):
+        elif is_last and details["type"] == "missing" and isinstance(node, dict) and isinstance(part, str):
             return (*place, part)
         else:
             continue  # the name of a union's member, or the index of a range written without a list

@@ -17,7 +17,7 @@ TARGET_L0 = "target_l0"
 NESTED = ("sae", "logger", "synthetic")
 """Fields of a base run that are mappings of fields; all others are one value."""
 
-_SEARCHABLE_RUN = (
+_TRIAL_PATHS = (
     "lr",
     "lr_end",
     "lr_scheduler_name",
@@ -28,6 +28,35 @@ _SEARCHABLE_RUN = (
     "adam_beta2",
     "hook_name",
 )
+STREAM_PATHS: dict[str, bool] = {
+    "model_name": False,
+    "model_class_name": False,
+    "hook_head_index": False,
+    "dataset_path": False,
+    "dataset_name": False,
+    "split": False,
+    "data_dir": False,
+    "column_name": False,
+    "cached_activations_path": False,
+    "prepend_bos": False,
+    "exclude_special_tokens": False,
+    "sequence_separator_token": False,
+    "disable_concat_sequences": False,
+    "max_activation_norm_multiple": False,
+    "seqpos_slice": False,
+    "context_size": True,
+    "n_batches_in_buffer": True,
+    "buffer_tokens": True,
+    "train_batch_size_tokens": True,
+    "seed": True,
+}
+"""Fields that decide the activation stream -> whether metrics measured under two of its values can be compared.
+
+Another model, dataset or choice of positions asks another question: its losses and variances are not on one scale.
+"""
+MODEL_PATHS = ("model_name", "model_class_name")
+"""Those of them that decide which model is loaded."""
+
 _FIXED_SAE = {
     "d_in": "it is the width of the activations, which the model and the hook fix",
     "dtype": "it is the type of the exported weights; set it under base",
@@ -81,9 +110,14 @@ def known_paths() -> tuple[str, ...]:
     return (*own, *(f"{block}.{name}" for block, names in blocks.items() for name in names))
 
 
+def trial_paths(names: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Return the dotted paths that trials of one stream, and so architectures, can differ in."""
+    return (*(f"sae.{name}" for name in sae_fields(names) if name not in _FIXED_SAE), *_TRIAL_PATHS)
+
+
 def searchable_paths(names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Return the dotted paths that `space` and `by_architecture` can name, for these architectures."""
-    return (*(f"sae.{name}" for name in sae_fields(names) if name not in _FIXED_SAE), *_SEARCHABLE_RUN)
+    """Return the dotted paths that `space` can name, for these architectures."""
+    return (*trial_paths(names), *STREAM_PATHS)
 
 
 def why_not_searchable(path: str) -> str:
@@ -93,10 +127,7 @@ def why_not_searchable(path: str) -> str:
         return f"is a block of fields; name one of them, such as {path}.{example}"
     if path.startswith("sae.") and path[4:] in _FIXED_SAE:
         return f"cannot be searched: {_FIXED_SAE[path[4:]]}"
-    return (
-        "cannot be searched in this version: it belongs to the activation stream or the whole run, "
-        "which all trials share; set it under base, and write one experiment per value"
-    )
+    return "cannot be searched: it belongs to the whole run; set it under base, and write one experiment per value"
 
 
 def flatten(base: dict[str, Any]) -> dict[str, Any]:

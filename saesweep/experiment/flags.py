@@ -17,6 +17,7 @@ from saesweep.experiment.fields import ARCHITECTURE, known_paths, parts_of, sae_
 from saesweep.experiment.overrides import assign, complain
 from saesweep.experiment.scalars import is_null
 from saesweep.experiment.yaml_reader import read_value
+from saesweep.plugins import load_installed_plugins
 from saesweep.specs import BaseRun, Duration
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
@@ -44,6 +45,7 @@ class Flag:
 
 def run_flags() -> list[Flag]:
     """Return the flags of all fields, group by group, in the order of the reference page."""
+    load_installed_plugins()
     found = [
         _flag(name, BaseRun.model_fields[name], title) for title, names in BaseRun.groups().items() for name in names
     ]

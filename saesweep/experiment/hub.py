@@ -10,13 +10,14 @@ from urllib.request import getproxies
 from saesweep.errors import UserError
 
 
-def download(source: str, repo: str, name: str) -> Path | None:
+def download(source: str, repo: str, name: str, *, revision: str | None = None) -> Path | None:
     """Return the local copy of a file of a Hub repository, or None where the repository has no such file.
 
     Args:
         source: What the user wrote, for messages.
         repo: `user/name`.
         name: Path of the file in the repository.
+        revision: Branch, tag or commit; the main branch when left out.
 
     Raises:
         UserError: The Hub or the repository cannot be reached.
@@ -25,7 +26,8 @@ def download(source: str, repo: str, name: str) -> Path | None:
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(repo, name, etag_timeout=5, local_files_only=not _resolves(constants.ENDPOINT)))
+        is_offline = not _resolves(constants.ENDPOINT)
+        return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=5, local_files_only=is_offline))
     except LocalEntryNotFoundError:
         raise UserError(
             f"{source!r} is no folder here, and the Hub could not be reached to look for it there; "

@@ -45,7 +45,6 @@ def load_experiment(
         ExperimentError: The file has mistakes; it names all of them, with their places.
         UserError: There is no such file, or an installed plugin cannot be imported.
     """
-    load_installed_plugins()
     document = from_mapping(source) if isinstance(source, Mapping) else read_yaml(read_file(source), str(source))
     document.raise_problems()  # keys that were not read would only lead to wrong advice
     apply_overrides(document, overrides)
@@ -57,7 +56,9 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
 
     Raises:
         ExperimentError: It has mistakes; the error names all of them, with their places.
+        UserError: An installed plugin cannot be imported.
     """
+    load_installed_plugins()
     fill_environment(document, os.environ if env is None else env)
     imported_warnings, filled = apply_from_cfg(document)
     draft = read_draft(document, filled)

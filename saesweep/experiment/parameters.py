@@ -114,13 +114,14 @@ def grid_size(parameters: Sequence[Parameter]) -> int:
     """Return the number of points of the grid, each combination of active parameters counted once."""
     deciders = {path for p in parameters for path in p.when}
     counted = 0
-    for setting in _settings([p for p in parameters if p.path in deciders]):
+    for setting in settings_of([p for p in parameters if p.path in deciders]):
         free = [p for p in parameters if p.path not in deciders and p.is_active(setting)]
         counted += math.prod(len(grid_points(p)) for p in free)
     return counted
 
 
-def _settings(deciders: Sequence[Parameter]) -> list[dict[str, Any]]:
+def settings_of(deciders: Sequence[Parameter]) -> list[dict[str, Any]]:
+    """Return every combination of the points of these parameters, each after those that its conditions name."""
     settings: list[dict[str, Any]] = [{}]
     for parameter in deciders:
         grown: list[dict[str, Any]] = []

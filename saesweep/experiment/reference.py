@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from saesweep.experiment.fields import NESTED, searchable_paths
+from saesweep.experiment.fields import NESTED, STREAM_PATHS, searchable_paths
 from saesweep.specs import (
     METRICS,
     BaseRun,
@@ -19,6 +19,7 @@ from saesweep.specs import (
     EvaluationSpec,
     ExperimentSpec,
     Goal,
+    MatchedSpec,
     ObjectiveSpec,
     ParameterSpec,
     SearchSpec,
@@ -43,7 +44,8 @@ Defaults that differ from SAELens 6.54: [defaults.md](defaults.md).
 
 **count**: a whole number, also written `500k`, `90M` or `2B`. **duration**: steps (`1000`), tokens (`5Mtok`) or a share of the
 run (`5%`). Scalars follow YAML 1.2: `1e-4` is a number and `no` is text. `${env:NAME}` and `${env:NAME:-default}` are replaced
-in text values. A field marked ⌕ can be searched: it can be a key of `space`, of `by_architecture` and of a baseline.
+in text values. A field marked ⌕ can be searched: it can be a key of `space`, of `by_architecture` and of a baseline. One marked
+⌕⌕ decides the activation stream: `space` can give it as a choice, and the trials of each value run one after the other.
 """
 _FROM_CFG = (
     "| `from_cfg` | text | `null` | Start from this configuration: a SAELens or saesweep folder, a `runner_cfg.json` or `cfg.json`, "
@@ -71,6 +73,7 @@ def options_table() -> str:
             *_section("`objective`", ObjectiveSpec),
             *_section("`objective.pareto[]`", Goal),
             *_section("`objective.subject_to.<metric>`", Bound),
+            *_section("`objective.matched`", MatchedSpec),
             *_metrics(),
             *_section("`evaluation`", EvaluationSpec),
             *_section("`search`", SearchSpec),
@@ -100,6 +103,8 @@ def _table(
             continue
         key = info.alias or name
         mark = " ⌕" if prefix is not None and prefix + key in searchable_paths() else ""
+        if mark and key in STREAM_PATHS and prefix == "":
+            mark = " ⌕⌕"
         kind = _type(schemas[key], str(info.annotation))
         meaning = (info.description or "").replace("|", "\\|").replace("\n", " ")
         lines.append(f"| `{key}`{mark} | {kind} | {_default(info.default)} | {meaning} |")
@@ -139,7 +144,7 @@ def _metrics() -> list[str]:
 
 
 def _type(schema: dict[str, Any], annotation: str) -> str:
-    options = schema.get("anyOf", [schema])
+    options = schema.get("anyOf") or schema.get("oneOf") or [schema]
     kinds = {option.get("type") for option in options}
     if {"integer", "string"} <= kinds and "enum" not in str(options) and "const" not in str(options):
         rest = [option for option in options if option.get("type") not in ("integer", "string")]

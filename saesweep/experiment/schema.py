@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from saesweep.experiment.fields import architectures_with, searchable_paths
+from saesweep.experiment.fields import architectures_with, searchable_paths, trial_paths
+from saesweep.plugins import load_installed_plugins
 from saesweep.specs import BaseRun, ExperimentSpec
 from saesweep.specs.architectures import architectures, spec_class
 from saesweep.specs.presets import PRESET_ARCHITECTURE
@@ -17,6 +18,7 @@ def experiment_schema() -> dict[str, Any]:
 
     It knows keys, types and limits. What needs several fields at once is left to `saesweep validate`.
     """
+    load_installed_plugins()
     schema = ExperimentSpec.model_json_schema()
     definitions: dict[str, Any] = schema.setdefault("$defs", {})
     properties = schema["properties"]
@@ -82,7 +84,7 @@ def _core(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _overrides(architecture: str, base: dict[str, Any]) -> dict[str, Any]:
     run, sae = base["properties"], base["properties"]["sae"]["properties"]
-    paths = [path for path in searchable_paths((architecture,)) if architectures_with(path, (architecture,))]
+    paths = [path for path in trial_paths((architecture,)) if architectures_with(path, (architecture,))]
     fields = {path: sae[path[4:]] if path.startswith("sae.") else run[path] for path in paths}
     presets = [preset for preset, owner in PRESET_ARCHITECTURE.items() if owner == architecture]
     if presets:

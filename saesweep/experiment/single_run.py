@@ -15,6 +15,7 @@ from saesweep.experiment.layers import base_architecture
 from saesweep.experiment.load import checked, read_file
 from saesweep.experiment.overrides import apply_overrides
 from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.plugins import load_installed_plugins
 
 _UNNAMED = "train"
 
@@ -40,6 +41,7 @@ def load_single_run(
         ExperimentError: There are mistakes; each names its line or its flag.
         UserError: There is no such file.
     """
+    load_installed_plugins()
     document = Document(tree={"base": {}}) if source is None else read_yaml(read_file(source), str(source))
     document.raise_problems()
     if source is not None:
@@ -73,17 +75,19 @@ def _root_base(document: Document) -> None:
 
 
 def _without_search(document: Document) -> list[str]:
-    """Take the search out of an experiment with a space; return what to say about it."""
+    """Take out of an experiment what would make it more than one run; return what to say about it."""
     tree = document.tree
-    if not tree.get("space"):
-        return []
-    left_out = [key for key in ("space", "search") if key in tree]
+    left_out: list[str] = [key for key in ("space", "search") if key in tree] if tree.get("space") else []
     document.tree = {key: value for key, value in tree.items() if key not in left_out}
-    own = tree.get("by_architecture")
-    base = tree.get("base")
-    is_known = isinstance(base, dict) and FROM_CFG not in base
-    if isinstance(own, dict) and is_known:
-        document.tree["by_architecture"] = {k: v for k, v in own.items() if k == base_architecture(tree)}
     for key in left_out:
         document.forget((key,))
-    return [f"{' and '.join(left_out)} of the file are left out: its base is trained, once"]
+    objective = tree.get("objective")
+    if isinstance(objective, dict) and objective.get("matched") is not None:  # a trial per target
+        document.tree["objective"] = {key: value for key, value in objective.items() if key != "matched"}
+        left_out.append("objective.matched")
+    if not left_out:
+        return []
+    own, base = tree.get("by_architecture"), tree.get("base")
+    if isinstance(own, dict) and isinstance(base, dict) and FROM_CFG not in base:
+        document.tree["by_architecture"] = {k: v for k, v in own.items() if k == base_architecture(tree)}
+    return [f"{', '.join(left_out)} of the file: left out, its base is trained once"]

@@ -41,6 +41,7 @@ space:                                    # dotted paths of `base`; bounds are v
 
 objective: {pareto: [{minimize: l0}, {minimize: delta_ce}]}
 # objective: {maximize: explained_variance, subject_to: {l0: {max: 32}}}
+# objective: {minimize: delta_ce, matched: {l0: [8, 16, 32]}}   # which architecture is best at the same L0? docs/matched.md
 
 evaluation: {select_tokens: 20k, test_tokens: 20k}      # held out by document; `test` is read once, for the winner
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.experiment import load_experiment
+from saesweep.experiment import load_experiment, stream_of, streams_of
 from saesweep.report.data import RunData
 from saesweep.report.features import BANDS, Latent, describe_latents, sample_latents, unembedding_of
 from saesweep.report.html import document, escape, json_script
@@ -45,7 +45,7 @@ def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tok
     why_not = why_no_features(run)
     if best is None or why_not is not None:
         raise UserError(f"{run.directory.path}: {why_not}")
-    experiment = load_experiment(run.directory.experiment_file)
+    experiment = stream_of(streams_of(load_experiment(run.directory.experiment_file)), best.params).experiment
     base = experiment.base_run()
     sae = load_sae_folder(run.directory.best).to(resolve_device(base.device))
     strangers = [number for number in latents if not 0 <= number < sae.d_sae]

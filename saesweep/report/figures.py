@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
@@ -12,6 +12,10 @@ from saesweep.events import Row
 from saesweep.report.data import RunData
 from saesweep.report.style import LOG_TICKS, colours, figure, symbols
 
+MOST_CURVE_POINTS = 60_000
+"""Points of all training curves together: what keeps the page of a long run of many trials below 5 MB."""
+MOST_RATES = 2_000
+T = TypeVar("T")
 CURVES = {
     "losses/mse_loss": "training MSE loss",
     "losses/overall_loss": "training loss (terms differ between architectures)",
@@ -210,9 +214,10 @@ def density_figure(log10_frequencies: Sequence[float]) -> go.Figure:
 def rate_figure(run: RunData) -> go.Figure:
     """Return training speed over the run."""
     made = figure(x="minutes of running time", y="SAE tokens per second", height=300)
+    rates = _thinned(run.rates, MOST_RATES)
     made.add_scatter(
-        x=[rate.at_seconds / 60 for rate in run.rates],
-        y=[rate.sae_tokens_per_second for rate in run.rates],
+        x=[rate.at_seconds / 60 for rate in rates],
+        y=[rate.sae_tokens_per_second for rate in rates],
         mode="lines",
         line={"color": "#0072B2"},
         hovertemplate="%{x:.2f} min: %{y:,.0f} tokens/s<extra></extra>",
@@ -254,4 +259,11 @@ def _points(run: RunData, row: Row, name: str) -> tuple[list[int], list[float]]:
         for line in run.metrics[row.number]
         if line["kind"] == kind and line.get(key) is not None
     ]
-    return [x for x, _ in found], [y for _, y in found]
+    kept = _thinned(found, MOST_CURVE_POINTS // (len(CURVES) * len(run.rows)))
+    return [x for x, _ in kept], [y for _, y in kept]
+
+
+def _thinned(points: Sequence[T], most: int) -> Sequence[T]:
+    """Return at most about `most` points, evenly spaced, the last one among them."""
+    stride = -(-len(points) // max(2, most))
+    return points[(len(points) - 1) % stride :: stride] if stride > 1 else points

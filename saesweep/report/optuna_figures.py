@@ -11,10 +11,7 @@ import plotly.graph_objects as go
 
 from saesweep.report.data import RunData
 from saesweep.report.style import figure, restyle
-from saesweep.study import load_plain_study
-
-MIN_TRIALS = 4
-"""Finished trials below which an importance says nothing."""
+from saesweep.study import MIN_TRIALS, importances, load_plain_study
 
 
 def study_figures(run: RunData) -> list[tuple[str, str, go.Figure]]:
@@ -39,15 +36,17 @@ def study_figures(run: RunData) -> list[tuple[str, str, go.Figure]]:
 
 def _importance(study: optuna.Study, run: RunData) -> go.Figure:
     made = figure(x="share of the importance", y="", barmode="group")
-    names: set[str] = set()
-    for index, goal in enumerate(run.board.goals):
-        sign = 1.0 if goal.startswith("minimize") else -1.0  # PED-ANOVA speaks of what makes a value low
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = optuna.importance.get_param_importances(study, target=_value(index, sign))
-        names |= set(found)
-        order = sorted(found, key=lambda name: found[name])
-        made.add_bar(orientation="h", y=order, x=[found[name] for name in order], name=goal)
+    found = importances(study, run.board.goals, {row.number: row.architecture for row in run.complete})
+    names: dict[str, None] = {}
+    for goal in run.board.goals:
+        shares = {
+            path if item.group == "all trials" else f"{path} ({item.group})": share
+            for item in reversed(found)
+            if item.goal == goal
+            for path, share in reversed(list(item.shares.items()))
+        }
+        names |= dict.fromkeys(shares)
+        made.add_bar(orientation="h", y=list(shares), x=list(shares.values()), name=goal)
     made.update_layout(height=160 + 44 * len(names), margin={"l": 20})
     made.update_yaxes(automargin=True)
     return made

@@ -23,8 +23,9 @@ from saesweep.report.figures import (
     timeline_figure,
 )
 from saesweep.report.html import Cells, document, escape, json_script, packed_plotly, table
-from saesweep.report.optuna_figures import MIN_TRIALS, study_figures
+from saesweep.report.optuna_figures import study_figures
 from saesweep.report.verdict import NOISE_FACTOR, comparisons
+from saesweep.study import MIN_TRIALS
 
 _METRICS = ("l0", "delta_ce", "ce_loss_score", "kl_div", "explained_variance", "mse", "dead_fraction")
 _SECTIONS = {
@@ -234,7 +235,8 @@ def _search(run: RunData, figures: _Figures) -> str:
         return "<p>Too few finished trials, or nothing was searched.</p>"
     words = {
         "importance": "Optuna's importance (PED-ANOVA) of each parameter for reaching the better part of each goal, from "
-        f"{len(run.complete)} finished trials. Below a few dozen trials this is a hint, no finding.",
+        f"{len(run.complete)} finished trials: over all of them where all have the parameter, else within an architecture "
+        f"(named in brackets) with {MIN_TRIALS} or more. Below a few dozen trials this is a hint, no finding.",
         "parallel": "Optuna's plot of the finished trials. None: the trial's architecture does not have the parameter.",
     }
     parts = []

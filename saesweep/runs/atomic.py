@@ -63,7 +63,11 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
         if left_over.exists():
             shutil.rmtree(left_over)
     tmp.mkdir(parents=True)
-    fill(tmp)
+    try:
+        fill(tmp)
+    except BaseException:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
     for file in tmp.rglob("*"):
         if file.is_file():
             _sync(file)

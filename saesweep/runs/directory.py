@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import os
 from pathlib import Path
@@ -23,6 +24,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.stream_path = path
+        """Where what belongs to one activation stream is kept: the folder itself where all trials share one."""
         self._lock: int | None = None
 
     # --- places
@@ -49,7 +52,7 @@ class RunDirectory:
     @property
     def choices_file(self) -> Path:
         """What was chosen by measuring or by planning memory, kept so that a resumed run chooses the same."""
-        return self.path / "choices.json"
+        return self.stream_path / "choices.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -78,6 +81,14 @@ class RunDirectory:
     def trial_sae(self, number: int) -> Path:
         """Return the folder of one trial's exported SAE."""
         return self.trial(number) / "sae"
+
+    def of_stream(self, folder: str) -> RunDirectory:
+        """Return this directory, whose lock stays with the original, with a folder for what belongs to one stream."""
+        found = copy.copy(self)
+        found._lock = None
+        found.stream_path = self.path / "streams" / folder
+        found.stream_path.mkdir(parents=True, exist_ok=True)
+        return found
 
     # --- ownership
     def open(self) -> RunDirectory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from saesweep.specs.model import Spec
 
@@ -40,6 +40,16 @@ class MagnitudeSpec(Spec):
     """Value of the least frequent feature."""
 
 
+def _kind(value: Any) -> str:
+    return "mapping" if isinstance(value, (dict, MagnitudeSpec)) else "number"
+
+
+# Told apart by what is written, so that a mistake is explained for the one that was meant.
+_Mapping = Annotated[MagnitudeSpec, Tag("mapping")]
+_Mean = Annotated[Annotated[float, Field(gt=0), Tag("number")] | _Mapping, Discriminator(_kind)]
+_Deviation = Annotated[Annotated[float, Field(ge=0), Tag("number")] | _Mapping, Discriminator(_kind)]
+
+
 class CorrelationSpec(Spec):
     """Features that fire together or avoid each other: a Gaussian copula with low-rank random factors."""
 
@@ -73,9 +83,9 @@ class SyntheticSpec(Spec):
     """True features; 4 x the width when left out."""
     firing_probability: FiringProbabilitySpec = FiringProbabilitySpec()
     """How often each feature fires."""
-    mean_firing_magnitudes: Annotated[float, Field(gt=0)] | MagnitudeSpec = 1.0
+    mean_firing_magnitudes: _Mean = 1.0
     """Mean strength of an active feature: a number, or {generator_name: linear, start: 2, end: 0.5}."""
-    std_firing_magnitudes: Annotated[float, Field(ge=0)] | MagnitudeSpec = 0.25
+    std_firing_magnitudes: _Deviation = 0.25
     """Its standard deviation, likewise; strengths below 0 are 0."""
     correlation: CorrelationSpec | None = None
     """Correlated firing; independent when left out."""

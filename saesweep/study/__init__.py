@@ -7,21 +7,31 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
 """
 
 from saesweep.study.history import EarlierTrial, lies_in, read_study
+from saesweep.study.importance import MIN_TRIALS, Importance, importances
+from saesweep.study.marginal import Effect, Marginal, marginal
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
 from saesweep.study.record import TrialRecord
 from saesweep.study.rewind import rewind_study
+from saesweep.study.samplers import check_sampler
 from saesweep.study.space_view import SpaceView
 from saesweep.study.study import Study
 
 __all__ = [
+    "MIN_TRIALS",
     "EarlierTrial",
+    "Effect",
+    "Importance",
+    "Marginal",
     "ParameterView",
     "SpaceView",
     "Study",
     "TrialRecord",
+    "check_sampler",
+    "importances",
     "lies_in",
     "load_plain_study",
+    "marginal",
     "read_study",
     "rewind_study",
 ]

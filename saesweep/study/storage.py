@@ -69,7 +69,8 @@ def open_study(
         study.set_user_attr(SETUP_KEY, dict(setup))
         study.set_user_attr(FINGERPRINT_KEY, fingerprint)
         return study
-    changes = _changes(attrs[SETUP_KEY], setup)
+    before = attrs[SETUP_KEY]
+    changes = _changes(_widened(before, setup), setup)
     if not changes and attrs[FINGERPRINT_KEY] != fingerprint:
         changes = [f"a setting outside the space (fingerprint {attrs[FINGERPRINT_KEY]}, now {fingerprint})"]
     if changes:
@@ -78,7 +79,22 @@ def open_study(
             + "\n".join(f"  {change}" for change in changes)
             + "\nRestore these settings, or give the experiment another `name`."
         )
+    if before != setup:
+        study.set_user_attr(SETUP_KEY, dict(setup))
     return study
+
+
+def _widened(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the earlier setup with the new bounds of the ranges that have only become wider, without a `step`."""
+    space = dict(before["space"])
+    for name, old in space.items():
+        new = after["space"].get(name, {})
+        for kind in ("float", "int"):
+            if kind in old and kind in new and not old["step"]:
+                (low, high), (new_low, new_high) = old[kind], new[kind]
+                if new_low <= low and high <= new_high:
+                    space[name] = {**old, kind: new[kind]}
+    return {**before, "space": space}
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -126,12 +126,15 @@ class Study:
     ) -> None:
         self.close()
 
-    def ask(self, number: int, stratum: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def ask(
+        self, number: int, stratum: Mapping[str, Any] | None = None, given: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return the settings of a trial by dotted path; add the trial where the study does not have it yet.
 
         Args:
             number: Number of the trial; a new one has the next number of the study.
             stratum: Settings that the trial shares with its stratum, whose trials alone the sampler sees.
+            given: Further settings of this trial; those of the baseline of its number when left out.
 
         Raises:
             UserError: When a baseline does not fit its stratum or the space, or a grid has no points left.
@@ -142,7 +145,7 @@ class Study:
             return self._space.decode(trials[number].params)
         if number > len(trials):
             raise ValueError(f"trial {number} is asked, but the study's next trial is {len(trials)}")
-        suggestion = self._suggest(trials, dict(stratum or {}))
+        suggestion = self._suggest(trials, dict(stratum or {}), self._baseline(number) if given is None else given)
         # One transaction: a kill leaves a whole trial or none.
         self._study.add_trial(
             optuna.trial.create_trial(
@@ -154,11 +157,11 @@ class Study:
         )
         return suggestion.params
 
-    def _suggest(self, trials: Sequence[FrozenTrial], stratum: dict[str, Any]) -> Suggestion:
+    def _suggest(self, trials: Sequence[FrozenTrial], stratum: dict[str, Any], given: Mapping[str, Any]) -> Suggestion:
         """Suggest the next trial."""
         number = len(trials)
-        settings = {**self._baseline(number), **stratum}
-        if not self._space.has_settings(settings, self._baseline(number)):
+        settings = {**given, **stratum}
+        if not self._space.has_settings(settings, given):
             raise UserError(f"search.baselines[{number}] does not belong to its stratum {stratum}")
         if self._sampler == "grid":
             seen = [self._space.decode(trial.params) for trial in trials]

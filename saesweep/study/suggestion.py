@@ -114,13 +114,13 @@ def _seed(entropy: Sequence[int], attempt: int) -> int:
 
 
 def _without(trial: FrozenTrial, paths: Iterable[str], space: SpaceView) -> FrozenTrial:
-    """Return a copy of a trial without the parameters at these paths."""
+    """Return a copy of a trial without the parameters at these paths, in the ranges as they are now (they may widen)."""
     dropped = {parameter.name for parameter in space.ordered if parameter.path in set(paths)}
     return optuna.trial.create_trial(
         state=trial.state,
         values=trial.values,
         params={name: value for name, value in trial.params.items() if name not in dropped},
-        distributions={name: d for name, d in trial.distributions.items() if name not in dropped},
+        distributions={name: space.by_name[name].distribution for name in trial.distributions if name not in dropped},
         system_attrs=trial.system_attrs,
         intermediate_values=trial.intermediate_values,
     )

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from saesweep.events import BlockDone, Event, EventBus, Note, Row
-from saesweep.experiment import Experiment, dump_yaml, load_experiment
+from saesweep.experiment import Experiment, are_comparable, dump_yaml, load_experiment, stream_of, streams_of
 from saesweep.runs import RunDirectory
 from saesweep.specs import ConfirmSpec, ObjectiveSpec, format_count, multiple_of
 from saesweep.sweep.artifacts import copy_export
+from saesweep.sweep.by_stream import copy_stream_exports
 from saesweep.sweep.finish import Outcome
 from saesweep.sweep.log import JsonLogListener
 from saesweep.sweep.matched import best_at_middle, matched_entries, matched_notes
@@ -35,7 +36,13 @@ def confirm(
     Raises:
         UserError: The data or the memory does not fit a longer run.
     """
+    streams = streams_of(experiment)
     chosen = finalists(search.rows, search.objective, spec.top)
+    if not are_comparable(streams):
+        groups = [[row for row in search.rows if row.stream == stream.label] for stream in streams]
+        chosen = [row for group in groups for row in finalists(group, search.objective, spec.top)]
+    # A fixed list is run stream by stream.
+    chosen.sort(key=lambda row: streams.index(stream_of(streams, row.params)))
     if not chosen:
         outcome = Outcome(None, None, notes=(*search.notes, "no trial finished: there is nothing to confirm"))
         return _concluded(search, outcome, spec, "", ())
@@ -63,6 +70,7 @@ def confirm(
     rows = renumbered(verdict.rows, chosen)
     found = verdict.outcome
     best = None if found.best is None else chosen[found.best].number
+    copy_stream_exports(folder, directory, streams)
     if found.best_dir is not None:
         copy_export(found.best_dir, directory.best, {"trial": best, "confirms": experiment.spec.name})
     for exported, target in ((folder.pareto, directory.pareto), (folder.matched, directory.matched)):
@@ -73,7 +81,9 @@ def confirm(
     entries = tuple(replace(entry, trial=chosen[entry.trial].number) for entry in found.matched)
     # The confirmation's own notes about its winner name its own trial numbers.
     about_winner = best_at_middle(entries, search.objective) if entries else winner(rows, search.objective)
-    about = (*matched_notes(entries), *about_winner[1], *noise_notes(rows, search.objective))
+    about = [*matched_notes(entries), *about_winner[1], *noise_notes(rows, search.objective)]
+    if not are_comparable(streams):
+        about = [f"ranks are within a stream, and best/ holds the winner of the first, {streams[0].label}"]
     notes = (*search.notes, *verdict.notes, *verdict_notes(rows, search.objective), *about)
     outcome = Outcome(best, None if best is None else directory.best, found.test_metrics, notes, entries)
     return _concluded(replace(search, trained_tokens=trained_tokens), outcome, spec, str(folder.path.name), rows)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
+from saesweep.evaluation import PairedSums
 from saesweep.events import MatchedEntry, Row
+from saesweep.runs import RunDirectory
 from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.sweep.artifacts import copy_export, replicate_folder
 from saesweep.sweep.matched import Weights, best_at_middle, curve_points, matched_entries, matched_notes
@@ -19,7 +21,7 @@ from saesweep.sweep.noise import noise_notes
 from saesweep.sweep.progress import Board
 from saesweep.sweep.ranking import winner
 from saesweep.sweep.references import reference_notes
-from saesweep.sweep.setup import Setup, evaluator_of
+from saesweep.sweep.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
         if known:
             test_metrics, test_spread = dict(known[0].test_metrics), dict(known[0].test_spread)
         else:
-            test_metrics, test_spread = _measure_on_test(setup, row)
+            test_metrics, test_spread = measure_on_test(setup, row)
         extra = {"test_metrics": test_metrics, "objective": setup.objective.model_dump(mode="json"), "notes": notes}
         if row.replicates > 1:
             extra["test_spread"] = test_spread
-        if setup.objective.is_pareto:
-            _export_front(setup, rows)
+        if setup.objective.is_pareto and len(rows) > 1:
+            export_front(directory, rows, directory.pareto)
         copy_export(directory.trial_sae(best), directory.best, extra)
         outcome = Outcome(best, directory.best, test_metrics, notes, entries)
     board.write(
@@ -78,9 +80,9 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
     return outcome
 
 
-def _measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
+def measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
     """Return mean and spread over the winner's replicates; the first of them is the one exported."""
-    evaluator = evaluator_of(setup.source.test, setup.source, setup.experiment)
+    evaluator = setup.test_evaluator()
     return mean_and_spread(evaluator.measure(_replicates(setup, row), row.hook, with_model=True, spread=True))
 
 
@@ -98,18 +100,20 @@ def _matched(setup: Setup, rows: tuple[Row, ...]) -> tuple[MatchedEntry, ...]:
         return ()
     used = {number for point in curve_points(rows, objective).values() for number in point.weights}
     chosen = [row for row in rows if row.number in used]
-    evaluator, metric = evaluator_of(setup.source.select, setup.source, setup.experiment), objective.goals[0].metric
-    by_hook = {}
-    for hook in dict.fromkeys(row.hook for row in chosen):
-        own = [row for row in chosen if row.hook == hook]
-        saes = [sae for row in own for sae in _replicates(setup, row)]
-        by_hook[hook] = [row.number for row in own for _ in range(row.replicates)], evaluator.paired(saes, hook, metric)
+    metric = objective.goals[0].metric
+    numbers: dict[str, list[int]] = {}
+    sums: dict[str, list[PairedSums]] = {}
+    for row in chosen:  # one trial at a time: all SAEs of a comparison need not fit into memory
+        found = setup.evaluator.paired(_replicates(setup, row), row.hook, metric)
+        if found is not None:
+            numbers.setdefault(row.hook, []).append(row.number)
+            sums.setdefault(row.hook, []).append(found.mean())
 
     def stderr_of(weights: Weights) -> float | None:
-        for numbers, sums in by_hook.values():
-            if sums is not None and set(weights) <= set(numbers):
-                shares = [weights.get(n, 0.0) / numbers.count(n) for n in numbers]
-                return sums.stderr(torch.tensor(shares, dtype=torch.float64))
+        for hook, own in numbers.items():
+            if set(weights) <= set(own):
+                shares = torch.tensor([weights.get(number, 0.0) for number in own], dtype=torch.float64)
+                return PairedSums.stacked(sums[hook]).stderr(shares)
         return None
 
     return matched_entries(rows, objective, stderr_of)
@@ -126,7 +130,7 @@ def _export_matched(
     found = []
     for entry in entries:
         if entry.is_winner:
-            metrics, spread = _measure_on_test(setup, by_number[entry.trial])
+            metrics, spread = measure_on_test(setup, by_number[entry.trial])
             entry = replace(entry, test_metrics=metrics, test_spread=spread)
             label = f"{entry.target_l0:g}-{entry.architecture}" + (f"-{_slug(entry.hook)}" if several_hooks else "")
             extra = {
@@ -144,12 +148,11 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
 
 
-def _export_front(setup: Setup, rows: tuple[Row, ...]) -> None:
+def export_front(directory: RunDirectory, rows: Sequence[Row], target: Path) -> None:
     """Write one folder per point of the front, named by trial, architecture and sparsity."""
-    directory = setup.directory
-    if directory.pareto.exists():
-        shutil.rmtree(directory.pareto)
+    if target.exists():
+        shutil.rmtree(target)
     for row in rows:
         if row.on_front:
             label = _slug(f"{row.number:04d}-{row.architecture}-{row.sparsity}")
-            copy_export(directory.trial_sae(row.number), directory.pareto / label, {})
+            copy_export(directory.trial_sae(row.number), target / label, {})

@@ -42,16 +42,16 @@ from saesweep.scheduler import (
 )
 from saesweep.sweep.artifacts import save_trial_record, save_trial_sae
 from saesweep.sweep.batches import FiniteBatches, check_held_out
+from saesweep.sweep.by_stream import ranked_by_stream
 from saesweep.sweep.grouping import density_of, group_of
 from saesweep.sweep.matched import matched_entries, trend_points
 from saesweep.sweep.measure import Measured, mean_and_spread, measure_slots
-from saesweep.sweep.noise import bracketed
 from saesweep.sweep.progress import Board, Progress
-from saesweep.sweep.ranking import costs, rank, violations
+from saesweep.sweep.ranking import costs, violations
 from saesweep.sweep.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.sweep.search import Search
 from saesweep.sweep.seeds import derive
-from saesweep.sweep.setup import Setup, with_widths
+from saesweep.sweep.setup import Setup
 from saesweep.sweep.snapshots import Snapshots
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.stopping import stop_reason
@@ -85,6 +85,7 @@ class SweepLoop:
         )
         self._snapshots = Snapshots(setup, bus, self._replicates)
         self._rungs_need_model = needs_language_model([g.metric for g in setup.objective.goals])
+        self._segment_index = None if setup.segment is None else setup.segment.index
         self.trials: dict[int, Trial] = {}
         self.stop_reason: str | None = None
         self.block = 0
@@ -119,13 +120,14 @@ class SweepLoop:
         # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
         policy = self._search.policy
         self._state = replace(State.from_json(state["scheduler"]), policy=policy, n_slots=policy.n_slots)
-        self._stream.load_state(state["stream"])
+        if state.get("segment") == self._segment_index:
+            self._stream.load_state(state["stream"])
         self._batches.skipped = state["skipped_batches"]
         self._ended = list(state["ended"])
         self._seconds_before = state["training_seconds"]
         for data in state["trials"]:
             self._trial(data["number"], self._search.study.ask(data["number"])).load(data)
-        self._restored = saved_slots(checkpoint)
+        self._restored = saved_slots(checkpoint)  # none at the end of an earlier segment
         return {number: trial.tokens for number, trial in self.trials.items()}
 
     # ---------------------------------------------------------------- the loop
@@ -291,14 +293,14 @@ class SweepLoop:
 
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
-            params = self._search.study.ask(action.number, self._search.strata[action.stratum] or None)
-            trial = self._trial(action.number, params)
+            trial = self._trial(action.number, self._search.ask(action.number, action.stratum))
+            place = f"{trial.stream} / " if trial.stream else ""  # rungs and quotas compare within a stream
             self._decide(
                 Asked(
                     number=action.number,
                     stratum=action.stratum,
-                    group=group_of(trial.run, trial.target_l0),
-                    architecture=trial.run.sae.architecture,
+                    group=place + group_of(trial.run, trial.target_l0),
+                    architecture=place + trial.run.sae.architecture,
                     density=density_of(trial.run, self._setup.objective),
                     judged_from_tokens=trial.judged_from_tokens,
                 )
@@ -313,15 +315,15 @@ class SweepLoop:
             self.stop_reason = action.reason
 
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
-        run = with_widths(self._setup.experiment.resolve(params), self._setup.d_in)
-        is_baseline = number < self._search.n_baselines
+        run, stream = self._setup.resolve(params), self._setup.stream_of(params).label
         target, matched = self._setup.experiment.target_l0(params), self._setup.objective.matched
         trial = Trial(
             number,
             params,
             run,
-            is_baseline=is_baseline,
+            is_baseline=self._search.is_baseline(number),
             replicates=self._replicates,
+            stream=stream,
             target_l0=target,
             control=None if target is None or matched is None else ControlPlan.of(run, target, matched),
         )
@@ -383,9 +385,8 @@ class SweepLoop:
 
     def rows(self) -> tuple[Row, ...]:
         """Return the leaderboard, best first."""
-        total = self._setup.blocks.total_tokens
-        objective = self._setup.objective
-        return tuple(bracketed(rank([row_of(trial, total) for trial in self.trials.values()], objective), objective))
+        rows = [row_of(trial) for trial in self.trials.values()]
+        return ranked_by_stream(rows, self._setup.objective, self._setup.streams)
 
     def matched(self, rows: Sequence[Row]) -> tuple[MatchedEntry, ...]:
         """Return the best at each L0 so far, its ties judged by seeds alone; nothing without matched L0."""
@@ -406,6 +407,8 @@ class SweepLoop:
         rows = self.rows()
         total = self._setup.blocks.total_tokens
         unasked = self._search.policy.n_trials - len(self.trials)
+        if self._setup.segment is not None:  # the streams to come
+            unasked = max(unasked, self._setup.experiment.n_trials - len(self.trials))
         expected = self._replicates * (
             unasked * total
             + sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
@@ -438,6 +441,8 @@ class SweepLoop:
             self.block,
             {
                 "stream_tokens": self._stream.tokens_served,
+                "segment": self._segment_index,
+                "first_trial": 0 if self._setup.segment is None else self._setup.segment.first_trial,
                 "scheduler": self._state.to_json(),
                 "stream": self._stream.state(),
                 "trials": [trial.state() for trial in self.trials.values()],

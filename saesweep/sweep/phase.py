@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import gc
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-import torch
-
-from saesweep.activations import SourceFacts
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Note, Row, RunStarted
-from saesweep.experiment import Experiment
-from saesweep.runs import RunDirectory
+from saesweep.experiment import Experiment, streams_of
+from saesweep.runs import CheckpointStore, RunDirectory
 from saesweep.specs import ObjectiveSpec
+from saesweep.sweep.by_stream import conclude, finish_stream, is_finished
 from saesweep.sweep.finish import Outcome, finish
+from saesweep.sweep.loaded_model import LoadedModel
 from saesweep.sweep.loop import SweepLoop
 from saesweep.sweep.memory import is_out_of_memory, shrink
 from saesweep.sweep.progress import Board, goal_texts, metric_columns
 from saesweep.sweep.references import measure_references
 from saesweep.sweep.search import open_search
-from saesweep.sweep.setup import Setup, prepare
+from saesweep.sweep.segments import Segment, Segments
+from saesweep.sweep.setup import Facts, Setup, prepare
 from saesweep.sweep.stop import StopFlag
 
 
@@ -39,17 +40,103 @@ class Phase:
     stream_tokens: int
     trained_tokens: int
     """Tokens trained on by this process."""
+    stop_reason: str | None = None
+    """Why no further trial is asked; `complete` where all have been."""
 
 
-def train(experiment: Experiment, directory: RunDirectory, facts: SourceFacts, bus: EventBus, stop: StopFlag) -> Phase:
-    """Train until nothing is left to do; where memory runs out, go on with half the cohort.
+def train(experiment: Experiment, directory: RunDirectory, facts: Facts, bus: EventBus, stop: StopFlag) -> Phase:
+    """Train until nothing is left to do: on one activation stream after the other.
 
     Raises:
         UserError: Something does not fit together, or memory holds not even one trial.
     """
+    if any(stream.label for stream in streams_of(experiment)):
+        return _train_streams(experiment, directory, facts, bus, stop)
+    return _stay(experiment, directory, facts, bus, stop, None, LoadedModel())
+
+
+def _train_streams(
+    experiment: Experiment, directory: RunDirectory, facts: Facts, bus: EventBus, stop: StopFlag
+) -> Phase:
+    """Visit the streams, one segment after the other, from the one that the last checkpoint is of.
+
+    A segment begins where a resumed run with a higher number of trials would: from the checkpoint at the end of the one
+    before, with another stream open. So everything that holds for a resumed run (same trials, same bits) holds here.
+    """
+    streams = streams_of(experiment)
+    segments, loaded = Segments(experiment, streams, directory), LoadedModel()
+    index, first, counts, messages = _where_to_go_on(directory, segments)
+    for message in messages:
+        bus.emit(Note(level="warning", message=message))
     spent_tokens, is_first = 0, True
     while True:
-        setup = prepare(experiment, directory, facts)
+        segment = segments.segment(index, first, counts)
+        name = f"{segment.stream.label}, trials {segment.first_trial} to {segment.n_trials - 1}"
+        bus.emit(Note(level="info", message=f"activation stream: {name} (segment {index + 1} of {len(segments)})"))
+        own = directory.of_stream(segment.stream.folder)
+        phase = _stay(experiment, own, facts, bus, stop, segment, loaded, is_first)
+        spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
+        phase = replace(phase, trained_tokens=spent_tokens)
+        if not phase.is_complete:
+            return phase
+        counts = Counter(row.stream for row in phase.rows)
+        index, is_last = index + 1, index + 1 == len(segments)
+        if phase.stop_reason not in ("complete", "tokens_budget"):
+            break
+        if is_last and not (phase.stop_reason == "complete" and len(phase.rows) > first and segments.extend(counts)):
+            break
+        first = len(phase.rows)
+        if stop.requested:  # the checkpoint at the end of the segment is what a resumed run needs
+            phase.board.write(phase.rows, status="interrupted", stream_tokens=phase.stream_tokens)
+            return replace(phase, is_complete=False)
+    if experiment.spec.search.confirm is not None:
+        return phase
+    outcome = conclude(directory, phase.rows, phase.objective, streams, phase.notes)
+    phase.board.write(
+        phase.rows,
+        status="complete",
+        stream_tokens=phase.stream_tokens,
+        best=outcome.best,
+        test_metrics=outcome.test_metrics,
+        notes=outcome.notes,
+    )
+    return replace(phase, outcome=outcome)
+
+
+def _where_to_go_on(directory: RunDirectory, segments: Segments) -> tuple[int, int, Mapping[str, int], list[str]]:
+    """Return the segment to open first, the trials before it, how many each stream has had, and what was damaged."""
+    checkpoint, damaged = CheckpointStore(directory.checkpoints).load_latest()
+    if checkpoint is None:
+        return 0, 0, {}, damaged
+    state = checkpoint.state
+    index, first = int(state["segment"]), int(state["first_trial"])
+    labels = [trial["stream"] for trial in state["trials"]]
+    segment = segments.segment(index, first, Counter(labels[:first]))
+    own = directory.of_stream(segment.stream.folder)
+    is_over = (
+        state["scheduler"]["stopped"] == "complete"
+        and len(labels) >= segment.n_trials
+        and is_finished(own, Counter(labels)[segment.stream.label])
+    )
+    if is_over and (index + 1 < len(segments) or segments.extend(Counter(labels))):
+        return index + 1, len(labels), Counter(labels), damaged
+    return index, first, Counter(labels[:first]), damaged
+
+
+def _stay(
+    experiment: Experiment,
+    directory: RunDirectory,
+    facts: Facts,
+    bus: EventBus,
+    stop: StopFlag,
+    segment: Segment | None,
+    loaded: LoadedModel,
+    is_first: bool = True,
+) -> Phase:
+    """Train on one stream; where memory runs out, go on with half the cohort."""
+    spent_tokens = 0
+    while True:
+        setup = prepare(experiment, directory, facts, segment, loaded)
         loops: list[SweepLoop] = []
         try:
             return _train(setup, bus, stop, loops, spent_tokens, is_first)
@@ -64,9 +151,7 @@ def train(experiment: Experiment, directory: RunDirectory, facts: SourceFacts, b
         # The traceback is gone with the except block; these names are the last that hold the cohort and the model.
         del setup
         loops.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        loaded.drop()
         bus.emit(Note(level="warning", message=shrink(directory, experiment.spec.search.replicates, reason)))
 
 
@@ -76,7 +161,8 @@ def _train(
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment = setup.experiment
     setup.references = measure_references(setup)
-    search = open_search(experiment, setup.directory, setup.objective, setup.blocks, setup.n_slots, setup.base.seed)
+    seed = experiment.base_run().seed
+    search = open_search(experiment, setup.directory, setup.objective, setup.blocks, setup.n_slots, seed, setup.segment)
     with search.study:
         loop = SweepLoop(setup, search, bus, stop)
         loops.append(loop)
@@ -86,7 +172,7 @@ def _train(
                 RunStarted(
                     name=experiment.spec.name,
                     run_dir=str(setup.directory.path),
-                    trials=search.policy.n_trials,
+                    trials=search.policy.n_trials if setup.segment is None else experiment.n_trials,
                     slots=setup.n_slots,
                     total_tokens=setup.blocks.total_tokens,
                     goals=goal_texts(setup),
@@ -95,6 +181,9 @@ def _train(
                     notes=(*setup.notes, *search.notes),
                 )
             )
+        elif setup.segment is not None and spent_tokens == 0:
+            for note in setup.notes:
+                bus.emit(Note(level="info", message=f"{setup.segment.stream.label}: {note}"))
         for message in damaged:
             bus.emit(Note(level="warning", message=message))
         is_complete = loop.run()
@@ -107,10 +196,22 @@ def _train(
         outcome = Outcome(None, None, notes=_notes(loop), matched=loop.matched(rows))
         if not is_complete:
             board.write(rows, status="interrupted", stream_tokens=stream_tokens, matched=loop.matched(rows))
+        elif experiment.spec.search.confirm is None and setup.segment is not None:
+            finish_stream(setup, rows, setup.segment.stream)
         elif experiment.spec.search.confirm is None:
             outcome = finish(setup, rows, stream_tokens, _notes(loop))
         trained_tokens = spent_tokens + loop.trained_tokens
-        return Phase(is_complete, rows, outcome, _notes(loop), setup.objective, board, stream_tokens, trained_tokens)
+        return Phase(
+            is_complete=is_complete,
+            rows=rows,
+            outcome=outcome,
+            notes=_notes(loop),
+            objective=setup.objective,
+            board=board,
+            stream_tokens=stream_tokens,
+            trained_tokens=trained_tokens,
+            stop_reason=loop.stop_reason,
+        )
 
 
 def _notes(loop: SweepLoop) -> tuple[str, ...]:

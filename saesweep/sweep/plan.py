@@ -1,184 +1,256 @@
-"""What an experiment would run: sampled settings, memory, tokens, time. Loads no weights and asks no network."""
+"""What an experiment would run: sampled settings, memory, tokens, time. Loads no weights and asks no network, unless told to."""
 
 from __future__ import annotations
 
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from saesweep.cohort import ControlPlan
 from saesweep.errors import UserError
-from saesweep.experiment import Experiment
+from saesweep.experiment import Experiment, Stream, are_comparable, streams_of
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun, format_count
+from saesweep.sweep.calibrate import calibrate
 from saesweep.sweep.confirm import confirm_training_tokens
 from saesweep.sweep.corners import largest_run
+from saesweep.sweep.estimate import Work, seconds_of
+from saesweep.sweep.loaded_model import LoadedModel
+from saesweep.sweep.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
 from saesweep.sweep.search import open_search
-from saesweep.sweep.setup import free_bytes
-from saesweep.sweep.sizing import plan_blocks, plan_slots
+from saesweep.sweep.segments import Segment, Segments, shares
+from saesweep.sweep.setup import check, free_bytes
+from saesweep.sweep.sizing import BlockPlan, SlotPlan, plan_blocks, plan_slots
 from saesweep.sweep.trials import sparsity_label
 
 _SAMPLES = 5
-_GIB = 1 << 30
 _SPARSE_PASSES, _DENSE_PASSES = 1, 5
 """Encoder-sized matrix products per step: one forward where only active latents are computed, five where all are."""
 
 
 @dataclass(frozen=True)
-class PlannedTrial:
-    """One setting that the sampler would suggest first."""
+class _Part:
+    """What is known of one stream."""
 
-    number: int
-    architecture: str
-    sparsity: str
-    params: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The plan of one experiment."""
-
-    name: str
+    stream: Stream
     trials: int
-    samples: tuple[PlannedTrial, ...]
-    hooks: tuple[str, ...]
-    device: str
-    slots: int
-    slots_reason: str
-    total_tokens: int
-    block_tokens: int
-    rungs_tokens: tuple[int, ...]
-    slot_bytes: int
-    shared_bytes: int
-    sae_tokens_full: int
-    """SAE-tokens of all trials if none is pruned."""
-    sae_tokens_pruned: int
-    """An estimate with pruning: one in eta goes on at every rung."""
-    confirm_sae_tokens: int
-    """SAE-tokens of the confirmation of the finalists; 0 without one."""
-    gflops: float
-    """Speed of a matrix product measured now on the device, GFLOP/s."""
-    sae_seconds: tuple[float, float]
-    """Least and most time of the SAEs at that speed, without the language model."""
-    warnings: tuple[str, ...] = ()
+    runs: list[BaseRun]
+    blocks: BlockPlan
+    slots: SlotPlan
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as JSON data."""
-        return asdict(self)
+    @property
+    def widest(self) -> int:
+        """Weights of the widest encoder."""
+        return max((r.sae.d_in or 0) * (r.sae.d_sae or 0) for r in self.runs)
 
-    def lines(self) -> list[str]:
-        """Return the plan as text."""
-        rungs = ", ".join(format_count(t) for t in self.rungs_tokens) or "none"
-        low, high = (_duration(s) for s in self.sae_seconds)
-        return [
-            f"{self.name}: {self.trials} trials of {format_count(self.total_tokens)} tokens, hooks {', '.join(self.hooks)}",
-            f"  blocks of {format_count(self.block_tokens)} tokens, rungs at {rungs}",
-            f"  cohort of {self.slots} on {self.device} ({self.slots_reason})",
-            f"  memory: {self.slot_bytes / _GIB:.2f} GiB per SAE + {self.shared_bytes / _GIB:.2f} GiB shared"
-            f" = {(self.slots * self.slot_bytes + self.shared_bytes) / _GIB:.2f} GiB, language model not counted",
-            f"  SAE-tokens: {format_count(self.sae_tokens_full)} if every trial runs to its end,"
-            f" about {format_count(self.sae_tokens_pruned)} with pruning"
-            + (f"; {format_count(self.confirm_sae_tokens)} more to confirm" if self.confirm_sae_tokens else ""),
-            f"  SAE time: {low} to {high} at {self.gflops:.0f} GFLOP/s measured now, language model not counted",
-            "  first settings the sampler would try:",
-            *(f"    {s.number}: {s.architecture} {s.sparsity}  {_settings(s.params)}" for s in self.samples),
-            *(f"  warning: {warning}" for warning in self.warnings),
-        ]
+    @property
+    def planned(self) -> PlannedStream:
+        """For people."""
+        return PlannedStream(
+            label=self.stream.label,
+            model_name=self.runs[0].model_name if self.stream.experiment.reads_language_model() else None,
+            trials=self.trials,
+            hooks=self.stream.experiment.hook_names(),
+            slots=self.slots.slots,
+            slots_reason=self.slots.reason,
+            total_tokens=self.blocks.total_tokens,
+            block_tokens=self.blocks.block_steps * self.blocks.batch_tokens,
+            rungs_tokens=self.blocks.rungs_tokens,
+            slot_bytes=self.slots.slot_bytes,
+            shared_bytes=self.slots.shared_bytes,
+        )
+
+    def work(self, eta: int, replicates: int) -> Work:
+        """Return what the stream's trials do; `eta` 1: no trial is pruned."""
+        spent, measured, kept, before = 0.0, 0.0, 1.0, 0
+        for rung in self.blocks.rungs_tokens:
+            spent += kept * (rung - before)
+            measured += kept
+            kept, before = kept / eta, rung
+        spent += kept * (self.blocks.total_tokens - before)
+        saes = self.trials * replicates
+        return Work(sae_tokens=saes * spent, at_rungs=saes * measured, at_end=saes * kept)
 
 
-def plan(experiment: Experiment) -> Plan:
+def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
     """Return what an experiment would run.
 
+    Args:
+        experiment: The experiment.
+        with_calibration: Load the model and time a few seconds of each stream, so that the plan can say how long the
+            search takes, the language model included.
+
     Raises:
-        UserError: `base.sae.d_in` is missing, so that widths are unknown without opening the model.
+        UserError: `base.sae.d_in` is missing, so that widths are unknown without opening the model; or, to calibrate,
+            the model or the data cannot be had.
     """
-    runs = [largest_run(experiment, name) for name in experiment.architectures]
-    run = runs[0]
-    if any(r.sae.d_in is None for r in runs):
-        raise UserError("base.sae.d_in: missing; `plan` opens no model, so state the width of the activations")
-    runs = [r.model_copy(update={"sae": r.sae.resolve_widths(r.sae.d_in or 0)}) for r in runs]
-    device = resolve_device(run.device)
-    search = experiment.spec.search
-    blocks = plan_blocks(run, search, experiment.spec.cohort)
-    hooks = experiment.hook_names()
+    search, streams = experiment.spec.search, streams_of(experiment)
+    device = resolve_device(experiment.base_run().device)
+    counts = shares(experiment.n_trials, [stream.most_trials for stream in streams])
+    if not streams[0].label:
+        counts = [experiment.n_trials]
+    calibrations, widths = _calibrate(experiment) if with_calibration else ((), {})
+    parts = [
+        _part(experiment, stream, count, widths.get(stream.label, {}), device)
+        for stream, count in zip(streams, counts, strict=True)
+    ]
+    first = parts[0].planned
+    full = [part.work(1, search.replicates) for part in parts]
+    pruned = [part.work(search.eta, search.replicates) for part in parts]
+    confirm = _confirm_work(experiment)
+    gflops = _measure_gflops(device)
+    low, high = (
+        sum(
+            2 * passes * part.widest * (work.sae_tokens + confirm.sae_tokens / len(parts)) / (gflops * 1e9)
+            for part, work in zip(parts, works, strict=True)
+        )
+        for passes, works in ((_SPARSE_PASSES, pruned), (_DENSE_PASSES, full))
+    )
+    return Plan(
+        name=experiment.spec.name,
+        trials=experiment.n_trials,
+        samples=_samples(experiment, parts[0]),
+        streams=tuple(part.planned for part in parts),
+        model_loads=shared_loads([part.planned.model_name for part in parts]),
+        hooks=first.hooks,
+        device=str(device),
+        slots=first.slots,
+        slots_reason=first.slots_reason,
+        total_tokens=first.total_tokens,
+        block_tokens=first.block_tokens,
+        rungs_tokens=first.rungs_tokens,
+        slot_bytes=first.slot_bytes,
+        shared_bytes=first.shared_bytes,
+        sae_tokens_full=round(sum(work.sae_tokens for work in full)),
+        sae_tokens_pruned=int(sum(work.sae_tokens for work in pruned)),
+        confirm_sae_tokens=round(confirm.sae_tokens),
+        gflops=gflops,
+        sae_seconds=(low, high),
+        matched=_matched_text(experiment, parts[0].runs),
+        calibrations=calibrations,
+        seconds_full=_seconds(experiment, parts, full, confirm, calibrations),
+        seconds_pruned=_seconds(experiment, parts, pruned, confirm, calibrations),
+        warnings=experiment.warnings,
+    )
+
+
+def _matched_text(experiment: Experiment, runs: Sequence[BaseRun]) -> str:
+    """Return the targets, the trials of each architecture at each, and when coefficients are frozen."""
+    matched = None if experiment.spec.objective is None else experiment.spec.objective.matched
+    if matched is None:
+        return ""
+    targets = ", ".join(f"{target:g}" for target in matched.l0)
+    least, more = divmod(experiment.n_trials, len(runs) * len(matched.l0))
+    text = f"at L0 {targets}: {least}{f' to {least + 1}' if more else ''} trials for each of {len(runs)} architectures"
+    plans = [plan for run in runs if (plan := ControlPlan.of(run, matched.l0[0], matched)) is not None]
+    if plans:
+        frozen = format_count(plans[0].freeze_step * runs[0].train_batch_size_tokens)
+        names = [run.sae.architecture for run in runs if ControlPlan.of(run, matched.l0[0], matched) is not None]
+        text += f"; the coefficient of {', '.join(names)} is steered there and frozen at {frozen} tokens"
+    return text
+
+
+def _part(experiment: Experiment, stream: Stream, trials: int, widths: dict[str, int], device: torch.device) -> _Part:
+    runs = [largest_run(stream.experiment, name) for name in experiment.architectures]
+    if not widths and any(run.sae.d_in is None for run in runs):
+        raise UserError(
+            "base.sae.d_in: missing; `plan` opens no model, so state the width of the activations, or use --calibrate"
+        )
+    runs = [run.model_copy(update={"sae": run.sae.resolve_widths(_width(run, widths))}) for run in runs]
+    search, cohort = experiment.spec.search, experiment.spec.cohort
     slots = plan_slots(
-        experiment.spec.cohort,
-        n_trials=experiment.n_trials,
+        cohort,
+        n_trials=max(1, trials),
         runs=runs,
-        hooks=len(hooks),
+        hooks=len(stream.experiment.hook_names()),
         weight_bytes=0,
         free_bytes=free_bytes(device),
         replicates=search.replicates,
         peers=search.least_peers,
     )
-    gflops = _measure_gflops(device)
-    kept, spent, before = 1.0, 0.0, 0
-    for rung in blocks.rungs_tokens:
-        spent += kept * (rung - before)
-        kept, before = kept / search.eta, rung
-    spent += kept * (blocks.total_tokens - before)
-    n_saes = experiment.n_trials * search.replicates
-    confirm_tokens = 0
-    if search.confirm is not None:
-        finalists = min(search.confirm.top, experiment.n_trials)
-        confirm_tokens = finalists * search.confirm.replicates * confirm_training_tokens(experiment, search.confirm)
-    widest = max((r.sae.d_in or 0) * (r.sae.d_sae or 0) for r in runs)
-    seconds = [
-        2 * passes * widest * tokens / (gflops * 1e9)
-        for passes, tokens in (
-            (_SPARSE_PASSES, n_saes * spent + confirm_tokens),
-            (_DENSE_PASSES, n_saes * blocks.total_tokens + confirm_tokens),
-        )
-    ]
-    return Plan(
-        name=experiment.spec.name,
-        trials=experiment.n_trials,
-        samples=_samples(experiment, run, slots.slots),
-        hooks=hooks,
-        device=str(device),
-        slots=slots.slots,
-        slots_reason=slots.reason,
-        total_tokens=blocks.total_tokens,
-        block_tokens=blocks.block_steps * blocks.batch_tokens,
-        rungs_tokens=blocks.rungs_tokens,
-        slot_bytes=slots.slot_bytes,
-        shared_bytes=slots.shared_bytes,
-        sae_tokens_full=n_saes * blocks.total_tokens,
-        sae_tokens_pruned=int(n_saes * spent),
-        confirm_sae_tokens=confirm_tokens,
-        gflops=gflops,
-        sae_seconds=(seconds[0], seconds[1]),
-        warnings=experiment.warnings,
-    )
+    return _Part(stream, trials, runs, plan_blocks(runs[0], search, cohort), slots)
 
 
-def _samples(experiment: Experiment, run: BaseRun, n_slots: int) -> tuple[PlannedTrial, ...]:
+def _width(run: BaseRun, widths: dict[str, int]) -> int:
+    return widths[run.hook_name] if widths else run.sae.d_in or 0
+
+
+def _calibrate(experiment: Experiment) -> tuple[tuple[Calibration, ...], dict[str, dict[str, int]]]:
+    """Time every stream, streams of one model with one load of it."""
+    streams, loaded = streams_of(experiment), LoadedModel()
+    facts = check(experiment)
+    found, widths = [], {}
+    for index, stream in enumerate(streams):
+        segment = None
+        if stream.label:
+            segment = Segment(
+                index=index, stream=stream, first_trial=0, n_trials=1, given=(), tokens_budget=None, stratum={}
+            )
+        measured, widths[stream.label] = calibrate(experiment, facts, segment, loaded)
+        found.append(measured)
+    return tuple(found), widths
+
+
+def _confirm_work(experiment: Experiment) -> Work:
+    search, streams = experiment.spec.search, streams_of(experiment)
+    if search.confirm is None:
+        return Work(0, 0, 0)
+    groups = 1 if are_comparable(streams) else len(streams)
+    stated = experiment.spec.objective
+    if stated is not None and stated.matched is not None:
+        groups *= len(stated.matched.l0)
+    saes = min(groups * search.confirm.top, experiment.n_trials) * search.confirm.replicates
+    return Work(saes * confirm_training_tokens(experiment, search.confirm), 0, saes)
+
+
+def _seconds(
+    experiment: Experiment, parts: list[_Part], works: list[Work], confirm: Work, found: tuple[Calibration, ...]
+) -> Seconds | None:
+    """Return where the time goes; None without a calibration."""
+    if not found:
+        return None
+    total = Seconds(0, 0, 0, 0)
+    for part, work, calibration in zip(parts, works, found, strict=True):
+        total += seconds_of(experiment, work, calibration, slots=part.slots.slots, full_tokens=part.blocks.total_tokens)
+        if confirm.sae_tokens:
+            share = Work(confirm.sae_tokens / len(parts), 0, confirm.at_end / len(parts))
+            longer = round(confirm.sae_tokens / max(1, confirm.at_end))
+            total += seconds_of(experiment, share, calibration, slots=round(max(1, share.at_end)), full_tokens=longer)
+    return total
+
+
+def _samples(experiment: Experiment, part: _Part) -> tuple[PlannedTrial, ...]:
     """Ask a throw-away study for the first settings: the same ones that the run will try."""
-    blocks = plan_blocks(run, experiment.spec.search, experiment.spec.cohort)
     found = []
     with tempfile.TemporaryDirectory() as folder:
+        directory = RunDirectory(Path(folder))
+        segment = None
+        if part.stream.label:
+            segment = Segments(experiment, streams_of(experiment), directory).segment(0, 0, {})
         search = open_search(
             experiment,
-            RunDirectory(Path(folder)),
+            directory,
             experiment.objective(experiment.reads_language_model()),
-            blocks,
-            n_slots,
-            run.seed,
+            part.blocks,
+            part.slots.slots,
+            experiment.base_run().seed,
+            segment,
         )
         asked: Counter[str] = Counter()
         names = list(search.strata)
         with search.study:
-            for number in range(min(_SAMPLES, experiment.n_trials)):
+            for number in range(min(_SAMPLES, part.trials)):
                 # As the scheduler does: baselines first, then the stratum with the fewest trials.
                 given = search.policy.baseline_strata
                 name = given[number] if number < len(given) else min(names, key=lambda n: (asked[n], names.index(n)))
                 asked[name] += 1
-                params = search.study.ask(number, search.strata[name] or None)
+                params = search.ask(number, name)
                 trial = experiment.resolve(params)
                 found.append(PlannedTrial(number, trial.sae.architecture, sparsity_label(trial), params))
     return tuple(found)
@@ -194,15 +266,3 @@ def _measure_gflops(device: torch.device, seconds: float = 0.3) -> float:
             torch.cuda.synchronize(device)
         done += 1
     return 2 * 1024 * 512 * 2048 * done / (time.perf_counter() - started) / 1e9
-
-
-def _settings(params: dict[str, Any]) -> str:
-    shown = {k: v for k, v in params.items() if k != "sae.architecture"}
-    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in shown.items())
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"

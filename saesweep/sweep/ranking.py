@@ -137,7 +137,7 @@ def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, l
         middle = objective.matched.middle
         at_middle = [row for row in first if row.target_l0 == middle] or first
         return at_middle[0].number, []
-    if not objective.is_pareto:
+    if not objective.is_pareto or len(rows) == 1:
         return first[0].number, []
     number = knee({row.number: costs(row.metrics, objective) for row in first}, objective)
     return number, [f"best/ holds the knee of the Pareto front of {len(first)}, trial {number}; pareto/ holds them all"]

@@ -185,8 +185,8 @@ def _same_experiment(directory: RunDirectory, experiment: Experiment) -> None:
     if not directory.experiment_file.exists():
         return
     stored = load_experiment(directory.experiment_file)
-    if stored.fingerprint() != experiment.fingerprint():
-        changes = describe_changes(stored.tree, experiment.tree)
+    changes = describe_changes(stored.tree, experiment.tree)
+    if changes:
         raise UserError(
             f"{directory.path}: holds the run of another experiment; what differs:\n"
             + "\n".join(f"  {change}" for change in changes)

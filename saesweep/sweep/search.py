@@ -14,6 +14,7 @@ from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
 from saesweep.specs import ObjectiveSpec
 from saesweep.study import SpaceView, Study
+from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan
 from saesweep.sweep.space import space_view
 from saesweep.sweep.warm_start import warm_start
@@ -30,8 +31,21 @@ class Search:
     strata: Mapping[str, dict[str, Any]]
     """Settings that the trials of each stratum share."""
     n_baselines: int
+    """The first trials (of a segment, where there is one) are baselines: this many."""
+    segment: Segment | None = None
+    """The stay on one activation stream that the rules are for; None where all trials share one."""
     notes: tuple[str, ...] = ()
     """What was taken from an earlier study."""
+
+    def ask(self, number: int, stratum: str) -> dict[str, Any]:
+        """Return the settings of a trial."""
+        given = None if self.segment is None else self.segment.settings_of(number)
+        return self.study.ask(number, self.strata[stratum] or None, given)
+
+    def is_baseline(self, number: int) -> bool:
+        """Return whether a trial that is asked now is a baseline."""
+        first = 0 if self.segment is None else self.segment.first_trial
+        return 0 <= number - first < self.n_baselines
 
 
 def open_search(
@@ -41,8 +55,18 @@ def open_search(
     blocks: BlockPlan,
     n_slots: int,
     seed: int,
+    segment: Segment | None = None,
 ) -> Search:
     """Open the study in the run directory, or the one that this experiment has made there.
+
+    Args:
+        experiment: The whole experiment.
+        directory: Of the run.
+        objective: What is optimised.
+        blocks: Block length and rungs.
+        n_slots: SAEs that train at once.
+        seed: Of the sampler, where the file states none.
+        segment: The stay on one activation stream; None where all trials share one.
 
     Raises:
         UserError: The study belongs to another experiment, or the sampler does not fit the space.
@@ -63,10 +87,18 @@ def open_search(
         history=() if warm is None else warm.trials,
     )
     strata = _strata(experiment, space)
-    baseline_strata = _strata_of(given, strata, space)
-    limits = tuple(study.trial_limit(setting) for setting in strata.values())
+    baseline_strata = _strata_of(given if segment is None else segment.given, strata, space)
+    budget = search.tokens_budget if segment is None else segment.tokens_budget
+    shared: Mapping[str, Any] = {}
+    if segment is not None:
+        shared = segment.stream.settings
+        # Trials of the segments before have other strata; only their numbers count.
+        strata = {_of_stream(segment, name): {**settings, **segment.stratum} for name, settings in strata.items()}
+        before = (next(iter(strata)),) * segment.first_trial
+        baseline_strata = (*before, *(_of_stream(segment, name) for name in baseline_strata))
+    limits = tuple(study.trial_limit({**settings, **shared}) for settings in strata.values())
     policy = Policy(
-        n_trials=experiment.n_trials,
+        n_trials=experiment.n_trials if segment is None else segment.n_trials,
         n_slots=max(1, n_slots // search.replicates),  # the scheduler's slot holds all replicates of a trial
         total_tokens=blocks.total_tokens,
         rungs_tokens=blocks.rungs_tokens,
@@ -77,9 +109,10 @@ def open_search(
         baseline_strata=baseline_strata,
         pruner=search.pruner,
         min_peers=search.least_peers,
-        tokens_budget=None if search.tokens_budget is None else search.tokens_budget // search.replicates,
+        tokens_budget=None if budget is None else budget // search.replicates,
     )
-    return Search(study, policy, strata, len(search.baselines), () if warm is None else (warm.note,))
+    n_baselines = 0 if search.fixed else len(search.baselines if segment is None else segment.given)
+    return Search(study, policy, strata, n_baselines, segment, () if warm is None else (warm.note,))
 
 
 def _strata(experiment: Experiment, space: SpaceView) -> dict[str, dict[str, Any]]:
@@ -111,3 +144,7 @@ def _strata_of(
         fitting = [name for name, settings in strata.items() if space.has_settings({**settings, **baseline}, settings)]
         names.append(min(fitting or list(strata), key=lambda name: asked[name]))
     return tuple(names)
+
+
+def _of_stream(segment: Segment, stratum: str) -> str:
+    return segment.stream.label if stratum == _ALL else f"{segment.stream.label} / {stratum}"

@@ -17,14 +17,17 @@ from saesweep.cohort import Cohort
 from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator
 from saesweep.events import ReferenceRow
-from saesweep.experiment import Experiment
+from saesweep.experiment import SAMPLERS, Experiment, Stream, stream_of, streams_of
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import Normalizer, check_pretrained
-from saesweep.specs import BaseRun, ObjectiveSpec
+from saesweep.specs import BaseRun, EvaluationSpec, ObjectiveSpec
+from saesweep.study import check_sampler
 from saesweep.sweep.corners import largest_run, normalize_modes
 from saesweep.sweep.engines import make_engine, make_reference
+from saesweep.sweep.loaded_model import LoadedModel
 from saesweep.sweep.references import open_references
+from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan, plan_blocks, plan_slots
 
 
@@ -33,11 +36,19 @@ class Setup:
     """What was decided and opened for one run."""
 
     experiment: Experiment
+    """The whole experiment."""
+    streams: tuple[Stream, ...]
+    """Its activation streams."""
+    segment: Segment | None
+    """The stay on one of several streams; None where all trials share one."""
     directory: RunDirectory
     objective: ObjectiveSpec
     base: BaseRun
-    """The first architecture's run: its stream-level fields hold for every trial."""
+    """The first architecture's run on the open stream: its stream-level fields hold for every trial there."""
     d_in: Mapping[str, int]
+    """Width at every hook of the open stream."""
+    widths: Mapping[str, Mapping[str, int]]
+    """The same for every stream, by label."""
     source: ActivationSource
     blocks: BlockPlan
     n_slots: int
@@ -49,13 +60,51 @@ class Setup:
     references: tuple[ReferenceRow, ...] = field(default=())
     """Published SAEs, measured once the run has begun."""
 
+    def stream_of(self, params: Mapping[str, Any]) -> Stream:
+        """Return the stream that a trial belongs to."""
+        return stream_of(self.streams, params)
 
-def check(experiment: Experiment) -> SourceFacts:
-    """Run the preflight: model, hooks, dataset, and weights to start from, without loading the language model's.
+    def test_evaluator(self) -> HeldOutEvaluator:
+        """Return the evaluator of the `test` part: made when the end has come, and read once."""
+        return evaluator_of(self.source.test, self.source, self.base, self.experiment.spec.evaluation)
+
+    def resolve(self, params: Mapping[str, Any]) -> BaseRun:
+        """Return the full run of a trial, of whichever stream, with its widths."""
+        return with_widths(self.experiment.resolve(params), self.widths[self.stream_of(params).label])
+
+
+Facts = tuple[SourceFacts, ...]
+"""What the preflight found, for every stream in its order."""
+
+
+def check(experiment: Experiment) -> Facts:
+    """Run the preflight of every stream: model, hooks, dataset, weights to start from; no language model is loaded.
 
     Raises:
         UserError: Something does not fit together.
     """
+    found = []
+    for stream in streams_of(experiment):
+        try:
+            found.append(_check_stream(stream.experiment))
+        except UserError as error:
+            if not stream.label:
+                raise
+            raise UserError(f"{stream.label}: {error}") from error
+    heads = {facts.model.has_lm_head for facts in found if facts.model is not None}
+    if len(heads) > 1 and experiment.spec.objective is None:
+        raise UserError(
+            "objective: missing; it would be another one for the models with a language-model head than for those "
+            "without one. State one that all can be measured by, such as {maximize: explained_variance}"
+        )
+    objectives = [experiment.objective(has_lm_head) for has_lm_head in heads]  # a metric that no model can give
+    objective = next(iter(objectives), None) or experiment.spec.objective or experiment.objective(False)
+    if experiment.spec.search.sampler not in SAMPLERS:
+        check_sampler(experiment.spec.search.sampler, [goal.direction for goal in objective.goals])
+    return tuple(found)
+
+
+def _check_stream(experiment: Experiment) -> SourceFacts:
     run = experiment.base_run()
     facts = check_source(run, experiment.spec.evaluation, experiment.hook_names(), training_tokens=run.training_tokens)
     check_pretrained(
@@ -68,25 +117,45 @@ def check(experiment: Experiment) -> SourceFacts:
     return facts
 
 
-def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts) -> Setup:
-    """Open the stream and build an empty cohort; sizes and measured choices are kept in the run directory.
+def prepare(
+    whole: Experiment, directory: RunDirectory, facts: Facts, segment: Segment | None, loaded: LoadedModel
+) -> Setup:
+    """Open a stream and build an empty cohort; sizes and measured choices are kept in the run directory.
+
+    Args:
+        whole: The experiment.
+        directory: The run directory as the stream sees it.
+        facts: What the preflight found.
+        segment: The stay on one of several streams.
+        loaded: Holds the language model from stream to stream.
 
     Raises:
         UserError: Widths do not fit, or no SAE fits into memory.
     """
+    streams = streams_of(whole)
+    stream = streams[0] if segment is None else segment.stream
+    experiment = stream.experiment
+    n_trials = whole.n_trials if segment is None else segment.n_trials - segment.first_trial
     run = experiment.base_run()
     hooks = experiment.hook_names()
     device = resolve_device(run.device)
-    source = open_source(run, experiment.spec.evaluation, hooks, with_model=experiment.reads_language_model())
+    source = open_source(
+        run,
+        experiment.spec.evaluation,
+        hooks,
+        with_model=experiment.reads_language_model(),
+        model=loaded.for_run(run),
+    )
+    loaded.keep(run, source.model)
     d_in = dict(source.stream.d_in)
     runs = [with_widths(largest_run(experiment, name), d_in) for name in experiment.architectures]
     blocks = plan_blocks(run, experiment.spec.search, experiment.spec.cohort)
     choices = directory.choices()
-    notes = [*experiment.warnings, *facts.warnings]
+    notes = [*experiment.warnings, *facts[streams.index(stream)].warnings]
     if "slots" not in choices:
         plan = plan_slots(
             experiment.spec.cohort,
-            n_trials=experiment.n_trials,
+            n_trials=n_trials,
             runs=runs,
             hooks=len(hooks),
             weight_bytes=0,  # the model is loaded already
@@ -117,17 +186,31 @@ def prepare(experiment: Experiment, directory: RunDirectory, facts: SourceFacts)
         autocast=run.autocast,
     )
     objective = experiment.objective(has_lm_head=source.model is not None and source.model.has_lm_head)
-    evaluator = evaluator_of(source.select, source, experiment)
-    return Setup(experiment, directory, objective, run, d_in, source, blocks, n_slots, device, cohort, evaluator, notes)
+    return Setup(
+        experiment=whole,
+        streams=streams,
+        segment=segment,
+        directory=directory,
+        objective=objective,
+        base=run,
+        d_in=d_in,
+        widths={each.label: found.d_in for each, found in zip(streams, facts, strict=True)},
+        source=source,
+        blocks=blocks,
+        n_slots=n_slots,
+        device=device,
+        cohort=cohort,
+        evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation),
+        notes=notes,
+    )
 
 
-def evaluator_of(part: HeldOut, source: ActivationSource, experiment: Experiment) -> HeldOutEvaluator:
-    """Return the evaluator of a held-out part, as the experiment wants it."""
-    run = experiment.base_run()
+def evaluator_of(part: HeldOut, source: ActivationSource, run: BaseRun, evaluation: EvaluationSpec) -> HeldOutEvaluator:
+    """Return the evaluator of a held-out part of a stream, as its run and the experiment want it."""
     return HeldOutEvaluator(
         part,
         source.model,
-        ce_tokens=experiment.spec.evaluation.ce_tokens,
+        ce_tokens=evaluation.ce_tokens,
         head_index=run.hook_head_index,
         contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
     )
@@ -153,7 +236,8 @@ def _normalizers(
     d_in: Mapping[str, int],
 ) -> dict[tuple[str, str], Normalizer]:
     """Estimate each (hook, mode) once from the first shuffle window; a resumed run reads what the first start found."""
-    json_file, tensor_file = directory.path / "normalizers.json", directory.path / "normalizers.safetensors"
+    folder = directory.stream_path
+    json_file, tensor_file = folder / "normalizers.json", folder / "normalizers.safetensors"
     if json_file.exists():
         values = read_json(json_file)
         try:

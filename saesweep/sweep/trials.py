@@ -37,12 +37,16 @@ class Trial:
     """The coefficient that each replicate ended with, once it is finished."""
     trend: list[list[float]] = field(default_factory=list)
     """(tokens, goal) at both ends of the stretch that tells whether it is still improving."""
+    stream: str = ""
+    """Label of its activation stream; empty where all trials share one."""
 
     def state(self) -> dict[str, Any]:
         """Return the JSON part of a checkpoint; settings come from the study."""
         names = ("status", "slot", "tokens", "joined_at_tokens", "metrics", "measured_at_tokens", "dead_window_tokens")
         data = {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
-        return {**data, "spread": self.spread, "frozen": self.frozen, "trend": self.trend}
+        # Which trials of an earlier stream were baselines, their numbers do not tell.
+        data |= {"spread": self.spread, "is_baseline": self.is_baseline, "stream": self.stream}
+        return {**data, "frozen": self.frozen, "trend": self.trend}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
@@ -93,7 +97,7 @@ def sparsity_label(run: BaseRun) -> str:
     return f"{label} {mode}" if mode else label
 
 
-def row_of(trial: Trial, total_tokens: int) -> Row:
+def row_of(trial: Trial) -> Row:
     """Return a trial's row, not ranked yet."""
     return Row(
         number=trial.number,
@@ -107,7 +111,7 @@ def row_of(trial: Trial, total_tokens: int) -> Row:
         hook=trial.run.hook_name,
         status=trial.status,
         tokens=trial.tokens,
-        total_tokens=total_tokens,
+        total_tokens=trial.run.total_steps * trial.run.train_batch_size_tokens,
         joined_at_tokens=trial.joined_at_tokens,
         slot=trial.slot,
         is_baseline=trial.is_baseline,
@@ -117,6 +121,7 @@ def row_of(trial: Trial, total_tokens: int) -> Row:
         reason=trial.reason,
         replicates=trial.replicates,
         spread=dict(trial.spread),
+        stream=trial.stream,
     )
 
 

@@ -85,7 +85,10 @@ BAD: dict[str, tuple[Callable[[Tree, Path], None], str]] = {
     "empty dataset": (empty_dataset, r"empty"),
     "no weights": (no_weights, r"weights"),
     "wrong d_in": (change("base/sae/d_in", 33), r"33.*32|32.*33"),
-    "a later feature": (change("objective", {"minimize": "mse", "matched": {"l0": [8, 16]}}), r"objective\.matched"),
+    "matched on a front": (
+        change("objective", {"pareto": [{"minimize": "l0"}, {"minimize": "mse"}], "matched": {"l0": [8, 16]}}),
+        r"objective\.matched: needs one metric",
+    ),
 }
 
 

@@ -77,7 +77,7 @@ def test_where_it_does_nothing_a_warning_says_so() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of dynamo and inductor, about their own use of torch
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("architecture", list(FIELDS))
 def test_compiled_steps_equal_eager_ones(architecture: str, autocast: bool) -> None:
@@ -96,7 +96,7 @@ def test_compiled_steps_equal_eager_ones(architecture: str, autocast: bool) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of dynamo and inductor, about their own use of torch
 def test_a_compiled_run_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from saesweep.cohort import Cohort
 

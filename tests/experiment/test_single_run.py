@@ -91,9 +91,16 @@ def test_an_experiment_s_base_is_trained(write: Callable[[str], Path]) -> None:
     run = experiment.base_run()
     assert (run.lr, run.sae.k, run.sae.architecture, run.sae.aux_loss_coefficient) == (5e-4, 16, "batchtopk", 0.5)
     assert (experiment.n_trials, experiment.spec.name) == (1, "sweep")
-    assert "space and search of the file are left out" in experiment.warnings[0]
+    assert experiment.warnings[0] == "space, search of the file: left out, its base is trained once"
     other = load_single_run(write(SWEEP), flags={"sae.architecture": "jumprelu"})
     assert other.base_run().sae.jumprelu_sparsity_loss_mode == "tanh"
+
+
+def test_an_objective_at_matched_l0_is_compared_by_nobody(write: Callable[[str], Path]) -> None:
+    objective = "objective: {minimize: delta_ce, matched: {l0: [8, 16, 32]}}\n"
+    experiment = load_single_run(write(SWEEP + objective), flags={"sae.k": "16"})
+    assert (experiment.n_trials, experiment.base_run().sae.k) == (1, 16)
+    assert "objective.matched" in experiment.warnings[0]
 
 
 def test_a_file_of_base_fields_alone(write: Callable[[str], Path]) -> None:

@@ -2,8 +2,7 @@
 
 Runs in an environment that has SAELens (saesweep itself never imports it), from the root of the repository:
 
-    PYTHONPATH=. path/to/saelens-env/bin/python tests/interop/saelens_evals.py            every comparison
-    PYTHONPATH=. path/to/saelens-env/bin/python tests/interop/saelens_evals.py --time 8   8 SAEs, both tools in turn
+    PYTHONPATH=. path/to/saelens-env/bin/python tests/interop/saelens_evals.py
 
 Matrix: every architecture and `normalize_activations`, written by saesweep and read by SAELens and the other way round:
 latents and reconstructions, and every metric of SAELens' `run_evals` against ours on the same tokens. Then `runner_cfg.json`
@@ -19,7 +18,6 @@ import argparse
 import itertools
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,9 +125,11 @@ class World:
             device=torch.device("cpu"),
         )
 
-    def measure(self, saes: list[ExportedSAE], excluded: tuple[int, ...]) -> list[dict[str, float]]:
+    def measure(
+        self, saes: list[ExportedSAE], excluded: tuple[int, ...], *, spread: bool = False
+    ) -> list[dict[str, float]]:
         evaluator = HeldOutEvaluator(self.part(excluded), self.ours, contexts_per_forward=PER_BATCH)
-        return evaluator.measure(saes, HOOK, with_model=True)
+        return evaluator.measure(saes, HOOK, with_model=True, spread=spread)
 
     def run_evals(self, sae: Any, excluded: tuple[int, ...], per_batch: int = CONTEXTS) -> dict[str, Any]:
         sae.cfg.metadata.hook_name = HOOK
@@ -348,30 +348,9 @@ def _as_saelens_reads(folder: Path, kind: str, x_BD: torch.Tensor) -> torch.Tens
         return scaler.unscale(sae.decode(sae.encode(scaler.scale(x_BD))))
 
 
-def compare_time(world: World, n_saes: int, root: Path, repeats: int = 5) -> None:
-    """Evaluate the same SAEs with both tools in turn, and print the times."""
-    folders = [next(write_both("topk", mode, world.x_BD, root))[1] for mode in ("none", "expected_average_only_in")]
-    ours = [load_sae_folder(folders[i % 2]) for i in range(n_saes)]
-    theirs = [SAE.load_from_disk(folders[i % 2]) for i in range(n_saes)]
-    seconds: dict[str, list[float]] = {"saesweep": [], "SAELens": []}
-    for _ in range(repeats):
-        start = time.perf_counter()
-        world.measure(ours, (world.bos,))
-        seconds["saesweep"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        for sae in theirs:
-            world.run_evals(sae, (world.bos,), per_batch=PER_BATCH)
-        seconds["SAELens"].append(time.perf_counter() - start)
-    medians = {name: sorted(values)[len(values) // 2] for name, values in seconds.items()}
-    tokens = world.tokens_CT.numel()
-    print(f"{n_saes} SAEs (d_sae {D_SAE}) on {tokens} tokens, {torch.get_num_threads()} threads, median of {repeats}:")
-    print(f"  {medians}  share {medians['saesweep'] / medians['SAELens']:.2f}")
-
-
 def main() -> int:
     """Run the comparisons; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--time", type=int, metavar="N", help="compare the time for N SAEs instead")
     parser.add_argument("--quick", action="store_true", help="leave out the matrix")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -379,9 +358,6 @@ def main() -> int:
     world = World()
     table = Table()
     with tempfile.TemporaryDirectory() as root:
-        if arguments.time:
-            compare_time(world, arguments.time, Path(root))
-            return 0
         compare_configs(table)
         compare_training(table, world, Path(root))
         if not arguments.quick:

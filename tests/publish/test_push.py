@@ -1,13 +1,16 @@
 """Publishing on the Hub, and reading back what was published, against a stub of its endpoints."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +18,7 @@ import saesweep.publish.hub
 from saesweep.cli import main
 from saesweep.errors import UserError
 from saesweep.experiment.from_cfg import read_cfg
-from saesweep.publish import collect_run, push
+from saesweep.publish import collect_run, pull, push
 from saesweep.saes import ExportedSAE, Normalizer, architecture_for, load_sae_folder, open_sae, save_sae_folder
 from saesweep.specs.architectures import spec_class
 
@@ -115,6 +118,40 @@ def test_what_was_pushed_comes_back(hub: StubHub, run: Path) -> None:
         open_sae(f"{REPO}/other")
     with pytest.raises(UserError, match="could not be read from the Hub"):
         open_sae("me/nothing/here")
+
+
+def test_pull_copies_everything_or_nothing(
+    hub: StubHub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    push(collect_run(run), REPO, revision="wip")
+    target = tmp_path / "copy"
+    command = ["pull", f"{REPO}/{BEST}", "--to", str(target), "--revision"]
+    assert main([*command, "wip"]) == 0
+    assert "(topk, 8 to 32)" in capsys.readouterr().out
+    whole = {file.name: file.read_bytes() for file in target.iterdir()}
+    assert whole == {file.name: file.read_bytes() for file in (run / "best").iterdir() if file.name != "notes.txt"}
+
+    hub.repos[REPO]["wip"][f"{BEST}/cfg.json"] = b"{"
+    shutil.rmtree(tmp_path / "cache")
+    for arguments, message in (
+        ([*command, "wip"], "--force"),
+        ([*command, "wip", "--force"], "not valid JSON"),
+        ([*command, "main", "--force"], "neither cfg.json nor params.npz"),
+        (["pull", "saes", "--to", str(target), "--force"], "write user/repo/folder"),
+        (["pull", "me/nothing/here", "--to", str(target), "--force"], "could not be read from the Hub"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+        assert {file.name: file.read_bytes() for file in target.iterdir()} == whole
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".copy")]
+
+
+def test_pull_reads_gemma_scope(hub: StubHub, tmp_path: Path) -> None:
+    sink, eye = io.BytesIO(), np.eye(4, dtype=np.float32)
+    np.savez(sink, W_enc=eye, W_dec=eye, b_enc=eye[0], b_dec=eye[0], threshold=eye[0])
+    hub.repos["google/scope"] = {"main": {"layer_1/width_4/params.npz": sink.getvalue()}}
+    assert pull("google/scope/layer_1/width_4", tmp_path / "scope").d_sae == 4
+    assert [file.name for file in (tmp_path / "scope").iterdir()] == ["params.npz"]
 
 
 def test_a_front_keeps_the_rows_that_are_there(hub: StubHub, run: Path) -> None:

@@ -296,9 +296,23 @@ def test_compatible_changes_continue_and_give_the_same_trials(tree: Tree, tmp_pa
     assert snapshot(tmp_path / "run")["study"] == reference["study"]
 
 
+def test_a_wider_range_continues_and_a_narrower_one_is_refused(tree: Tree, tmp_path: Path, reference: Tree) -> None:
+    interrupt(tree, tmp_path / "run", after_blocks=3)
+    tree["space"]["lr"] = {"float": [1e-3, 1.0], "log": True}
+    tree["search"]["trials"] = 9
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert result.status == "complete"
+    asked = {row.number: row.params for row in result.rows}
+    known = {row["number"]: row["params"] for row in reference["rows"]}
+    assert all(asked[number] == known[number] for number in range(3))  # in training when the range widened
+    tree["space"]["lr"] = {"float": [1e-3, 1e-2], "log": True}
+    with pytest.raises(UserError, match=r"(?s)space\.lr\.float: .*undo the changes"):
+        saesweep.run(tree, run_dir=tmp_path / "run")
+
+
 def test_an_incompatible_change_is_refused_with_what_changed(tree: Tree, tmp_path: Path) -> None:
     interrupt(tree, tmp_path / "run", after_blocks=2)
-    tree["space"]["lr"] = {"float": [1e-3, 2e-2], "log": True}
+    tree["space"]["lr"] = {"float": [2e-3, 2e-2], "log": True}
     with pytest.raises(
         UserError, match=r"(?s)space\.lr.*undo the changes to resume it, or give this one its own folder"
     ):

@@ -1,6 +1,7 @@
 """What the report reads from the logs of a run."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 
 from saesweep.errors import UserError
 from saesweep.report.data import read_run
+from saesweep.report.figures import CURVES, curves_figure
+from saesweep.report.page import report_page
+from tests.display.runs import row
 
 
 def write_run(folder: Path, events: list[dict[str, Any]], tail: str = "") -> Path:
@@ -65,3 +69,27 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         read_run(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"leaderboard\.json"):
         read_run(tmp_path)
+
+
+def test_the_page_of_a_long_run_of_many_trials_stays_small(tmp_path: Path) -> None:
+    """100 trials of 600 blocks each: unthinned, the curves alone would take 5 MB."""
+    events = [started(0.0)]
+    rows = []
+    for number in range(100):
+        rows.append(
+            asdict(row(number, rank=number + 1, metrics={"l0": 10.0 + number, "explained_variance": 0.123456789}))
+        )
+        folder = tmp_path / "trials" / f"{number:04d}"
+        folder.mkdir(parents=True)
+        values = {name: 0.123456789012 for name in CURVES if not name.startswith("select:")}
+        lines = [json.dumps({"tokens": 4096 * block, "kind": "train", **values}) for block in range(1, 601)]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        events += [enters(float(number), number, number % 8), ends(number + 8.0, number, "complete")]
+    rate = {"event": "BlockDone", "time_seconds": 400.0, "sae_tokens_per_second": 123456.789}
+    write_run(tmp_path, events + [rate] * 10_000)
+    board = json.loads((tmp_path / "leaderboard.json").read_text())
+    (tmp_path / "leaderboard.json").write_text(json.dumps({**board, "rows": rows}))
+    run = read_run(tmp_path)
+    assert len(report_page(run, features_link=None).encode()) < 5_000_000
+    (last,) = {trace.x[-1] for trace in curves_figure(run).data if len(trace.x)}
+    assert last == 4096 * 600  # thinning keeps where a curve ends

@@ -47,7 +47,13 @@ TREE: dict[str, Any] = {
     },
     "objective": {"pareto": [{"minimize": "l0"}, {"maximize": "explained_variance"}]},
     "evaluation": {"select_tokens": 2048, "test_tokens": 2048},
-    "search": {"trials": 8, "stratify": "sae.architecture", "rungs": ["12.5%"], "eta": 2},
+    "search": {
+        "trials": 12,
+        "stratify": "sae.architecture",
+        "rungs": ["12.5%"],
+        "eta": 2,
+        "min_per_architecture": 4,  # importances need eight finished trials
+    },
     "cohort": {"size": 4},
 }
 

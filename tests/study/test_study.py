@@ -354,9 +354,9 @@ def test_other_experiment_is_refused_with_what_changed(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     open_study(path).close()
     open_study(path).close()
-    wider = ParameterView(path="lr", kind="float", low=1e-6, high=1e-2, log=True)
+    other = ParameterView(path="lr", kind="float", low=1e-4, high=1.0, log=True)
     for change, message in [
-        ({"space": SpaceView(parameters=(*SPACE.parameters[:-1], wider))}, r"space.lr: was .*1e-05.*, is .*1e-06"),
+        ({"space": SpaceView(parameters=(*SPACE.parameters[:-1], other))}, r"space.lr: was .*1e-05.*, is .*0.0001"),
         ({"space": SpaceView(parameters=SPACE.parameters[:-1])}, "space.lr: removed"),
         ({"seed": 8}, "search.seed: was 7, is 8"),
         ({"directions": ("maximize",)}, "search.directions"),
@@ -364,6 +364,21 @@ def test_other_experiment_is_refused_with_what_changed(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             open_study(path, **change)
+
+
+def test_a_wider_range_goes_on_and_its_new_part_is_searched(tmp_path: Path) -> None:
+    with open_study(tmp_path / "s.db") as study:
+        block(study, 0, 12)
+        before = study.trials()
+    wider = ParameterView(path="lr", kind="float", low=1e-6, high=1.0, log=True)
+    space = SpaceView(parameters=(*SPACE.parameters[:-1], wider))
+    with open_study(tmp_path / "s.db", space=space) as study:
+        assert study.trials() == before
+        block(study, 12, 12)
+        found = [record.params["lr"] for record in study.trials()[12:]]
+    assert any(not 1e-5 <= lr <= 1e-2 for lr in found)
+    with pytest.raises(UserError, match=r"space\.lr: was .*, is "):
+        open_study(tmp_path / "s.db")  # narrower: trials lie outside
 
 
 def test_file_that_is_no_study(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import saesweep
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, RunStarted
-from saesweep.experiment import load_experiment
+from saesweep.experiment import dump_yaml, load_experiment
 from saesweep.runs import JsonLines
+from saesweep.sweep import setup as run_setup
 from saesweep.sweep.plan import plan
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
@@ -218,3 +219,41 @@ def test_the_plan_counts_replicates_and_the_confirmation(tree: dict[str, Any]) -
     assert (once.confirm_sae_tokens, more.confirm_sae_tokens) == (0, 2 * 2 * 4 * 10_240)
     assert more.slots == 3
     assert "163.84k more to confirm" in "\n".join(more.lines())
+
+
+# ---------------------------------------------------------------- samplers
+
+
+@pytest.mark.parametrize("sampler", ["optuna.samplers.NSGAIISampler", "optuna.samplers.GPSampler"])
+def test_a_sampler_of_optuna_by_its_class_path(tree: dict[str, Any], tmp_path: Path, sampler: str) -> None:
+    tree["search"] = {"sampler": sampler, "trials": 5, "pruner": "none"}
+    tree["base"]["training_tokens"] = 5_120
+    first = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert first.status == "complete"
+    tree["search"]["trials"] = 6  # built afresh from the study: it goes on
+    assert len({str(row.params) for row in saesweep.run(tree, run_dir=tmp_path / "run").rows}) == 6
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ("optuna.samplers.NoSuchSampler", r"tiny\.yaml:\d+:\d+: search\.sampler: .*cannot be imported"),
+        ("optuna.Study", r"search\.sampler: optuna\.Study is not an Optuna sampler"),
+        ("optuna.samplers.PartialFixedSampler", r"search\.sampler: .*takes no seed"),
+    ],
+)
+def test_a_sampler_that_cannot_serve_is_refused_before_anything_is_opened(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str, message: str
+) -> None:
+    monkeypatch.setattr(run_setup, "open_source", lambda *_, **__: pytest.fail("the model would be loaded"))
+    (tmp_path / "tiny.yaml").write_text(dump_yaml(tree).replace("pruner: none", f"sampler: {sampler}"))
+    with pytest.raises(UserError, match=message):
+        saesweep.run(tmp_path / "tiny.yaml", run_dir=tmp_path / "run")
+
+
+def test_a_space_with_fewer_points_than_trials_repeats_none_before_it_must(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
+    tree["space"] = {"sae.architecture": {"choice": ["topk"]}, "sae.k": {"choice": [2, 4, 8, 16]}}
+    result = saesweep.run(tree, run_dir=tmp_path / "run")  # four trials
+    assert sorted(row.params["sae.k"] for row in result.rows) == [2, 4, 8, 16]

@@ -1,0 +1,85 @@
+"""One metric by context: the same value and error as measured otherwise, and differences over the same contexts."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from saesweep.activations import ActivationSource, open_source
+from saesweep.evaluation import HeldOutEvaluator
+from saesweep.experiment import load_experiment
+from saesweep.saes import ExportedSAE
+from saesweep.saes.folding import SAELENS_VERSION
+
+METRICS = (
+    *("mse", "explained_variance", "l0", "l1", "cosine_similarity", "l2_ratio"),
+    *("delta_ce", "ce_loss_with_sae", "ce_loss_score", "kl_div", "kl_div_score"),
+)
+HOOK = "model.layers.2"
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[ActivationSource]:
+    experiment = load_experiment(
+        {
+            "name": "t",
+            "base": {
+                "model_name": "builtin:tiny-lm",
+                "hook_name": HOOK,
+                "dataset_path": "builtin:python-docs",
+                "context_size": 32,
+                "training_tokens": 20_000,
+                "device": "cpu",
+                "sae": {"d_sae": 64, "d_in": 128},
+            },
+            "evaluation": {"select_tokens": 1600, "test_tokens": 640},
+        }
+    )
+    opened = open_source(experiment.base_run(), experiment.spec.evaluation, (HOOK,))
+    yield opened
+    opened.close()
+
+
+def sae(seed: int, width: int = 128) -> ExportedSAE:
+    """A standard SAE that reconstructs some directions."""
+    generator = torch.Generator().manual_seed(seed)
+    W_dec = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q[: width // 2 + 8 * seed]
+    W_dec = torch.cat([W_dec, -W_dec])
+    tensors = {
+        "W_enc": W_dec.T.contiguous(),
+        "W_dec": W_dec,
+        "b_enc": torch.zeros(len(W_dec)),
+        "b_dec": torch.zeros(width),
+    }
+    cfg = {"architecture": "standard", "d_in": width, "d_sae": len(W_dec), "dtype": "float32", "device": "cpu"} | {
+        "metadata": {"sae_lens_version": SAELENS_VERSION}
+    }
+    return ExportedSAE("standard", cfg, tensors)
+
+
+def test_values_errors_and_differences(source: ActivationSource) -> None:
+    evaluator = HeldOutEvaluator(source.select, source.model)
+    saes = [sae(1), sae(2)]
+    measured = evaluator.measure(saes, HOOK, with_model=True, spread=True)
+    for metric in METRICS:
+        sums = evaluator.paired(saes, HOOK, metric)
+        assert sums is not None
+        assert sums.values().tolist() == pytest.approx([m[metric] for m in measured], rel=1e-6, abs=1e-9), metric
+        for i, weights in enumerate(([1.0, 0.0], [0.0, 1.0])):
+            assert sums.stderr(torch.tensor(weights)) == pytest.approx(measured[i][f"{metric}_stderr"], rel=1e-6), (
+                metric
+            )
+    sums = evaluator.paired(saes, HOOK, "delta_ce")
+    assert sums is not None
+    difference = sums.stderr(torch.tensor([-1.0, 1.0]))
+    assert difference == pytest.approx(measured[1]["delta_ce_minus_first_stderr"], rel=1e-6)
+    assert sums.mean().values().item() == pytest.approx(sums.values().mean().item())
+    stacked = type(sums).stacked([sums.mean(), sums])
+    assert stacked.stderr(torch.tensor([0.0, -1.0, 1.0])) == pytest.approx(difference)
+
+
+def test_what_contexts_do_not_add_up_to(source: ActivationSource) -> None:
+    evaluator = HeldOutEvaluator(source.select, source.model)
+    assert evaluator.paired([sae(1)], HOOK, "relative_reconstruction_bias") is None
+    assert evaluator.paired([sae(1)], HOOK, "dead_fraction") is None
+    assert HeldOutEvaluator(source.select, None).paired([sae(1)], HOOK, "delta_ce") is None
