@@ -104,6 +104,7 @@ def _table(selection: Selection, dataset: Any, files: Sequence[Path] = (), notes
     """
     import datasets
 
+    dataset = dataset.with_format(None)  # SAELens' datasets are saved in torch's
     with _reading(selection, "its first row cannot be read", files):
         first = next(iter(dataset), None)
     if first is None:
@@ -125,11 +126,9 @@ def _table(selection: Selection, dataset: Any, files: Sequence[Path] = (), notes
 
         return Table(first=first, size=None, iterate=iterate, read=None, notes=notes)
 
-    plain = dataset.with_format(None)
-
     @cache
     def column_of(column: str) -> Any:
-        return plain.select_columns([column])
+        return dataset.select_columns([column])
 
     def read(indices: Sequence[int], column: str) -> list[Any]:
         with _reading(selection, "a row cannot be read", files):
