@@ -54,6 +54,10 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 	rm -rf .venv-bench/snapshots
 	$(BIN)/python tests/interop/saelens_snapshots.py --make .venv-bench/snapshots
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_snapshots.py --check .venv-bench/snapshots
+	rm -rf .venv-bench/data
+	$(BIN)/python tests/interop/saelens_data.py --make .venv-bench/data
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_data.py --saelens .venv-bench/data
+	$(BIN)/python tests/interop/saelens_data.py --train .venv-bench/data
 	if test -d runs/quickstart/best; then $(MAKE) --no-print-directory interop-quickstart; fi
 
 interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same; its snippets in docs/ work

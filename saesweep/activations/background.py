@@ -21,13 +21,21 @@ class BackgroundIterator(Generic[T]):
         source: Read by the thread alone from now on.
         ahead: Most items that are computed or being computed and not read yet, at least 1.
         name: The thread's.
+        patience_seconds: How long `close` waits at most; None for as long as the item in progress takes.
     """
 
-    def __init__(self, source: Iterator[T], ahead: int, *, name: str = "saesweep-ahead") -> None:
+    def __init__(
+        self,
+        source: Iterator[T],
+        ahead: int,
+        *,
+        name: str = "saesweep-ahead",
+        patience_seconds: float | None = None,
+    ) -> None:
         self._shared: _Shared[T] = _Shared(ahead)
         # The thread knows the shared part only, so that it does not keep this object alive.
         self._thread = threading.Thread(target=_produce, args=(source, self._shared), name=name, daemon=True)
-        self._finalizer = weakref.finalize(self, _stop, self._shared, self._thread)
+        self._finalizer = weakref.finalize(self, _stop, self._shared, self._thread, patience_seconds)
         self._ended: BaseException | None = None
         self._thread.start()
 
@@ -77,8 +85,8 @@ def _produce(source: Iterator[T], shared: _Shared[T]) -> None:
         shared.items.put(_Failure(error))
 
 
-def _stop(shared: _Shared[T], thread: threading.Thread) -> None:
+def _stop(shared: _Shared[T], thread: threading.Thread, patience_seconds: float | None) -> None:
     shared.stop.set()
     shared.room.release()
     if thread is not threading.current_thread():  # a collection can happen on any thread
-        thread.join()
+        thread.join(patience_seconds)

@@ -12,6 +12,8 @@ from saesweep.errors import UserError
 
 AHEAD_CONTEXTS = 256
 """Most contexts that are tokenised before they are asked for."""
+_PATIENCE_SECONDS = 2.0
+"""A thread that waits for a lost connection does not hold up the end of the process."""
 
 _Position = tuple[int, int, int]
 
@@ -48,7 +50,9 @@ class TokenSource:
         """
         if self._ahead is None:
             contexts_ahead = _contexts(self._train, self._tokenizer, self._packing, self._position)
-            self._ahead = BackgroundIterator(contexts_ahead, AHEAD_CONTEXTS, name="saesweep-tokens")
+            self._ahead = BackgroundIterator(
+                contexts_ahead, AHEAD_CONTEXTS, name="saesweep-tokens", patience_seconds=_PATIENCE_SECONDS
+            )
         contexts = []
         for _ in range(n_contexts):
             context, self._position = next(self._ahead)

@@ -98,6 +98,7 @@ def execute(args: argparse.Namespace) -> int:
             shard_bytes=shard_bytes,
             on_disk_need=say_need,
             on_damage=lambda message: print(f"warning: {message}", flush=True),
+            on_warning=lambda message: print(f"warning: {message}", flush=True),
             on_progress=show,
         )
     finally:

@@ -56,9 +56,15 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", default=argparse.SUPPRESS, **options)
 
 
+def _field_names() -> tuple[str, ...]:
+    from saesweep.specs.pretokenize import PretokenizeSpec
+
+    return tuple(PretokenizeSpec.model_fields)
+
+
 def execute(args: argparse.Namespace) -> int:
     """Write the dataset."""
-    spec = _spec({name: value for name, value in vars(args).items() if name not in ("execute", "plugin")})
+    spec = _spec({name: value for name, value in vars(args).items() if name in _field_names()})
 
     from saesweep.activations.pretokenize import PretokenizeProgress, pretokenize
     from saesweep.cli.progress_line import ProgressLine

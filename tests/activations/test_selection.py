@@ -149,6 +149,13 @@ def test_a_column_of_token_ids_or_of_conversations_by_name(tmp_path: Path) -> No
     assert of_run(dataset_path=str(file), is_dataset_tokenized=False) == ["w1"]
 
 
+def test_a_column_of_token_ids_in_another_library_s_format(tmp_path: Path) -> None:
+    """As SAELens saves its datasets."""
+    saved = datasets.Dataset.from_dict({"ids": [[3, 4], [5, 6]]}).with_format("torch")
+    saved.save_to_disk(str(tmp_path / "saved"))
+    assert of_run(dataset_path=str(tmp_path / "saved"), column_name="ids") == [[3, 4], [5, 6]]
+
+
 def test_synthetic_activations_have_no_dataset_to_select_from() -> None:
     run = run_of(model_name=None, dataset_path="builtin:synthetic", split="test", column_name="x")
     assert {field for field, _ in run.problems()} == {"split", "column_name"}

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from saesweep.activations import check_source, open_source
+from saesweep.activations.cache.writer import write_cache
 from saesweep.activations.documents import Document, MapDocuments, StreamDocuments, open_documents
 from saesweep.activations.pretokenize import pretokenize
 from saesweep.activations.unreadable import MOST_IN_A_ROW, UnreadableRows
@@ -132,6 +133,14 @@ def test_pretokenize_counts_them(llama: Path, tmp_path: Path) -> None:
                 {**fields, "dataset_path": str(tmp_path / "b.jsonl"), "save_path": str(tmp_path / "e")}
             )
         )
+
+
+def test_a_cache_of_activations_leaves_them_out_and_says_so(llama: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    asked = run(llama, jsonl(tmp_path / "a.jsonl"))
+    write_cache(asked, EVALUATION, [HOOK], tmp_path / "cache", tokens=2048, on_warning=said.append)
+    assert "looked at cannot be used and are left out" in said[0]
+    assert f"{len(BROKEN)} of the dataset's rows that were read could not be used" in said[-1]
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 import saesweep
 from saesweep.cli import main
@@ -61,6 +62,19 @@ def empty_dataset(tree: Tree, folder: Path) -> None:
     tree["base"]["dataset_path"] = str(folder / "empty.txt")
 
 
+def damaged_shard(tree: Tree, folder: Path) -> None:
+    (folder / "shards").mkdir()
+    for name in ("a", "b"):
+        Dataset.from_dict({"text": ["w1 w2 w3"] * 99}).to_parquet(str(folder / "shards" / f"{name}.parquet"))
+    (folder / "shards" / "b.parquet").write_bytes((folder / "shards" / "b.parquet").read_bytes()[:-30])
+    tree["base"] |= {"dataset_path": str(folder / "shards"), "streaming": False}
+
+
+def unreadable_rows(tree: Tree, folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"text": "w1"}\n' + '{"text": "w1"\n' * 20)
+    tree["base"]["dataset_path"] = str(folder / "rows.jsonl")
+
+
 def no_weights(tree: Tree, folder: Path) -> None:
     broken = save_llama(folder / "broken")
     (broken / "model.safetensors").unlink()
@@ -83,6 +97,15 @@ BAD: dict[str, tuple[Callable[[Tree, Path], None], str]] = {
     "hook that is not there": (change("base/hook_name", "model.layer.1"), r"hook_name.*model\.layers\.1"),
     "no text column": (no_text_column, r"score"),
     "empty dataset": (empty_dataset, r"empty"),
+    "unknown split": (change("base/split", "trian"), r"base\.split: .* no split 'trian'; did you mean 'train'"),
+    "empty split": (change("base/split", "train[:0]"), r"base\.split: 'train\[:0\]' of .* is empty"),
+    "unknown column": (
+        change("base/column_name", "txt"),
+        r"base\.column_name: .* no column 'txt'; did you mean 'text'",
+    ),
+    "unknown files": (change("base/data_files", ["x.txt"]), r"base\.data_files: .* is a file"),
+    "damaged shard": (damaged_shard, r"base\.dataset_path: .*b\.parquet"),
+    "unreadable rows": (unreadable_rows, r"base\.dataset_path: 20 of the 21 rows .* is no JSON object"),
     "no weights": (no_weights, r"weights"),
     "wrong d_in": (change("base/sae/d_in", 33), r"33.*32|32.*33"),
     "matched on a front": (

@@ -33,6 +33,7 @@ from saesweep.activations.cache.manifest import (
 from saesweep.activations.cache.shards import check_shard, write_shard
 from saesweep.activations.held_out import HeldOut
 from saesweep.activations.open import ActivationSource, open_source
+from saesweep.activations.preflight import check_source
 from saesweep.activations.stream import BatchStream
 from saesweep.errors import UserError
 
@@ -75,6 +76,7 @@ def write_cache(
     shard_bytes: int = 256 << 20,
     on_disk_need: Callable[[DiskNeed], None] = lambda need: None,
     on_damage: Callable[[str], None] = lambda message: None,
+    on_warning: Callable[[str], None] = lambda message: None,
     on_progress: Callable[[CacheProgress], None] = lambda progress: None,
 ) -> Manifest:
     """Write a cache, go on with one, make its damaged shards again, or make it longer.
@@ -91,17 +93,20 @@ def write_cache(
         shard_bytes: Most bytes per training shard.
         on_disk_need: Told once, before anything is computed.
         on_damage: Told of each shard that is missing or damaged and is made again.
+        on_warning: Told what the user should know about the data.
         on_progress: Told after each training shard.
 
     Returns:
         The finished manifest.
 
     Raises:
-        UserError: The model or data cannot be had, the folder holds something else or another cache, another process
+        UserError: The model or data cannot be had or do not fit each other, the folder holds something else or another cache, another process
             writes there, or the disk has too little room.
     """
     _check_folder(folder)
     live = run.model_copy(update={"use_cached_activations": False, "dtype": "float32"})
+    for warning in check_source(live, evaluation, hooks, training_tokens=tokens).warnings:
+        on_warning(warning)
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder):
         source = open_source(live, evaluation, hooks)
@@ -117,6 +122,9 @@ def write_cache(
                 )
             writer.write_parts()
             writer.write_training(on_progress)
+            unreadable = source.stream.unreadable_rows
+            if unreadable:
+                on_warning(f"{unreadable} of the dataset's rows that were read could not be used and were left out")
         finally:
             source.close()
         return writer.manifest

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def _table(selection: Selection, dataset: Any, files: Sequence[Path] = (), notes
     """
     import datasets
 
+    dataset = dataset.with_format(None)  # SAELens' datasets are saved in torch's
     with _reading(selection, "its first row cannot be read", files):
         first = next(iter(dataset), None)
     if first is None:
@@ -124,11 +126,13 @@ def _table(selection: Selection, dataset: Any, files: Sequence[Path] = (), notes
 
         return Table(first=first, size=None, iterate=iterate, read=None, notes=notes)
 
-    plain = dataset.with_format(None)
+    @cache
+    def column_of(column: str) -> Any:
+        return dataset.select_columns([column])
 
     def read(indices: Sequence[int], column: str) -> list[Any]:
         with _reading(selection, "a row cannot be read", files):
-            cells: list[Any] = plain.select_columns([column])[[int(index) for index in indices]][column]
+            cells: list[Any] = column_of(column)[[int(index) for index in indices]][column]
         return cells
 
     return random_access(first=first, size=len(dataset), read=read, notes=notes, block_rows=_BLOCK_ROWS)
