@@ -98,7 +98,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
             data=data,
         )
         TypeAdapter(Leaderboard).validate_python(asdict(board), strict=False)
-        int(data["stream_tokens"])
+        int(data.get("stream_tokens", 0))
         if not all(goal.startswith(("minimize ", "maximize ")) for goal in board.goals):
             raise ValueError(f"goals are {board.goals}")
         return board

@@ -292,7 +292,7 @@ def _cost(run: RunData, figures: _Figures) -> str:
         )
         for status, count in Counter(row.status for row in run.rows).most_common()
     ]
-    stream = int(run.board.data["stream_tokens"])
+    stream = int(run.board.data.get("stream_tokens", 0))
     spent = sum(stay.end_seconds - stay.begin_seconds for stay in run.stays)
     slots = len({stay.slot for stay in run.stays})
     busy = f", slots filled {100 * spent / (slots * run.seconds):.0f}% of the time" if slots and run.seconds else ""
