@@ -36,7 +36,7 @@ def stories(shared: Path, run_dir: Path) -> Path:
             "dataset_path": str(shared / "text" / "stories_sampled.txt"),
             "context_size": 128,
             "exclude_special_tokens": True,
-            "training_tokens": 300_000,
+            "training_tokens": 200_000,
             "train_batch_size_tokens": 2048,
             "lr_warm_up_steps": "2%",
             "lr_decay_steps": "20%",
@@ -49,7 +49,7 @@ def stories(shared: Path, run_dir: Path) -> Path:
             "sae.l1_coefficient": {"float": [0.5, 8.0], "log": True},
             "lr": {"float": [5e-4, 3e-3], "log": True},
         },
-        "evaluation": {"select_tokens": "30k", "test_tokens": "60k", "ce_tokens": "20k"},
+        "evaluation": {"select_tokens": "20k", "test_tokens": "40k", "ce_tokens": "10k"},
         "search": {"trials": 12, "stratify": "sae.architecture", "rungs": ["12.5%"], "eta": 3},
         "cohort": {"size": 6},
     }

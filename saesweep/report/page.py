@@ -174,7 +174,8 @@ _COLUMNS = ("l0", "delta_ce", "ce_loss_score", "explained_variance", "dead_fract
 
 
 def _columns(row: Row) -> list[str]:
-    return [_value(name, _known(row)) for name in _COLUMNS]
+    # Without standard errors: the table's last columns would be out of sight.
+    return [metric_value(name, _known(row).get(name)) for name in _COLUMNS]
 
 
 def _known(row: Row) -> dict[str, float]:
