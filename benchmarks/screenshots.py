@@ -1,7 +1,7 @@
 """Pictures of a run's report and feature page, as a browser shows them: the screenshots in docs/.
 
     saesweep run experiments/quickstart.yaml
-    python benchmarks/screenshots.py runs/quickstart --to docs --prefix quickstart_
+    python benchmarks/screenshots.py runs/quickstart --to docs
     python benchmarks/screenshots.py --stories ../shared --to docs --prefix stories260k_
 
 Needs Chrome or Chromium. Writes <prefix>report.png and <prefix>features.png; exits 1 where a page is above 5 MB or a picture
