@@ -25,7 +25,6 @@ _EXPORTED_FILES = frozenset(
     {
         "cfg.json",
         "experiment.yaml",
-        "params.npz",
         "provenance.json",
         "runner_cfg.json",
         "sae_weights.safetensors",

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -84,8 +84,6 @@ def read_leaderboard(path: Path) -> Leaderboard:
         raise UserError(
             f"{file}: not there; a run writes it after its first block, so name a run directory of saesweep"
         )
-    from pydantic import TypeAdapter
-
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         board = Leaderboard(
@@ -101,8 +99,8 @@ def read_leaderboard(path: Path) -> Leaderboard:
             matched=tuple(MatchedEntry(**entry) for entry in data.get("matched", ())),
             data=data,
         )
-        TypeAdapter(Leaderboard).validate_python(asdict(board), strict=False)
-        int(data["stream_tokens"])
+        _check_types(board)
+        int(data.get("stream_tokens", 0))
         if not all(goal.startswith(("minimize ", "maximize ")) for goal in board.goals):
             raise ValueError(f"goals are {board.goals}")
         return board
@@ -179,6 +177,14 @@ def _changes(path: Path, sleep: Callable[[float], None]) -> Iterator[Leaderboard
             if board.ended:
                 return
         sleep(WATCH_SECONDS)
+
+
+def _check_types(board: Leaderboard) -> None:
+    """Raise a ValueError where a field but the rows, which are read already, is of another type than it says."""
+    from pydantic import TypeAdapter
+
+    values = {field.name: getattr(board, field.name) for field in fields(board)}
+    TypeAdapter(Leaderboard).validate_python({**values, "rows": (), "references": ()})
 
 
 def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 TrialStatus = Literal["waiting", "training", "pruned", "complete", "failed"]
@@ -69,15 +70,22 @@ class Row:
         Raises:
             ValueError: A field is missing, unknown or of another type.
         """
-        from pydantic import TypeAdapter
-
         if not isinstance(data, dict):
             raise ValueError(f"a row is a {type(data).__name__}, not a mapping")
         unknown = sorted(set(data) - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"unknown field {unknown[0]!r} in a row")
         numbers = {name: _with_nan(data[name]) for name in ("lr", "metrics", "spread") if name in data}
-        return TypeAdapter(cls).validate_python({**data, **numbers})
+        row_class: Any = cls
+        found: RowT = _reader(row_class).validate_python({**data, **numbers})
+        return found
+
+
+@cache
+def _reader(row_class: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(row_class)
 
 
 @dataclass(frozen=True, kw_only=True)

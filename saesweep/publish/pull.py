@@ -9,16 +9,16 @@ from saesweep.errors import UserError
 from saesweep.experiment.hub import download
 from saesweep.publish.push import PUBLISHED
 from saesweep.runs import replace_folder
-from saesweep.saes import ExportedSAE, open_sae
+from saesweep.saes import ExportedSAE, open_sae, save_sae_folder
 from saesweep.saes.folder import CFG_FILE, WEIGHTS_FILE
-from saesweep.saes.gemma_scope import PARAMS_FILE
+from saesweep.saes.gemma_scope import PARAMS_FILE, load_gemma_scope
 
 
 def pull(source: str, to: str | Path, *, revision: str | None = None) -> ExportedSAE:
     """Copy the SAE at `user/repo/folder` of the Hub, with what lies beside it, into a folder: whole, or not at all.
 
     Args:
-        source: Hub id and folder, of saesweep, SAELens or Gemma Scope (`params.npz`).
+        source: Hub id and folder, of saesweep, SAELens or Gemma Scope (`params.npz`, which is stored in SAELens' format).
         to: The folder; one that exists is replaced.
         revision: Branch, tag or commit; the main branch when left out.
 
@@ -51,6 +51,10 @@ def pull(source: str, to: str | Path, *, revision: str | None = None) -> Exporte
         found[PARAMS_FILE] = params
 
     def fill(folder: Path) -> None:
+        if PARAMS_FILE in found:
+            # Its place on the Hub says which model and hook it is of; a copy elsewhere would not.
+            save_sae_folder(folder, load_gemma_scope(found[PARAMS_FILE], origin=source), sparsity_F=None)
+            return
         for name, file in found.items():
             shutil.copyfile(file, folder / name)
         try:

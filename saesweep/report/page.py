@@ -175,7 +175,8 @@ _COLUMNS = ("l0", "delta_ce", "ce_loss_score", "explained_variance", "dead_fract
 
 
 def _columns(row: Row) -> list[str]:
-    return [_value(name, _known(row)) for name in _COLUMNS]
+    # Without standard errors: the table's last columns would be out of sight.
+    return [metric_value(name, _known(row).get(name)) for name in _COLUMNS]
 
 
 def _known(row: Row) -> dict[str, float]:
@@ -294,7 +295,7 @@ def _cost(run: RunData, figures: _Figures) -> str:
         )
         for status, count in Counter(row.status for row in run.rows).most_common()
     ]
-    stream = int(run.board.data["stream_tokens"])
+    stream = int(run.board.data.get("stream_tokens", 0))
     spent = sum(stay.end_seconds - stay.begin_seconds for stay in run.stays)
     slots = len({stay.slot for stay in run.stays})
     busy = f", slots filled {100 * spent / (slots * run.seconds):.0f}% of the time" if slots and run.seconds else ""

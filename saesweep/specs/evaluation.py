@@ -24,4 +24,4 @@ class EvaluationSpec(Spec):
     ce_tokens: TokenCount | None = Field(None, ge=1)
     """Tokens of each part on which cross-entropy metrics are measured; the whole part when left out."""
     references: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
-    """Published SAEs to measure on the `select` part beside the trials: whatever `saesweep eval` takes."""
+    """Published SAEs as rows of the leaderboard, measured on the `select` part: whatever `saesweep eval` takes."""

@@ -149,9 +149,12 @@ def test_pull_copies_everything_or_nothing(
 def test_pull_reads_gemma_scope(hub: StubHub, tmp_path: Path) -> None:
     sink, eye = io.BytesIO(), np.eye(4, dtype=np.float32)
     np.savez(sink, W_enc=eye, W_dec=eye, b_enc=eye[0], b_dec=eye[0], threshold=eye[0])
-    hub.repos["google/scope"] = {"main": {"layer_1/width_4/params.npz": sink.getvalue()}}
-    assert pull("google/scope/layer_1/width_4", tmp_path / "scope").d_sae == 4
-    assert [file.name for file in (tmp_path / "scope").iterdir()] == ["params.npz"]
+    repo = "google/gemma-scope-2b-pt-att"
+    hub.repos[repo] = {"main": {"layer_1/width_4/params.npz": sink.getvalue()}}
+    copied, direct = pull(f"{repo}/layer_1/width_4", tmp_path / "scope"), open_sae(f"{repo}/layer_1/width_4")
+    assert copied.cfg == direct.cfg
+    assert copied.cfg["reshape_activations"] == "hook_z"  # what only its place on the Hub says
+    assert all(torch.equal(copied.tensors[name], tensor) for name, tensor in direct.tensors.items())
 
 
 def test_a_front_keeps_the_rows_that_are_there(hub: StubHub, run: Path) -> None:

@@ -11,9 +11,8 @@ import pytest
 import saesweep
 from saesweep.errors import UserError
 from saesweep.report import write_report
-from saesweep.report.browser import find_browser
 from saesweep.report.feature_page import token_text
-from tests.report.browsing import dump_dom
+from tests.report.browsing import dump_dom, needs_browser
 
 TREE: dict[str, Any] = {
     "name": "words",
@@ -90,7 +89,7 @@ def test_a_latent_that_does_not_exist_is_refused(run_dir: Path) -> None:
         write_report(run_dir, pngs=False, latents=[256])
 
 
-@pytest.mark.skipif(find_browser() is None, reason="no Chrome or Chromium on this machine")
+@needs_browser
 def test_a_browser_shows_and_searches_the_latents(page: Path) -> None:
     latents = data_of(page)["latents"]
     dom = dump_dom(page.as_uri())

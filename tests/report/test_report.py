@@ -13,9 +13,8 @@ import saesweep
 from saesweep.cli import main
 from saesweep.report import write as write_module
 from saesweep.report import write_report
-from saesweep.report.browser import find_browser
 from saesweep.report.html import json_script
-from tests.report.browsing import dump_dom
+from tests.report.browsing import dump_dom, needs_browser
 
 PLOTS = [
     "front_explained_variance",
@@ -136,9 +135,6 @@ def test_wrong_arguments_are_one_message(run_dir: Path, capsys: pytest.CaptureFi
     assert main(["report", str(run_dir / "trials")]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert ["--latents" in errors[0], "--per-band" in errors[1], "leaderboard.json" in errors[2]] == [True] * 3
-
-
-needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chrome or Chromium on this machine")
 
 
 @needs_browser
