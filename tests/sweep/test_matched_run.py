@@ -116,17 +116,24 @@ def test_the_table_is_shown_and_saved(finished: saesweep.Result, capsys: pytest.
 def test_the_same_file_twice_and_stopped_on_the_way_gives_the_same_study(
     finished: saesweep.Result, tmp_path: Path
 ) -> None:
-    events = 0
+    blocks = 0
 
     def interrupt(event: Event) -> None:
-        nonlocal events
+        nonlocal blocks
         if isinstance(event, BlockDone):
-            events += 1
-            if events in (7, 26):  # before and after a change of coefficients
+            blocks += 1
+            if blocks == 7:
                 os.kill(os.getpid(), signal.SIGINT)
+            if blocks == 26:  # trained and not saved: this block is trained again
+                raise KeyboardInterrupt
 
-    results = [saesweep.run(matched_sweep(), run_dir=tmp_path / "run", listeners=[interrupt]) for _ in range(3)]
-    assert [result.status for result in results] == ["interrupted", "interrupted", "complete"]
+    def run() -> saesweep.Result:
+        return saesweep.run(matched_sweep(), run_dir=tmp_path / "run", listeners=[interrupt])
+
+    assert run().status == "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert run().status == "complete"
     assert snapshot(tmp_path / "run") == snapshot(finished.run_dir)
     assert (
         read(tmp_path / "run" / "leaderboard.json")["matched"] == read(finished.run_dir / "leaderboard.json")["matched"]
