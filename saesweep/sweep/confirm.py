@@ -164,7 +164,7 @@ def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Seq
                 if hasattr(sae, path[4:]):
                     setting.setdefault(path, getattr(sae, path[4:]))
             values = dict.fromkeys(setting[path] for setting in settings if path in setting)
-            tree["space"][path] = {"choice": list(values)}
+            tree.setdefault("space", {})[path] = {"choice": list(values)}
     tree["search"] = {
         "sampler": "fixed",
         "fixed": settings,

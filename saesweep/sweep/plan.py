@@ -147,7 +147,8 @@ def _matched_text(experiment: Experiment, runs: Sequence[BaseRun]) -> str:
         return ""
     targets = ", ".join(f"{target:g}" for target in matched.l0)
     least, more = divmod(experiment.n_trials, len(runs) * len(matched.l0))
-    text = f"at L0 {targets}: {least}{f' to {least + 1}' if more else ''} trials for each of {len(runs)} architectures"
+    share = f"{least} to {least + 1} trials" if more else "1 trial" if least == 1 else f"{least} trials"
+    text = f"at L0 {targets}: {share} for each of {len(runs)} architectures"
     plans = [plan for run in runs if (plan := ControlPlan.of(run, matched.l0[0], matched)) is not None]
     if plans:
         frozen = format_count(plans[0].freeze_step * runs[0].train_batch_size_tokens)

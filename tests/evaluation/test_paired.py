@@ -1,5 +1,6 @@
 """One metric by context: the same value and error as measured otherwise, and differences over the same contexts."""
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -10,29 +11,33 @@ from saesweep.evaluation import HeldOutEvaluator
 from saesweep.experiment import load_experiment
 from saesweep.saes import ExportedSAE
 from saesweep.saes.folding import SAELENS_VERSION
+from tests.models.tiny import HIDDEN, WORDS, save_llama
 
 METRICS = (
     *("mse", "explained_variance", "l0", "l1", "cosine_similarity", "l2_ratio"),
     *("delta_ce", "ce_loss_with_sae", "ce_loss_score", "kl_div", "kl_div_score"),
 )
-HOOK = "model.layers.2"
+HOOK = "model.layers.1"
 
 
 @pytest.fixture(scope="module")
-def source() -> Iterator[ActivationSource]:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ActivationSource]:
+    folder, words = tmp_path_factory.mktemp("paired"), random.Random(0)
+    text = folder / "text.txt"
+    text.write_text("\n\n".join(" ".join(words.choices(WORDS, k=40)) for _ in range(200)))
     experiment = load_experiment(
         {
             "name": "t",
             "base": {
-                "model_name": "builtin:tiny-lm",
+                "model_name": str(save_llama(folder / "llama")),
                 "hook_name": HOOK,
-                "dataset_path": "builtin:python-docs",
-                "context_size": 32,
-                "training_tokens": 20_000,
+                "dataset_path": str(text),
+                "context_size": 16,
+                "training_tokens": 4096,
                 "device": "cpu",
-                "sae": {"d_sae": 64, "d_in": 128},
+                "sae": {"d_sae": 64, "d_in": HIDDEN},
             },
-            "evaluation": {"select_tokens": 1600, "test_tokens": 640},
+            "evaluation": {"select_tokens": 1600, "test_tokens": 160},
         }
     )
     opened = open_source(experiment.base_run(), experiment.spec.evaluation, (HOOK,))
@@ -40,10 +45,10 @@ def source() -> Iterator[ActivationSource]:
     opened.close()
 
 
-def sae(seed: int, width: int = 128) -> ExportedSAE:
+def sae(seed: int, width: int = HIDDEN) -> ExportedSAE:
     """A standard SAE that reconstructs some directions."""
     generator = torch.Generator().manual_seed(seed)
-    W_dec = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q[: width // 2 + 8 * seed]
+    W_dec = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q[: width // 2 + 4 * seed]
     W_dec = torch.cat([W_dec, -W_dec])
     tensors = {
         "W_enc": W_dec.T.contiguous(),

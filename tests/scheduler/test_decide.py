@@ -288,3 +288,18 @@ def test_two_thousand_trials_keep_64_slots_busy() -> None:
     assert sim.trained_slots / (sim.trained_slots + sim.idle_slots) >= 0.99
     pruned_share = len(sim.prunes) / 2000
     assert 0.6 < pruned_share < 0.95
+
+
+def test_a_trial_that_is_not_to_be_judged_yet_neither_falls_nor_counts() -> None:
+    policy = Policy(n_trials=4, n_slots=4, total_tokens=90, rungs_tokens=(10, 80), eta=2, quota=0)
+    state, asks = decide(State.new(policy), Opened())
+    for ask in asks:
+        assert isinstance(ask, Ask)
+        late = 60 if ask.number >= 2 else 0
+        state, _ = decide(state, Asked(number=ask.number, stratum="all", group="g", judged_from_tokens=late))
+    state, actions = judged(state, {0: (1.0,), 1: (2.0,), 2: (0.5,), 3: (9.0,)}, 10)
+    assert pruned(actions) == [1]  # the second of two, though 2 would have kept both out
+    assert "place 2 of 2" in actions[0].reason  # type: ignore[union-attr]
+    reports = {number: {1: (float(number),)} for number in (0, 2, 3)}
+    _, actions = decide(state, BlockDone(tokens_seen=dict.fromkeys(reports, 80), values=reports))
+    assert pruned(actions) == [2, 3]  # now all are judged
