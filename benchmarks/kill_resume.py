@@ -46,6 +46,7 @@ evaluation: {select_tokens: 2k, test_tokens: 2k}
 search: {trials: 9, stratify: sae.architecture, rungs: [25%, 50%], eta: 2}
 cohort: {size: 3, checkpoint_seconds: 0.5, block_tokens: 5120}
 """
+_TWO_STREAMS = "space:\n  train_batch_size_tokens: {choice: [256, 512]}\n"
 
 
 def command(file: Path, run_dir: Path) -> list[str]:
@@ -58,12 +59,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=5, help="how often to kill before letting it finish (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: 0)")
+    parser.add_argument("--streams", action="store_true", help="search over two activation streams")
     parser.add_argument("--signal", choices=("SIGKILL", "SIGINT"), default="SIGKILL")
     args = parser.parse_args()
     rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kill.yaml"
-        file.write_text(EXPERIMENT)
+        file.write_text(EXPERIMENT.replace("space:\n", _TWO_STREAMS) if args.streams else EXPERIMENT)
         reference = Path(folder) / "reference"
         started = time.monotonic()
         subprocess.run(command(file, reference), check=True)

@@ -143,13 +143,13 @@ def _importance_lines(run_dir: Path, board: Leaderboard, rows: Sequence[Row]) ->
     if not found:
         return ["importance: nothing that differs between the finished trials was searched"]
     lines = ["importance (PED-ANOVA: what sets the better tenth of the trials apart)"]
-    return lines + [f"  {_importance_text(item, MIN_TRIALS)}" for item in found]
+    lines += [f"  {_importance_text(item)}" for item in found if item.n_trials >= MIN_TRIALS]
+    few = dict.fromkeys(f"{item.group} ({item.n_trials})" for item in found if item.n_trials < MIN_TRIALS)
+    return lines + [f"  too few finished trials, {MIN_TRIALS} are needed: {', '.join(few)}"] * bool(few)
 
 
-def _importance_text(item: Importance, least: int) -> str:
+def _importance_text(item: Importance) -> str:
     place = f"{item.group} ({item.n_trials}), {item.goal}"
-    if item.n_trials < least:
-        return f"{place}: too few finished trials, {least} are needed"
     if not item.shares:
         return f"{place}: all values are equal"
     return f"{place}: " + ", ".join(f"{path} {100 * share:.0f}%" for path, share in item.shares.items())

@@ -48,6 +48,8 @@ def finish_stream(setup: Setup, rows: Sequence[Row], stream: Stream) -> None:
     """
     directory = setup.directory
     own = rank([row for row in rows if row.stream == stream.label], setup.objective)
+    if not own:  # its share was taken back
+        return
     best, notes = winner(own, setup.objective)
     notes = [*_in_folder(notes, stream), *noise_notes(own, setup.objective)]
     test_metrics: dict[str, float] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from saesweep.errors import UserError
@@ -65,16 +65,16 @@ def _train_streams(
     """
     streams = streams_of(experiment)
     segments, loaded = Segments(experiment, streams, directory), LoadedModel()
-    index, first, counts, messages = _where_to_go_on(directory, segments)
-    for message in messages:
-        bus.emit(Note(level="warning", message=message))
+    index, first, counts, damaged = _where_to_go_on(directory, segments)
     spent_tokens, is_first = 0, True
     while True:
         segment = segments.segment(index, first, counts)
         name = f"{segment.stream.label}, trials {segment.first_trial} to {segment.n_trials - 1}"
-        bus.emit(Note(level="info", message=f"activation stream: {name} (segment {index + 1} of {len(segments)})"))
+        message = f"activation stream: {name} (segment {index + 1} of {len(segments)})"
+        if not is_first:  # the first one's is part of what the run says when it starts
+            bus.emit(Note(level="info", message=message))
         own = directory.of_stream(segment.stream.folder)
-        phase = _stay(experiment, own, facts, bus, stop, segment, loaded, is_first)
+        phase = _stay(experiment, own, facts, bus, stop, segment, loaded, is_first, (*damaged, message))
         spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
         phase = replace(phase, trained_tokens=spent_tokens)
         if not phase.is_complete:
@@ -132,6 +132,7 @@ def _stay(
     segment: Segment | None,
     loaded: LoadedModel,
     is_first: bool = True,
+    messages: Sequence[str] = (),
 ) -> Phase:
     """Train on one stream; where memory runs out, go on with half the cohort."""
     spent_tokens = 0
@@ -139,7 +140,7 @@ def _stay(
         setup = prepare(experiment, directory, facts, segment, loaded)
         loops: list[SweepLoop] = []
         try:
-            return _train(setup, bus, stop, loops, spent_tokens, is_first)
+            return _train(setup, bus, stop, loops, spent_tokens, is_first, messages)
         except (MemoryError, RuntimeError, OSError) as error:
             if isinstance(error, UserError) or not is_out_of_memory(error):
                 raise
@@ -156,7 +157,13 @@ def _stay(
 
 
 def _train(
-    setup: Setup, bus: EventBus, stop: StopFlag, loops: list[SweepLoop], spent_tokens: int, is_first: bool
+    setup: Setup,
+    bus: EventBus,
+    stop: StopFlag,
+    loops: list[SweepLoop],
+    spent_tokens: int,
+    is_first: bool,
+    messages: Sequence[str],
 ) -> Phase:
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment = setup.experiment
@@ -178,7 +185,7 @@ def _train(
                     goals=goal_texts(setup),
                     metrics=metric_columns(setup),
                     resumed_at_tokens=resumed_at,
-                    notes=(*setup.notes, *search.notes),
+                    notes=(*messages, *setup.notes, *search.notes),
                 )
             )
         elif setup.segment is not None and spent_tokens == 0:

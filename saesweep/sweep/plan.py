@@ -16,7 +16,8 @@ from saesweep.errors import UserError
 from saesweep.experiment import Experiment, Stream, are_comparable, streams_of
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory
-from saesweep.specs import BaseRun, format_count
+from saesweep.scheduler import Policy
+from saesweep.specs import BaseRun, ObjectiveSpec, SearchSpec, format_count
 from saesweep.sweep.calibrate import calibrate
 from saesweep.sweep.confirm import confirm_training_tokens
 from saesweep.sweep.corners import largest_run
@@ -26,6 +27,7 @@ from saesweep.sweep.planned import Calibration, Plan, PlannedStream, PlannedTria
 from saesweep.sweep.search import open_search
 from saesweep.sweep.segments import Segment, Segments, shares
 from saesweep.sweep.setup import check, free_bytes
+from saesweep.sweep.simulate import simulate
 from saesweep.sweep.sizing import BlockPlan, SlotPlan, plan_blocks, plan_slots
 from saesweep.sweep.trials import sparsity_label
 
@@ -66,16 +68,25 @@ class _Part:
             shared_bytes=self.slots.shared_bytes,
         )
 
-    def work(self, eta: int, replicates: int) -> Work:
-        """Return what the stream's trials do; `eta` 1: no trial is pruned."""
-        spent, measured, kept, before = 0.0, 0.0, 1.0, 0
-        for rung in self.blocks.rungs_tokens:
-            spent += kept * (rung - before)
-            measured += kept
-            kept, before = kept / eta, rung
-        spent += kept * (self.blocks.total_tokens - before)
-        saes = self.trials * replicates
-        return Work(sae_tokens=saes * spent, at_rungs=saes * measured, at_end=saes * kept)
+    def work(self, search: SearchSpec, objective: ObjectiveSpec, *, prunes: bool) -> Work:
+        """Return what the stream's trials do."""
+        if self.trials == 0:
+            return Work(0, 0, 0, 0)
+        names = tuple(run.sae.architecture for run in self.runs)
+        policy = Policy(
+            n_trials=self.trials,
+            n_slots=max(1, self.slots.slots // search.replicates),
+            total_tokens=self.blocks.total_tokens,
+            rungs_tokens=self.blocks.rungs_tokens,
+            eta=search.eta,
+            quota=search.min_per_architecture,
+            strata=names if search.stratify == "sae.architecture" else ("all",),
+            pruner=search.pruner if prunes else "none",
+            min_peers=search.eta,
+        )
+        corners = [self.stream.experiment.corner_runs(name) for name in names]
+        block_tokens = self.blocks.block_steps * self.blocks.batch_tokens
+        return simulate(policy, corners, objective, block_tokens=block_tokens).times(search.replicates)
 
 
 def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
@@ -101,8 +112,9 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         for stream, count in zip(streams, counts, strict=True)
     ]
     first = parts[0].planned
-    full = [part.work(1, search.replicates) for part in parts]
-    pruned = [part.work(search.eta, search.replicates) for part in parts]
+    objective = experiment.objective(experiment.reads_language_model())
+    full = [part.work(search, objective, prunes=False) for part in parts]
+    pruned = [part.work(search, objective, prunes=True) for part in parts]
     confirm = _confirm_work(experiment)
     gflops = _measure_gflops(device)
     low, high = (
@@ -201,13 +213,14 @@ def _calibrate(experiment: Experiment) -> tuple[tuple[Calibration, ...], dict[st
 def _confirm_work(experiment: Experiment) -> Work:
     search, streams = experiment.spec.search, streams_of(experiment)
     if search.confirm is None:
-        return Work(0, 0, 0)
+        return Work(0, 0, 0, 0)
     groups = 1 if are_comparable(streams) else len(streams)
     stated = experiment.spec.objective
     if stated is not None and stated.matched is not None:
         groups *= len(stated.matched.l0)
     saes = min(groups * search.confirm.top, experiment.n_trials) * search.confirm.replicates
-    return Work(saes * confirm_training_tokens(experiment, search.confirm), 0, saes)
+    tokens = confirm_training_tokens(experiment, search.confirm)
+    return Work(saes * tokens, 0, saes, groups * tokens)  # side by side
 
 
 def _seconds(
@@ -217,12 +230,12 @@ def _seconds(
     if not found:
         return None
     total = Seconds(0, 0, 0, 0)
-    for part, work, calibration in zip(parts, works, found, strict=True):
-        total += seconds_of(experiment, work, calibration, slots=part.slots.slots, full_tokens=part.blocks.total_tokens)
+    for work, calibration in zip(works, found, strict=True):
+        total += seconds_of(experiment, work, calibration)
         if confirm.sae_tokens:
-            share = Work(confirm.sae_tokens / len(parts), 0, confirm.at_end / len(parts))
-            longer = round(confirm.sae_tokens / max(1, confirm.at_end))
-            total += seconds_of(experiment, share, calibration, slots=round(max(1, share.at_end)), full_tokens=longer)
+            n = len(parts)
+            share = Work(confirm.sae_tokens / n, 0, confirm.at_end / n, confirm.streamed_tokens / n)
+            total += seconds_of(experiment, share, calibration)
     return total
 
 

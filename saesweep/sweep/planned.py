@@ -106,7 +106,7 @@ class Plan:
     sae_tokens_full: int
     """SAE-tokens of all trials if none is pruned."""
     sae_tokens_pruned: int
-    """An estimate with pruning: one in eta goes on at every rung."""
+    """An estimate with pruning: what the scheduler leaves of trials of random quality."""
     confirm_sae_tokens: int
     """SAE-tokens of the confirmation of the finalists; 0 without one."""
     gflops: float

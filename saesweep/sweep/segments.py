@@ -103,7 +103,7 @@ class Segments:
         folder, planned = self._planned[index]
         stream = next(stream for stream in self._streams if stream.folder == folder)
         search = self._experiment.spec.search
-        n_trials = min(first_trial + planned, max(self._experiment.n_trials, first_trial + 1))
+        n_trials = min(first_trial + planned, self._experiment.n_trials)  # fewer may be wanted than were planned
         budget = search.tokens_budget
         if budget is not None:
             budget = budget * min(index + 1, len(self._streams)) // len(self._streams)

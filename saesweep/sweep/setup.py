@@ -135,7 +135,7 @@ def prepare(
     streams = streams_of(whole)
     stream = streams[0] if segment is None else segment.stream
     experiment = stream.experiment
-    n_trials = whole.n_trials if segment is None else segment.n_trials - segment.first_trial
+    n_trials = whole.n_trials if segment is None else max(1, segment.n_trials - segment.first_trial)
     run = experiment.base_run()
     hooks = experiment.hook_names()
     device = resolve_device(run.device)

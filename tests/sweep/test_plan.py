@@ -71,7 +71,7 @@ def test_the_estimate_adds_up() -> None:
     measured = Calibration("", 1000.0, {"topk": 0.1, "standard": 0.3}, 2.0, 5.0, 7.0)
     tree = few_trials()  # batches of 256, the default objective: L0 and delta_ce, so that rungs run the model
     found = seconds_of(
-        load_experiment(tree), Work(sae_tokens=51_200, at_rungs=4, at_end=2), measured, slots=2, full_tokens=10_240
+        load_experiment(tree), Work(sae_tokens=51_200, at_rungs=4, at_end=2, streamed_tokens=25_600), measured
     )
     assert found.sae == pytest.approx(200 * 0.2)
     assert found.language_model == pytest.approx(25.6)

@@ -130,6 +130,17 @@ def test_more_trials_are_added_to_every_stream(tree: dict[str, Any], tmp_path: P
     assert [row.number for row in rows if row.is_baseline] == [0, 3]
 
 
+def test_fewer_trials_than_planned_end_where_they_are(tree: dict[str, Any], tmp_path: Path) -> None:
+    interrupt_at(tree, tmp_path / "run", 3)
+    tree["search"]["trials"] = 4
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert result.status == "complete"
+    assert [row.stream[-3:] for row in result.rows] == ["256"] * 4
+    assert any("no trial ran there" in note for note in result.notes)
+    tree["search"]["trials"] = 8
+    assert len(saesweep.run(tree, run_dir=tmp_path / "run").rows) == 8
+
+
 def test_a_tokens_budget_is_shared_by_the_streams(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["search"] |= {"tokens_budget": 42_000, "pruner": "none"}  # two full trials of 10,240 tokens each
     result = saesweep.run(tree, run_dir=tmp_path / "run")
