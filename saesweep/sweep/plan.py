@@ -82,7 +82,7 @@ class _Part:
             quota=search.min_per_architecture,
             strata=names if search.stratify == "sae.architecture" else ("all",),
             pruner=search.pruner if prunes else "none",
-            min_peers=search.eta,
+            min_peers=search.least_peers,
         )
         corners = [self.stream.experiment.corner_runs(name) for name in names]
         block_tokens = self.blocks.block_steps * self.blocks.batch_tokens

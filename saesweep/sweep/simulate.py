@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from saesweep.scheduler import Ask, Asked, BlockDone, Opened, Policy, State, Stop, decide
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.estimate import Work
-from saesweep.sweep.grouping import group_of
+from saesweep.sweep.grouping import density_of, group_of
 
 _MOST_TRIALS = 200
 """Longer searches are simulated with so many trials, and scaled: a plan should take no longer than a second."""
@@ -22,7 +22,7 @@ def simulate(
 
     Args:
         policy: The rules; its strata are the architectures' names, or a single one.
-        corners: For each architecture its runs at the edges of the space: groups come from sparsity settings between.
+        corners: For each architecture its runs at the edges of the space: sparsity settings lie between theirs.
         objective: What is optimised.
         block_tokens: Tokens between two decisions.
         seed: Of the random values.
@@ -43,8 +43,9 @@ def simulate(
             answer = Asked(
                 number=ask.number,
                 stratum=ask.stratum,
-                group=group_of(run, objective),
+                group=group_of(run, None if objective.matched is None else rng.choice(objective.matched.l0)),
                 architecture=run.sae.architecture,
+                density=density_of(run, objective),
             )
             state, more = decide(state, answer)
             pending += more
