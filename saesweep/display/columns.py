@@ -188,9 +188,11 @@ def _metric_column(name: str, rows: Sequence[Row], keep: int) -> Column:
 
 def _searched(rows: Sequence[Row]) -> list[Column]:
     """Columns of the searched parameters that no other column shows and that differ between trials."""
-    from saesweep.experiment.fields import STREAM_PATHS  # brings pydantic, which no command needs to start
+    elsewhere = set(_SHOWN_ELSEWHERE)
+    if any(row.stream for row in rows):
+        from saesweep.experiment.fields import STREAM_PATHS  # not at start-up
 
-    elsewhere = _SHOWN_ELSEWHERE | (STREAM_PATHS.keys() if any(row.stream for row in rows) else set())
+        elsewhere |= STREAM_PATHS.keys()
     paths = dict.fromkeys(path for row in rows for path in row.params if path not in elsewhere)
     columns = []
     for path in paths:

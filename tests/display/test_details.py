@@ -3,6 +3,7 @@
 import pytest
 
 from saesweep.cli import main
+from saesweep.display import render_text
 from saesweep.display.details import hypervolumes, sparkline
 from tests.display.runs import row
 from tests.sweep.conftest import tree as tree
@@ -44,3 +45,14 @@ def test_the_front_only_grows_and_ends_at_its_whole_area():
 @pytest.mark.parametrize(("values", "text"), [([0, 1, 2], "▁▅█"), ([1, 1], "▁▁")])
 def test_sparkline(values, text):
     assert sparkline(values, min(values), max(values)) == text
+
+
+def test_several_streams_have_a_column_of_their_own():
+    rows = [
+        row(i, stream=f"context_size {size}", params={"context_size": size, "lr": 1e-3})
+        for i, size in ((0, 16), (1, 32))
+    ]
+    heading = next(line for line in render_text(rows).splitlines() if line.startswith("rank"))
+    assert heading.split()[:3] == ["rank", "trial", "stream"]
+    assert "context_size" not in heading  # the stream says it
+    assert "stream" not in render_text([row(0), row(1)])
