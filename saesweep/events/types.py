@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -54,7 +54,7 @@ class Row:
     """The L0 that it aims at, with `objective.matched`."""
     coefficient: Mapping[str, Any] = field(default_factory=dict)
     """Of a steered trial: the `field`, where it started, what each replicate ended with (`frozen`), and from when on."""
-    trend: tuple[tuple[float, ...], ...] = ()
+    trend: Sequence[Sequence[float]] = field(default_factory=list)
     """With `objective.matched`, (tokens, value of the goal) before the learning rate decays: is it still improving?"""
 
 
