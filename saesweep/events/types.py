@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, TypeVar
@@ -60,7 +60,7 @@ class Row:
     """The L0 that it aims at, with `objective.matched`."""
     coefficient: Mapping[str, Any] = field(default_factory=dict)
     """Of a steered trial: the `field`, where it started, what each replicate ended with (`frozen`), and from when on."""
-    trend: tuple[tuple[float, ...], ...] = ()
+    trend: Sequence[Sequence[float]] = field(default_factory=list)
     """With `objective.matched`, (tokens, value of the goal) before the learning rate decays: is it still improving?"""
 
     @classmethod

@@ -105,7 +105,7 @@ def row_of(trial: Trial) -> Row:
         sparsity=trial.sparsity,
         target_l0=trial.target_l0,
         coefficient=trial.coefficient,
-        trend=tuple(tuple(point) for point in trial.trend),
+        trend=[list(point) for point in trial.trend],
         params=trial.params,
         lr=trial.run.lr,
         hook=trial.run.hook_name,
