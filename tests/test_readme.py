@@ -13,7 +13,7 @@ from tests.documentation import PAGES, ROOT, SHORT, commands, words_of, write_fi
 
 SHORT_TRAIN = ["--training_tokens", "8k", "--train_batch_size_tokens", "256", "--d_sae", "128"]
 SHORT_TRAIN += ["--set", "evaluation.select_tokens=1k", "--set", "evaluation.test_tokens=1k"]
-CHECKED_BY_CI = ("make ", "python benchmarks/", "pip install ")
+CHECKED_BY_CI = ("make ", "python benchmarks/", ".venv-bench/bin/python benchmarks/", "pip install ")
 
 
 def downloads_to_train(arguments: list[str]) -> bool:
