@@ -74,7 +74,7 @@ def _best_lines(rows: Sequence[Row], goals: Sequence[str]) -> list[str]:
         ]
     lines = []
     for goal in goals:
-        direction, metric = goal.split()
+        direction, metric = goal.split()[:2]
         sign = 1.0 if direction == "minimize" else -1.0
         found = [(sign * row.metrics[metric], row.number) for row in feasible if _is_finite(row, metric)]
         if not found:
@@ -100,7 +100,7 @@ def hypervolumes(rows: Sequence[Row], goals: Sequence[str]) -> list[float]:
     for row in rows:
         values = []
         for goal in goals:
-            direction, metric = goal.split()
+            direction, metric = goal.split()[:2]
             value = row.metrics.get(metric, math.nan)
             if metric in ("l0", "mse", "l1", "delta_ce", "kl_div"):
                 value = math.log(value) if value > 0 else math.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
 
 WATCH_SECONDS = 2.0
+_GOAL = re.compile(r"(minimize|maximize) \w+( |$)")
 _ENDED = ("complete", "interrupted", "already complete")
 
 
@@ -101,7 +103,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
         )
         _check_types(board)
         int(data.get("stream_tokens", 0))
-        if not all(goal.startswith(("minimize ", "maximize ")) for goal in board.goals):
+        if not board.goals or not all(_GOAL.match(goal) for goal in board.goals):
             raise ValueError(f"goals are {board.goals}")
         return board
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -115,13 +115,11 @@ class HeldOutEvaluator:
             metric: A name of `METRICS`.
 
         Returns:
-            The sums, or None for a metric that contexts do not add up to (`dead_fraction`, `relative_reconstruction_bias`)
-            or that lacks the language model it needs.
+            The sums, or None for a metric that contexts do not add up to (`dead_fraction`, `relative_reconstruction_bias`,
+            recovery scores, those of plugins) or that lacks the language model it needs.
         """
         if METRICS[metric].needs_lm_head:
             return None if self._model is None else self._spliced_at(hook).paired(saes, metric)
-        if metric in ("dead_fraction", "relative_reconstruction_bias"):
-            return None
         parts = []
         for sae in saes:
             sums = ReconstructionMetrics()
@@ -129,7 +127,8 @@ class HeldOutEvaluator:
                 acts_NF = sae.encode(x_ND)
                 sums.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N)
             part = sums.by_context(metric)
-            assert part is not None
+            if part is None:
+                return None
             parts.append(part)
         return PairedSums.stacked(parts)
 

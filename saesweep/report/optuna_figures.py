@@ -24,7 +24,7 @@ def study_figures(run: RunData) -> list[tuple[str, str, go.Figure]]:
         return []
     found = []
     for index, goal in enumerate(run.board.goals):
-        metric = goal.split()[-1]
+        metric = goal.split()[1]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of experimental and few-trial notices; the page has its own words
             made = optuna.visualization.plot_parallel_coordinate(study, target=_value(index), target_name=metric)

@@ -44,7 +44,7 @@ def comparisons(run: RunData) -> list[Comparison]:
     if is_pareto:
         metric, lower_is_better = ("delta_ce", True) if "delta_ce" in best.metrics else ("explained_variance", False)
     else:
-        direction, metric = run.board.goals[0].split()
+        direction, metric = run.board.goals[0].split()[:2]
         lower_is_better = direction == "minimize"
     rivals = []
     for architecture in run.architectures:

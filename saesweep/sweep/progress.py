@@ -33,7 +33,7 @@ class Progress:
 
 
 def goal_texts(setup: Setup) -> tuple[str, ...]:
-    """Return the goals as text, such as `minimize l0`."""
+    """Return the goals as text, such as `minimize l0`, or `minimize delta_ce at L0 16, 32`."""
     matched = setup.objective.matched
     at = "" if matched is None else f" at L0 {', '.join(f'{target:g}' for target in matched.l0)}"
     return tuple(f"{goal.direction} {goal.metric}{at}" for goal in setup.objective.goals)

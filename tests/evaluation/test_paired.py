@@ -65,7 +65,7 @@ def sae(seed: int, width: int = HIDDEN) -> ExportedSAE:
 def test_values_errors_and_differences(source: ActivationSource) -> None:
     evaluator = HeldOutEvaluator(source.select, source.model)
     saes = [sae(1), sae(2)]
-    measured = evaluator.measure(saes, HOOK, with_model=True, spread=True)
+    measured = evaluator.measure(saes, HOOK, with_model=True, spread=True, paired=True)
     for metric in METRICS:
         sums = evaluator.paired(saes, HOOK, metric)
         assert sums is not None
@@ -87,4 +87,5 @@ def test_what_contexts_do_not_add_up_to(source: ActivationSource) -> None:
     evaluator = HeldOutEvaluator(source.select, source.model)
     assert evaluator.paired([sae(1)], HOOK, "relative_reconstruction_bias") is None
     assert evaluator.paired([sae(1)], HOOK, "dead_fraction") is None
+    assert evaluator.paired([sae(1)], HOOK, "mmcs") is None
     assert HeldOutEvaluator(source.select, None).paired([sae(1)], HOOK, "delta_ce") is None

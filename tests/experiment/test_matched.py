@@ -24,7 +24,7 @@ def matched(tree: Tree) -> Tree:
             "sae.l0_warm_up_steps": "5%",
             "sae.l0_coefficient": 0.1,
         },
-        "gated": {"sae.l1_coefficient": 2},
+        "gated": {"sae.l1_coefficient": 2, "sae.l1_warm_up_steps": "5%"},
     }
     tree["space"] = {"sae.architecture": {"choice": ["topk", "jumprelu", "gated"]}}
     tree["objective"] = {"minimize": "mse", "matched": {"l0": [8, 16.0, 32]}}
