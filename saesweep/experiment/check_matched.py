@@ -14,7 +14,7 @@ from saesweep.specs.architectures import JumpReLUSpec, spec_class
 _LEAST_FROZEN = 0.3
 _LATEST_WARM_UP = 0.2
 """A coefficient must be at full strength by then, or there is no time to steer it."""
-_SETTLED_STEPS = 2000
+_SETTLED_STEPS = 2500
 """Below this many steps penalty-based architectures have not settled, and their L0 still falls fast at the freeze."""
 
 
