@@ -21,11 +21,9 @@ from saesweep.events import (
     Note,
     Row,
     TrialEnded,
-    TrialMeasured,
     TrialStarted,
-    TrialTrained,
 )
-from saesweep.runs import Checkpoint, CheckpointStore, JsonLines
+from saesweep.runs import Checkpoint, CheckpointStore
 from saesweep.scheduler import (
     Action,
     Ask,
@@ -55,6 +53,7 @@ from saesweep.sweep.setup import Setup
 from saesweep.sweep.snapshots import Snapshots
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.stopping import stop_reason
+from saesweep.sweep.trial_log import TrialLog
 from saesweep.sweep.trials import Trial, row_of
 
 
@@ -83,6 +82,7 @@ class SweepLoop:
             most_skipped=setup.experiment.spec.cohort.max_skipped_batches,
             say=lambda message: bus.emit(Note(level="warning", message=message)),
         )
+        self._log = TrialLog(setup.directory, bus)
         self._snapshots = Snapshots(setup, bus, self._replicates)
         self._rungs_need_model = needs_language_model([g.metric for g in setup.objective.goals])
         self._segment_index = None if setup.segment is None else setup.segment.index
@@ -108,10 +108,7 @@ class SweepLoop:
             The stream position gone back to, None where there is no checkpoint; and a message per damaged one.
         """
         checkpoint, damaged = self._store.load_latest()
-        keep_until = {} if checkpoint is None else self._load(checkpoint)
-        for folder in sorted((self._setup.directory.path / "trials").glob("*/metrics.jsonl")):
-            tokens = keep_until.get(int(folder.parent.name), -1)
-            _drop_after(JsonLines(folder), tokens)
+        self._log.go_back({} if checkpoint is None else self._load(checkpoint))
         return (None if checkpoint is None else self._stream.tokens_served), damaged
 
     def _load(self, checkpoint: Checkpoint) -> dict[int, int]:
@@ -208,8 +205,8 @@ class SweepLoop:
             for rung in due[number]:
                 self._search.study.report(number, self._search.policy.rungs_tokens[rung], self._natural(cost))
         for number, mine in slots.items():
-            self._log_control(mine)
-            self._log_training(mine, losses[number])
+            self._log.steered(mine)
+            self._log.trained(mine, losses[number])
         return BlockDone(tokens_seen={n: mine[0].tokens for n, mine in slots.items()}, values=values, failed=failed)
 
     def _trend_due(self, trial: Trial) -> bool:
@@ -234,43 +231,7 @@ class SweepLoop:
             trial.frozen = [control.coefficient for control in controls]
             for replicate, result in enumerate(results):
                 save_trial_sae(self._setup.directory, self._setup.experiment, trial, result, replicate)
-        each = {"replicates": [result.metrics for result in results]} if len(results) > 1 else {}
-        self._metrics_log(slot.trial).append({"tokens": slot.tokens, "kind": "select", **mean, **each})
-        self._bus.emit(TrialMeasured(number=slot.trial, tokens=slot.tokens, metrics=mean))
-
-    def _log_training(self, slots: Sequence[Slot], losses: dict[str, float]) -> None:
-        slot = slots[0]
-        step = max(0, slot.step - 1)
-        knobs = slot.knobs_at(step)
-        dead = [int(one.dead_F().sum()) for one in slots]
-        values = {
-            **{f"losses/{name}": value for name, value in losses.items()},
-            "details/current_learning_rate": slot.lr.at(step),
-            "details/l1_coefficient": knobs.l1_coefficient,
-            "details/l0_coefficient": knobs.l0_coefficient,
-            "sparsity/dead_features": dead[0] if len(dead) == 1 else sum(dead) / len(dead),
-        }
-        self._metrics_log(slot.trial).append({"tokens": slot.tokens, "kind": "train", **values})
-        self._bus.emit(TrialTrained(number=slot.trial, step=slot.step, tokens=slot.tokens, values=values))
-
-    def _log_control(self, slots: Sequence[Slot]) -> None:
-        """Write the controllers' updates of the block, the trajectory of each replicate's coefficient."""
-        for replicate, slot in enumerate(slots):
-            if slot.control is None:
-                continue
-            for point in slot.control.block_points:
-                self._metrics_log(slot.trial).append(
-                    {
-                        "tokens": point.step * slot.run.train_batch_size_tokens,
-                        "kind": "control",
-                        "replicate": replicate,
-                        f"details/{slot.control.plan.field}": point.coefficient,
-                        "metrics/l0": point.l0,
-                    }
-                )
-
-    def _metrics_log(self, number: int) -> JsonLines:
-        return JsonLines(self._setup.directory.trial(number) / "metrics.jsonl")
+        self._log.measured(slot, results, mean)
 
     # ---------------------------------------------------------------- decisions
 
@@ -461,7 +422,3 @@ class SweepLoop:
                 seconds=self._last_checkpoint - started,
             )
         )
-
-
-def _drop_after(log: JsonLines, tokens: int) -> None:
-    log.keep(lambda line: line["tokens"] <= tokens)
