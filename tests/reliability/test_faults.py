@@ -240,15 +240,15 @@ def test_too_many_nan_batches_end_the_run_clearly_and_a_higher_limit_goes_on(
 def test_nan_in_the_held_out_part_is_not_blamed_on_trials(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = SyntheticHeldOut.batches
+    draw = SyntheticHeldOut._draw
 
     def spoiled(self: Any, *args: Any, **kwargs: Any) -> Any:
-        for x in batches(self, *args, **kwargs):
+        for x, acts in draw(self, *args, **kwargs):
             x = x.clone()
             x[0, 0] = float("nan")
-            yield x
+            yield x, acts
 
-    monkeypatch.setattr(SyntheticHeldOut, "batches", spoiled)
+    monkeypatch.setattr(SyntheticHeldOut, "_draw", spoiled)
     with pytest.raises(UserError, match="the held-out activations at synthetic hold NaN"):
         saesweep.run(tree, run_dir=tmp_path / "run")
 
