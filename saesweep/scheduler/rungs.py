@@ -19,9 +19,10 @@ def judge_rung(state: State, rung: int) -> tuple[list[TrialState], list[Prune]]:
 
     A trial is kept when it is among the best `n_kept` of all values ever reported at the rung by trials comparable
     with it, those of ended trials included. One that lacks comparable trials trains on and is judged when they come,
-    or at its next rung. Trials that are not to be judged as early as this are left out of it altogether. The worst go
-    first; `quota` trials of each architecture that have passed this rung and are live or complete always remain,
-    because penalty-based architectures meet their sparsity late.
+    or at its next rung; once it has trained to its end it is no longer judged. Trials that are not to be judged as
+    early as this are left out of it altogether. The worst go first; `quota` trials of each architecture that have
+    passed this rung and are live or complete always remain, because penalty-based architectures meet their sparsity
+    late.
 
     Args:
         state: With the reports of this block recorded.
@@ -35,7 +36,7 @@ def judge_rung(state: State, rung: int) -> tuple[list[TrialState], list[Prune]]:
     tokens = state.policy.rungs_tokens[rung]
     candidates: dict[str, list[TrialState]] = {}
     for trial in state.live_trials:
-        is_last = rung == max(trial.rung_values, default=None)
+        is_last = rung == max(trial.rung_values, default=None) and trial.tokens_seen < state.policy.total_tokens
         if is_last and rung not in trial.judged and trial.judged_from_tokens <= tokens:
             candidates.setdefault(trial.group, []).append(trial)
     if not candidates:

@@ -70,5 +70,5 @@ class SearchSpec(Spec):
 
     @property
     def least_peers(self) -> int:
-        """Comparable reports that a rung needs to judge: with fewer than `eta`, "one in eta" would judge chance."""
-        return self.eta if self.pruner == "rung" else 1
+        """Comparable reports that a rung needs to judge: "the best of two" would judge chance, unless one in two stays."""
+        return min(self.eta, 3) if self.pruner == "rung" else 1

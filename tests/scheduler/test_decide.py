@@ -121,6 +121,18 @@ def test_a_trial_without_peers_is_judged_when_they_come() -> None:
     assert pruned(actions) == []
 
 
+def test_a_trial_that_has_trained_to_its_end_is_not_judged_any_more() -> None:
+    policy = Policy(n_trials=4, n_slots=2, total_tokens=90, rungs_tokens=(10,), min_peers=3, quota=0)
+    state = opened(policy)
+    state, _ = judged(state, {0: (0.0,), 1: (9.0,)}, 10)
+    state, _ = decide(state, Failed(number=0, reason="NaN in its loss"))
+    state, _ = decide(state, Asked(number=2, stratum="all", group="g"))
+    last = BlockDone(tokens_seen={1: 90, 2: 10}, values={2: {0: (1.0,)}})
+    _, actions = decide(state, last)
+    assert Complete(number=1) in actions
+    assert 1 not in pruned(actions)
+
+
 def test_similar_sparsity_settings_compare_and_a_sparser_trial_that_does_better() -> None:
     """k 16, 24, 128, 200 (in octaves): the two pairs are similar; across them only a better sparser one says something."""
     policy = Policy(n_trials=4, n_slots=4, total_tokens=90, rungs_tokens=(10,), eta=2, min_peers=2, quota=0)
