@@ -10,8 +10,8 @@ from saesweep.scheduler.judge import best_first, n_kept
 from saesweep.scheduler.messages import Prune
 from saesweep.scheduler.state import State, TrialState
 
-SIMILAR_OCTAVES = 1.0
-"""Sparsity settings within a factor of two are similar."""
+SIMILAR_OCTAVES = 1.5
+"""Sparsity settings within a factor of 2.8 are similar."""
 
 
 def judge_rung(state: State, rung: int) -> tuple[list[TrialState], list[Prune]]:

@@ -20,6 +20,7 @@ from saesweep.scheduler import (
     event_to_json,
     replay,
 )
+from saesweep.scheduler.rungs import SIMILAR_OCTAVES
 
 from .simulator import Simulator
 
@@ -219,7 +220,7 @@ def comparable(state: State, number: int, rung: int) -> tuple[list[int], list[in
         if other.number == number or other.group != me.group or rung not in other.rung_values:
             continue
         is_better = (other.rung_values[rung], other.number) < (me.rung_values[rung], number)
-        if me.density is not None and other.density is not None and abs(other.density - me.density) > 1:
+        if me.density is not None and other.density is not None and abs(other.density - me.density) > SIMILAR_OCTAVES:
             is_denser = other.density > me.density
             if is_denser == is_better:  # as expected: says nothing
                 continue
