@@ -28,7 +28,7 @@ from saesweep.sweep.search import open_search
 from saesweep.sweep.segments import Segment, Segments, shares
 from saesweep.sweep.setup import check, free_bytes
 from saesweep.sweep.simulate import simulate
-from saesweep.sweep.sizing import BlockPlan, SlotPlan, plan_blocks, plan_slots
+from saesweep.sweep.sizing import BlockPlan, SlotPlan, first_peers, plan_blocks, plan_slots
 from saesweep.sweep.trials import sparsity_label
 
 _SAMPLES = 5
@@ -185,7 +185,7 @@ def _part(experiment: Experiment, stream: Stream, trials: int, widths: dict[str,
         weight_bytes=0,
         free_bytes=free_bytes(device),
         replicates=search.replicates,
-        peers=search.least_peers,
+        peers=first_peers(search, experiment.spec.objective),
     )
     return _Part(stream, trials, runs, plan_blocks(runs[0], search, cohort), slots)
 

@@ -28,7 +28,7 @@ from saesweep.sweep.engines import make_engine, make_reference
 from saesweep.sweep.loaded_model import LoadedModel
 from saesweep.sweep.references import open_references
 from saesweep.sweep.segments import Segment
-from saesweep.sweep.sizing import BlockPlan, plan_blocks, plan_slots
+from saesweep.sweep.sizing import BlockPlan, first_peers, plan_blocks, plan_slots
 
 
 @dataclass
@@ -161,7 +161,7 @@ def prepare(
             weight_bytes=0,  # the model is loaded already
             free_bytes=free_bytes(device),
             replicates=experiment.spec.search.replicates,
-            peers=experiment.spec.search.least_peers,
+            peers=first_peers(experiment.spec.search, experiment.spec.objective),
         )
         choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
     reference = make_reference(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saesweep.specs import BaseRun, CohortSpec, SearchSpec
+from saesweep.specs import BaseRun, CohortSpec, ObjectiveSpec, SearchSpec
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _CALIBRATION_STEPS = 10
@@ -52,6 +52,14 @@ def plan_blocks(run: BaseRun, search: SearchSpec, cohort: CohortSpec) -> BlockPl
         rung_steps=tuple(step for step in on_grid if step < total),
         batch_tokens=run.train_batch_size_tokens,
     )
+
+
+def first_peers(search: SearchSpec, objective: ObjectiveSpec | None) -> int:
+    """Return how many trials of each architecture should begin together, so that their first rung can judge.
+
+    Several goals (the default) need none: of few trials on a front, which ones a rung keeps is close to chance.
+    """
+    return 1 if objective is None or objective.is_pareto else search.least_peers
 
 
 def slot_parameters(run: BaseRun) -> int:

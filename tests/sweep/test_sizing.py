@@ -5,7 +5,7 @@ import pytest
 
 from saesweep.specs import BaseRun, CohortSpec, ObjectiveSpec, SearchSpec
 from saesweep.sweep.grouping import density_of, group_of
-from saesweep.sweep.sizing import plan_blocks, plan_slots, slot_bytes, slot_parameters
+from saesweep.sweep.sizing import first_peers, plan_blocks, plan_slots, slot_bytes, slot_parameters
 
 GIB = 1 << 30
 
@@ -72,6 +72,12 @@ def test_the_first_cohort_can_be_judged_at_its_rungs() -> None:
     }
     assert (sizes[1].slots, sizes[3].slots) == (11, 15)
     assert "3 of each architecture" in sizes[3].reason
+
+
+def test_a_front_needs_no_peers_at_the_start() -> None:
+    assert first_peers(SearchSpec(), SINGLE) == 3
+    assert first_peers(SearchSpec(pruner="none"), SINGLE) == 1
+    assert first_peers(SearchSpec(), PARETO) == first_peers(SearchSpec(), None) == 1
 
 
 def test_memory_limits_the_slots_and_one_is_always_tried() -> None:
