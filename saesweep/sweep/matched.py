@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from saesweep.events import MatchedEntry, Row
 from saesweep.specs import BaseRun, ObjectiveSpec
@@ -73,8 +74,7 @@ def curve_points(rows: Sequence[Row], objective: ObjectiveSpec) -> dict[tuple[st
         own = [row for row in usable if (row.hook, row.architecture) == key]
         best = _best_by_target(own, objective, lambda row: 0.0)
         if len(best) >= 3:  # a trial that ended above its target looks better than it is; the curve says by how much
-            first = dict(best)
-            best = _best_by_target(own, objective, lambda row: _advantage(row, first, objective))  # noqa: B023
+            best = _best_by_target(own, objective, partial(_advantage, best=dict(best), objective=objective))
         for target, row in best.items():
             weights = _weights(target, best)
             found[key[0], key[1], target] = Point(row, weights or {row.number: 1.0}, bool(weights))
