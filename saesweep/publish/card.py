@@ -52,6 +52,11 @@ def read_entry(name: str, sae: ExportedSAE, folder: Path) -> Entry:
         ) from None
     if not isinstance(found, dict):
         raise UserError(f"{provenance}: must be a JSON object, got a {type(found).__name__}; export the SAE again")
+    for part in ("test_metrics", "select_metrics"):
+        try:
+            _numbers(found.get(part))
+        except OverflowError:  # JSON integers have no bound
+            raise UserError(f"{provenance}: {part} holds a number beyond every float; export the SAE again") from None
     return Entry(name, sae, found, text)
 
 

@@ -248,6 +248,13 @@ def test_a_token_in_a_file_is_not_published(hub: StubHub, run: Path) -> None:
     assert hub.requests == []
 
 
+def test_a_provenance_beyond_every_float_is_refused(run: Path) -> None:
+    file = run / "best" / "provenance.json"
+    file.write_text(json.dumps({"test_metrics": {"l0": 10**400}}))
+    with pytest.raises(UserError, match=r"provenance\.json: test_metrics holds a number beyond every float"):
+        push(collect_run(run), "a/b", dry_run=True)
+
+
 def test_there_must_be_something_to_push(run: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ({"trial": 7}, "no exported SAE"),
