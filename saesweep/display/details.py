@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.display.saved import Leaderboard
 from saesweep.display.text import label, metric_value
+from saesweep.errors import UserError
 from saesweep.events import Row
 
 if TYPE_CHECKING:
@@ -53,7 +54,10 @@ def ending_order(run_dir: Path, rows: Sequence[Row]) -> list[Row]:
     if file.exists():
         for index, line in enumerate(file.read_text(encoding="utf-8").split("\n")[:-1]):  # what follows is torn
             if '"TrialEnded"' in line:
-                last[json.loads(line)["number"]] = index
+                try:
+                    last[json.loads(line)["number"]] = index
+                except (ValueError, KeyError, TypeError):
+                    raise UserError(f"{file}:{index + 1}: damaged, this is no event; delete the line") from None
     return sorted(rows, key=lambda row: (last.get(row.number, -1), row.number))
 
 

@@ -85,14 +85,14 @@ def push(
         }
         _refuse_secrets(files)
         if dry_run:
-            files[CARD] = model_card(repo, entries, licence=licence).encode()
+            files[CARD] = _encoded(model_card(repo, entries, licence=licence))
             return Pushed(repo, _listed(files), None)
         hub = Hub(repo, token)
         hub.open(private=private, revision=revision)
         existing = hub.read_text(CARD, revision)
         notes = []
         if existing is None or MARK in existing or _is_empty_card(existing):
-            files[CARD] = model_card(repo, entries, licence=licence, existing=existing or "").encode()
+            files[CARD] = _encoded(model_card(repo, entries, licence=licence, existing=existing or ""))
         else:
             notes.append(f"{CARD} of {repo} was not written by saesweep and is left as it is")
         url = hub.commit(files, message=f"Add {', '.join(saes)}", revision=revision)
@@ -105,6 +105,16 @@ def _folder(name: str, sae: str | Path | ExportedSAE, scratch: Path) -> Path:
         save_sae_folder(folder, sae, sparsity_F=None)
         return folder
     return Path(sae)
+
+
+def _encoded(card: str) -> bytes:
+    try:
+        return card.encode()
+    except UnicodeEncodeError as error:  # JSON can name half of a character, such as \\ud800
+        part = card[max(0, error.start - 40) : error.start]
+        raise UserError(
+            f"the model card cannot be written as UTF-8 after {part!r}: cfg.json or provenance.json of an SAE is damaged; export it again"
+        ) from None
 
 
 def _is_empty_card(text: str) -> bool:

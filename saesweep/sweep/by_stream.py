@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from saesweep.errors import UserError
 from saesweep.events import Row
 from saesweep.experiment import Stream, are_comparable
-from saesweep.runs import RunDirectory, replace_folder, write_json
+from saesweep.runs import RunDirectory, read_json, replace_folder, write_json
 from saesweep.specs import ObjectiveSpec
 from saesweep.sweep.artifacts import copy_export
 from saesweep.sweep.finish import Outcome, export_front, measure_on_test
@@ -75,7 +76,7 @@ def finish_stream(setup: Setup, rows: Sequence[Row], stream: Stream) -> None:
 def is_finished(directory: RunDirectory, trials: int) -> bool:
     """Return whether a stream's winner has been found among this number of trials."""
     file = directory.stream_path / _FILE
-    return file.exists() and bool(json.loads(file.read_text())["trials"] == trials)
+    return file.exists() and bool(_winner_of(file)["trials"] == trials)
 
 
 def conclude(
@@ -146,8 +147,15 @@ def _read(directory: RunDirectory, stream: Stream) -> _Winner | None:
     file = directory.of_stream(stream.folder).stream_path / _FILE
     if not file.exists():
         return None
-    data = json.loads(file.read_text())
+    data = _winner_of(file)
     return _Winner(data["best"], tuple(data["notes"]), data["test_metrics"])
+
+
+def _winner_of(file: Path) -> dict[str, Any]:
+    data = read_json(file)
+    if not isinstance(data, dict) or not {"trials", "best", "notes", "test_metrics"} <= data.keys():
+        raise UserError(f"{file}: damaged; delete it, and the same command finds the winner again")
+    return data
 
 
 def _in_folder(notes: Sequence[str], stream: Stream) -> list[str]:

@@ -7,13 +7,13 @@ the checkpoints know nothing of segments but the trials that came before.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from saesweep.errors import UserError
 from saesweep.experiment import Experiment, Stream, are_comparable
-from saesweep.runs import RunDirectory, write_json
+from saesweep.runs import RunDirectory, read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,21 @@ class Segments:
         self._file = directory.path / "streams.json"
         self._planned: list[tuple[str, int]] = []
         if self._file.exists():
-            self._planned = [(item["stream"], item["trials"]) for item in json.loads(self._file.read_text())]
+            self._planned = self._read()
         else:
             self.extend({})
+
+    def _read(self) -> list[tuple[str, int]]:
+        known = {stream.folder for stream in self._streams}
+        try:
+            found = [(str(item["stream"]), int(item["trials"])) for item in read_json(self._file)]
+        except (KeyError, TypeError, ValueError):
+            found = []
+        if not found or any(folder not in known for folder, _ in found):
+            raise UserError(
+                f"{self._file}: damaged, it is no plan of this experiment's streams; start a new run with --run-dir"
+            )
+        return found
 
     def __len__(self) -> int:
         return len(self._planned)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from saesweep.errors import UserError
 from saesweep.experiment import load_experiment
-from saesweep.runs import RunDirectory, write_json
+from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.specs import ObjectiveSpec
 from saesweep.study import EarlierTrial, SpaceView, lies_in, read_study
 from saesweep.sweep.ranking import costs, violations
@@ -40,9 +39,12 @@ def warm_start(source: Path, directory: RunDirectory, space: SpaceView, objectiv
             f"warm start: {len(trials)} of {total} finished trials of {source} lie in this space and are learned from"
         )
         write_json(kept, {"note": note, "trials": [asdict(trial) for trial in trials]})
-    data = json.loads(kept.read_text())
-    found = [EarlierTrial(**{**trial, "values": tuple(trial["values"])}) for trial in data["trials"]]
-    return WarmStart(tuple(found), data["note"])
+    data = read_json(kept)
+    try:
+        found = [EarlierTrial(**{**trial, "values": tuple(trial["values"])}) for trial in data["trials"]]
+        return WarmStart(tuple(found), str(data["note"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{kept}: damaged ({type(error).__name__}: {error}); start a new run with --run-dir") from None
 
 
 def _read(source: Path, space: SpaceView, objective: ObjectiveSpec) -> tuple[list[EarlierTrial], int]:

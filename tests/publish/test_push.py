@@ -255,6 +255,12 @@ def test_a_provenance_beyond_every_float_is_refused(run: Path) -> None:
         push(collect_run(run), "a/b", dry_run=True)
 
 
+def test_half_a_character_in_a_provenance_is_refused(run: Path) -> None:
+    (run / "best" / "provenance.json").write_text('{"experiment": "\\ud800"}')
+    with pytest.raises(UserError, match="the model card cannot be written as UTF-8"):
+        push(collect_run(run), "a/b", dry_run=True)
+
+
 def test_there_must_be_something_to_push(run: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ({"trial": 7}, "no exported SAE"),

@@ -12,7 +12,7 @@ import saesweep
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, RunStarted
 from saesweep.experiment import dump_yaml, load_experiment
-from saesweep.runs import JsonLines
+from saesweep.runs import JsonLines, RunDirectory
 from saesweep.sweep import setup as run_setup
 from saesweep.sweep.plan import plan
 from tests.reliability.conftest import few_trials
@@ -203,6 +203,15 @@ def test_a_warm_start_learns_from_trials_in_the_space_and_keeps_them(tree: dict[
     shutil.rmtree(tmp_path / "earlier")
     tree["search"]["trials"] = 3
     assert len(saesweep.run(tree, run_dir=tmp_path / "warm").rows) == 3
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"trials": [{"x": 1}], "note": ""}'])
+def test_a_damaged_copy_of_a_warm_start_is_one_message(tree: dict[str, Any], tmp_path: Path, content: str) -> None:
+    tree["search"]["warm_start"] = str(tmp_path / "nothing")
+    with RunDirectory(tmp_path / "run"):
+        (tmp_path / "run" / "warm_start.json").write_text(content)
+    with pytest.raises(UserError, match=r"warm_start\.json: damaged.*start a new run with --run-dir"):
+        saesweep.run(tree, run_dir=tmp_path / "run")
 
 
 def test_a_warm_start_from_no_run_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:

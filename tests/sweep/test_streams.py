@@ -130,6 +130,15 @@ def test_more_trials_are_added_to_every_stream(tree: dict[str, Any], tmp_path: P
     assert [row.number for row in rows if row.is_baseline] == [0, 3]
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "[1]", '[{"stream": "elsewhere", "trials": 2}]'])
+def test_a_damaged_plan_of_streams_is_one_message(tree: dict[str, Any], tmp_path: Path, content: str) -> None:
+    (tmp_path / "run").mkdir()
+    interrupt_at(tree, tmp_path / "run", 1)
+    (tmp_path / "run" / "streams.json").write_text(content)
+    with pytest.raises(UserError, match=r"streams\.json: damaged, .*start a new run with --run-dir"):
+        saesweep.run(tree, run_dir=tmp_path / "run")
+
+
 def test_fewer_trials_than_planned_end_where_they_are(tree: dict[str, Any], tmp_path: Path) -> None:
     interrupt_at(tree, tmp_path / "run", 3)
     tree["search"]["trials"] = 4
