@@ -29,6 +29,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--repo", metavar="USER/NAME", required=True, help="the repository; made if need be")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--pareto", action="store_true", help="every SAE of the Pareto front (default: the best)")
+    what.add_argument("--matched", action="store_true", help="the winner at each L0 of objective.matched")
     what.add_argument("--trial", metavar="N", type=int, help="this trial")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch (default: main)")
@@ -42,7 +43,7 @@ def execute(args: argparse.Namespace) -> int:
     from saesweep.publish import collect_run, push
 
     done = push(
-        dict(collect_run(args.run, pareto=args.pareto, trial=args.trial)),
+        dict(collect_run(args.run, pareto=args.pareto, matched=args.matched, trial=args.trial)),
         args.repo,
         private=args.private,
         revision=args.revision,

@@ -105,6 +105,11 @@ def read_leaderboard(path: Path) -> Leaderboard:
         int(data.get("stream_tokens", 0))
         if not board.goals or not all(_GOAL.match(goal) for goal in board.goals):
             raise ValueError(f"goals are {board.goals}")
+        for entry in board.matched:
+            if entry.goal not in entry.metrics or not entry.target_l0 > 0:
+                raise ValueError(
+                    f"matched has an entry of {entry.architecture} at L0 {entry.target_l0} without its goal"
+                )
         return board
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = "; ".join(str(error).splitlines()[:3])

@@ -38,7 +38,10 @@ class BridgeModel(LanguageModel):
         return list(self.bridge.hook_dict)
 
     def activations(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-        """Run one forward pass that ends at the last hook to fire."""
+        """Run forward passes that end at the last hook to fire."""
+        return self._in_pieces(tokens_NT, lambda piece_NT: self._capture(piece_NT, hooks))
+
+    def _capture(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
         captures = Captures(hooks)
 
         def capture_as(name: str) -> Any:

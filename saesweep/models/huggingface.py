@@ -49,7 +49,10 @@ class HuggingFaceModel(LanguageModel):
         return [*self._modules, *(f"{name}{INPUT}" for name in self._modules)]
 
     def activations(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-        """Run one forward pass that ends at the last hook to fire."""
+        """Run forward passes that end at the last hook to fire."""
+        return self._in_pieces(tokens_NT, lambda piece_NT: self._capture(piece_NT, hooks))
+
+    def _capture(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
         captures = Captures(hooks)
         with ExitStack() as stack:
             stack.enter_context(self._forward_pass())

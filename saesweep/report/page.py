@@ -23,6 +23,8 @@ from saesweep.report.figures import (
     timeline_figure,
 )
 from saesweep.report.html import Cells, document, escape, json_script, packed_plotly, table
+from saesweep.report.matched import WORDS as MATCHED_WORDS
+from saesweep.report.matched import matched_figure, matched_table
 from saesweep.report.optuna_figures import study_figures
 from saesweep.report.verdict import NOISE_FACTOR, comparisons
 from saesweep.study import MIN_TRIALS
@@ -30,6 +32,7 @@ from saesweep.study import MIN_TRIALS
 _METRICS = ("l0", "delta_ce", "ce_loss_score", "kl_div", "explained_variance", "mse", "dead_fraction")
 _SECTIONS = {
     "winner": "What won",
+    "matched": "At the same L0",
     "fronts": "Fronts",
     "curves": "Training curves",
     "search": "Search",
@@ -67,6 +70,7 @@ def report_page(run: RunData, *, features_link: str | None, features_note: str =
     figures = _Figures()
     sections = {
         "winner": _winner(run, features_link, features_note),
+        "matched": _matched(run, figures),
         "fronts": _fronts(run, figures),
         "curves": figures.add(
             "curves",
@@ -86,7 +90,8 @@ def report_page(run: RunData, *, features_link: str | None, features_note: str =
         "cost": _cost(run, figures),
         "leaderboard": _leaderboard(run),
     }
-    nav = "".join(f'<a href="#{key}">{title}</a>' for key, title in _SECTIONS.items())
+    sections = {key: content for key, content in sections.items() if content}
+    nav = "".join(f'<a href="#{key}">{_SECTIONS[key]}</a>' for key in sections)
     body = "\n".join(
         f'<section id="{key}"><h2>{_SECTIONS[key]}</h2>\n{content}</section>' for key, content in sections.items()
     )
@@ -156,6 +161,7 @@ def _margins(run: RunData, best: Row) -> str:
             )
         )
     which = "with the nearest L0" if len(run.board.goals) > 1 else "that is best by the goal"
+    which += "" if best.target_l0 is None else f" at its target, L0 {best.target_l0:g},"
     heads = [
         "trial",
         "architecture",
@@ -201,6 +207,13 @@ def _value(name: str, metrics: object) -> str:
     text = metric_value(name, metrics.get(name))
     error = metrics.get(f"{name}_stderr")
     return f"{text} ± {error:.2g}" if isinstance(error, float) and math.isfinite(error) else text
+
+
+def _matched(run: RunData, figures: _Figures) -> str:
+    entries = run.board.matched
+    if not entries:
+        return ""
+    return figures.add("matched", matched_figure(entries, run.architectures), MATCHED_WORDS) + matched_table(entries)
 
 
 def _fronts(run: RunData, figures: _Figures) -> str:

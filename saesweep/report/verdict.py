@@ -35,7 +35,7 @@ def comparisons(run: RunData) -> list[Comparison]:
 
     With a single goal that is the architecture's best trial, by that goal. On a front there is no single best: it is the
     trial with the nearest L0 (in ratio), compared by what the SAE costs the model (delta_ce), or by explained variance
-    where there is no language model.
+    where there is no language model. With matched L0 only trials with the winner's target are compared.
     """
     best = run.best
     if best is None:
@@ -51,7 +51,10 @@ def comparisons(run: RunData) -> list[Comparison]:
         others = [
             row
             for row in run.complete
-            if row.architecture == architecture and row.number != best.number and metric in row.metrics
+            if row.architecture == architecture
+            and row.number != best.number
+            and metric in row.metrics
+            and row.target_l0 == best.target_l0  # None without matched L0
         ]
         if others:
             rivals.append(min(others, key=lambda row: _l0_ratio(row, best)) if is_pareto else others[0])

@@ -122,7 +122,7 @@ class BaseRun(Spec):
     buffer_tokens: TokenCount | None = Field(None, ge=1)
     """Activations in the shuffle window. When left out: `n_batches_in_buffer` x `context_size`, but at least 8 training batches."""
     store_batch_size_prompts: int = Field(32, ge=1)
-    """Contexts per forward pass of the language model."""
+    """Contexts per forward pass of the language model. A CPU works through them in pieces of 1,024 tokens."""
     activations_mixing_fraction: float = Field(0.5, ge=0, le=1)
     """SAELens' share of the buffer kept back at each refill. The window here slides, so only the default is accepted."""
     prefetch_llm_batches: bool | Annotated[int, Field(ge=0)] = False

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from saesweep.models import LanguageModel, load_model, replace_activations, shape_activations
+from saesweep.models.base import CPU_PIECE_TOKENS
+from saesweep.models.bridge import BridgeModel
+from saesweep.models.huggingface import HuggingFaceModel
 from tests.models.tiny import D_VOCAB, HIDDEN, run_of, save_bert
 
 RESID, MLP, ATTN, HEADS = "resid", "mlp", "attention", "heads"
@@ -33,6 +36,25 @@ def test_both_libraries_give_the_same_activations(hugging_face: LanguageModel, b
         assert a.shape == (5, 12, HIDDEN)
         assert a.std() > 0.1
         torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("library", ["hugging_face", "bridge"])
+def test_a_cpu_gets_many_contexts_in_pieces(library: str, request: pytest.FixtureRequest) -> None:
+    model: HuggingFaceModel | BridgeModel = request.getfixturevalue(library)
+    hooks = list((HUGGING_FACE if isinstance(model, HuggingFaceModel) else BRIDGE).values())
+    tokens_NT = torch.randint(3, D_VOCAB, (2 * CPU_PIECE_TOKENS // 12 + 3, 12))
+    sizes = []
+    network = model.model if isinstance(model, HuggingFaceModel) else model.bridge
+    embedding = next(module for module in network.modules() if isinstance(module, torch.nn.Embedding))
+    with embedding.register_forward_hook(lambda _module, _args, out: sizes.append(out.shape[0] * out.shape[1])):
+        found = model.activations(tokens_NT, hooks)
+    assert len(sizes) == 3
+    assert max(sizes) <= CPU_PIECE_TOKENS
+    for context in (0, 84, 85, 86, len(tokens_NT) - 1):  # around the first cut, and the ends
+        alone = model.activations(tokens_NT[context : context + 1], hooks)
+        for hook in hooks:
+            assert found[hook].shape == (len(tokens_NT), 12, HIDDEN)
+            torch.testing.assert_close(found[hook][context], alone[hook][0], atol=1e-5, rtol=1e-5)
 
 
 def test_both_libraries_give_the_same_logits_clean_and_spliced(

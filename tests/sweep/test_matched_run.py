@@ -14,6 +14,7 @@ import pytest
 import saesweep
 from saesweep.cli.entry import main
 from saesweep.events import BlockDone, Event
+from saesweep.report import write_report
 from tests.sweep.studies import small_sweep, snapshot
 
 Tree = dict[str, Any]
@@ -111,6 +112,34 @@ def test_the_table_is_shown_and_saved(finished: saesweep.Result, capsys: pytest.
     again = saesweep.run(matched_sweep(), run_dir=finished.run_dir)
     assert again.status == "already complete"
     assert [e.trial for e in again.matched] == [e.trial for e in finished.matched]
+
+
+def test_the_report_shows_the_table_and_a_curve_for_each_architecture(
+    finished: saesweep.Result, tmp_path: Path
+) -> None:
+    text = write_report(finished.run_dir, to=tmp_path, pngs=False).page.read_text()
+    section = text.split('<section id="matched">')[1].split("</section>")[0]
+    for entry in finished.matched:
+        assert f"<td class=text>{entry.architecture}</td>" in section
+        assert f">{entry.l0:.2f} (" in section
+    assert section.count("<tr class=best>") == 3
+    drawn = json.loads(text.split('id="figure-matched">')[1].split("</script>")[0].replace("\\u003c", "<"))
+    curves = {trace["name"]: trace for trace in drawn["data"]}
+    assert set(curves) == {e.architecture for e in finished.matched if e.is_comparable}
+    assert "topk" in curves
+    for name, trace in curves.items():
+        own = {e.target_l0: e.metrics["mse"] for e in finished.matched if e.architecture == name and e.is_comparable}
+        assert trace["x"] == sorted(own)
+        assert trace["y"] == [own[target] for target in sorted(own)]
+
+
+def test_the_winners_are_published_by_their_targets(
+    finished: saesweep.Result, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", str(finished.run_dir), "--repo", "me/saes", "--matched", "--dry-run"]) == 0
+    listed = capsys.readouterr().out
+    for folder in (finished.run_dir / "matched").iterdir():
+        assert f"synthetic/{folder.name}/cfg.json" in listed
 
 
 def test_the_same_file_twice_and_stopped_on_the_way_gives_the_same_study(

@@ -1,0 +1,71 @@
+"""The best at each L0, as a table and as one curve per architecture: runs with `objective.matched`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from saesweep.display.matched import matched_columns
+from saesweep.display.text import label, metric_value
+from saesweep.events import MatchedEntry
+from saesweep.report.html import Cells, table
+from saesweep.report.style import LOG_TICKS, colours, figure, symbols
+
+WORDS = (
+    "Each architecture's best trial at each target, read off at exactly that L0 from the curve through its trials where "
+    "there are three. Errors are standard errors; a trial within two of them of the best is tied with it."
+)
+
+
+def matched_table(entries: Sequence[MatchedEntry]) -> str:
+    """Return the table of every architecture at every target L0, best first."""
+    columns = matched_columns(entries)
+    rows = [
+        Cells([column.cells[i] for column in columns], "best" if entry.is_winner else "")
+        for i, entry in enumerate(entries)
+    ]
+    text_columns = [i for i, column in enumerate(columns) if column.align == "left"]
+    return table([column.heading for column in columns], rows, text_columns)
+
+
+def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]) -> go.Figure:
+    """Return the goal against L0, a line per architecture and hook, with two standard errors as bars.
+
+    Args:
+        entries: The run's table.
+        architectures: All of the run, in its order: they have the same colours in every figure.
+    """
+    goal = entries[0].goal
+    made = figure(x="L0 (active latents per token, log scale)", y=f"{label(goal)} at that L0")
+    made.update_xaxes(type="log", **LOG_TICKS)
+    colour, symbol = colours(architectures), symbols(architectures)
+    hooks = list(dict.fromkeys(entry.hook for entry in entries))
+    dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+    for architecture in architectures:
+        for number, hook in enumerate(hooks):
+            own = [e for e in entries if (e.architecture, e.hook) == (architecture, hook) and e.is_comparable]
+            if not own:
+                continue
+            own.sort(key=lambda entry: entry.target_l0)
+            made.add_scatter(
+                x=[entry.target_l0 for entry in own],
+                y=[entry.metrics[goal] for entry in own],
+                error_y={"type": "data", "array": [2 * (entry.stderr or 0.0) for entry in own], "thickness": 1},
+                mode="lines+markers",
+                name=architecture + (f" at {hook}" if len(hooks) > 1 else ""),
+                line={"color": colour[architecture], "width": 1.5, "dash": dashes[number % len(dashes)]},
+                marker={"symbol": symbol[architecture], "size": 9},
+                text=[_describe(entry) for entry in own],
+                hovertemplate="%{text}<extra></extra>",
+            )
+    return made
+
+
+def _describe(entry: MatchedEntry) -> str:
+    lines = [
+        f"<b>{entry.architecture}, trial {entry.trial}</b>",
+        f"{label(entry.goal)} {metric_value(entry.goal, entry.metrics[entry.goal])} at L0 {entry.target_l0:g}",
+        f"measured L0 {entry.l0:.2f}",
+    ]
+    return "<br>".join(lines)
