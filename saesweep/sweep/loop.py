@@ -7,12 +7,11 @@ checkpoint is repeated identically by a resumed run; the study verifies what it 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from saesweep.cohort import ControlPlan, Slot
-from saesweep.evaluation import needs_language_model
 from saesweep.events import BlockDone as BlockDoneEvent
 from saesweep.events import (
     CheckpointSaved,
@@ -38,14 +37,15 @@ from saesweep.scheduler import (
     StopRequested,
     decide,
 )
-from saesweep.sweep.artifacts import save_trial_record, save_trial_sae
-from saesweep.sweep.batches import FiniteBatches, check_held_out
+from saesweep.sweep.artifacts import save_trial_record
+from saesweep.sweep.batches import FiniteBatches
 from saesweep.sweep.by_stream import ranked_by_stream
 from saesweep.sweep.grouping import density_of, group_of
-from saesweep.sweep.matched import matched_entries, trend_points
-from saesweep.sweep.measure import Measured, mean_and_spread, measure_slots
+from saesweep.sweep.matched import matched_entries
+from saesweep.sweep.measure import mean_and_spread
 from saesweep.sweep.progress import Board, Progress
-from saesweep.sweep.ranking import costs, violations
+from saesweep.sweep.ranking import costs, natural_values, violations
+from saesweep.sweep.reports import Reports
 from saesweep.sweep.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.sweep.search import Search
 from saesweep.sweep.seeds import derive
@@ -84,9 +84,9 @@ class SweepLoop:
         )
         self._log = TrialLog(setup.directory, bus)
         self._snapshots = Snapshots(setup, bus, self._replicates)
-        self._rungs_need_model = needs_language_model([g.metric for g in setup.objective.goals])
         self._segment_index = None if setup.segment is None else setup.segment.index
         self.trials: dict[int, Trial] = {}
+        self._reports = Reports(setup, search, self._log, self.trials, replicates=self._replicates)
         self.stop_reason: str | None = None
         self.block = 0
         self.trained_tokens = 0
@@ -159,8 +159,7 @@ class SweepLoop:
         losses = {number: mean_and_spread([s.mean_losses() for s in mine])[0] for number, mine in slots.items()}
         for number, mine in slots.items():
             self.trials[number].tokens = mine[0].tokens
-        event = self._report(slots, losses)
-        self._decide(event)
+        self._decide(self._reports.of_block(self._state, self._cohort, slots, losses))
         trained = self._sae_tokens() - tokens_before
         self.trained_tokens += trained
         self._announce(time.monotonic() - started, trained, losses)
@@ -171,67 +170,6 @@ class SweepLoop:
         for _, slot in self._cohort.occupied():
             found.setdefault(slot.trial, []).append(slot)
         return found
-
-    def _report(self, slots: Mapping[int, list[Slot]], losses: dict[int, dict[str, float]]) -> BlockDone:
-        """Measure what is due and return the scheduler's event."""
-        failed: dict[int, str] = {}
-        due: dict[int, tuple[int, ...]] = {}
-        for number, mine in slots.items():
-            if not all(bool(slot.is_finite) for slot in mine):
-                failed[number] = f"the training loss was NaN or infinite before {mine[0].tokens} tokens"
-            else:
-                due[number] = self._state.due_rungs(number, mine[0].tokens)
-        wanted = [n for n in due if due[n] or slots[n][0].is_done or self._trend_due(self.trials[n])]
-        measured = measure_slots(
-            self._cohort,
-            [slot for number in wanted for slot in slots[number]],
-            self._setup.evaluator,
-            with_model={n: slots[n][0].is_done or self._rungs_need_model for n in wanted},
-            with_spread={n: slots[n][0].is_done for n in wanted},
-        )
-        values: dict[int, dict[int, tuple[float, ...]]] = {}
-        for index, number in enumerate(wanted):
-            slot, results = slots[number][0], measured[index * self._replicates : (index + 1) * self._replicates]
-            mean, spread = mean_and_spread([result.metrics for result in results])
-            cost = costs(mean, self._setup.objective)
-            if any(c - c != 0 for c in cost):  # NaN or infinite
-                check_held_out(self._setup.source.select, slot.run.hook_name)
-                failed[number] = f"a metric of the objective was NaN or infinite at {slot.tokens} tokens"
-                continue
-            if self._trend_due(self.trials[number]):
-                self.trials[number].trend.append([slot.tokens, self._natural(cost)[0]])
-            values[number] = {rung: cost for rung in due[number]}
-            self._record(slots[number], results, mean, spread)
-            for rung in due[number]:
-                self._search.study.report(number, self._search.policy.rungs_tokens[rung], self._natural(cost))
-        for number, mine in slots.items():
-            self._log.steered(mine)
-            self._log.trained(mine, losses[number])
-        return BlockDone(tokens_seen={n: mine[0].tokens for n, mine in slots.items()}, values=values, failed=failed)
-
-    def _trend_due(self, trial: Trial) -> bool:
-        """Return whether to measure a trial now to tell later whether it was still improving."""
-        if trial.target_l0 is None or len(trial.trend) == 2:
-            return False
-        return trial.tokens >= trend_points(trial.run)[len(trial.trend)]
-
-    def _natural(self, cost: Sequence[float]) -> list[float]:
-        return [
-            c if goal.direction == "minimize" else -c for c, goal in zip(cost, self._setup.objective.goals, strict=True)
-        ]
-
-    def _record(
-        self, slots: Sequence[Slot], results: Sequence[Measured], mean: dict[str, float], spread: dict[str, float]
-    ) -> None:
-        slot, controls = slots[0], [one.control for one in slots if one.control is not None]
-        trial = self.trials[slot.trial]
-        trial.metrics, trial.spread, trial.measured_at_tokens = mean, spread, slot.tokens
-        trial.dead_window_tokens = slot.dead_window_tokens
-        if slot.is_done:
-            trial.frozen = [control.coefficient for control in controls]
-            for replicate, result in enumerate(results):
-                save_trial_sae(self._setup.directory, self._setup.experiment, trial, result, replicate)
-        self._log.measured(slot, results, mean)
 
     # ---------------------------------------------------------------- decisions
 
@@ -333,7 +271,7 @@ class SweepLoop:
             self._search.study.tell(
                 trial.number,
                 "complete",
-                self._natural(costs(trial.metrics, self._setup.objective)),
+                natural_values(costs(trial.metrics, self._setup.objective), self._setup.objective),
                 constraints=violations(trial.metrics, self._setup.objective),
                 attrs=attrs,
             )

@@ -19,6 +19,11 @@ def costs(metrics: Mapping[str, float], objective: ObjectiveSpec) -> tuple[float
     )
 
 
+def natural_values(costs: Sequence[float], objective: ObjectiveSpec) -> list[float]:
+    """Return the goals' metrics as they are, from `costs`."""
+    return [c if goal.direction == "minimize" else -c for c, goal in zip(costs, objective.goals, strict=True)]
+
+
 def violations(metrics: Mapping[str, float], objective: ObjectiveSpec) -> dict[str, float]:
     """Return how far each constraint is missed, relative to its bound; 0 or less is kept."""
     found: dict[str, float] = {}

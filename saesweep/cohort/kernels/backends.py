@@ -47,12 +47,13 @@ def choose(d_in: int, d_sae: int, *, device: torch.device | str = "cpu", budget_
     W_FD = torch.randn(d_sae, d_in, generator=generator).to(device)
     x_RD = torch.randn(n_rows, d_in, generator=generator).to(device)
     gemm = _fastest_gemm(timer, x_RD[: default.chunk_rows(d_sae)], W_FD)
-    chunk_elements = _fastest_chunk(timer, gemm, x_RD, W_FD)
+    screen = _screen_pays(timer, gemm, x_RD[: default.chunk_rows(d_sae)], W_FD)
+    chunk_elements = _fastest_chunk(timer, gemm, screen, x_RD, W_FD)
     rows = KernelChoice(chunk_elements=chunk_elements).chunk_rows(d_sae)
     return KernelChoice(
         gemm=gemm,
         chunk_elements=chunk_elements,
-        screen=_screen_pays(timer, gemm, x_RD[:rows], W_FD),
+        screen=screen,
         dense_above=_crossover(timer, x_RD[:rows], W_FD, default.dense_above),
     )
 
@@ -77,7 +78,7 @@ def screen_error(d_in: int) -> float:
     generator = torch.Generator().manual_seed(0)
     x_RD, W_FD = torch.randn(32, d_in, generator=generator), torch.randn(64, d_in, generator=generator)
     b_F = torch.randn(64, generator=generator)
-    score_RF, bound_R = Screen(x_RD, W_FD, b_F, Scratch(), torch.empty_like(W_FD)).scores(slice(0, 32))
+    score_RF, bound_R = Screen(x_RD, W_FD, b_F, Scratch()).scores(slice(0, 32))
     exact_RF = x_RD.double() @ W_FD.double().t() + b_F
     allowed_RF = bound_R[:, None] + exact_RF.abs() * SCORE_ROUNDING
     return float(((score_RF.double() - exact_RF).abs() / allowed_RF).max())
@@ -128,7 +129,7 @@ def _fastest_gemm(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> Gemm:
     return "onednn" if seconds.get("onednn", float("inf")) < _CLEARLY * seconds.get("default", 0.0) else "default"
 
 
-def _fastest_chunk(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> int:
+def _fastest_chunk(timer: _Timer, gemm: Gemm, screen: bool, x_RD: Tensor, W_FD: Tensor) -> int:
     """Return the number of pre-activations per chunk at which encoding and selecting cost least per token."""
     default, d_sae = KernelChoice().chunk_elements, W_FD.shape[0]
     b_F = W_FD.new_zeros(d_sae)
@@ -137,10 +138,11 @@ def _fastest_chunk(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> int
         n: min(KernelChoice(chunk_elements=n).chunk_rows(d_sae), x_RD.shape[0]) for n in (default, *_CHUNK_ELEMENTS)
     }
 
-    def encode(n_rows: int) -> None:
+    def plain(n_rows: int) -> None:
         out_RF = buffer[: n_rows * d_sae].view(n_rows, d_sae)
         top_rows(linear(gemm, x_RD[:n_rows], W_FD, b_F, out=out_RF), _k(d_sae))
 
+    encode = _screened(x_RD, W_FD, b_F) if screen else plain
     seconds = timer.seconds({str(n): lambda n_rows=n_rows: encode(n_rows) for n, n_rows in rows.items()})  # type: ignore[misc]
     per_token = {int(name): spent / rows[int(name)] for name, spent in seconds.items()}
     if default not in per_token:
@@ -155,17 +157,26 @@ def _screen_pays(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> bool:
     if x_RD.device.type != "cpu" or not Screen.serves(d_sae, k) or screen_error(x_RD.shape[1]) > 1.0:
         return False
     b_F, out_RF = W_FD.new_zeros(d_sae), x_RD.new_empty(n_rows, d_sae)
-    screen = Screen(x_RD, W_FD, b_F, Scratch(), torch.empty_like(W_FD))
-
-    def screened() -> None:
-        chunk = screen.chunk(slice(0, n_rows))
-        pairs = chunk.above(chunk.kth_at_least(k))
-        top_of_pairs(pairs, pairs.dots(x_RD, W_FD), k)
-
+    encode = _screened(x_RD, W_FD, b_F)
     seconds = timer.seconds(
-        {"plain": lambda: top_rows(linear(gemm, x_RD, W_FD, b_F, out=out_RF), k), "screened": screened}
+        {
+            "plain": lambda: top_rows(linear(gemm, x_RD, W_FD, b_F, out=out_RF), k),
+            "screened": lambda: encode(n_rows),
+        }
     )
     return seconds.get("screened", float("inf")) < _CLEARLY * seconds.get("plain", 0.0)
+
+
+def _screened(x_RD: Tensor, W_FD: Tensor, b_F: Tensor) -> Callable[[int], None]:
+    """Return what finds the largest pairs of the first so many rows through bf16."""
+    screen, k = Screen(x_RD, W_FD, b_F, Scratch()), _k(W_FD.shape[0])
+
+    def encode(n_rows: int) -> None:
+        chunk = screen.chunk(slice(0, n_rows))
+        pairs = chunk.above(chunk.kth_at_least(k))
+        top_of_pairs(pairs, pairs.dots(x_RD[:n_rows], W_FD), k)
+
+    return encode
 
 
 def _crossover(timer: _Timer, x_RD: Tensor, W_FD: Tensor, default: float) -> float:

@@ -97,13 +97,17 @@ class _JumpReLUStep:
         frame.grad_W_dec.add_product(acts_RF, grad_RD)
         self.firing_F += active_RF.sum(0).to(torch.int64)
         acts_grad_RF = torch.mm(grad_RD, frame.W_dec_FD.t(), out=frame.chunk_buffer("gradients", n_rows))
-        window_RF = _window(hidden_RF.sub_(self.threshold_F), width)
+        # In place, and a mask of floats: nothing of a chunk's size is allocated.
+        distance_RF = hidden_RF.sub_(self.threshold_F).div_(width).abs_()
+        window_RF = torch.lt(distance_RF, 0.5, out=frame.chunk_buffer("window", n_rows))
 
         # estimate = window * (threshold * activation gradient + step gradient) / bandwidth
         if spec.jumprelu_sparsity_loss_mode == "tanh":
             saturation_RF = torch.mul(acts_RF, spec.jumprelu_tanh_scale * self.norm_F, out=hidden_RF).tanh_()
             self.sparsity += self.weight * saturation_RF.sum()
-            slope_RF = saturation_RF.square_().neg_().add_(1).mul_(self.weight * spec.jumprelu_tanh_scale)
+            steepest = saturation_RF.new_tensor(self.weight * spec.jumprelu_tanh_scale)
+            # steepest * (1 - tanh^2), in one pass
+            slope_RF = torch.addcmul(steepest, saturation_RF, saturation_RF, value=-float(steepest), out=saturation_RF)
             acts_grad_RF.addcmul_(slope_RF, self.norm_F)
             self.norm_grad_F += acts_RF.mul_(slope_RF).sum(0)
             estimate_RF = torch.mul(acts_grad_RF, self.threshold_F / width, out=acts_RF)
@@ -113,9 +117,10 @@ class _JumpReLUStep:
             estimate_RF += (step_grad_R / width)[:, None]
         estimate_RF *= window_RF
         self.threshold_grad_F -= estimate_RF.sum(0)
-        hidden_grad_RF = acts_grad_RF.mul_(active_RF)
         if spec.jumprelu_ste_to_input:
-            hidden_grad_RF += estimate_RF
+            hidden_grad_RF = torch.addcmul(estimate_RF, acts_grad_RF, active_RF, out=acts_grad_RF)
+        else:
+            hidden_grad_RF = acts_grad_RF.mul_(active_RF)
         self.b_enc_grad_F += hidden_grad_RF.sum(0)
         frame.grad_W_enc.add_product(hidden_grad_RF, frame.inputs_BD[rows])
 

@@ -28,6 +28,8 @@ _SUMMING = 2.0**-22
 _TILE = 32
 # Latents per group whose maximum is compared before its members are.
 _GROUP = 16
+# fp32 numbers that are rounded at a time: with their copies 3 MiB.
+_BLOCK_ELEMENTS = 1 << 18
 
 
 class Screen:
@@ -38,10 +40,9 @@ class Screen:
         W_FD: Encoder weights, row per latent, fp32.
         b_F: Encoder bias, added exactly enough: as two bf16 columns.
         scratch: Holds the bf16 copies and one chunk of scores.
-        spare_FD: Memory for an [F, D] fp32 tensor during construction.
     """
 
-    def __init__(self, inputs_BD: Tensor, W_FD: Tensor, b_F: Tensor, scratch: Scratch, spare_FD: Tensor) -> None:
+    def __init__(self, inputs_BD: Tensor, W_FD: Tensor, b_F: Tensor, scratch: Scratch) -> None:
         self._scratch = scratch
         self.d_sae, d_in = W_FD.shape
         n_columns = -(-(d_in + 2) // _TILE) * _TILE
@@ -50,16 +51,12 @@ class Screen:
         self._W_FE = scratch.take("screen weights", (self.d_sae, n_columns), like)
         high_F = b_F.bfloat16()
         low_F = (b_F - high_F).bfloat16()
-        for padded, values, columns in ((self._x_BE, inputs_BD, (1.0, 1.0)), (self._W_FE, W_FD, (high_F, low_F))):
-            padded[:, :d_in] = values
+        for padded, columns in ((self._x_BE, (1.0, 1.0)), (self._W_FE, (high_F, low_F))):
             padded[:, d_in], padded[:, d_in + 1] = columns
             padded[:, d_in + 2 :] = 0
-
-        x_BD = self._x_BE[:, :d_in]
-        x_error_B = _row_norms(inputs_BD - x_BD)
-        x_norm_B = _row_norms(x_BD.float())
-        w_norm = _row_norms(W_FD).max()
-        w_error = _row_norms(torch.sub(W_FD, self._W_FE[:, :d_in], out=spare_FD)).max()
+        _, x_norm_B, x_error_B = _round_into(self._x_BE[:, :d_in], inputs_BD)
+        w_norm_F, _, w_error_F = _round_into(self._W_FE[:, :d_in], W_FD)
+        w_norm, w_error = w_norm_F.max(), w_error_F.max()
         b_error = (b_F - high_F - low_F).abs().max()
         summing = _SUMMING * n_columns * (x_norm_B * w_norm + b_F.abs().max())
         self._bound_B = (x_error_B * w_norm + x_norm_B * w_error + summing + b_error) * (1 + SCORE_ROUNDING)
@@ -137,6 +134,18 @@ def _below(values_R: Tensor) -> Tensor:
     return (values_R - values_R.abs() * 2 * SCORE_ROUNDING).bfloat16()
 
 
-def _row_norms(rows_RD: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(rows_RD, dim=1)
-    return norms
+def _round_into(rounded_RD: Tensor, rows_RD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Round rows to bf16; return the norms of the rows, of the rounded rows, and of the errors, [R] each."""
+    norms_R3 = rows_RD.new_empty(3, rows_RD.shape[0])
+    # In blocks that stay in the caches: the weights are read from memory once, not once for each of the four passes.
+    n_rows = max(_BLOCK_ELEMENTS // rows_RD.shape[1], 1)
+    for start in range(0, rows_RD.shape[0], n_rows):
+        block = slice(start, start + n_rows)
+        rounded_RD[block] = rows_RD[block]
+        as_fp32_RD = rounded_RD[block].float()
+        for norms_R, vectors_RD in zip(
+            norms_R3[:, block], (rows_RD[block], as_fp32_RD, rows_RD[block] - as_fp32_RD), strict=True
+        ):
+            torch.linalg.vector_norm(vectors_RD, dim=1, out=norms_R)
+    norm_R, rounded_norm_R, error_norm_R = norms_R3
+    return norm_R, rounded_norm_R, error_norm_R

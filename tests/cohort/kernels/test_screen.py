@@ -35,7 +35,7 @@ KINDS = ["plain", "uneven rows", "large bias", "worst rounding", "near ties"]
 
 
 def screen_of(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> Screen:
-    return Screen(x, W, b, Scratch(), torch.empty_like(W))
+    return Screen(x, W, b, Scratch())
 
 
 @pytest.mark.parametrize("kind", KINDS)
