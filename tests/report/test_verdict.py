@@ -1,5 +1,6 @@
 """Who is compared with the winner, and what counts as noise."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def test_on_a_front_the_nearest_l0_is_compared() -> None:
     assert set(found) == {2, 3}
     assert found[2].difference == pytest.approx(0.1)
     assert found[2].is_best_better
+
+
+def test_with_matched_l0_other_targets_are_not_compared() -> None:
+    rows = [
+        replace(row(0, "topk", mse=0.3), target_l0=16.0),
+        replace(row(1, "gated", mse=0.2), target_l0=32.0),
+        replace(row(2, "gated", mse=0.4), target_l0=16.0),
+        replace(row(3, "standard", mse=0.1), target_l0=32.0),
+    ]
+    assert [c.other.number for c in comparisons(run_of(rows, "minimize mse"))] == [2]
 
 
 def test_with_one_goal_each_architectures_best_is_compared() -> None:

@@ -13,6 +13,8 @@ import pytest
 
 import saesweep
 from saesweep.cli.entry import main
+from saesweep.display.saved import read_leaderboard
+from saesweep.errors import UserError
 from saesweep.events import BlockDone, Event
 from saesweep.report import write_report
 from tests.sweep.studies import small_sweep, snapshot
@@ -131,6 +133,15 @@ def test_the_report_shows_the_table_and_a_curve_for_each_architecture(
         own = {e.target_l0: e.metrics["mse"] for e in finished.matched if e.architecture == name and e.is_comparable}
         assert trace["x"] == sorted(own)
         assert trace["y"] == [own[target] for target in sorted(own)]
+
+
+def test_a_table_without_its_goal_is_refused(finished: saesweep.Result, tmp_path: Path) -> None:
+    board = read(finished.run_dir / "leaderboard.json")
+    for change in ({"metrics": {}}, {"target_l0": 0.0}):
+        damaged = {**board, "matched": [{**board["matched"][0], **change}]}
+        (tmp_path / "leaderboard.json").write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match="is no leaderboard of this version"):
+            read_leaderboard(tmp_path)
 
 
 def test_the_winners_are_published_by_their_targets(

@@ -55,7 +55,7 @@ class _JumpReLUStep:
         cols_P, n_latents = pairs.cols_P, frame.d_sae
         threshold_P, width = self.threshold_F[cols_P], spec.jumprelu_bandwidth
         active_P = hidden_P > threshold_P
-        window_P = _window(hidden_P - threshold_P, width)
+        window_P = _window_(hidden_P - threshold_P, width, out=torch.empty_like(hidden_P))
         acts_P = hidden_P * active_P
         grad_RD = self._recon_grad(pairs.decode(acts_P, frame.W_dec_FD), piece.rows)
         acts_grad_P = pairs.dots(grad_RD, frame.W_dec_FD)
@@ -97,9 +97,7 @@ class _JumpReLUStep:
         frame.grad_W_dec.add_product(acts_RF, grad_RD)
         self.firing_F += active_RF.sum(0).to(torch.int64)
         acts_grad_RF = torch.mm(grad_RD, frame.W_dec_FD.t(), out=frame.chunk_buffer("gradients", n_rows))
-        # In place, and a mask of floats: nothing of a chunk's size is allocated.
-        distance_RF = hidden_RF.sub_(self.threshold_F).div_(width).abs_()
-        window_RF = torch.lt(distance_RF, 0.5, out=frame.chunk_buffer("window", n_rows))
+        window_RF = _window_(hidden_RF.sub_(self.threshold_F), width, out=frame.chunk_buffer("window", n_rows))
 
         # estimate = window * (threshold * activation gradient + step gradient) / bandwidth
         if spec.jumprelu_sparsity_loss_mode == "tanh":
@@ -162,6 +160,7 @@ class _JumpReLUStep:
         return excess_R.mul_(self.weight * 4.0 / target)
 
 
-def _window(distance: Tensor, bandwidth: float) -> Tensor:
-    """Return 1 where the estimator sees the jump: `|h - threshold| < bandwidth / 2`."""
-    return ((distance / bandwidth).abs_() < 0.5).to(distance.dtype)
+def _window_(distance: Tensor, bandwidth: float, *, out: Tensor) -> Tensor:
+    """Write 1 to `out` where the estimator sees the jump, `|h - threshold| < bandwidth / 2`; `distance` is overwritten."""
+    # A mask of floats: a boolean one would be converted, in new memory.
+    return torch.lt(distance.div_(bandwidth).abs_(), 0.5, out=out)
