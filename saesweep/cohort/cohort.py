@@ -23,6 +23,7 @@ from saesweep.saes import (
     calibrate_threshold,
     pretrained_params,
     read_pretrained,
+    rows_at_once,
 )
 
 CALIBRATION_BATCHES = 10
@@ -181,10 +182,12 @@ class Cohort:
         if not slot.architecture.needs_threshold:
             return None
         hook, mode, dtype = slot.run.hook_name, slot.run.sae.normalize_activations, slot.params["W_dec"].dtype
+        rows = rows_at_once(slot.architecture.d_sae, self._device)
         return calibrate_threshold(
             (
-                slot.architecture.pre_acts_for_threshold(slot.params, self._scaled(batch[hook], (hook, mode, dtype)))
+                slot.architecture.pre_acts_for_threshold(slot.params, self._scaled(piece_BD, (hook, mode, dtype)))
                 for batch in self._recent
+                for piece_BD in torch.split(batch[hook], rows)
             ),
             slot.knobs_at(slot.step).k,
         )

@@ -81,7 +81,8 @@ class HeldOutEvaluator:
         true_GD = self._part.true_features_FD
         recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
         added = [new_registered(sae) for sae in saes]
-        for x_ND, context_N, true_acts_NG in self._batches(hook):
+        n_rows = min(sae.rows_at_once() for sae in saes)
+        for x_ND, context_N, true_acts_NG in self._batches(hook, n_rows):
             for index, (metrics, registered, sae) in enumerate(zip(sums, added, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)
                 recon_ND = sae.decode(acts_NF, x_ND)
@@ -123,7 +124,7 @@ class HeldOutEvaluator:
         parts = []
         for sae in saes:
             sums = ReconstructionMetrics()
-            for x_ND, context_N, _ in self._batches(hook):
+            for x_ND, context_N, _ in self._batches(hook, sae.rows_at_once()):
                 acts_NF = sae.encode(x_ND)
                 sums.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N)
             part = sums.by_context(metric)
@@ -132,16 +133,18 @@ class HeldOutEvaluator:
             parts.append(part)
         return PairedSums.stacked(parts)
 
-    def _batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Yield activations [N, D], the number of the context that each row is from, and true activations [N, G]."""
+    def _batches(self, hook: str, n_rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield at most so many activations [N, D], the context that each is from, and true activations [N, G]."""
         mask_NT = self._part.mask_NT
         start = 0
-        for x_ND, true_acts_NG in self._part.labelled_batches(hook):
-            row_N = torch.arange(start, start + len(x_ND))
-            start += len(x_ND)
+        for batch_ND, true_acts_NG in self._part.labelled_batches(hook):
+            row_N = torch.arange(start, start + len(batch_ND))
+            start += len(batch_ND)
             # Synthetic activations are independent of each other: any grouping will do.
             context_N = row_N // _SYNTHETIC_CONTEXT if mask_NT is None else self._context_of_row(mask_NT)[row_N]
-            yield x_ND, context_N, true_acts_NG
+            for first in range(0, len(batch_ND), n_rows):
+                piece = slice(first, first + n_rows)
+                yield batch_ND[piece], context_N[piece], None if true_acts_NG is None else true_acts_NG[piece]
 
     def _context_of_row(self, mask_NT: Tensor) -> Tensor:
         if self._contexts is None:

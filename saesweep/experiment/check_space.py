@@ -66,7 +66,7 @@ def _path_problem(draft: Draft, path: str) -> str:
         return why_not_searchable(path)
     if not architectures_with(path, draft.architectures):
         having = ", ".join(architectures_with(path, architectures()))
-        return f"no architecture of this experiment ({', '.join(draft.architectures)}) has {path[4:]}; {having} has it"
+        return f"no architecture of this experiment ({', '.join(draft.architectures)}) has {path[4:]}; it belongs to {having}"
     return ""
 
 

@@ -12,7 +12,7 @@ from saesweep.saes.architecture import (
     squared_error,
 )
 from saesweep.saes.calibrate import calibrate_threshold
-from saesweep.saes.exported import ExportedSAE
+from saesweep.saes.exported import ExportedSAE, rows_at_once
 from saesweep.saes.folder import load_sae_folder, save_sae_folder
 from saesweep.saes.normalize import Normalizer
 from saesweep.saes.open_sae import open_sae
@@ -36,6 +36,7 @@ __all__ = [
     "check_pretrained",
     "pretrained_params",
     "read_pretrained",
+    "rows_at_once",
     "save_sae_folder",
     "Normalizer",
     "TrainingForm",

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 _CANDIDATES_PER_SELECTED = 4
-_MIN_CANDIDATES_PER_BATCH = 2**20
+# Rows of a batch from which the bound of its candidates is guessed: one in so many.
+_SAMPLE_EVERY = 16
+# Below this size a batch is kept whole: a sample of it says too little.
+_MIN_SAMPLED_ELEMENTS = 2**18
 
 
 def calibrate_threshold(pre_act_batches: Iterable[Tensor], k: float) -> float:
@@ -24,7 +27,7 @@ def calibrate_threshold(pre_act_batches: Iterable[Tensor], k: float) -> float:
     moves neither across. Activations tied at the boundary are all dropped (mean L0 is then just below k). Where fewer than
     k per row are positive, every positive activation is kept: the threshold is 0.
 
-    Memory: at most max(4 k rows, 2**20) values of each batch are kept.
+    Memory: about 4 k values per row are kept of each batch, or the whole batch where it is small.
 
     Args:
         pre_act_batches: Non-negative activations [B, F], from `Architecture.pre_acts_for_threshold`, on any device.
@@ -41,28 +44,33 @@ def calibrate_threshold(pre_act_batches: Iterable[Tensor], k: float) -> float:
         raise ValueError(f"k must be positive, got {k}")
     rows = 0
     candidates: list[Tensor] = []
-    # The largest activation that was left out of the candidates: the answer is exact if it lies above this.
+    # No activation left out of the candidates is larger: the answer is exact if it is not below this.
     highest_left_out = 0.0
     for h_BF in pre_act_batches:
         if h_BF.ndim != 2:
             raise ValueError(f"pre-activations must be [tokens, d_sae], got {list(h_BF.shape)}")
         rows += h_BF.shape[0]
-        h_BF = h_BF.detach()
-        positive = h_BF[h_BF > 0]
-        limit = max(int(_CANDIDATES_PER_SELECTED * k * h_BF.shape[0]), _MIN_CANDIDATES_PER_BATCH)
-        if positive.numel() > limit:
-            positive = positive.topk(limit, sorted=False).values
-            highest_left_out = max(highest_left_out, float(positive.min()))
-        candidates.append(positive)
+        bound = _bound(h_BF, k)
+        highest_left_out = max(highest_left_out, bound)
+        candidates.append(h_BF[h_BF > bound])
     if rows == 0:
         raise ValueError("no rows to calibrate the threshold on")
     threshold = _upper_quantile(torch.cat(candidates), int(k * rows))
     if threshold < highest_left_out:
         raise ValueError(
-            f"the threshold {threshold:g} lies below {highest_left_out:g}, the smallest candidate kept of one batch: "
+            f"the threshold {threshold:g} lies below {highest_left_out:g}, above which the candidates of one batch lie: "
             "the batches are too different to be recent batches of one shuffled stream"
         )
     return threshold
+
+
+def _bound(h_BF: Tensor, k: float) -> float:
+    """Return a value that about 4 k activations of each row exceed; 0 where that would be nearly all of the positive ones."""
+    if h_BF.numel() < _MIN_SAMPLED_ELEMENTS:
+        return 0.0
+    sample = h_BF[::_SAMPLE_EVERY]
+    rank = int(_CANDIDATES_PER_SELECTED * k * sample.shape[0]) + 1
+    return float(sample.flatten().topk(rank, sorted=False).values.min()) if rank <= sample.numel() else 0.0
 
 
 def _upper_quantile(values: Tensor, n_kept: int) -> float:

@@ -21,6 +21,15 @@ DTYPES = {
 }
 """Names of `cfg.dtype` and what they mean."""
 
+# Latents held at once. On a CPU few enough for the caches: 8 times as many take 1.3 times as long.
+_PIECE_ELEMENTS = 1 << 26
+_CPU_PIECE_ELEMENTS = 1 << 20
+
+
+def rows_at_once(d_sae: int, device: torch.device) -> int:
+    """Return the number of activations whose latents [N, d_sae] are best held at the same time, for speed and memory."""
+    return max((_CPU_PIECE_ELEMENTS if device.type == "cpu" else _PIECE_ELEMENTS) // d_sae, 16)
+
 
 def expected_shapes(architecture: str, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
     """Return the tensors of an exported architecture: name -> shape.
@@ -136,10 +145,14 @@ class ExportedSAE:
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Return the reconstruction [..., d_in] of raw activations [..., d_in]."""
-        x_ND, undo = normalise_tokens(self._mode, x_ND.to(self.dtype))
-        return undo(self._decode_normalised(self._encode_normalised(x_ND)))
+        pieces = torch.split(x_ND.flatten(0, -2), self.rows_at_once())
+        return torch.cat([self.decode(self.encode(piece_ND), piece_ND) for piece_ND in pieces]).view(x_ND.shape)
 
     __call__ = forward
+
+    def rows_at_once(self) -> int:
+        """Return the number of activations whose latents are best held at the same time."""
+        return rows_at_once(self.d_sae, self.device)
 
     @property
     def _mode(self) -> str:

@@ -60,7 +60,7 @@ def test_few_actives_give_zero() -> None:
 
 
 def test_large_batches_keep_only_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saesweep.saes.calibrate._MIN_CANDIDATES_PER_BATCH", 1)
+    monkeypatch.setattr("saesweep.saes.calibrate._MIN_SAMPLED_ELEMENTS", 1)
     generator = torch.Generator().manual_seed(0)
     batches = [torch.rand(64, 50, generator=generator) for _ in range(5)]
     threshold = calibrate_threshold(batches, k=3)
