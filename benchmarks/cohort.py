@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from cohort_setup import ARCHITECTURES, BATCH_TOKENS, COUNTED, SIZES, Setup
 from subject import Subject
 
@@ -143,7 +144,8 @@ def machine() -> dict[str, Any]:
     """What the figures depend on."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
         "cpu": names[0] if names else platform.processor(),
         "cpus": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
@@ -182,11 +184,16 @@ def parse() -> argparse.Namespace:
     """Return the checked command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--size", choices=SIZES, default="M", help="S 64/1024 k16 N8, M 512/8192 k32 N8, L 768/12288 k32 N4"
+        "--size",
+        choices=SIZES,
+        default="M",
+        help="S 64/1024 k16 N8, M 512/8192 k32 N8, L 768/12288 k32 N4, XL 2304/16384 k64 N4",
     )
     parser.add_argument("--architecture", choices=ARCHITECTURES, default="topk")
     parser.add_argument("--phase", choices=("sparse", "dense"), default="sparse", help="density of the penalised ones")
     parser.add_argument("--dead", type=float, default=0.0, help="share of dead latents, e.g. 0.1")
+    parser.add_argument("--device", default="cpu", help="where the SAEs train, for instance cuda")
+    parser.add_argument("--autocast", action="store_true", help="bf16 products, ours (reference path) and the peers'")
     parser.add_argument("--slots", type=int, help="SAEs in the cohort (default: the size's)")
     parser.add_argument("--subjects", default=",".join(SUBJECTS), help=f"of {', '.join(SUBJECTS)}")
     parser.add_argument("--peer-python", default=".venv-bench/bin/python", help="interpreter with the peers installed")
@@ -220,7 +227,8 @@ def main() -> None:
     cases = SUITE if args.suite else [(args.size, args.architecture, args.phase, args.dead)]
     results = []
     for size, architecture, phase, dead in cases:
-        setup = Setup(size, architecture, phase, dead, args.slots or SIZES[size].slots)
+        slots = args.slots or SIZES[size].slots
+        setup = Setup(size, architecture, phase, dead, slots, device=args.device, autocast=args.autocast)
         results.append(measure(setup, args.subjects.split(","), args))
         if not args.markdown:
             shown = {k: v for k, v in results[-1].items() if isinstance(v, float)}

@@ -31,7 +31,12 @@ class Size:
     slots: int
 
 
-SIZES = {"S": Size(64, 1024, 16, 8), "M": Size(512, 8192, 32, 8), "L": Size(768, 12288, 32, 4)}
+SIZES = {
+    "S": Size(64, 1024, 16, 8),
+    "M": Size(512, 8192, 32, 8),
+    "L": Size(768, 12288, 32, 4),
+    "XL": Size(2304, 16384, 64, 4),  # for GPUs: layer 12 of Gemma-2-2B
+}
 ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated")
 COUNTED = ("topk", "batchtopk", "matryoshka_batchtopk")
 
@@ -45,6 +50,8 @@ class Setup:
     phase: str
     dead: float
     slots: int
+    device: str = "cpu"
+    autocast: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields."""
@@ -102,15 +109,15 @@ class Setup:
         return dead_F
 
     def weights(self, x_BD: Tensor) -> dict[str, Tensor]:
-        """`W_enc` [D, F], `W_dec` [F, D], and `bias` [F] at which every live latent fires as often as the phase says."""
+        """On the activations' device: `W_enc` [D, F], `W_dec` [F, D], and `bias` [F] at which every live latent fires as often as the phase says."""
         generator = torch.Generator().manual_seed(1)
-        W_dec_FD = torch.randn(self.d_sae, self.d_in, generator=generator)
+        W_dec_FD = torch.randn(self.d_sae, self.d_in, generator=generator).to(x_BD.device)
         W_dec_FD *= 0.1 / W_dec_FD.norm(dim=1, keepdim=True)
         hidden_BF = x_BD[:1024] @ W_dec_FD.t()
-        bias_F = torch.zeros(self.d_sae)
+        bias_F = x_BD.new_zeros(self.d_sae)
         if self.architecture not in COUNTED:
             n_active = max(round(DENSITY[self.phase] * hidden_BF.shape[0]), 1)
             bias_F = -hidden_BF.topk(n_active + 1, dim=0).values[-1]
-        dead_F = self.dead_F()
+        dead_F = self.dead_F().to(x_BD.device)
         bias_F[dead_F] = -3 * hidden_BF.abs().max()
         return {"W_enc": W_dec_FD.t().clone(), "W_dec": W_dec_FD, "bias": bias_F}

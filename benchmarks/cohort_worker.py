@@ -32,7 +32,7 @@ def saesweep(setup: Setup) -> tuple[Callable[[], Advance], int]:
     from saesweep.saes import Normalizer
     from saesweep.specs import BaseRun
 
-    choice, _ = kernel_choice(setup.d_in, setup.d_sae)
+    choice, _ = kernel_choice(setup.d_in, setup.d_sae, device=setup.device)
     NOTES["kernels"] = choice.to_json()
 
     def build() -> Advance:
@@ -51,11 +51,12 @@ def saesweep(setup: Setup) -> tuple[Callable[[], Advance], int]:
         cohort = Cohort(
             setup.slots,
             normalizers={("hook", "none"): Normalizer(mode="none")},
-            device="cpu",
-            engine=SparseEngine(choice),
+            device=setup.device,
+            engine=SparseEngine(choice, autocast=setup.autocast),
+            autocast=setup.autocast,
         )
         for i in range(setup.slots):
-            slot = Slot(trial=i, run=run, joined_at_tokens=0, init_seed=i, device="cpu")
+            slot = Slot(trial=i, run=run, joined_at_tokens=0, init_seed=i, device=setup.device)
             for name, value in named_weights(setup, weights, list(slot.params)).items():
                 slot.params[name].copy_(value)
             slot.firing.steps_since_fired_F[setup.dead_F()] = 10**9
@@ -80,7 +81,7 @@ def saelens(setup: Setup) -> tuple[Callable[[], Advance], int]:
 
     def build() -> Advance:
         trainer = SAETrainer(
-            cfg=saelens_cfg(), sae=saelens_sae(setup, setup.weights(BATCHES[0])), data_provider=forever(BATCHES)
+            cfg=saelens_cfg(setup), sae=saelens_sae(setup, setup.weights(BATCHES[0])), data_provider=forever(BATCHES)
         )
         trainer.n_forward_passes_since_fired[setup.dead_F()] = 1e9
         return fit_more(trainer)
@@ -96,7 +97,7 @@ def saelens_multi(setup: Setup) -> tuple[Callable[[], Advance], int]:
         weights = setup.weights(BATCHES[0])
         names = [f"sae{i}" for i in range(setup.slots)]
         trainer = MultiSAETrainer(
-            cfg=saelens_cfg(),
+            cfg=saelens_cfg(setup),
             saes={name: saelens_sae(setup, weights) for name in names},
             hook_names=dict.fromkeys(names, "hook"),
             data_provider=forever([{"hook": x} for x in BATCHES]),
@@ -124,7 +125,7 @@ def dictionary_learning(setup: Setup) -> tuple[Callable[[], Advance], int]:
             "dict_size": setup.d_sae,
             "layer": 0,
             "lm_name": "none",
-            "device": "cpu",
+            "device": setup.device,
             "lr": LR,
         }
         makers: dict[str, Callable[[], Any]] = {
@@ -168,11 +169,11 @@ def floor(setup: Setup) -> tuple[Callable[[], Advance], int]:
 
     def build() -> Advance:
         x_BD, W_FD = BATCHES[0], setup.weights(BATCHES[0])["W_dec"]
-        out_BF = torch.empty(BATCH_TOKENS, setup.d_sae)
-        zeros_F = torch.zeros(setup.d_sae)
+        out_BF = x_BD.new_empty(BATCH_TOKENS, setup.d_sae)
+        zeros_F = x_BD.new_zeros(setup.d_sae)
         # Adam reads weight, gradient and two moments and writes weight and moments: 28 bytes per parameter.
         n_copied = 28 * 2 * W_FD.numel() // 8
-        source, target = torch.zeros(n_copied), torch.zeros(n_copied)
+        source, target = x_BD.new_zeros(n_copied), x_BD.new_zeros(n_copied)
 
         def once(by_name: bool) -> float:
             start = time.perf_counter()
@@ -180,13 +181,15 @@ def floor(setup: Setup) -> tuple[Callable[[], Advance], int]:
                 torch.ops.mkldnn._linear_pointwise(x_BD, W_FD, zeros_F, "none", [], "")
             else:
                 torch.mm(x_BD, W_FD.t(), out=out_BF)
+            synchronise(setup)
             return time.perf_counter() - start
 
         def advance(n: int) -> None:
             for _ in range(n):
-                gemm = min(once(False), once(True))
+                gemm = min(once(False), once(setup.device == "cpu"))
                 start = time.perf_counter()
                 target.copy_(source)
+                synchronise(setup)
                 REPORTED.append(products * gemm + time.perf_counter() - start)
 
         return advance
@@ -213,19 +216,24 @@ def saelens_sae(setup: Setup, weights: dict[str, torch.Tensor]) -> Any:
     from sae_lens.registry import get_sae_training_class
 
     sae_class, cfg_class = get_sae_training_class(setup.architecture)
-    sae = sae_class(cfg_class(**setup.sae_fields))
+    sae = sae_class(cfg_class(**setup.sae_fields, device=setup.device))
     parameters = dict(sae.named_parameters())
     for name, value in named_weights(setup, weights, list(parameters)).items():
         parameters[name].data.copy_(value)
     return sae
 
 
-def saelens_cfg() -> Any:
+def saelens_cfg(setup: Setup) -> Any:
     """Return a SAELens trainer configuration; `fit_more` moves its end."""
     from sae_lens.config import SAETrainerConfig
 
     return SAETrainerConfig(
-        total_training_samples=BATCH_TOKENS, train_batch_size_samples=BATCH_TOKENS, lr=LR, lr_end=LR / 10
+        total_training_samples=BATCH_TOKENS,
+        train_batch_size_samples=BATCH_TOKENS,
+        lr=LR,
+        lr_end=LR / 10,
+        device=setup.device,
+        autocast=setup.autocast,
     )
 
 
@@ -253,8 +261,16 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def peak_bytes() -> int:
-    """Return the largest resident memory since `clear_refs`."""
+def synchronise(setup: Setup) -> None:
+    """Wait for what a GPU has still to do."""
+    if setup.device != "cpu":
+        torch.cuda.synchronize()
+
+
+def peak_bytes(setup: Setup) -> int:
+    """Return the largest resident memory since `clear_refs`; on a GPU the most that tensors took."""
+    if setup.device != "cpu":
+        return torch.cuda.max_memory_allocated()
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
@@ -279,9 +295,9 @@ def main() -> None:
     os.dup2(2, 1)
     subject, setup = sys.argv[1], Setup(**json.loads(sys.argv[2]))
     build, n_saes = SUBJECTS[subject](setup)
-    BATCHES.extend(setup.batches())
+    BATCHES.extend(x_BD.to(setup.device) for x_BD in setup.batches())
     gc.collect()
-    baseline = resident_bytes()
+    baseline = resident_bytes() if setup.device == "cpu" else torch.cuda.memory_allocated()
     Path("/proc/self/clear_refs").write_text("5")
     advance = build()
     advance(1)
@@ -293,6 +309,7 @@ def main() -> None:
         REPORTED.clear()
         start, cpu = time.perf_counter(), cpu_seconds()
         advance(int(line))
+        synchronise(setup)
         wall = time.perf_counter() - start
         spent = sum(REPORTED) if REPORTED else wall
         answer(
@@ -300,7 +317,7 @@ def main() -> None:
                 "seconds": spent,
                 "wall": wall,
                 "cpu": cpu_seconds() - cpu,
-                "peak_over_baseline": peak_bytes() - baseline,
+                "peak_over_baseline": peak_bytes(setup) - baseline,
             }
         )
 

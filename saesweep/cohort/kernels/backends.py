@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from saesweep.cohort.kernels.choice import Gemm, KernelChoice
+from saesweep.cohort.kernels.exactness import is_exact, screen_error
 from saesweep.cohort.kernels.gemm import linear
-from saesweep.cohort.kernels.pairs import Pairs
+from saesweep.cohort.kernels.pairs import PairKernels, Pairs
 from saesweep.cohort.kernels.scratch import Scratch
-from saesweep.cohort.kernels.screen import SCORE_ROUNDING, Screen, top_of_pairs
+from saesweep.cohort.kernels.screen import Screen, top_of_pairs
 from saesweep.cohort.kernels.select import top_rows
+from saesweep.cohort.kernels.selected import rows_by_margin
 
 # A rival must be this much faster than the default: near-ties would be decided by noise, differently at each start.
 _CLEARLY = 0.9
-_CHUNK_ELEMENTS = (1 << 20, 1 << 21, 1 << 23)
-# Largest error let through, relative to |x| |w|: float32 stays near 1e-7, bf16 and TF32 are above 1e-4.
-_MAX_ERROR = 3e-6
+_CHUNK_ELEMENTS = (1 << 20, 1 << 21, 1 << 22, 1 << 23)
+_CHUNK_ELEMENTS_GPU = (1 << 22, 1 << 23, 1 << 25, 1 << 26)
 # What is measured with: latents enough to stand for more, the usual share of active ones, and pairs enough to hide the
 # fixed costs.
 _MAX_LATENTS = 1 << 14
@@ -43,57 +46,29 @@ def choose(d_in: int, d_sae: int, *, device: torch.device | str = "cpu", budget_
     default, timer = KernelChoice(), _Timer(torch.device(device), time.perf_counter() + budget_seconds)
     generator = torch.Generator().manual_seed(0)
     d_sae = min(d_sae, _MAX_LATENTS)
-    n_rows = min(max(KernelChoice(chunk_elements=n).chunk_rows(d_sae) for n in _CHUNK_ELEMENTS), 8192)
+    sizes = _CHUNK_ELEMENTS if timer.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
+    n_rows = min(max(KernelChoice(chunk_elements=n).chunk_rows(d_sae) for n in sizes), 8192)
     W_FD = torch.randn(d_sae, d_in, generator=generator).to(device)
     x_RD = torch.randn(n_rows, d_in, generator=generator).to(device)
     gemm = _fastest_gemm(timer, x_RD[: default.chunk_rows(d_sae)], W_FD)
-    screen = _screen_pays(timer, gemm, x_RD[: default.chunk_rows(d_sae)], W_FD)
-    chunk_elements = _fastest_chunk(timer, gemm, screen, x_RD, W_FD)
+    pairs = _fastest_pairs(timer, x_RD[: default.chunk_rows(d_sae)], W_FD)
+    # A GPU is busy with a small chunk for less time than it takes to start the work.
+    screen_rows = default.chunk_rows(d_sae) if timer.device.type == "cpu" else n_rows
+    screen = _screen_pays(timer, gemm, pairs, x_RD[:screen_rows], W_FD)
+    chunk_elements = _fastest_chunk(timer, sizes, gemm, _screened(x_RD, W_FD, pairs) if screen else None, x_RD, W_FD)
     rows = KernelChoice(chunk_elements=chunk_elements).chunk_rows(d_sae)
     return KernelChoice(
         gemm=gemm,
         chunk_elements=chunk_elements,
         screen=screen,
-        dense_above=_crossover(timer, x_RD[:rows], W_FD, default.dense_above),
+        pairs=pairs,
+        dense_above=_crossover(timer, pairs, x_RD[:rows], W_FD, default.dense_above),
     )
-
-
-def gemm_error(gemm: Gemm, d_in: int, *, device: torch.device | str = "cpu") -> float:
-    """Return a library's largest error against float64, relative to `|x| |w|`; infinite where it is not available."""
-    generator = torch.Generator().manual_seed(0)
-    x_RD, W_FD = torch.randn(32, d_in, generator=generator), torch.randn(64, d_in, generator=generator)
-    b_F = torch.randn(64, generator=generator)
-    try:
-        out_RF = linear(gemm, x_RD.to(device), W_FD.to(device), b_F.to(device)).cpu()
-    except (AttributeError, NotImplementedError):
-        # A build without oneDNN lacks the operator, or its kernel for this device.
-        return float("inf")
-    exact_RF = x_RD.double() @ W_FD.double().t() + b_F
-    scale_RF = torch.outer(x_RD.double().norm(dim=1), W_FD.double().norm(dim=1))
-    return float(((out_RF - exact_RF).abs() / scale_RF).max())
-
-
-def screen_error(d_in: int) -> float:
-    """Return the largest error of the bf16 screen's scores on this CPU, as a share of its proven bound: at most 1."""
-    generator = torch.Generator().manual_seed(0)
-    x_RD, W_FD = torch.randn(32, d_in, generator=generator), torch.randn(64, d_in, generator=generator)
-    b_F = torch.randn(64, generator=generator)
-    score_RF, bound_R = Screen(x_RD, W_FD, b_F, Scratch()).scores(slice(0, 32))
-    exact_RF = x_RD.double() @ W_FD.double().t() + b_F
-    allowed_RF = bound_R[:, None] + exact_RF.abs() * SCORE_ROUNDING
-    return float(((score_RF.double() - exact_RF).abs() / allowed_RF).max())
-
-
-def is_exact(choice: KernelChoice, d_in: int, *, device: torch.device | str = "cpu") -> bool:
-    """Return whether a choice computes in float32 on this machine in more than name."""
-    if gemm_error(choice.gemm, d_in, device=device) > _MAX_ERROR:
-        return False
-    return not choice.screen or screen_error(d_in) <= 1.0
 
 
 class _Timer:
     def __init__(self, device: torch.device, deadline: float) -> None:
-        self._device, self._deadline = device, deadline
+        self.device, self._deadline = device, deadline
 
     def seconds(self, rivals: Mapping[str, Callable[[], object]]) -> dict[str, float]:
         """Return each rival's least time over a few alternating rounds; those that time did not allow are left out."""
@@ -104,8 +79,8 @@ class _Timer:
                     return best
                 start = time.perf_counter()
                 work()
-                if self._device.type == "cuda":
-                    torch.cuda.synchronize(self._device)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
                 # The first round warms up: memory is touched, libraries pick their code.
                 if round_ > 0:
                     best[name] = min(best.get(name, float("inf")), time.perf_counter() - start)
@@ -129,21 +104,32 @@ def _fastest_gemm(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> Gemm:
     return "onednn" if seconds.get("onednn", float("inf")) < _CLEARLY * seconds.get("default", 0.0) else "default"
 
 
-def _fastest_chunk(timer: _Timer, gemm: Gemm, screen: bool, x_RD: Tensor, W_FD: Tensor) -> int:
+def _fastest_pairs(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> PairKernels:
+    if not is_exact(KernelChoice(pairs="triton"), x_RD.shape[1], device=x_RD.device):
+        return "torch"
+    seconds = timer.seconds({name: _products(name, x_RD, W_FD)[0] for name in get_args(PairKernels)})
+    return "triton" if seconds.get("triton", float("inf")) < _CLEARLY * seconds.get("torch", 0.0) else "torch"
+
+
+def _fastest_chunk(
+    timer: _Timer,
+    sizes: tuple[int, ...],
+    gemm: Gemm,
+    screened: Callable[[int], None] | None,
+    x_RD: Tensor,
+    W_FD: Tensor,
+) -> int:
     """Return the number of pre-activations per chunk at which encoding and selecting cost least per token."""
     default, d_sae = KernelChoice().chunk_elements, W_FD.shape[0]
     b_F = W_FD.new_zeros(d_sae)
     buffer = W_FD.new_empty(x_RD.shape[0] * d_sae)
-    rows = {
-        n: min(KernelChoice(chunk_elements=n).chunk_rows(d_sae), x_RD.shape[0]) for n in (default, *_CHUNK_ELEMENTS)
-    }
+    rows = {n: min(KernelChoice(chunk_elements=n).chunk_rows(d_sae), x_RD.shape[0]) for n in sizes}
 
     def plain(n_rows: int) -> None:
         out_RF = buffer[: n_rows * d_sae].view(n_rows, d_sae)
         top_rows(linear(gemm, x_RD[:n_rows], W_FD, b_F, out=out_RF), _k(d_sae))
 
-    encode = _screened(x_RD, W_FD, b_F) if screen else plain
-    seconds = timer.seconds({str(n): lambda n_rows=n_rows: encode(n_rows) for n, n_rows in rows.items()})  # type: ignore[misc]
+    seconds = timer.seconds({str(n): partial(screened or plain, n_rows) for n, n_rows in rows.items()})
     per_token = {int(name): spent / rows[int(name)] for name, spent in seconds.items()}
     if default not in per_token:
         return default
@@ -151,43 +137,49 @@ def _fastest_chunk(timer: _Timer, gemm: Gemm, screen: bool, x_RD: Tensor, W_FD: 
     return best if per_token[best] < _CLEARLY * per_token[default] else default
 
 
-def _screen_pays(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> bool:
-    """Return whether finding each row's largest through bf16 is clearly faster than through fp32."""
-    n_rows, d_sae, k = x_RD.shape[0], W_FD.shape[0], _k(W_FD.shape[0])
-    if x_RD.device.type != "cpu" or not Screen.serves(d_sae, k) or screen_error(x_RD.shape[1]) > 1.0:
+def _screen_pays(timer: _Timer, gemm: Gemm, pairs: PairKernels, x_RD: Tensor, W_FD: Tensor) -> bool:
+    """Return whether finding each row's largest through half precision is clearly faster than through fp32."""
+    n_rows, d_sae, k, device = x_RD.shape[0], W_FD.shape[0], _k(W_FD.shape[0]), x_RD.device
+    # MPS has neither of the products.
+    if device.type not in ("cpu", "cuda") or not Screen.serves(d_sae, k):
+        return False
+    if screen_error(x_RD.shape[1], device=device) > 1.0:
         return False
     b_F, out_RF = W_FD.new_zeros(d_sae), x_RD.new_empty(n_rows, d_sae)
-    encode = _screened(x_RD, W_FD, b_F)
     seconds = timer.seconds(
         {
             "plain": lambda: top_rows(linear(gemm, x_RD, W_FD, b_F, out=out_RF), k),
-            "screened": lambda: encode(n_rows),
+            "screened": partial(_screened(x_RD, W_FD, pairs), n_rows),
         }
     )
     return seconds.get("screened", float("inf")) < _CLEARLY * seconds.get("plain", 0.0)
 
 
-def _screened(x_RD: Tensor, W_FD: Tensor, b_F: Tensor) -> Callable[[int], None]:
-    """Return what finds the largest pairs of the first so many rows through bf16."""
-    screen, k = Screen(x_RD, W_FD, b_F, Scratch()), _k(W_FD.shape[0])
+def _screened(x_RD: Tensor, W_FD: Tensor, kernels: PairKernels) -> Callable[[int], None]:
+    """Return what finds the largest pairs of the first so many rows through half precision."""
+    b_F, k = W_FD.new_zeros(W_FD.shape[0]), _k(W_FD.shape[0])
+    screen = Screen(x_RD, W_FD, b_F, Scratch(), kernels=kernels)
 
     def encode(n_rows: int) -> None:
         chunk = screen.chunk(slice(0, n_rows))
+        if W_FD.device.type != "cpu":
+            rows_by_margin(chunk, x_RD[:n_rows], W_FD, b_F, k, kernels, n_rows)
+            return
         pairs = chunk.above(chunk.kth_at_least(k))
         top_of_pairs(pairs, pairs.dots(x_RD[:n_rows], W_FD), k)
 
     return encode
 
 
-def _crossover(timer: _Timer, x_RD: Tensor, W_FD: Tensor, default: float) -> float:
-    """Return the density at which the sparse products cost as much as the four dense ones that they replace."""
+def _products(kernels: PairKernels, x_RD: Tensor, W_FD: Tensor) -> tuple[Callable[[], None], int]:
+    """Return what computes a step's products at pairs, and the number of the pairs."""
     n_rows, d_sae = x_RD.shape[0], W_FD.shape[0]
     generator = torch.Generator().manual_seed(0)
     rows_P = torch.arange(n_rows).repeat_interleave(max(_PAIRS // n_rows, 1))
     cols_P = torch.randint(d_sae, rows_P.shape, generator=generator)
-    pairs = Pairs.of_rows(rows_P.to(x_RD.device), cols_P.to(x_RD.device), n_rows)
+    pairs = Pairs.of_rows(rows_P.to(x_RD.device), cols_P.to(x_RD.device), n_rows, kernels)
     values_P = torch.ones(rows_P.shape, device=x_RD.device)
-    acts_RF, out_FD = x_RD.new_ones(n_rows, d_sae), torch.empty_like(W_FD)
+    out_FD = torch.empty_like(W_FD)
 
     def sparse() -> None:
         pairs.decode(values_P, W_FD)
@@ -196,11 +188,18 @@ def _crossover(timer: _Timer, x_RD: Tensor, W_FD: Tensor, default: float) -> flo
         by_latent.add_to_(out_FD, values_P, x_RD, fresh=True)
         by_latent.add_to_(out_FD, values_P, x_RD, fresh=True)
 
+    return sparse, rows_P.shape[0]
+
+
+def _crossover(timer: _Timer, pairs: PairKernels, x_RD: Tensor, W_FD: Tensor, default: float) -> float:
+    """Return the density at which the sparse products cost as much as the four dense ones that they replace."""
+    sparse, n_pairs = _products(pairs, x_RD, W_FD)
+    acts_RF, out_FD = x_RD.new_ones(x_RD.shape[0], W_FD.shape[0]), torch.empty_like(W_FD)
     # The other two dense products have the sizes of these two.
     seconds = timer.seconds(
         {"sparse": sparse, "dense": lambda: (acts_RF @ W_FD, torch.mm(acts_RF.t(), x_RD, out=out_FD))}
     )
     if len(seconds) < 2:
         return default
-    sparse_share = rows_P.shape[0] / acts_RF.numel()
+    sparse_share = n_pairs / acts_RF.numel()
     return round(min(max(2 * seconds["dense"] / seconds["sparse"] * sparse_share, 0.005), 0.5), 3)

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from saesweep.cohort.kernels.backends import choose, is_exact
+from saesweep.cohort.kernels.backends import choose
 from saesweep.cohort.kernels.choice import KernelChoice
+from saesweep.cohort.kernels.exactness import is_exact
 from saesweep.errors import UserError
 
 OVERRIDE = "SAESWEEP_KERNELS"
@@ -44,7 +45,7 @@ def kernel_choice(
     if not is_exact(choice, d_in, device=device):
         raise UserError(
             f"kernels: {json.dumps(choice.to_json())} ({source}) is not available or not exact in float32 on this "
-            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false}}\' to go on with the plain ones'
+            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false, "pairs": "torch"}}\' to go on with the plain ones'
         )
     return choice, source
 

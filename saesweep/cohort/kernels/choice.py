@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from saesweep.cohort.kernels.pairs import PairKernels
+
 Gemm = Literal["default", "onednn"]
 
 
@@ -22,11 +24,16 @@ class KernelChoice:
     dense_above: float = 0.1
     """Share of active pairs from which the penalised architectures take the dense path."""
     screen: bool = False
-    """Find the pairs that may matter by a bf16 product with a proven error bound, and compute only those in fp32."""
+    """Find the pairs that may matter by a product in half precision (bf16 on a CPU, fp16 on a GPU) with a proven error
+    bound, and compute only those in fp32."""
+    pairs: PairKernels = "torch"
+    """Library of the products at active pairs: PyTorch's operators, or Triton kernels (GPUs alone)."""
 
     def __post_init__(self) -> None:
         if self.gemm not in get_args(Gemm):
             raise ValueError(f"gemm: {self.gemm!r} is not one of {', '.join(get_args(Gemm))}")
+        if self.pairs not in get_args(PairKernels):
+            raise ValueError(f"pairs: {self.pairs!r} is not one of {', '.join(get_args(PairKernels))}")
         if self.chunk_elements < 1:
             raise ValueError(f"chunk_elements: {self.chunk_elements} must be positive")
         if not 0.0 <= self.dense_above <= 1.0:

@@ -59,7 +59,7 @@ class _GatedStep:
         return grad_RD, gate_grad_RD
 
     def sparse(self, piece: Piece) -> None:
-        frame, pairs, gate_P, n_latents = self.frame, piece.pairs, piece.hidden_P, self.frame.d_sae
+        frame, pairs, gate_P = self.frame, piece.pairs, piece.hidden_P
         cols_P = pairs.cols_P
         scale_P = self.scale_F[cols_P]
         magnitude_P = torch.addcmul(self.shift_F[cols_P], gate_P, scale_P)
@@ -69,16 +69,12 @@ class _GatedStep:
         )
         magnitude_grad_P = pairs.dots(grad_RD, frame.W_dec_FD).mul_(acts_P > 0)
         gate_grad_P = pairs.dots(gate_grad_RD, frame.W_dec_FD).add_(self.norm_F[cols_P], alpha=self.weight)
-
-        def per_latent(values_P: Tensor) -> Tensor:
-            return torch.bincount(cols_P, weights=values_P, minlength=n_latents)
-
-        self.gate_sum_F += per_latent(gate_P)
-        self.b_gate_grad_F += per_latent(gate_grad_P)
-        self.b_mag_grad_F += per_latent(magnitude_grad_P)
-        self.r_mag_grad_F += per_latent(magnitude_grad_P * (magnitude_P - self.b_mag_F[cols_P]))
-        self.firing_F += torch.bincount(cols_P[acts_P > 0], minlength=n_latents)
-        by_latent = pairs.by_latent(n_latents)
+        by_latent = pairs.by_latent(frame.d_sae)
+        self.gate_sum_F += by_latent.sums(gate_P)
+        self.b_gate_grad_F += by_latent.sums(gate_grad_P)
+        self.b_mag_grad_F += by_latent.sums(magnitude_grad_P)
+        self.r_mag_grad_F += by_latent.sums(magnitude_grad_P * (magnitude_P - self.b_mag_F[cols_P]))
+        self.firing_F += by_latent.counts(acts_P > 0)
         frame.grad_W_dec.add_pairs(by_latent, acts_P, grad_RD)
         if not self.detached:
             frame.grad_W_dec.add_pairs(by_latent, gate_P, gate_grad_RD)

@@ -52,19 +52,14 @@ class _JumpReLUStep:
 
     def sparse(self, piece: Piece) -> None:
         frame, spec, pairs, hidden_P = self.frame, self.spec, piece.pairs, piece.hidden_P
-        cols_P, n_latents = pairs.cols_P, frame.d_sae
+        cols_P, by_latent = pairs.cols_P, pairs.by_latent(frame.d_sae)
         threshold_P, width = self.threshold_F[cols_P], spec.jumprelu_bandwidth
         active_P = hidden_P > threshold_P
         window_P = _window_(hidden_P - threshold_P, width, out=torch.empty_like(hidden_P))
         acts_P = hidden_P * active_P
         grad_RD = self._recon_grad(pairs.decode(acts_P, frame.W_dec_FD), piece.rows)
         acts_grad_P = pairs.dots(grad_RD, frame.W_dec_FD)
-
-        def per_latent(values_P: Tensor) -> Tensor:
-            return torch.bincount(cols_P, weights=values_P, minlength=n_latents)
-
-        firing_F = torch.bincount(cols_P[active_P], minlength=n_latents)
-        self.firing_F += firing_F
+        self.firing_F += by_latent.counts(active_P)
         jump_P = threshold_P * acts_grad_P
         if spec.jumprelu_sparsity_loss_mode == "tanh":
             norm_P = self.norm_F[cols_P]
@@ -72,18 +67,16 @@ class _JumpReLUStep:
             self.sparsity += self.weight * saturation_P.sum()
             slope_P = (1 - saturation_P.square()).mul_(self.weight * spec.jumprelu_tanh_scale)
             acts_grad_P = acts_grad_P.addcmul_(slope_P, norm_P)
-            self.norm_grad_F += per_latent(slope_P * acts_P)
+            self.norm_grad_F += by_latent.sums(slope_P * acts_P)
             jump_P = threshold_P * acts_grad_P
         else:
-            l0_R = torch.bincount(pairs.rows_P[active_P], minlength=pairs.n_rows)
-            jump_P += self._step_grad(l0_R)[pairs.rows_P]
+            jump_P += self._step_grad(pairs.counts_by_row(active_P))[pairs.rows_P]
         estimate_P = jump_P.mul_(window_P).div_(width)
-        self.threshold_grad_F -= per_latent(estimate_P)
+        self.threshold_grad_F -= by_latent.sums(estimate_P)
         hidden_grad_P = acts_grad_P.mul_(active_P)
         if spec.jumprelu_ste_to_input:
             hidden_grad_P += estimate_P
-        self.b_enc_grad_F += per_latent(hidden_grad_P)
-        by_latent = pairs.by_latent(n_latents)
+        self.b_enc_grad_F += by_latent.sums(hidden_grad_P)
         frame.grad_W_dec.add_pairs(by_latent, acts_P, grad_RD)
         frame.grad_W_enc.add_pairs(by_latent, hidden_grad_P, frame.inputs_BD[piece.rows])
 

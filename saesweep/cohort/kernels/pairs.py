@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import warnings
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +17,19 @@ from torch.nn.functional import embedding_bag
 
 # Gathered rows held at once where there is no fused kernel for the dot products: 64 MB of float32.
 _GATHER_ELEMENTS = 1 << 24
+
+PairKernels = Literal["torch", "triton"]
+"""Library of the products at pairs: PyTorch's operators, or Triton kernels (GPUs alone)."""
+
+
+@functools.cache
+def triton_kernels() -> ModuleType | None:
+    """Return the Triton kernels, or None where Triton is not installed: PyTorch's CUDA builds bring it along."""
+    try:
+        from saesweep.cohort.kernels import triton_pairs
+    except ImportError:
+        return None
+    return triton_pairs
 
 
 @dataclass(frozen=True)
@@ -27,6 +42,22 @@ class ByLatent:
     """Row of each pair, in latent order; ascending within a latent."""
     offsets_F1: Tensor
     """Start of each latent's pairs, and the end, [F + 1]."""
+    cols_P: Tensor
+    """Latent of each pair, in row order."""
+    kernels: PairKernels = "torch"
+
+    def sums(self, values_P: Tensor) -> Tensor:
+        """Return the sum of each latent's values, [F]; values in row order."""
+        if values_P.device.type == "cpu":
+            return torch.bincount(self.cols_P, weights=values_P, minlength=self.offsets_F1.shape[0] - 1)
+        # A GPU's bincount adds in any order, and waits for the GPU.
+        return _segment_sums(values_P[self.order_P], self.offsets_F1)
+
+    def counts(self, chosen_P: Tensor) -> Tensor:
+        """Return the number of each latent's chosen pairs, int64 [F]; the choice in row order."""
+        if chosen_P.device.type == "cpu":
+            return torch.bincount(self.cols_P[chosen_P], minlength=self.offsets_F1.shape[0] - 1)
+        return _segment_sums(chosen_P[self.order_P].float(), self.offsets_F1).to(torch.int64)
 
     def add_to_(self, out_FD: Tensor, values_P: Tensor, table_RD: Tensor, *, fresh: bool) -> None:
         """Add `sum over a latent's pairs of value * table[row]` to every latent's row of `out_FD`.
@@ -37,6 +68,12 @@ class ByLatent:
             table_RD: What is weighted: the gradient at the reconstruction, or the encoder's input.
             fresh: Overwrite `out_FD` instead, which may be uninitialised.
         """
+        fused = triton_kernels() if self.kernels == "triton" else None
+        if fused is not None:
+            fused.weighted_sums(
+                self.rows_P, values_P[self.order_P], self.offsets_F1, table_RD, out_SD=out_FD, add=not fresh
+            )
+            return
         sums_FD = embedding_bag(
             self.rows_P, table_RD, self.offsets_F1[:-1], mode="sum", per_sample_weights=values_P[self.order_P]
         )
@@ -56,18 +93,20 @@ class Pairs:
     """Latent of each pair, int64, in any order within a row."""
     offsets_R1: Tensor
     """Start of each row's pairs, and the end, [R + 1]."""
+    kernels: PairKernels = "torch"
 
     @classmethod
-    def uniform(cls, cols_RK: Tensor) -> Pairs:
+    def uniform(cls, cols_RK: Tensor, kernels: PairKernels = "torch") -> Pairs:
         """Return the pairs of a selection with the same number of latents in each row."""
         n_rows, k = cols_RK.shape
         steps = torch.arange(n_rows + 1, device=cols_RK.device)
-        return cls(steps[:-1].repeat_interleave(k), cols_RK.reshape(-1), steps * k)
+        rows_P = steps[:-1, None].expand(n_rows, k).reshape(-1)
+        return cls(rows_P, cols_RK.reshape(-1), steps * k, kernels)
 
     @classmethod
-    def of_rows(cls, rows_P: Tensor, cols_P: Tensor, n_rows: int) -> Pairs:
+    def of_rows(cls, rows_P: Tensor, cols_P: Tensor, n_rows: int, kernels: PairKernels = "torch") -> Pairs:
         """Return pairs given by ascending rows."""
-        return cls(rows_P, cols_P, _offsets(rows_P, n_rows))
+        return cls(rows_P, cols_P, _offsets(rows_P, n_rows), kernels)
 
     @property
     def n_rows(self) -> int:
@@ -76,10 +115,21 @@ class Pairs:
 
     def decode(self, values_P: Tensor, table_FD: Tensor) -> Tensor:
         """Return `sum over a row's pairs of value * table[latent]`, [R, D]."""
+        fused = triton_kernels() if self.kernels == "triton" else None
+        if fused is not None:
+            out_RD = table_FD.new_empty(self.n_rows, table_FD.shape[1])
+            found: Tensor = fused.weighted_sums(
+                self.cols_P, values_P, self.offsets_R1, table_FD, out_SD=out_RD, add=False
+            )
+            return found
         return embedding_bag(self.cols_P, table_FD, self.offsets_R1[:-1], mode="sum", per_sample_weights=values_P)
 
     def dots(self, left_RD: Tensor, right_FD: Tensor) -> Tensor:
         """Return `left[row] . right[latent]` at every pair, [P]."""
+        fused = triton_kernels() if self.kernels == "triton" else None
+        if fused is not None:
+            found: Tensor = fused.dots(self.rows_P, self.cols_P, left_RD, right_FD)
+            return found
         if left_RD.device.type == "cpu":
             return self._dots_fused(left_RD, right_FD)
         # cuSPARSE's sampled product is slower than gathering (and needs sorted columns).
@@ -94,8 +144,16 @@ class Pairs:
         """Return the same pairs sorted by latent; one sort serves both weight gradients."""
         # The sort is a radix sort, whose passes follow the width of the key.
         narrow = self.cols_P.to(torch.int16 if n_latents < 1 << 15 else torch.int32)
-        order_P = narrow.sort(stable=True).indices
-        return ByLatent(order_P, self.rows_P[order_P], _offsets(self.cols_P, n_latents))
+        sorted_P = narrow.sort(stable=True)
+        order_P = sorted_P.indices
+        offsets_F1 = _offsets(self.cols_P if narrow.device.type == "cpu" else sorted_P.values, n_latents)
+        return ByLatent(order_P, self.rows_P[order_P], offsets_F1, self.cols_P, self.kernels)
+
+    def counts_by_row(self, chosen_P: Tensor) -> Tensor:
+        """Return the number of each row's chosen pairs, [R]."""
+        if chosen_P.device.type == "cpu":
+            return torch.bincount(self.rows_P[chosen_P], minlength=self.n_rows)
+        return _segment_sums(chosen_P.float(), self.offsets_R1)
 
     def _dots_fused(self, left_RD: Tensor, right_FD: Tensor) -> Tensor:
         _announce_csr_once()
@@ -110,7 +168,16 @@ class Pairs:
         return found.values()
 
 
+def _segment_sums(values_P: Tensor, offsets_S1: Tensor) -> Tensor:
+    found: Tensor = torch.segment_reduce(values_P, "sum", offsets=offsets_S1)
+    return found
+
+
 def _offsets(keys_P: Tensor, n_keys: int) -> Tensor:
+    """Return where each key's pairs start, and the end, [n_keys + 1]; a GPU needs ascending keys."""
+    if keys_P.device.type != "cpu":
+        # bincount would wait for the GPU, twice.
+        return torch.searchsorted(keys_P, torch.arange(n_keys + 1, dtype=keys_P.dtype, device=keys_P.device))
     counts = torch.bincount(keys_P, minlength=n_keys)
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0))
 

@@ -16,8 +16,9 @@ from saesweep.cohort.kernels.pairs import Pairs
 from saesweep.cohort.kernels.screen import Screen
 from saesweep.cohort.kernels.selected import MAX_SHARE, exact_values
 
-# Active pairs gathered before they are worked off: bounds memory while the activations are not sparse yet.
-_PENDING_PAIRS = 1 << 19
+# Active pairs gathered before they are worked off: bounds memory while the activations are not sparse yet. Each time
+# the whole gradients are added to, which a GPU would rather do once.
+_PENDING_PAIRS, _PENDING_PAIRS_GPU = 1 << 19, 1 << 22
 # Every so many rows of a chunk are counted to tell its density.
 _COUNT_EVERY = 8
 
@@ -54,11 +55,12 @@ def each_chunk(
     """
     waiting: list[tuple[slice, Tensor, Tensor]] = []
     n_waiting = 0
+    most_waiting = _PENDING_PAIRS if frame.x_BD.device.type == "cpu" else _PENDING_PAIRS_GPU
 
     def work_off() -> None:
         nonlocal n_waiting
         if waiting:
-            sparse(_join(waiting, frame.d_sae))
+            sparse(_join(waiting, frame))
             waiting.clear()
             n_waiting = 0
 
@@ -85,7 +87,7 @@ def each_chunk(
             found = flat_P, hidden_RF.view(-1)[flat_P]
         waiting.append((rows, *found))
         n_waiting += found[0].shape[0]
-        if n_waiting >= _PENDING_PAIRS:
+        if n_waiting >= most_waiting:
             work_off()
     work_off()
 
@@ -99,7 +101,7 @@ def _screened(
     if chunk.share_above(zeros_R, _COUNT_EVERY) > min(frame.choice.dense_above, MAX_SHARE):
         return None
     pairs = chunk.above(zeros_R)
-    hidden_P = exact_values(frame, pairs, rows, frame.W_enc_FD, b_F)
+    hidden_P = exact_values(pairs, frame.inputs_BD[rows], frame.W_enc_FD, b_F)
     keep_P = hidden_P > (0 if bound_F is None else bound_F[pairs.cols_P])
     return (pairs.rows_P * frame.d_sae + pairs.cols_P)[keep_P], hidden_P[keep_P]
 
@@ -108,9 +110,10 @@ def _above(hidden_RF: Tensor, bound_F: Tensor | None) -> Tensor:
     return hidden_RF > (0 if bound_F is None else bound_F)
 
 
-def _join(parts: list[tuple[slice, Tensor, Tensor]], d_sae: int) -> Piece:
+def _join(parts: list[tuple[slice, Tensor, Tensor]], frame: Frame) -> Piece:
+    d_sae = frame.d_sae
     start, stop = parts[0][0].start, parts[-1][0].stop
     flat_P = torch.cat([flat + (rows.start - start) * d_sae for rows, flat, _ in parts])
     rows_P = torch.div(flat_P, d_sae, rounding_mode="floor")
-    pairs = Pairs.of_rows(rows_P, flat_P - rows_P * d_sae, stop - start)
+    pairs = Pairs.of_rows(rows_P, flat_P - rows_P * d_sae, stop - start, frame.choice.pairs)
     return Piece(rows=slice(start, stop), pairs=pairs, hidden_P=torch.cat([hidden for _, _, hidden in parts]))

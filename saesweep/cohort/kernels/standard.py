@@ -43,11 +43,10 @@ class _StandardStep:
         norm_P = self.norm_F[pairs.cols_P]
         penalty_grad_P = self._penalty_grad(acts_P * norm_P, pairs.rows_P, pairs.n_rows)
         grad_P = pairs.dots(grad_RD, frame.W_dec_FD).addcmul_(penalty_grad_P, norm_P)
-        n_latents = frame.d_sae
-        self.norm_grad_F += torch.bincount(pairs.cols_P, weights=penalty_grad_P * acts_P, minlength=n_latents)
-        self.b_enc_grad_F += torch.bincount(pairs.cols_P, weights=grad_P, minlength=n_latents)
-        self.firing_F += torch.bincount(pairs.cols_P, minlength=n_latents)
-        by_latent = pairs.by_latent(n_latents)
+        by_latent = pairs.by_latent(frame.d_sae)
+        self.norm_grad_F += by_latent.sums(penalty_grad_P * acts_P)
+        self.b_enc_grad_F += by_latent.sums(grad_P)
+        self.firing_F += by_latent.offsets_F1.diff()
         frame.grad_W_dec.add_pairs(by_latent, acts_P, grad_RD)
         frame.grad_W_enc.add_pairs(by_latent, grad_P, frame.inputs_BD[piece.rows])
 

@@ -69,8 +69,8 @@ def topk_step(frame: Frame, spec: TopKFamilySpec) -> StepGradients:
     frame.grad_W_dec.add_pairs(by_latent, acts_P, table)
     token_P = by_latent.rows_P if len(widths) == 1 else by_latent.rows_P % frame.n_tokens
     frame.grad_W_enc.add_pairs(replace(by_latent, rows_P=token_P), hidden_grad_P, frame.inputs_BD)
-    b_enc_grad_F += torch.bincount(pairs.cols_P, weights=hidden_grad_P, minlength=frame.d_sae)
-    firing_F = torch.bincount(pairs.cols_P[active_P], minlength=frame.d_sae)
+    b_enc_grad_F += by_latent.sums(hidden_grad_P)
+    firing_F = by_latent.counts(active_P)
     return frame.finish(losses, b_enc_grad_F, {"b_enc": b_enc_grad_F}, firing_F)
 
 
@@ -85,7 +85,7 @@ def _by_level(pairs: Pairs, widths: tuple[int, ...], n_tokens: int) -> tuple[Pai
     level_P = torch.bucketize(pairs.cols_P, bounds, right=True)
     order_P = level_P.to(torch.int16).sort(stable=True).indices
     rows_P = (level_P * n_tokens + pairs.rows_P)[order_P]
-    return Pairs.of_rows(rows_P, pairs.cols_P[order_P], len(widths) * n_tokens), order_P
+    return Pairs.of_rows(rows_P, pairs.cols_P[order_P], len(widths) * n_tokens, pairs.kernels), order_P
 
 
 def _dead_parts(frame: Frame, spec: TopKFamilySpec, widths: tuple[int, ...]) -> list[tuple[int, Tensor]]:

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from saesweep.cohort.kernels import KernelChoice, cache, choose, gemm_error, kernel_choice, screen_error
+from saesweep.cohort.kernels import KernelChoice, cache, choose, gemm_error, is_exact, kernel_choice, screen_error
 from saesweep.cohort.kernels import backends as backends_module
+from saesweep.cohort.kernels import exactness as exactness_module
+from saesweep.cohort.kernels.exactness import pairs_error
+from saesweep.cohort.kernels.pairs import PairKernels
 from saesweep.errors import UserError
 
 
@@ -25,7 +28,7 @@ def test_json_round_trip() -> None:
     assert KernelChoice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
 
 
-@pytest.mark.parametrize("bad", [{"gemm": "magic"}, {"chunk_elements": 0}, {"dense_above": 1.5}])
+@pytest.mark.parametrize("bad", [{"gemm": "magic"}, {"chunk_elements": 0}, {"dense_above": 1.5}, {"pairs": "magic"}])
 def test_values_out_of_range(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         KernelChoice.from_json(bad)
@@ -47,10 +50,36 @@ def test_the_screen_stays_within_its_bound_here(d_in: int) -> None:
 
 
 def test_a_screen_that_breaks_its_bound_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends_module, "screen_error", lambda d_in: 1.5)
+    for module in (backends_module, exactness_module):
+        monkeypatch.setattr(module, "screen_error", lambda d_in, device: 1.5)
     assert not choose(64, 2048, budget_seconds=0.5).screen
     with pytest.raises(UserError, match="not exact"):
         kernel_choice(64, 2048, stored={"screen": True})
+
+
+@pytest.mark.parametrize("d_in", [3, 64, 700])
+def test_products_at_pairs_are_float32(d_in: int) -> None:
+    assert pairs_error("torch", d_in) < 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+@pytest.mark.parametrize("d_in", [3, 64, 700])
+def test_products_at_pairs_are_float32_on_a_gpu(d_in: int, kernels: PairKernels) -> None:
+    assert pairs_error(kernels, d_in, device="cuda") < 1e-6
+
+
+@pytest.mark.gpu
+def test_what_a_gpu_chooses() -> None:
+    choice = choose(512, 8192, device="cuda", budget_seconds=30)
+    assert choice.screen
+    assert choice.pairs == "triton"
+    assert is_exact(choice, 512, device="cuda")
+
+
+def test_triton_is_refused_on_a_cpu() -> None:
+    with pytest.raises(UserError, match="not exact"):
+        kernel_choice(64, 2048, stored={"pairs": "triton"})
 
 
 def test_the_default_product_is_float32() -> None:
@@ -63,7 +92,8 @@ def test_an_inexact_library_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> No
             return (x.bfloat16() @ W.bfloat16().t()).float() + b
         return x @ W.t() + b
 
-    monkeypatch.setattr(backends_module, "linear", sloppy)
+    for module in (backends_module, exactness_module):
+        monkeypatch.setattr(module, "linear", sloppy)
     assert gemm_error("onednn", 64) > 1e-4
     assert choose(64, 512, budget_seconds=0.5).gemm == "default"
     with pytest.raises(UserError, match="not exact"):

@@ -1,4 +1,4 @@
-"""The bf16 screen: its bound, and that it never loses a pair."""
+"""The half-precision screen, as a CPU and as a GPU computes it: its bound, and that it never loses a pair."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import torch
 
 from saesweep.cohort.kernels.pairs import Pairs
 from saesweep.cohort.kernels.scratch import Scratch
-from saesweep.cohort.kernels.screen import SCORE_ROUNDING, Screen, top_of_pairs
+from saesweep.cohort.kernels.screen import CPU, GPU, HalfPrecision, Screen, top_of_pairs
+from saesweep.cohort.kernels.selected import rows_by_margin
 
 R, D, F = 40, 50, 512
 
 
-def inputs(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+PRECISIONS = [pytest.param(CPU, id="bf16"), pytest.param(GPU, id="fp16")]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def inputs(kind: str, step: float = 2**-8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     x, W, b = torch.randn(R, D, generator=g), torch.randn(F, D, generator=g), torch.randn(F, generator=g)
     if kind == "uneven rows":
@@ -21,9 +26,9 @@ def inputs(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if kind == "large bias":
         b *= 1000
     if kind == "worst rounding":
-        # Next to the middle of two bf16 numbers: one half rounds down with products of one sign, the other rounds up with
+        # Next to the middle of two numbers of half precision: one half rounds down with products of one sign, the other rounds up with
         # products of the other. All errors add up while the products cancel, so that nothing hides a bound too small.
-        half = torch.cat([torch.full((D // 2,), 1 + 2**-8 - 2**-20), torch.full((D // 2,), 1 + 2**-8 + 2**-20)])
+        half = torch.cat([torch.full((D // 2,), 1 + step - 2**-20), torch.full((D // 2,), 1 + step + 2**-20)])
         signs = torch.cat([torch.ones(D // 2), -torch.ones(D // 2)])
         x, W, b = half.expand(R, D).clone(), (half * signs).expand(F, D).clone(), 1e-6 * b
     if kind == "near ties":
@@ -34,33 +39,72 @@ def inputs(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 KINDS = ["plain", "uneven rows", "large bias", "worst rounding", "near ties"]
 
 
-def screen_of(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> Screen:
-    return Screen(x, W, b, Scratch())
+def screen_of(x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, precision: HalfPrecision | None = None) -> Screen:
+    return Screen(x, W, b, Scratch(), precision)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_scores_stay_within_the_bound(kind: str) -> None:
+def test_scores_stay_within_the_bound(kind: str, precision: HalfPrecision) -> None:
     x, W, b = inputs(kind)
-    score, bound = screen_of(x, W, b).scores(slice(0, R))
-    exact = x.double() @ W.double().t() + b
-    assert bool(((score.double() - exact).abs() <= bound[:, None] + exact.abs() * SCORE_ROUNDING).all())
+    screen = screen_of(x, W, b, precision)
+    score, bound = screen.scores(slice(0, R))
+    exact = (x.double() @ W.double().t() + b) * float(screen.unit)
+    assert bool(((score.double() - exact).abs() <= bound[:, None] + exact.abs() * precision.score_rounding).all())
 
 
-def test_the_bound_is_not_idle() -> None:
-    score, bound = screen_of(*(args := inputs("worst rounding"))).scores(slice(0, R))
-    exact = args[0].double() @ args[1].double().t() + args[2]
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_of_a_gpu_stay_within_the_bound(kind: str) -> None:
+    x, W, b = inputs(kind)
+    screen = screen_of(x.cuda(), W.cuda(), b.cuda())
+    score, bound = (t.double().cpu() for t in screen.scores(slice(0, R)))
+    exact = (x.double() @ W.double().t() + b) * float(screen.unit)
+    assert bool(((score - exact).abs() <= bound[:, None] + exact.abs() * screen.precision.score_rounding).all())
+
+
+@pytest.mark.parametrize(("precision", "step"), [(CPU, 2**-8), (GPU, 2**-11)], ids=["bf16", "fp16"])
+def test_the_bound_is_not_idle(precision: HalfPrecision, step: float) -> None:
+    x, W, b = inputs("worst rounding", step)
+    screen = screen_of(x, W, b, precision)
+    score, bound = screen.scores(slice(0, R))
+    exact = (x.double() @ W.double().t() + b) * float(screen.unit)
     assert ((score.double() - exact).abs() / bound[:, None]).max() > 0.9
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", [*KINDS, "not a number"])
+@pytest.mark.parametrize("k", [1, 5, 16])
+def test_rows_by_margin_are_the_largest(kind: str, k: int, device: str) -> None:
+    x, W, b = inputs("plain" if kind == "not a number" else kind)
+    if kind == "not a number":
+        x[3, 4] = float("nan")
+    chunk = screen_of(x.to(device), W.to(device), b.to(device), GPU).chunk(slice(0, R))
+    values, latents = rows_by_margin(chunk, x.to(device), W.to(device), b.to(device), k, "torch", 7)
+    plain = torch.addmm(b.to(device), x.to(device), W.to(device).t())
+    exact = x.double() @ W.double().t() + b
+    fine = [row for row in range(R) if kind != "not a number" or row != 3]
+    scale = x.norm(dim=1, keepdim=True)[fine].double() * W.norm(dim=1).max() + b.abs().max()
+    got = exact.gather(1, latents.cpu())[fine].sort(1, descending=True).values
+    # Which of two is the larger is decided in fp32; in float64 they may have changed places.
+    assert bool(((got - exact[fine].topk(k).values).abs() <= 1e-6 * scale).all())
+    assert bool(((values.double().cpu() - exact.gather(1, latents.cpu()))[fine].abs() <= 1e-6 * scale).all())
+    assert bool(latents.sort(1).values.diff(dim=1).ne(0)[fine].all())
+    if kind == "not a number":
+        assert bool(plain[3].isnan().all())
+        assert bool(values[3].isnan().all())
 
 
 def as_set(pairs: Pairs) -> set[tuple[int, int]]:
     return set(zip(pairs.rows_P.tolist(), pairs.cols_P.tolist(), strict=True))
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("k", [1, 5, 16])
-def test_no_one_of_the_k_largest_is_lost(kind: str, k: int) -> None:
+def test_no_one_of_the_k_largest_is_lost(kind: str, k: int, precision: HalfPrecision) -> None:
     x, W, b = inputs(kind)
-    chunk = screen_of(x, W, b).chunk(slice(0, R))
+    chunk = screen_of(x, W, b, precision).chunk(slice(0, R))
     lower = chunk.kth_at_least(k)
     exact = x.double() @ W.double().t() + b
     assert bool((exact >= lower[:, None]).sum(1).ge(k).all())
@@ -72,11 +116,12 @@ def test_no_one_of_the_k_largest_is_lost(kind: str, k: int) -> None:
     assert torch.equal(exact.gather(1, latents), values)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_pair_above_a_threshold_is_lost(kind: str) -> None:
+def test_no_pair_above_a_threshold_is_lost(kind: str, precision: HalfPrecision) -> None:
     x, W, b = inputs(kind)
     exact = x.double() @ W.double().t() + b
-    chunk = screen_of(x, W, b).chunk(slice(0, R))
+    chunk = screen_of(x, W, b, precision).chunk(slice(0, R))
     for share in (0.5, 0.9, 0.99):
         threshold = exact.quantile(share, dim=1).float()
         pairs = chunk.above(threshold)

@@ -12,6 +12,7 @@ from kernel_cases import CASES, Case, batch, dead_mask, params_for
 from saesweep.cohort.engine import ReferenceEngine, StepGradients
 from saesweep.cohort.kernels import KernelChoice, SparseEngine
 from saesweep.cohort.kernels.accumulate import Accumulator
+from saesweep.cohort.kernels.pairs import PairKernels
 
 PATHS = {
     "sparse": KernelChoice(dense_above=1.0, chunk_elements=96 * 32),
@@ -79,9 +80,17 @@ def test_float32(case: Case, path: str) -> None:
     assert_equal(*both(case, PATHS[path], torch.float32), tol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("device", "kernels"),
+    [
+        ("cpu", "torch"),
+        pytest.param("cuda", "torch", marks=pytest.mark.gpu),
+        pytest.param("cuda", "triton", marks=pytest.mark.gpu),
+    ],
+)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 @pytest.mark.parametrize("bias", [0.0, 2.5], ids=["busy", "quiet"])
-def test_float32_through_the_screen(case: Case, bias: float) -> None:
+def test_float32_through_the_screen(case: Case, bias: float, device: str, kernels: PairKernels) -> None:
     if case.options.get("k", 0) > 20:
         pytest.skip("so many are active that the screen does not serve")
     if case.options.get("lp_norm") == 0.5:
@@ -89,18 +98,34 @@ def test_float32_through_the_screen(case: Case, bias: float) -> None:
     if "matryoshka_widths" in case.options:
         case = replace(case, options=case.options | {"matryoshka_widths": (64, 256, 1024)})
     architecture = case.build(d_in=48, d_sae=1024)
-    params = params_for(architecture, torch.float32, bias=bias)
-    x, dead = batch(torch.float32, d_in=48), dead_mask(1024) if case.dead else None
-    engine = SparseEngine(KernelChoice(screen=True, dense_above=0.2, chunk_elements=1024 * 32))
+    params = params_for(architecture, torch.float32, bias=bias, device=device)
+    x = batch(torch.float32, d_in=48, device=device)
+    dead = dead_mask(1024, device=device) if case.dead else None
+    engine = SparseEngine(KernelChoice(screen=True, dense_above=0.2, chunk_elements=1024 * 32, pairs=kernels))
     exact = {name: p.double() for name, p in params.items()}
     want = ReferenceEngine().step(architecture, exact, x.double(), case.knobs, dead)
     assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-5)
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
 @pytest.mark.parametrize(("case", "path"), sparse_and_dense())
-def test_cuda(case: Case, path: str) -> None:
-    assert_equal(*both(case, PATHS[path], torch.float64, device="cuda"), tol=1e-12)
+def test_cuda(case: Case, path: str, kernels: PairKernels) -> None:
+    assert_equal(*both(case, replace(PATHS[path], pairs=kernels), torch.float64, device="cuda"), tol=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_cuda_twice_the_same(case: Case) -> None:
+    architecture = case.build(d_in=48, d_sae=1024)
+    params = params_for(architecture, torch.float32, device="cuda")
+    x, dead = batch(torch.float32, d_in=48, device="cuda"), dead_mask(1024, device="cuda") if case.dead else None
+    engine = SparseEngine(KernelChoice(screen=True, pairs="triton"))
+    first, second = (
+        {name: g.clone() for name, g in engine.step(architecture, params, x, case.knobs, dead).grads.items()}
+        for _ in range(2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 # The wide window of one case covers nearly every pair, whatever the inputs.

@@ -1,0 +1,81 @@
+"""Whether a `KernelChoice` computes in float32 on this machine in more than name.
+
+Shape suffixes: R = rows (tokens), F = d_sae, D = d_in, P = active pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from saesweep.cohort.kernels.choice import Gemm, KernelChoice
+from saesweep.cohort.kernels.gemm import linear
+from saesweep.cohort.kernels.pairs import PairKernels, Pairs, triton_kernels
+from saesweep.cohort.kernels.scratch import Scratch
+from saesweep.cohort.kernels.screen import Screen
+
+# Largest error let through, relative to |x| |w|: float32 stays near 1e-7, bf16 and TF32 are above 1e-4.
+_MAX_ERROR = 3e-6
+
+
+def gemm_error(gemm: Gemm, d_in: int, *, device: torch.device | str = "cpu") -> float:
+    """Return a library's largest error against float64, relative to `|x| |w|`; infinite where it is not available."""
+    generator = torch.Generator().manual_seed(0)
+    x_RD, W_FD = torch.randn(32, d_in, generator=generator), torch.randn(64, d_in, generator=generator)
+    b_F = torch.randn(64, generator=generator)
+    try:
+        out_RF = linear(gemm, x_RD.to(device), W_FD.to(device), b_F.to(device)).cpu()
+    except (AttributeError, NotImplementedError):
+        # A build without oneDNN lacks the operator, or its kernel for this device.
+        return float("inf")
+    exact_RF = x_RD.double() @ W_FD.double().t() + b_F
+    scale_RF = torch.outer(x_RD.double().norm(dim=1), W_FD.double().norm(dim=1))
+    return float(((out_RF - exact_RF).abs() / scale_RF).max())
+
+
+def screen_error(d_in: int, *, device: torch.device | str = "cpu") -> float:
+    """Return the largest error of the screen's scores on this machine, as a share of its proven bound: at most 1."""
+    generator = torch.Generator().manual_seed(0)
+    x_RD, W_FD = torch.randn(32, d_in, generator=generator), torch.randn(64, d_in, generator=generator)
+    b_F = torch.randn(64, generator=generator)
+    screen = Screen(x_RD.to(device), W_FD.to(device), b_F.to(device), Scratch())
+    score_RF, bound_R = (t.double().cpu() for t in screen.scores(slice(0, 32)))
+    exact_RF = (x_RD.double() @ W_FD.double().t() + b_F) * float(screen.unit)
+    allowed_RF = bound_R[:, None] + exact_RF.abs() * screen.precision.score_rounding
+    return float(((score_RF - exact_RF).abs() / allowed_RF).max())
+
+
+def pairs_error(kernels: PairKernels, d_in: int, *, device: torch.device | str = "cpu") -> float:
+    """Return the largest error of the products at pairs against float64, relative to the norms of their factors.
+
+    Infinite where the library is not available.
+    """
+    if kernels == "triton" and (torch.device(device).type != "cuda" or triton_kernels() is None):
+        return float("inf")
+    generator = torch.Generator().manual_seed(0)
+    x_RD, W_FD = torch.randn(8, d_in, generator=generator), torch.randn(24, d_in, generator=generator)
+    # The first row and latent have many pairs, the last row and latent none.
+    rows_P, cols_P = torch.arange(7).repeat_interleave(20), torch.arange(140) % 21
+    values_P = torch.randn(140, generator=generator)
+    on_device = Pairs.of_rows(rows_P.to(device), cols_P.to(device), 8, kernels)
+    x, W, values = x_RD.to(device), W_FD.to(device), values_P.to(device)
+    sums_FD = torch.ones_like(W)
+    on_device.by_latent(24).add_to_(sums_FD, values, x, fresh=True)
+    on_device.by_latent(24).add_to_(sums_FD, values, x, fresh=False)
+    got = (on_device.dots(x, W), on_device.decode(values, W), sums_FD)
+    mask_RF = torch.zeros(8, 24, dtype=torch.float64).index_put_((rows_P, cols_P), values_P.double(), accumulate=True)
+    exact = (
+        (x_RD.double() @ W_FD.double().t())[rows_P, cols_P],
+        mask_RF @ W_FD.double(),
+        2 * mask_RF.t() @ x_RD.double(),
+    )
+    scale = float(x_RD.norm(dim=1).max() * W_FD.norm(dim=1).max())
+    return max(float((a.double().cpu() - b).abs().max()) / scale for a, b in zip(got, exact, strict=True))
+
+
+def is_exact(choice: KernelChoice, d_in: int, *, device: torch.device | str = "cpu") -> bool:
+    """Return whether a choice computes in float32 on this machine in more than name."""
+    if gemm_error(choice.gemm, d_in, device=device) > _MAX_ERROR:
+        return False
+    if choice.pairs != "torch" and pairs_error(choice.pairs, d_in, device=device) > _MAX_ERROR:
+        return False
+    return not choice.screen or screen_error(d_in, device=device) <= 1.0
