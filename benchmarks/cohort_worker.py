@@ -267,10 +267,8 @@ def synchronise(setup: Setup) -> None:
         torch.cuda.synchronize()
 
 
-def peak_bytes(setup: Setup) -> int:
-    """Return the largest resident memory since `clear_refs`; on a GPU the most that tensors took."""
-    if setup.device != "cpu":
-        return torch.cuda.max_memory_allocated()
+def peak_bytes() -> int:
+    """Return the largest resident memory since `clear_refs`."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
@@ -297,7 +295,11 @@ def main() -> None:
     build, n_saes = SUBJECTS[subject](setup)
     BATCHES.extend(x_BD.to(setup.device) for x_BD in setup.batches())
     gc.collect()
-    baseline = resident_bytes() if setup.device == "cpu" else torch.cuda.memory_allocated()
+    # On a GPU: what tensors take.
+    peak, now = (peak_bytes, resident_bytes)
+    if setup.device != "cpu":
+        peak, now = torch.cuda.max_memory_allocated, torch.cuda.memory_allocated
+    baseline = now()
     Path("/proc/self/clear_refs").write_text("5")
     advance = build()
     advance(1)
@@ -317,7 +319,7 @@ def main() -> None:
                 "seconds": spent,
                 "wall": wall,
                 "cpu": cpu_seconds() - cpu,
-                "peak_over_baseline": peak_bytes(setup) - baseline,
+                "peak_over_baseline": peak() - baseline,
             }
         )
 

@@ -30,7 +30,7 @@ _CHUNK_ELEMENTS_GPU = (1 << 22, 1 << 23, 1 << 25, 1 << 26)
 # fixed costs.
 _MAX_LATENTS = 1 << 14
 _K, _LATENTS_PER_K = 32, 64
-_PAIRS = 1 << 16
+_PAIRS, _PAIRS_GPU = 1 << 16, 1 << 19
 _ROUNDS = 3
 
 
@@ -143,7 +143,7 @@ def _screen_pays(timer: _Timer, gemm: Gemm, pairs: PairKernels, x_RD: Tensor, W_
     # MPS has neither of the products.
     if device.type not in ("cpu", "cuda") or not Screen.serves(d_sae, k):
         return False
-    if screen_error(x_RD.shape[1], device=device) > 1.0:
+    if screen_error(x_RD.shape[1], device=device, kernels=pairs) > 1.0:
         return False
     b_F, out_RF = W_FD.new_zeros(d_sae), x_RD.new_empty(n_rows, d_sae)
     seconds = timer.seconds(
@@ -175,7 +175,8 @@ def _products(kernels: PairKernels, x_RD: Tensor, W_FD: Tensor) -> tuple[Callabl
     """Return what computes a step's products at pairs, and the number of the pairs."""
     n_rows, d_sae = x_RD.shape[0], W_FD.shape[0]
     generator = torch.Generator().manual_seed(0)
-    rows_P = torch.arange(n_rows).repeat_interleave(max(_PAIRS // n_rows, 1))
+    n_pairs = _PAIRS if x_RD.device.type == "cpu" else _PAIRS_GPU
+    rows_P = torch.arange(n_rows).repeat_interleave(max(n_pairs // n_rows, 1))
     cols_P = torch.randint(d_sae, rows_P.shape, generator=generator)
     pairs = Pairs.of_rows(rows_P.to(x_RD.device), cols_P.to(x_RD.device), n_rows, kernels)
     values_P = torch.ones(rows_P.shape, device=x_RD.device)

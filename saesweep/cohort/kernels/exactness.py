@@ -9,7 +9,7 @@ import torch
 
 from saesweep.cohort.kernels.choice import Gemm, KernelChoice
 from saesweep.cohort.kernels.gemm import linear
-from saesweep.cohort.kernels.pairs import PairKernels, Pairs, triton_kernels
+from saesweep.cohort.kernels.pairs import PairKernels, Pairs, triton_or_none
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.cohort.kernels.screen import Screen
 
@@ -32,14 +32,14 @@ def gemm_error(gemm: Gemm, d_in: int, *, device: torch.device | str = "cpu") -> 
     return float(((out_RF - exact_RF).abs() / scale_RF).max())
 
 
-def screen_error(d_in: int, *, device: torch.device | str = "cpu") -> float:
+def screen_error(d_in: int, *, device: torch.device | str = "cpu", kernels: PairKernels = "torch") -> float:
     """Return the largest error of the screen's scores on this machine, as a share of its proven bound: at most 1."""
     generator = torch.Generator().manual_seed(0)
     x_RD, W_FD = torch.randn(32, d_in, generator=generator), torch.randn(64, d_in, generator=generator)
     b_F = torch.randn(64, generator=generator)
-    screen = Screen(x_RD.to(device), W_FD.to(device), b_F.to(device), Scratch())
+    screen = Screen(x_RD.to(device), W_FD.to(device), b_F.to(device), Scratch(), kernels=kernels)
     score_RF, bound_R = (t.double().cpu() for t in screen.scores(slice(0, 32)))
-    exact_RF = (x_RD.double() @ W_FD.double().t() + b_F) * float(screen.unit)
+    exact_RF = (x_RD.double() @ W_FD.double().t() + b_F) * screen.precision.weight_scale
     allowed_RF = bound_R[:, None] + exact_RF.abs() * screen.precision.score_rounding
     return float(((score_RF - exact_RF).abs() / allowed_RF).max())
 
@@ -49,7 +49,7 @@ def pairs_error(kernels: PairKernels, d_in: int, *, device: torch.device | str =
 
     Infinite where the library is not available.
     """
-    if kernels == "triton" and (torch.device(device).type != "cuda" or triton_kernels() is None):
+    if kernels == "triton" and (torch.device(device).type != "cuda" or triton_or_none() is None):
         return float("inf")
     generator = torch.Generator().manual_seed(0)
     x_RD, W_FD = torch.randn(8, d_in, generator=generator), torch.randn(24, d_in, generator=generator)
@@ -78,4 +78,4 @@ def is_exact(choice: KernelChoice, d_in: int, *, device: torch.device | str = "c
         return False
     if choice.pairs != "torch" and pairs_error(choice.pairs, d_in, device=device) > _MAX_ERROR:
         return False
-    return not choice.screen or screen_error(d_in, device=device) <= 1.0
+    return not choice.screen or screen_error(d_in, device=device, kernels=choice.pairs) <= 1.0

@@ -23,13 +23,13 @@ PairKernels = Literal["torch", "triton"]
 
 
 @functools.cache
-def triton_kernels() -> ModuleType | None:
+def triton_or_none() -> ModuleType | None:
     """Return the Triton kernels, or None where Triton is not installed: PyTorch's CUDA builds bring it along."""
     try:
-        from saesweep.cohort.kernels import triton_pairs
+        from saesweep.cohort.kernels import triton_kernels
     except ImportError:
         return None
-    return triton_pairs
+    return triton_kernels
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ByLatent:
             table_RD: What is weighted: the gradient at the reconstruction, or the encoder's input.
             fresh: Overwrite `out_FD` instead, which may be uninitialised.
         """
-        fused = triton_kernels() if self.kernels == "triton" else None
+        fused = triton_or_none() if self.kernels == "triton" else None
         if fused is not None:
             fused.weighted_sums(
                 self.rows_P, values_P[self.order_P], self.offsets_F1, table_RD, out_SD=out_FD, add=not fresh
@@ -115,7 +115,7 @@ class Pairs:
 
     def decode(self, values_P: Tensor, table_FD: Tensor) -> Tensor:
         """Return `sum over a row's pairs of value * table[latent]`, [R, D]."""
-        fused = triton_kernels() if self.kernels == "triton" else None
+        fused = triton_or_none() if self.kernels == "triton" else None
         if fused is not None:
             out_RD = table_FD.new_empty(self.n_rows, table_FD.shape[1])
             found: Tensor = fused.weighted_sums(
@@ -126,7 +126,7 @@ class Pairs:
 
     def dots(self, left_RD: Tensor, right_FD: Tensor) -> Tensor:
         """Return `left[row] . right[latent]` at every pair, [P]."""
-        fused = triton_kernels() if self.kernels == "triton" else None
+        fused = triton_or_none() if self.kernels == "triton" else None
         if fused is not None:
             found: Tensor = fused.dots(self.rows_P, self.cols_P, left_RD, right_FD)
             return found

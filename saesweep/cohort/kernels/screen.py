@@ -6,7 +6,8 @@ therefore that of the fp32 path: no pair is lost to rounding, and no value of th
 
 The bound: with `x = xh + ex` and `w = wh + ew` (`xh`, `wh` the rounded vectors), `x.w - xh.wh = ex.w + xh.ew`, which is at most
 `|ex| |w| + |xh| |ew|`, with norms taken of the actual rounding errors. The product `xh.wh` sums in fp32. On a CPU it is rounded
-to bf16 once at the end; on a GPU it stays fp32, and inputs and weights are scaled by powers of two into the range of fp16.
+to bf16 once at the end; on a GPU it stays fp32. The bias is one more column of `w`, to which `x` has 1. fp16 has little range:
+weights are scaled by a power of two, and what overflows has an infinite bound, so that it is computed in fp32.
 
 Shape suffixes: B = tokens of the batch, R = rows of a chunk, F = d_sae, D = d_in, E = d_in and the columns for the bias,
 P = candidate pairs, K = k, M = candidates per row.
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saesweep.cohort.kernels.pairs import PairKernels, Pairs
+from saesweep.cohort.kernels.pairs import PairKernels, Pairs, triton_or_none
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.cohort.kernels.select import top_rows
 
@@ -41,15 +42,18 @@ class HalfPrecision:
     """Type of their product."""
     score_rounding: float
     """Twice the relative rounding error of the scores' type: covers that of a score, of a threshold, and of the bound."""
-    largest: float | None
-    """Factors are scaled so that none is above this; None: the type has the range of fp32."""
+    weight_scale: float
+    """What weights and biases are multiplied with, a power of two."""
     block_elements: int
     """fp32 numbers that are rounded at a time."""
 
 
 # A block is 3 MiB with its copies, which stay in the caches: weights are read from memory once, not for each of four passes.
-CPU = HalfPrecision(torch.bfloat16, torch.bfloat16, 2.0**-7, None, 1 << 18)
-GPU = HalfPrecision(torch.float16, torch.float32, 2.0**-22, 2.0**14, 1 << 25)
+CPU = HalfPrecision(torch.bfloat16, torch.bfloat16, 2.0**-7, 1.0, 1 << 18)
+# Weights from 2e-7 to 256 keep fp16's full precision.
+GPU = HalfPrecision(torch.float16, torch.float32, 2.0**-22, 2.0**8, 1 << 25)
+# Twice what rounding can take from a norm.
+_NORM_ROUNDING = 2.0**-16
 
 
 class Screen:
@@ -80,32 +84,18 @@ class Screen:
         like = torch.empty(0, dtype=self.precision.dtype, device=W_FD.device)
         self._x_BE = scratch.take("screen inputs", (inputs_BD.shape[0], n_columns), like)
         self._W_FE = scratch.take("screen weights", (self.d_sae, n_columns), like)
-        x_scale, w_scale = self._scales(inputs_BD, W_FD, b_F)
-        bias_F = b_F * w_scale
-        high_F = bias_F.to(like.dtype)
-        low_F = (bias_F - high_F).to(like.dtype)
-        for padded, columns in ((self._x_BE, (x_scale, x_scale)), (self._W_FE, (high_F, low_F))):
-            padded[:, d_in], padded[:, d_in + 1] = columns
-            padded[:, d_in + 2 :] = 0
-        block = self.precision.block_elements
-        _, x_norm_B, x_error_B = _round_into(self._x_BE[:, :d_in], inputs_BD, x_scale, block)
-        w_norm_F, _, w_error_F = _round_into(self._W_FE[:, :d_in], W_FD, w_scale, block)
-        w_norm, w_error = w_norm_F.max(), w_error_F.max()
-        b_error = (bias_F - high_F - low_F).abs().max() * x_scale
-        summing = _SUMMING * n_columns * (x_norm_B * w_norm + bias_F.abs().max() * x_scale)
-        errors_B = x_error_B * w_norm + x_norm_B * w_error + summing + b_error
-        self._bound_B = errors_B * (1 + self.precision.score_rounding)
-        self._unit: Tensor = x_scale * w_scale
-        """Size of a pre-activation of 1 among the scores, a power of two."""
+        _, x_norm_B, x_error_B = self._rounded(self._x_BE, inputs_BD, None, 1.0)
+        w_norm, w_rounded_norm, w_error = self._rounded(self._W_FE, W_FD, b_F, self.precision.weight_scale).amax(1)
+        slack = 1 + self.precision.score_rounding + _NORM_ROUNDING
+        per_x_norm = (w_error + _SUMMING * n_columns * w_rounded_norm) * slack
+        self._bound_B = torch.addcmul(x_norm_B * per_x_norm, x_error_B, w_norm * slack)
 
-    def _scales(self, inputs_BD: Tensor, W_FD: Tensor, b_F: Tensor) -> tuple[Tensor, Tensor]:
-        largest = self.precision.largest
-        if largest is None:
-            return W_FD.new_ones(()), W_FD.new_ones(())
-        # The bias columns are multiplied by the inputs' scale itself.
-        x_largest = inputs_BD.abs().amax().clamp(min=1.0)
-        w_largest = torch.maximum(W_FD.abs().amax(), b_F.abs().amax()).clamp(min=2.0**-60)
-        return tuple(torch.exp2(torch.floor(torch.log2(largest / size))) for size in (x_largest, w_largest))  # type: ignore[return-value]
+    def _rounded(self, out_RE: Tensor, rows_RD: Tensor, bias_R: Tensor | None, scale: float) -> Tensor:
+        fused = triton_or_none() if self._kernels == "triton" else None
+        if fused is not None:
+            found: Tensor = fused.round_rows(rows_RD, bias_R, scale, out_RE=out_RE)
+            return found
+        return round_rows(rows_RD, bias_R, scale, out_RE=out_RE, block_elements=self.precision.block_elements)
 
     @staticmethod
     def serves(d_sae: int, k: int) -> bool:
@@ -115,7 +105,7 @@ class Screen:
     def scores(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Return scores [R, F], in a buffer that the next call overwrites, and each row's bound on their error.
 
-        Both are `unit` times as large as the pre-activations. The bound leaves out the scores' own rounding, at most
+        Both are `precision.weight_scale` times as large as the pre-activations. The bound leaves out the scores' own rounding, at most
         `precision.score_rounding` of their size.
         """
         x_RE, dtype = self._x_BE[rows], self.precision.score_dtype
@@ -130,14 +120,9 @@ class Screen:
             torch.mm(x_RE, self._W_FE.t(), out_dtype=dtype, out=buffer_RF)
         return buffer_RF, self._bound_B[rows]
 
-    @property
-    def unit(self) -> Tensor:
-        """Size of a pre-activation of 1 among the scores: a scalar, a power of two."""
-        return self._unit
-
     def chunk(self, rows: slice) -> ScreenedChunk:
         """Return some rows ready to be asked for their largest pairs; valid until the next call."""
-        return ScreenedChunk(*self.scores(rows), self._unit, self.precision, self._kernels)
+        return ScreenedChunk(*self.scores(rows), self.precision, self._kernels)
 
 
 class ScreenedChunk:
@@ -146,11 +131,9 @@ class ScreenedChunk:
     Thresholds go in and values come out in the unit of the pre-activations.
     """
 
-    def __init__(
-        self, score_RF: Tensor, bound_R: Tensor, unit: Tensor, precision: HalfPrecision, kernels: PairKernels
-    ) -> None:
+    def __init__(self, score_RF: Tensor, bound_R: Tensor, precision: HalfPrecision, kernels: PairKernels) -> None:
         n_rows, self._width = score_RF.shape
-        self._score_RF, self._bound_R, self._unit = score_RF, bound_R, unit
+        self._score_RF, self._bound_R, self._unit = score_RF, bound_R, precision.weight_scale
         self._precision, self._kernels = precision, kernels
         self._n_groups = self._width // _GROUP if self._width % _GROUP == 0 else self._width
         # A group has one latent of every span, so that the maximum runs over contiguous memory.
@@ -164,12 +147,16 @@ class ScreenedChunk:
         return self._found_maxima_RG
 
     def share_above(self, threshold_R: Tensor, every: int) -> float:
-        """Return the share of pairs that `above` would give, from every so many rows."""
+        """Return the share of pairs that `above` would give, from every so many rows.
+
+        1 where `above` may not be asked, because something has no bound: it is not finite, or overflows in half precision.
+        """
         lowest_R1 = self._lowest(threshold_R)[::every, None, None]
-        return float((self._grouped[::every] >= lowest_R1).float().mean())
+        share = (self._grouped[::every] >= lowest_R1).float().mean()
+        return float(torch.where(self._bound_R.isfinite().all(), share, 1.0))
 
     def above(self, threshold_R: Tensor) -> Pairs:
-        """Return every pair whose fp32 pre-activation may be above its row's threshold."""
+        """Return every pair whose fp32 pre-activation may be above its row's threshold; rows without a bound give none."""
         lowest_R1 = self._lowest(threshold_R)[:, None]
         flat_Q = (self._maxima_RG >= lowest_R1).view(-1).nonzero().squeeze(1)
         row_Q = torch.div(flat_Q, self._n_groups, rounding_mode="floor")
@@ -212,18 +199,39 @@ def top_of_pairs(pairs: Pairs, values_P: Tensor, k: int) -> tuple[Tensor, Tensor
     return top.values, pairs.cols_P[starts_R[:, None] + top.indices]
 
 
-def _round_into(
-    rounded_RD: Tensor, rows_RD: Tensor, scale: Tensor, block_elements: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Round scaled rows to half precision; return norms of the scaled rows, the rounded ones, and the errors, [R] each."""
-    norms_R3 = rows_RD.new_empty(3, rows_RD.shape[0])
-    n_rows = max(block_elements // rows_RD.shape[1], 1)
+def round_rows(
+    rows_RD: Tensor, bias_R: Tensor | None, scale: float, *, out_RE: Tensor, block_elements: int = 1 << 25
+) -> Tensor:
+    """Round scaled rows, each followed by its bias, to half precision.
+
+    Args:
+        rows_RD: fp32 rows.
+        bias_R: Their biases, kept to twice the precision in two columns. None: the rows are what biases are added to, and
+            both columns hold 1, unscaled.
+        scale: What rows and biases are multiplied with.
+        out_RE: Takes the rounded rows, the two columns, and zeros up to its width.
+        block_elements: Numbers rounded at a time.
+
+    Returns:
+        Norms [3, R] of the scaled rows, of the rounded rows, and of their differences, biases (or one 1) included.
+    """
+    d_in = rows_RD.shape[1]
+    if bias_R is None:
+        one_R = rows_RD.new_ones(rows_RD.shape[0])
+        high_R, low_R, bias_3R = one_R, one_R, torch.stack([one_R, one_R, torch.zeros_like(one_R)])
+    else:
+        exact_R = bias_R * scale
+        high_R = exact_R.to(out_RE.dtype)
+        low_R = (exact_R - high_R).to(out_RE.dtype)
+        bias_3R = torch.stack([exact_R, high_R.float() + low_R, exact_R - high_R - low_R])
+    out_RE[:, d_in], out_RE[:, d_in + 1], out_RE[:, d_in + 2 :] = high_R, low_R, 0
+    norms_3R = rows_RD.new_empty(3, rows_RD.shape[0])
+    n_rows = max(block_elements // d_in, 1)
     for start in range(0, rows_RD.shape[0], n_rows):
         block = slice(start, start + n_rows)
-        exact_RD = rows_RD[block] if rounded_RD.dtype == torch.bfloat16 else rows_RD[block] * scale
-        rounded_RD[block] = exact_RD
-        as_fp32_RD = rounded_RD[block].float()
-        for norms_R, vectors_RD in zip(norms_R3[:, block], (exact_RD, as_fp32_RD, exact_RD - as_fp32_RD), strict=True):
+        exact_RD = rows_RD[block] if scale == 1.0 else rows_RD[block] * scale
+        out_RE[block, :d_in] = exact_RD
+        as_fp32_RD = out_RE[block, :d_in].float()
+        for norms_R, vectors_RD in zip(norms_3R[:, block], (exact_RD, as_fp32_RD, exact_RD - as_fp32_RD), strict=True):
             torch.linalg.vector_norm(vectors_RD, dim=1, out=norms_R)
-    norm_R, rounded_norm_R, error_norm_R = norms_R3
-    return norm_R, rounded_norm_R, error_norm_R
+    return norms_3R.hypot_(bias_3R)

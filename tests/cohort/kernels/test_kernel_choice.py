@@ -51,7 +51,7 @@ def test_the_screen_stays_within_its_bound_here(d_in: int) -> None:
 
 def test_a_screen_that_breaks_its_bound_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (backends_module, exactness_module):
-        monkeypatch.setattr(module, "screen_error", lambda d_in, device: 1.5)
+        monkeypatch.setattr(module, "screen_error", lambda d_in, **_: 1.5)
     assert not choose(64, 2048, budget_seconds=0.5).screen
     with pytest.raises(UserError, match="not exact"):
         kernel_choice(64, 2048, stored={"screen": True})
