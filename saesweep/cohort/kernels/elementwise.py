@@ -18,3 +18,9 @@ def add_counts_(counts_F: Tensor, acts_RF: Tensor, buffer_RF: Tensor) -> None:
     # Exact in float32: a chunk has far fewer than 2^24 rows.
     torch.ne(acts_RF, 0, out=buffer_RF)
     counts_F += buffer_RF.sum(0).to(torch.int64)
+
+
+def in_window_(distance: Tensor, bandwidth: float, *, out: Tensor) -> Tensor:
+    """Write 1 to `out` where JumpReLU's estimator sees the jump, `|h - threshold| < bandwidth / 2`; `distance` is overwritten."""
+    # A mask of floats: a boolean one would be converted, in new memory.
+    return torch.lt(distance.div_(bandwidth).abs_(), 0.5, out=out)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.engine import StepGradients
+from saesweep.cohort.kernels.elementwise import in_window_
 from saesweep.cohort.kernels.frame import Frame
+from saesweep.cohort.kernels.jumprelu_wide import ActivePairs, add_all, is_wide, wide_chunk
 from saesweep.cohort.kernels.penalised import Piece, each_chunk
 from saesweep.specs.architectures import JumpReLUSpec
 
@@ -19,7 +21,7 @@ _SLACK = 1e-3
 
 def jumprelu_step(frame: Frame, spec: JumpReLUSpec) -> StepGradients:
     """Return one step's gradients."""
-    step = _JumpReLUStep(frame, spec)
+    step = JumpReLUStep(frame, spec)
     threshold_F = step.threshold_F
     bound_F = threshold_F - spec.jumprelu_bandwidth * (0.5 + _SLACK) - _SLACK * threshold_F.abs()
     each_chunk(
@@ -30,6 +32,7 @@ def jumprelu_step(frame: Frame, spec: JumpReLUSpec) -> StepGradients:
         sparse=step.sparse,
         seen=step.pre_act if step.pre_act_weight else None,
     )
+    add_all(frame, step.waiting, encoder=not spec.jumprelu_ste_to_input)
     frame.grad_W_dec.add_multiple(step.norm_grad_F / step.norm_F, frame.W_dec_FD)
     losses = {"mse_loss": step.mse, "l0_loss": step.sparsity}
     if spec.pre_act_loss_coefficient is not None:
@@ -38,7 +41,9 @@ def jumprelu_step(frame: Frame, spec: JumpReLUSpec) -> StepGradients:
     return frame.finish(losses, step.b_enc_grad_F, small, step.firing_F)
 
 
-class _JumpReLUStep:
+class JumpReLUStep:
+    """Losses and gradients of one step as they grow."""
+
     def __init__(self, frame: Frame, spec: JumpReLUSpec) -> None:
         self.frame, self.spec = frame, spec
         self.weight = frame.knobs.l0_coefficient / frame.n_tokens
@@ -47,17 +52,19 @@ class _JumpReLUStep:
         self.mse, self.sparsity, self.pre_act_loss = (frame.zero() for _ in range(3))
         self.norm_grad_F, self.b_enc_grad_F, self.threshold_grad_F = (frame.zeros_F() for _ in range(3))
         self.firing_F = torch.zeros(frame.d_sae, dtype=torch.int64, device=frame.x_BD.device)
+        self.waiting: list[ActivePairs] = []
         has_dead = frame.dead_N is not None and frame.dead_N.shape[0] > 0
         self.pre_act_weight = (spec.pre_act_loss_coefficient or 0.0) / frame.n_tokens if has_dead else 0.0
 
     def sparse(self, piece: Piece) -> None:
+        """Add what the pairs of some rows contribute."""
         frame, spec, pairs, hidden_P = self.frame, self.spec, piece.pairs, piece.hidden_P
         cols_P, by_latent = pairs.cols_P, pairs.by_latent(frame.d_sae)
         threshold_P, width = self.threshold_F[cols_P], spec.jumprelu_bandwidth
         active_P = hidden_P > threshold_P
-        window_P = _window_(hidden_P - threshold_P, width, out=torch.empty_like(hidden_P))
+        window_P = in_window_(hidden_P - threshold_P, width, out=torch.empty_like(hidden_P))
         acts_P = hidden_P * active_P
-        grad_RD = self._recon_grad(pairs.decode(acts_P, frame.W_dec_FD), piece.rows)
+        grad_RD = self.recon_grad(pairs.decode(acts_P, frame.W_dec_FD), piece.rows)
         acts_grad_P = pairs.dots(grad_RD, frame.W_dec_FD)
         self.firing_F += by_latent.counts(active_P)
         jump_P = threshold_P * acts_grad_P
@@ -70,7 +77,7 @@ class _JumpReLUStep:
             self.norm_grad_F += by_latent.sums(slope_P * acts_P)
             jump_P = threshold_P * acts_grad_P
         else:
-            jump_P += self._step_grad(pairs.counts_by_row(active_P))[pairs.rows_P]
+            jump_P += self.step_grad(pairs.counts_by_row(active_P))[pairs.rows_P]
         estimate_P = jump_P.mul_(window_P).div_(width)
         self.threshold_grad_F -= by_latent.sums(estimate_P)
         hidden_grad_P = acts_grad_P.mul_(active_P)
@@ -81,16 +88,20 @@ class _JumpReLUStep:
         frame.grad_W_enc.add_pairs(by_latent, hidden_grad_P, frame.inputs_BD[piece.rows])
 
     def dense(self, rows: slice, hidden_RF: Tensor) -> None:
+        """Add what a chunk of rows contributes; `hidden_RF` is overwritten."""
+        if is_wide(self, hidden_RF):
+            self.waiting.append(wide_chunk(self, rows, hidden_RF))
+            return
         frame, spec, n_rows = self.frame, self.spec, hidden_RF.shape[0]
         width = spec.jumprelu_bandwidth
         active_RF = frame.chunk_buffer("active", n_rows)
         torch.gt(hidden_RF, self.threshold_F, out=active_RF)
         acts_RF = torch.mul(hidden_RF, active_RF, out=frame.chunk_buffer("activations", n_rows))
-        grad_RD = self._recon_grad(acts_RF @ frame.W_dec_FD, rows)
+        grad_RD = self.recon_grad(acts_RF @ frame.W_dec_FD, rows)
         frame.grad_W_dec.add_product(acts_RF, grad_RD)
         self.firing_F += active_RF.sum(0).to(torch.int64)
         acts_grad_RF = torch.mm(grad_RD, frame.W_dec_FD.t(), out=frame.chunk_buffer("gradients", n_rows))
-        window_RF = _window_(hidden_RF.sub_(self.threshold_F), width, out=frame.chunk_buffer("window", n_rows))
+        window_RF = in_window_(hidden_RF.sub_(self.threshold_F), width, out=frame.chunk_buffer("window", n_rows))
 
         # estimate = window * (threshold * activation gradient + step gradient) / bandwidth
         if spec.jumprelu_sparsity_loss_mode == "tanh":
@@ -103,7 +114,7 @@ class _JumpReLUStep:
             self.norm_grad_F += acts_RF.mul_(slope_RF).sum(0)
             estimate_RF = torch.mul(acts_grad_RF, self.threshold_F / width, out=acts_RF)
         else:
-            step_grad_R = self._step_grad(active_RF.sum(1))
+            step_grad_R = self.step_grad(active_RF.sum(1))
             estimate_RF = torch.mul(acts_grad_RF, self.threshold_F / width, out=acts_RF)
             estimate_RF += (step_grad_R / width)[:, None]
         estimate_RF *= window_RF
@@ -132,14 +143,15 @@ class _JumpReLUStep:
         toward_ND = counted_RN.t() @ self.frame.inputs_BD[rows]
         self.frame.grad_W_enc.add_rows(dead_N, toward_ND.mul_(-weight * norm_N[:, None]))
 
-    def _recon_grad(self, recon_RD: Tensor, rows: slice) -> Tensor:
+    def recon_grad(self, recon_RD: Tensor, rows: slice) -> Tensor:
+        """Add the loss of these rows' reconstruction (without bias), and return its gradient there."""
         error_RD = self.frame.error(recon_RD, rows)
         self.mse += self.frame.mean_square(error_RD)
         grad_RD = self.frame.grad_of_(error_RD)
         self.frame.recon_grad_D += grad_RD.sum(0)
         return grad_RD
 
-    def _step_grad(self, l0_R: Tensor) -> Tensor:
+    def step_grad(self, l0_R: Tensor) -> Tensor:
         """Add the `step` or `quadratic` loss of these tokens' L0, and return its gradient at each pair's step, [R]."""
         l0_R = l0_R.to(self.norm_F.dtype)
         if self.spec.jumprelu_sparsity_loss_mode == "step":
@@ -151,9 +163,3 @@ class _JumpReLUStep:
         excess_R = l0_R - target
         self.sparsity += self.weight * 2.0 / target * excess_R.square().sum()
         return excess_R.mul_(self.weight * 4.0 / target)
-
-
-def _window_(distance: Tensor, bandwidth: float, *, out: Tensor) -> Tensor:
-    """Write 1 to `out` where the estimator sees the jump, `|h - threshold| < bandwidth / 2`; `distance` is overwritten."""
-    # A mask of floats: a boolean one would be converted, in new memory.
-    return torch.lt(distance.div_(bandwidth).abs_(), 0.5, out=out)

@@ -10,7 +10,7 @@ import torch
 from kernel_cases import CASES, Case, batch, dead_mask, params_for
 
 from saesweep.cohort.engine import ReferenceEngine, StepGradients
-from saesweep.cohort.kernels import KernelChoice, SparseEngine
+from saesweep.cohort.kernels import KernelChoice, SparseEngine, jumprelu
 from saesweep.cohort.kernels.accumulate import Accumulator
 from saesweep.cohort.kernels.pairs import PairKernels
 
@@ -138,6 +138,7 @@ def test_chunks_of_either_path_mix_within_a_batch(case: Case, monkeypatch: pytes
     for name in ("add_pairs", "add_product"):
         original = getattr(Accumulator, name)
         monkeypatch.setattr(Accumulator, name, lambda *a, n=name, f=original: (taken.update([n]), f(*a))[1])
+    monkeypatch.setattr(jumprelu, "is_wide", lambda *_: False)
     architecture = case.build()
     params, x = params_for(architecture, torch.float64), batch(torch.float64)
     # Every other chunk has weak inputs, and negative biases keep most of its latents quiet.
@@ -149,6 +150,32 @@ def test_chunks_of_either_path_mix_within_a_batch(case: Case, monkeypatch: pytes
     assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-12)
     assert taken["add_pairs"]
     assert taken["add_product"]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.architecture == "jumprelu"], ids=lambda c: c.name)
+@pytest.mark.parametrize("bias", [0.9, 9.0], ids=["few", "none"])
+def test_few_active_pairs_in_dense_chunks(case: Case, bias: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window so wide that nearly all pairs matter, few of which are active: only they reach the decoder."""
+    taken: Counter[str] = Counter()
+    for name in ("add_pairs", "add_product"):
+        original = getattr(Accumulator, name)
+        monkeypatch.setattr(Accumulator, name, lambda *a, n=name, f=original: (taken.update([n]), f(*a))[1])
+    case = replace(case, options=case.options | {"jumprelu_bandwidth": 20.0 if bias == 9.0 else 4.0})
+    choice = KernelChoice(dense_above=0.3, chunk_elements=96 * 16)
+    assert_equal(*both(case, choice, torch.float64, bias=bias), tol=1e-12)
+    assert taken["add_pairs"] == (1 if case.options["jumprelu_ste_to_input"] else 2)
+    assert bool(taken["add_product"]) == case.options["jumprelu_ste_to_input"]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.architecture == "jumprelu"], ids=lambda c: c.name)
+def test_wide_and_dense_chunks_mix_within_a_batch(case: Case) -> None:
+    architecture = replace(case, options=case.options | {"jumprelu_bandwidth": 4.0}).build()
+    params, x = params_for(architecture, torch.float64, bias=0.9), batch(torch.float64)
+    x.view(5, 16, -1)[1::2] *= 8
+    dead = dead_mask() if case.dead else None
+    want = ReferenceEngine().step(architecture, params, x, case.knobs, dead)
+    engine = SparseEngine(KernelChoice(dense_above=0.3, chunk_elements=96 * 16))
+    assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-12)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.dead], ids=lambda c: c.name)

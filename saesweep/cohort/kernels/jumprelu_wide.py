@@ -1,0 +1,124 @@
+"""JumpReLU chunks in which nearly every pair is in the estimator's window, but few are active.
+
+Wide windows are usual (the recipe of Anthropic's January 2025 update has one of 2). The thresholds' gradient is then dense, but
+decoder, penalty and, without an estimate for the encoder, its gradient too see active pairs alone.
+
+Shape suffixes: R = rows (tokens) of a chunk, F = d_sae, D = d_in, P = active pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from saesweep.cohort.kernels.elementwise import in_window_
+from saesweep.cohort.kernels.frame import Frame
+from saesweep.cohort.kernels.pairs import Pairs
+
+if TYPE_CHECKING:
+    from saesweep.cohort.kernels.jumprelu import JumpReLUStep
+
+# Share of the crossover up to which this path is faster: it saves two or three of the dense products, and has yet to find the
+# pairs. Measured at d_in 128 and 512.
+_SHARE_OF_CROSSOVER = 0.45
+# Every so many rows of a chunk are counted to tell its density.
+_COUNT_EVERY = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivePairs:
+    """Active pairs of one chunk whose weight gradients are still to be added."""
+
+    pairs: Pairs
+    rows: slice
+    acts_P: Tensor
+    recon_grad_RD: Tensor
+    hidden_grad_P: Tensor
+    """Gradient at the pre-activations; the encoder's where it has no estimate."""
+
+
+def is_wide(step: JumpReLUStep, hidden_RF: Tensor) -> bool:
+    """Return whether so few of a dense chunk's pairs are active that this path is the faster one."""
+    sample_RF = hidden_RF[::_COUNT_EVERY]
+    n_active = int((sample_RF > step.threshold_F).count_nonzero())
+    return n_active <= _SHARE_OF_CROSSOVER * step.frame.choice.dense_above * sample_RF.numel()
+
+
+def wide_chunk(step: JumpReLUStep, rows: slice, hidden_RF: Tensor) -> ActivePairs:
+    """Add a chunk's losses and gradients but for those of the weights by active pairs, which `add_all` adds.
+
+    Args:
+        step: The step.
+        rows: Which rows of the batch.
+        hidden_RF: Their pre-activations; overwritten.
+    """
+    frame, spec, n_rows = step.frame, step.spec, hidden_RF.shape[0]
+    flat_P = (hidden_RF > step.threshold_F).view(-1).nonzero().squeeze(1)
+    rows_P = torch.div(flat_P, frame.d_sae, rounding_mode="floor")
+    pairs = Pairs.of_rows(rows_P, flat_P - rows_P * frame.d_sae, n_rows, frame.choice.pairs)
+    by_latent = pairs.by_latent(frame.d_sae)
+    step.firing_F += by_latent.offsets_F1.diff()
+    acts_P = hidden_RF.view(-1)[flat_P]
+    recon_grad_RD = step.recon_grad(pairs.decode(acts_P, frame.W_dec_FD), rows)
+    acts_grad_RF, W_dec_DF = frame.chunk_buffer("gradients", n_rows), frame.W_dec_FD.t()
+    step_grad_R = None
+    if spec.jumprelu_sparsity_loss_mode == "tanh":
+        # Where nothing is active the slope is steepest; at active pairs that is put right.
+        steepest, norm_P = step.weight * spec.jumprelu_tanh_scale, step.norm_F[pairs.cols_P]
+        saturation_P = torch.tanh(spec.jumprelu_tanh_scale * acts_P * norm_P)
+        step.sparsity += step.weight * saturation_P.sum()
+        flatter_P = saturation_P.square().mul_(steepest)
+        step.norm_grad_F += by_latent.sums((steepest - flatter_P) * acts_P)
+        torch.addmm(steepest * step.norm_F, recon_grad_RD, W_dec_DF, out=acts_grad_RF)
+        acts_grad_P = acts_grad_RF.view(-1)[flat_P].addcmul_(flatter_P, norm_P, value=-1)
+        acts_grad_RF.view(-1)[flat_P] = acts_grad_P
+    else:
+        torch.mm(recon_grad_RD, W_dec_DF, out=acts_grad_RF)
+        acts_grad_P = acts_grad_RF.view(-1)[flat_P]
+        step_grad_R = step.step_grad(pairs.offsets_R1.diff())
+
+    # estimate = window * (threshold * activation gradient + step gradient) / bandwidth
+    width = spec.jumprelu_bandwidth
+    window_RF = in_window_(hidden_RF.sub_(step.threshold_F), width, out=frame.chunk_buffer("window", n_rows))
+    estimate_RF = acts_grad_RF.mul_(step.threshold_F / width)
+    if step_grad_R is not None:
+        estimate_RF += (step_grad_R / width)[:, None]
+    estimate_RF *= window_RF
+    estimate_F = estimate_RF.sum(0)
+    step.threshold_grad_F -= estimate_F
+    step.b_enc_grad_F += by_latent.sums(acts_grad_P)
+    if spec.jumprelu_ste_to_input:
+        step.b_enc_grad_F += estimate_F
+        estimate_RF.view(-1)[flat_P] += acts_grad_P
+        frame.grad_W_enc.add_product(estimate_RF, frame.inputs_BD[rows])
+    return ActivePairs(pairs=pairs, rows=rows, acts_P=acts_P, recon_grad_RD=recon_grad_RD, hidden_grad_P=acts_grad_P)
+
+
+def add_all(frame: Frame, chunks: list[ActivePairs], *, encoder: bool) -> None:
+    """Add the weight gradients of all chunks at once: each addition goes through the whole of them.
+
+    Args:
+        frame: The step.
+        chunks: What `wide_chunk` returned.
+        encoder: Also the encoder's, which an estimate has not made dense.
+    """
+    if not chunks:
+        return
+    n_rows, table_rows = 0, []
+    for chunk in chunks:
+        table_rows.append(chunk.pairs.rows_P + n_rows)
+        n_rows += chunk.pairs.n_rows
+    cols_P = torch.cat([chunk.pairs.cols_P for chunk in chunks])
+    joined = Pairs.of_rows(torch.cat(table_rows), cols_P, n_rows, frame.choice.pairs)
+    by_latent = joined.by_latent(frame.d_sae)
+    acts_P = torch.cat([chunk.acts_P for chunk in chunks])
+    frame.grad_W_dec.add_pairs(by_latent, acts_P, torch.cat([chunk.recon_grad_RD for chunk in chunks]))
+    if encoder:
+        tokens_P = torch.cat([chunk.pairs.rows_P + chunk.rows.start for chunk in chunks])
+        hidden_grad_P = torch.cat([chunk.hidden_grad_P for chunk in chunks])
+        frame.grad_W_enc.add_pairs(
+            replace(by_latent, rows_P=tokens_P[by_latent.order_P]), hidden_grad_P, frame.inputs_BD
+        )
