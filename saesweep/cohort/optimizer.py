@@ -71,7 +71,7 @@ def adam_step_(
         # The fused kernel reads its scale as float32, which would cost float64 runs half of their digits.
         torch._foreach_div_(flat_grads, divisor)
     # One counter per parameter, because the functional Adam adds one to each of them.
-    counters = [torch.full((), float(step - 1), device=first.device) for _ in names]
+    counters = list(torch.full((len(names),), float(step - 1), device=first.device).unbind())
     adam(
         weights,
         flat_grads,

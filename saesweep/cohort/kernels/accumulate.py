@@ -5,17 +5,23 @@ Shape suffixes: R = rows (tokens) of a piece, F = d_sae, D = d_in, P = active pa
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from saesweep.cohort.kernels.choice import Gemm
+from saesweep.cohort.kernels.gemm import add_product_, product
 from saesweep.cohort.kernels.pairs import ByLatent
 
 
 class Accumulator:
-    """One weight gradient [F, D] that grows piece by piece; the first piece overwrites what was there."""
+    """One weight gradient [F, D] that grows piece by piece; the first piece overwrites what was there.
 
-    def __init__(self, out_FD: Tensor) -> None:
-        self._out_FD = out_FD
+    Args:
+        out_FD: Memory for it.
+        gemm: Library of the dense products.
+    """
+
+    def __init__(self, out_FD: Tensor, gemm: Gemm = "default") -> None:
+        self._out_FD, self._gemm = out_FD, gemm
         self._fresh = True
 
     def add_pairs(self, pairs: ByLatent, values_P: Tensor, table_RD: Tensor) -> None:
@@ -26,9 +32,9 @@ class Accumulator:
     def add_product(self, left_RF: Tensor, right_RD: Tensor) -> None:
         """Add `left^T right`."""
         if self._fresh:
-            torch.mm(left_RF.t(), right_RD, out=self._out_FD)
+            product(self._gemm, left_RF.t(), right_RD, out=self._out_FD)
         else:
-            self._out_FD.addmm_(left_RF.t(), right_RD)
+            add_product_(self._gemm, self._out_FD, left_RF.t(), right_RD)
         self._fresh = False
 
     def add_rows(self, latents_N: Tensor, rows_ND: Tensor) -> None:

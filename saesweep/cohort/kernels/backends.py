@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saesweep.cohort.kernels.choice import Gemm, KernelChoice
 from saesweep.cohort.kernels.exactness import is_exact, screen_error
-from saesweep.cohort.kernels.gemm import linear
+from saesweep.cohort.kernels.gemm import linear, product
 from saesweep.cohort.kernels.pairs import PairKernels, Pairs
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.cohort.kernels.screen import Screen, top_of_pairs
@@ -50,11 +50,11 @@ def choose(d_in: int, d_sae: int, *, device: torch.device | str = "cpu", budget_
     n_rows = min(max(KernelChoice(chunk_elements=n).chunk_rows(d_sae) for n in sizes), 8192)
     W_FD = torch.randn(d_sae, d_in, generator=generator).to(device)
     x_RD = torch.randn(n_rows, d_in, generator=generator).to(device)
-    gemm = _fastest_gemm(timer, x_RD[: default.chunk_rows(d_sae)], W_FD)
-    pairs = _fastest_pairs(timer, x_RD[: default.chunk_rows(d_sae)], W_FD)
     # A GPU is busy with a small chunk for less time than it takes to start the work.
-    screen_rows = default.chunk_rows(d_sae) if timer.device.type == "cpu" else n_rows
-    screen = _screen_pays(timer, gemm, pairs, x_RD[:screen_rows], W_FD)
+    some_RD = x_RD[: default.chunk_rows(d_sae)] if timer.device.type == "cpu" else x_RD
+    gemm = _fastest_gemm(timer, some_RD, W_FD)
+    pairs = _fastest_pairs(timer, some_RD, W_FD)
+    screen = _screen_pays(timer, gemm, pairs, some_RD, W_FD)
     chunk_elements = _fastest_chunk(timer, sizes, gemm, _screened(x_RD, W_FD, pairs) if screen else None, x_RD, W_FD)
     rows = KernelChoice(chunk_elements=chunk_elements).chunk_rows(d_sae)
     return KernelChoice(
@@ -62,7 +62,7 @@ def choose(d_in: int, d_sae: int, *, device: torch.device | str = "cpu", budget_
         chunk_elements=chunk_elements,
         screen=screen,
         pairs=pairs,
-        dense_above=_crossover(timer, pairs, x_RD[:rows], W_FD, default.dense_above),
+        dense_above=_crossover(timer, gemm, pairs, x_RD[:rows], W_FD, default.dense_above),
     )
 
 
@@ -92,16 +92,13 @@ def _k(d_sae: int) -> int:
 
 
 def _fastest_gemm(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> Gemm:
-    if x_RD.device.type != "cpu" or not is_exact(KernelChoice(gemm="onednn"), x_RD.shape[1]):
+    rival: Gemm = "onednn" if x_RD.device.type == "cpu" else "split_fp16"
+    if not is_exact(KernelChoice(gemm=rival), x_RD.shape[1], device=x_RD.device):
         return "default"
     b_F, out_RF = W_FD.new_zeros(W_FD.shape[0]), x_RD.new_empty(x_RD.shape[0], W_FD.shape[0])
-    seconds = timer.seconds(
-        {
-            "default": lambda: linear("default", x_RD, W_FD, b_F, out=out_RF),
-            "onednn": lambda: linear("onednn", x_RD, W_FD, b_F),
-        }
-    )
-    return "onednn" if seconds.get("onednn", float("inf")) < _CLEARLY * seconds.get("default", 0.0) else "default"
+    names: tuple[Gemm, Gemm] = ("default", rival)
+    seconds = timer.seconds({name: partial(linear, name, x_RD, W_FD, b_F, out=out_RF) for name in names})
+    return rival if seconds.get(rival, float("inf")) < _CLEARLY * seconds.get("default", 0.0) else "default"
 
 
 def _fastest_pairs(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> PairKernels:
@@ -192,13 +189,16 @@ def _products(kernels: PairKernels, x_RD: Tensor, W_FD: Tensor) -> tuple[Callabl
     return sparse, rows_P.shape[0]
 
 
-def _crossover(timer: _Timer, pairs: PairKernels, x_RD: Tensor, W_FD: Tensor, default: float) -> float:
+def _crossover(timer: _Timer, gemm: Gemm, pairs: PairKernels, x_RD: Tensor, W_FD: Tensor, default: float) -> float:
     """Return the density at which the sparse products cost as much as the four dense ones that they replace."""
     sparse, n_pairs = _products(pairs, x_RD, W_FD)
     acts_RF, out_FD = x_RD.new_ones(x_RD.shape[0], W_FD.shape[0]), torch.empty_like(W_FD)
     # The other two dense products have the sizes of these two.
     seconds = timer.seconds(
-        {"sparse": sparse, "dense": lambda: (acts_RF @ W_FD, torch.mm(acts_RF.t(), x_RD, out=out_FD))}
+        {
+            "sparse": sparse,
+            "dense": lambda: (product(gemm, acts_RF, W_FD), product(gemm, acts_RF.t(), x_RD, out=out_FD)),
+        }
     )
     if len(seconds) < 2:
         return default

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from saesweep.cohort.kernels.pairs import PairKernels
 
-Gemm = Literal["default", "onednn"]
+Gemm = Literal["default", "onednn", "split_fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class KernelChoice:
     """
 
     gemm: Gemm = "default"
-    """Library of the encoder's matrix product: what `torch.mm` calls, or oneDNN."""
+    """Library of the dense matrix products: what `torch.mm` calls; oneDNN for the encoder's (CPUs); or fp32 out of three products
+    in fp16 (GPUs)."""
     chunk_elements: int = 1 << 22
     """Pre-activations held at once; the encoder runs in chunks of `chunk_elements // d_sae` tokens."""
     dense_above: float = 0.1

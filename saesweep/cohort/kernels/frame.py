@@ -13,7 +13,7 @@ from torch import Tensor
 from saesweep.cohort.engine import StepGradients
 from saesweep.cohort.kernels.accumulate import Accumulator
 from saesweep.cohort.kernels.choice import KernelChoice
-from saesweep.cohort.kernels.gemm import linear
+from saesweep.cohort.kernels.gemm import linear, product
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.cohort.kernels.screen import Screen
 from saesweep.saes import Architecture, Knobs, Params
@@ -51,9 +51,9 @@ class Frame:
             buffer_BD = scratch.take("inputs", (self.n_tokens, self.d_in), self.x_BD)
             self.inputs_BD = torch.sub(self.x_BD, self.b_dec_D, out=buffer_BD)
         self._grad_W_enc_FD = scratch.take("grad W_enc", (self.d_sae, self.d_in), self.W_dec_FD)
-        self.grad_W_enc = Accumulator(self._grad_W_enc_FD)
+        self.grad_W_enc = Accumulator(self._grad_W_enc_FD, choice.gemm)
         self._grad_W_dec_FD = scratch.take("grad W_dec", (self.d_sae, self.d_in), self.W_dec_FD)
-        self.grad_W_dec = Accumulator(self._grad_W_dec_FD)
+        self.grad_W_dec = Accumulator(self._grad_W_dec_FD, choice.gemm)
         self.recon_grad_D = torch.zeros_like(self.b_dec_D)
         """Sum over tokens of the gradient at the reconstruction."""
 
@@ -84,6 +84,15 @@ class Frame:
         """Return `inputs W^T + b`, [R, F], in a buffer that the next chunk's overwrite."""
         buffer_RF = self.chunk_buffer("pre-activations", inputs_RD.shape[0])
         return linear(self.choice.gemm, inputs_RD, W_FD, b_F, out=buffer_RF)
+
+    def decode(self, acts_RF: Tensor) -> Tensor:
+        """Return `acts W_dec`, [R, D]."""
+        return product(self.choice.gemm, acts_RF, self.W_dec_FD)
+
+    def acts_grad(self, recon_grad_RD: Tensor, name: str, *, bias_F: Tensor | None = None) -> Tensor:
+        """Return `gradient W_dec^T + bias`, [R, F], in the chunk buffer of that name."""
+        buffer_RF = self.chunk_buffer(name, recon_grad_RD.shape[0])
+        return product(self.choice.gemm, recon_grad_RD, self.W_dec_FD.t(), bias_N=bias_F, out=buffer_RF)
 
     def chunk_buffer(self, name: str, n_rows: int) -> Tensor:
         """Return a buffer [R, F] of that name."""

@@ -87,7 +87,7 @@ class _GatedStep:
         acts_RF.add_(self.shift_F).relu_()
         gate_RF = hidden_RF.relu_()
         mask_where_zero_(acts_RF, gate_RF)
-        grad_RD, gate_grad_RD = self._recon_grads(acts_RF @ frame.W_dec_FD, gate_RF @ frame.W_dec_FD, rows)
+        grad_RD, gate_grad_RD = self._recon_grads(frame.decode(acts_RF), frame.decode(gate_RF), rows)
         frame.grad_W_dec.add_product(acts_RF, grad_RD)
         if not self.detached:
             frame.grad_W_dec.add_product(gate_RF, gate_grad_RD)
@@ -95,13 +95,13 @@ class _GatedStep:
         buffer_RF = frame.chunk_buffer("gradients", n_rows)
         add_counts_(self.firing_F, acts_RF, buffer_RF)
 
-        magnitude_grad_RF = mask_where_zero_(torch.mm(grad_RD, frame.W_dec_FD.t(), out=buffer_RF), acts_RF)
+        magnitude_grad_RF = mask_where_zero_(frame.acts_grad(grad_RD, "gradients"), acts_RF)
         b_mag_grad_F = magnitude_grad_RF.sum(0)
         self.b_mag_grad_F += b_mag_grad_F
         # At active pairs f = u exp(r) + b_mag; elsewhere the gradient is 0.
         self.r_mag_grad_F += acts_RF.mul_(magnitude_grad_RF).sum(0) - b_mag_grad_F * self.b_mag_F
         # The activations are used up: their buffer takes the gate's gradient.
-        gate_grad_RF = torch.addmm(self.weight * self.norm_F, gate_grad_RD, frame.W_dec_FD.t(), out=acts_RF)
+        gate_grad_RF = frame.acts_grad(gate_grad_RD, "activations", bias_F=self.weight * self.norm_F)
         mask_where_zero_(gate_grad_RF, gate_RF)
         self.b_gate_grad_F += gate_grad_RF.sum(0)
         hidden_grad_RF = gate_grad_RF.addcmul_(magnitude_grad_RF, self.scale_F)

@@ -97,10 +97,10 @@ class JumpReLUStep:
         active_RF = frame.chunk_buffer("active", n_rows)
         torch.gt(hidden_RF, self.threshold_F, out=active_RF)
         acts_RF = torch.mul(hidden_RF, active_RF, out=frame.chunk_buffer("activations", n_rows))
-        grad_RD = self.recon_grad(acts_RF @ frame.W_dec_FD, rows)
+        grad_RD = self.recon_grad(frame.decode(acts_RF), rows)
         frame.grad_W_dec.add_product(acts_RF, grad_RD)
         self.firing_F += active_RF.sum(0).to(torch.int64)
-        acts_grad_RF = torch.mm(grad_RD, frame.W_dec_FD.t(), out=frame.chunk_buffer("gradients", n_rows))
+        acts_grad_RF = frame.acts_grad(grad_RD, "gradients")
         window_RF = in_window_(hidden_RF.sub_(self.threshold_F), width, out=frame.chunk_buffer("window", n_rows))
 
         # estimate = window * (threshold * activation gradient + step gradient) / bandwidth

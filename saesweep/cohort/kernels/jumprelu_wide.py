@@ -63,7 +63,6 @@ def wide_chunk(step: JumpReLUStep, rows: slice, hidden_RF: Tensor) -> ActivePair
     step.firing_F += by_latent.offsets_F1.diff()
     acts_P = hidden_RF.view(-1)[flat_P]
     recon_grad_RD = step.recon_grad(pairs.decode(acts_P, frame.W_dec_FD), rows)
-    acts_grad_RF, W_dec_DF = frame.chunk_buffer("gradients", n_rows), frame.W_dec_FD.t()
     step_grad_R = None
     if spec.jumprelu_sparsity_loss_mode == "tanh":
         # Where nothing is active the slope is steepest; at active pairs that is put right.
@@ -72,11 +71,11 @@ def wide_chunk(step: JumpReLUStep, rows: slice, hidden_RF: Tensor) -> ActivePair
         step.sparsity += step.weight * saturation_P.sum()
         flatter_P = saturation_P.square().mul_(steepest)
         step.norm_grad_F += by_latent.sums((steepest - flatter_P) * acts_P)
-        torch.addmm(steepest * step.norm_F, recon_grad_RD, W_dec_DF, out=acts_grad_RF)
+        acts_grad_RF = frame.acts_grad(recon_grad_RD, "gradients", bias_F=steepest * step.norm_F)
         acts_grad_P = acts_grad_RF.view(-1)[flat_P].addcmul_(flatter_P, norm_P, value=-1)
         acts_grad_RF.view(-1)[flat_P] = acts_grad_P
     else:
-        torch.mm(recon_grad_RD, W_dec_DF, out=acts_grad_RF)
+        acts_grad_RF = frame.acts_grad(recon_grad_RD, "gradients")
         acts_grad_P = acts_grad_RF.view(-1)[flat_P]
         step_grad_R = step.step_grad(pairs.offsets_R1.diff())
 

@@ -34,7 +34,9 @@ def select_of_rows(frame: Frame, W_FD: Tensor, b_F: Tensor) -> tuple[Pairs, Tens
             found = top_rows(frame.pre_acts(frame.inputs_BD[rows], W_FD, b_F), k)
         values.append(found[0])
         latents.append(found[1])
-    return Pairs.uniform(torch.cat(latents), frame.choice.pairs), torch.cat(values).view(-1)
+    if len(values) > 1:
+        values, latents = [torch.cat(values)], [torch.cat(latents)]
+    return Pairs.uniform(latents[0], frame.choice.pairs), values[0].view(-1)
 
 
 def select_of_batch(frame: Frame, W_FD: Tensor, b_F: Tensor) -> tuple[Pairs, Tensor]:

@@ -64,7 +64,7 @@ class _StandardStep:
     def dense(self, rows: slice, hidden_RF: Tensor) -> None:
         frame = self.frame
         acts_RF = hidden_RF.relu_()
-        error_RD = frame.error(acts_RF @ frame.W_dec_FD, rows)
+        error_RD = frame.error(frame.decode(acts_RF), rows)
         self.mse += frame.mean_square(error_RD)
         grad_RD = frame.grad_of_(error_RD)
         frame.recon_grad_D += grad_RD.sum(0)
@@ -75,11 +75,11 @@ class _StandardStep:
             summed_F = acts_RF.sum(0)
             self.l1 += self.weight * (summed_F @ self.norm_F)
             self.norm_grad_F += self.weight * summed_F
-            torch.addmm(self.weight * self.norm_F, grad_RD, frame.W_dec_FD.t(), out=buffer_RF)
+            frame.acts_grad(grad_RD, "gradients", bias_F=self.weight * self.norm_F)
         else:
             penalty_grad_RF = self._dense_penalty_grad(acts_RF)
             self.norm_grad_F += (penalty_grad_RF * acts_RF).sum(0)
-            torch.mm(grad_RD, frame.W_dec_FD.t(), out=buffer_RF)
+            frame.acts_grad(grad_RD, "gradients")
             buffer_RF.addcmul_(penalty_grad_RF, self.norm_F)
         grad_RF = mask_where_zero_(buffer_RF, acts_RF)
         self.b_enc_grad_F += grad_RF.sum(0)

@@ -1,4 +1,4 @@
-"""Triton kernels, for GPUs: the products at active pairs, and rounding for the screen.
+"""Triton kernels, for GPUs: the products at active pairs, and rounding to half precision.
 
 Rows are read where they lie, and sums have a fixed order.
 
@@ -98,6 +98,24 @@ def round_rows(rows_RD: Tensor, bias_R: Tensor | None, scale: float, *, out_RE: 
         num_warps=4,
     )
     return norms_3R
+
+
+def split(factor_RC: Tensor, scale: Tensor, is_high: tuple[bool, bool, bool], depth: int, *, out: Tensor) -> None:
+    """Write the high or low halves of `scale * factor` to the three parts of `out` along a dimension; see `split.py`."""
+    n_rows, n_columns = factor_RC.shape
+    _split_kernel[(n_rows, triton.cdiv(n_columns, _ROUND_COLUMNS))](
+        factor_RC,
+        scale,
+        out,
+        n_columns,
+        out.stride(0),
+        n_rows * n_columns if depth == 0 else n_columns,
+        FIRST=is_high[0],
+        SECOND=is_high[1],
+        THIRD=is_high[2],
+        COLUMNS=_ROUND_COLUMNS,
+        num_warps=4,
+    )
 
 
 def _with_unit_columns(table_RD: Tensor) -> Tensor:
@@ -207,3 +225,28 @@ def _round_kernel(  # type: ignore[no-untyped-def]
     tl.store(norm, tl.sqrt(tl.sum(exact2, 0) + bias_exact * bias_exact))
     tl.store(norm + n_rows, tl.sqrt(tl.sum(rounded2, 0) + bias_rounded * bias_rounded))
     tl.store(norm + 2 * n_rows, tl.sqrt(tl.sum(error2, 0) + bias_error * bias_error))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _split_kernel(  # type: ignore[no-untyped-def]
+    factor_ptr,
+    scale_ptr,
+    out_ptr,
+    n_columns,
+    out_stride,
+    part_stride,
+    FIRST: tl.constexpr,
+    SECOND: tl.constexpr,
+    THIRD: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = column < n_columns
+    scaled = tl.load(factor_ptr + row * n_columns + column, mask=inside, other=0.0) * tl.load(scale_ptr)
+    high = scaled.to(tl.float16)
+    low = (scaled - high.to(tl.float32)).to(tl.float16)
+    out = out_ptr + row * out_stride + column
+    tl.store(out, high if FIRST else low, mask=inside)
+    tl.store(out + part_stride, high if SECOND else low, mask=inside)
+    tl.store(out + 2 * part_stride, high if THIRD else low, mask=inside)
