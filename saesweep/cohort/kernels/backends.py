@@ -20,7 +20,6 @@ from saesweep.cohort.kernels.pairs import PairKernels, Pairs
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.cohort.kernels.screen import Screen, top_of_pairs
 from saesweep.cohort.kernels.select import top_rows
-from saesweep.cohort.kernels.selected import rows_by_margin
 
 # A rival must be this much faster than the default: near-ties would be decided by noise, differently at each start.
 _CLEARLY = 0.9
@@ -54,8 +53,8 @@ def choose(d_in: int, d_sae: int, *, device: torch.device | str = "cpu", budget_
     some_RD = x_RD[: default.chunk_rows(d_sae)] if timer.device.type == "cpu" else x_RD
     gemm = _fastest_gemm(timer, some_RD, W_FD)
     pairs = _fastest_pairs(timer, some_RD, W_FD)
-    screen = _screen_pays(timer, gemm, pairs, some_RD, W_FD)
-    chunk_elements = _fastest_chunk(timer, sizes, gemm, _screened(x_RD, W_FD, pairs) if screen else None, x_RD, W_FD)
+    screen = _screen_pays(timer, gemm, some_RD, W_FD)
+    chunk_elements = _fastest_chunk(timer, sizes, gemm, _screened(x_RD, W_FD) if screen else None, x_RD, W_FD)
     rows = KernelChoice(chunk_elements=chunk_elements).chunk_rows(d_sae)
     return KernelChoice(
         gemm=gemm,
@@ -134,34 +133,27 @@ def _fastest_chunk(
     return best if per_token[best] < _CLEARLY * per_token[default] else default
 
 
-def _screen_pays(timer: _Timer, gemm: Gemm, pairs: PairKernels, x_RD: Tensor, W_FD: Tensor) -> bool:
-    """Return whether finding each row's largest through half precision is clearly faster than through fp32."""
-    n_rows, d_sae, k, device = x_RD.shape[0], W_FD.shape[0], _k(W_FD.shape[0]), x_RD.device
-    # MPS has neither of the products.
-    if device.type not in ("cpu", "cuda") or not Screen.serves(d_sae, k):
-        return False
-    if screen_error(x_RD.shape[1], device=device, kernels=pairs) > 1.0:
+def _screen_pays(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> bool:
+    """Return whether finding each row's largest through bf16 is clearly faster than through fp32."""
+    n_rows, d_sae, k = x_RD.shape[0], W_FD.shape[0], _k(W_FD.shape[0])
+    if x_RD.device.type != "cpu" or not Screen.serves(d_sae, k) or screen_error(x_RD.shape[1]) > 1.0:
         return False
     b_F, out_RF = W_FD.new_zeros(d_sae), x_RD.new_empty(n_rows, d_sae)
     seconds = timer.seconds(
         {
             "plain": lambda: top_rows(linear(gemm, x_RD, W_FD, b_F, out=out_RF), k),
-            "screened": partial(_screened(x_RD, W_FD, pairs), n_rows),
+            "screened": partial(_screened(x_RD, W_FD), n_rows),
         }
     )
     return seconds.get("screened", float("inf")) < _CLEARLY * seconds.get("plain", 0.0)
 
 
-def _screened(x_RD: Tensor, W_FD: Tensor, kernels: PairKernels) -> Callable[[int], None]:
-    """Return what finds the largest pairs of the first so many rows through half precision."""
-    b_F, k = W_FD.new_zeros(W_FD.shape[0]), _k(W_FD.shape[0])
-    screen = Screen(x_RD, W_FD, b_F, Scratch(), kernels=kernels)
+def _screened(x_RD: Tensor, W_FD: Tensor) -> Callable[[int], None]:
+    """Return what finds the largest pairs of the first so many rows through bf16."""
+    screen, k = Screen(x_RD, W_FD, W_FD.new_zeros(W_FD.shape[0]), Scratch()), _k(W_FD.shape[0])
 
     def encode(n_rows: int) -> None:
         chunk = screen.chunk(slice(0, n_rows))
-        if W_FD.device.type != "cpu":
-            rows_by_margin(chunk, x_RD[:n_rows], W_FD, b_F, k, kernels, n_rows)
-            return
         pairs = chunk.above(chunk.kth_at_least(k))
         top_of_pairs(pairs, pairs.dots(x_RD[:n_rows], W_FD), k)
 

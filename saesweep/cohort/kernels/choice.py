@@ -25,8 +25,7 @@ class KernelChoice:
     dense_above: float = 0.1
     """Share of active pairs from which the penalised architectures take the dense path."""
     screen: bool = False
-    """Find the pairs that may matter by a product in half precision (bf16 on a CPU, fp16 on a GPU) with a proven error
-    bound, and compute only those in fp32."""
+    """Find the pairs that may matter by a bf16 product with a proven error bound, and compute only those in fp32 (CPUs)."""
     pairs: PairKernels = "torch"
     """Library of the products at active pairs: PyTorch's operators, or Triton kernels (GPUs alone)."""
 

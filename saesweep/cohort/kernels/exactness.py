@@ -11,7 +11,7 @@ from saesweep.cohort.kernels.choice import Gemm, KernelChoice
 from saesweep.cohort.kernels.gemm import linear
 from saesweep.cohort.kernels.pairs import PairKernels, Pairs, triton_or_none
 from saesweep.cohort.kernels.scratch import Scratch
-from saesweep.cohort.kernels.screen import Screen
+from saesweep.cohort.kernels.screen import SCORE_ROUNDING, Screen
 
 # Largest error let through, relative to |x| |w|: float32 stays near 1e-7, bf16 and TF32 are above 1e-4.
 _MAX_ERROR = 3e-6
@@ -34,16 +34,15 @@ def gemm_error(gemm: Gemm, d_in: int, *, device: torch.device | str = "cpu") -> 
     return float(((out_RF - exact_RF).abs() / scale_RF).max())
 
 
-def screen_error(d_in: int, *, device: torch.device | str = "cpu", kernels: PairKernels = "torch") -> float:
-    """Return the largest error of the screen's scores on this machine, as a share of its proven bound: at most 1."""
+def screen_error(d_in: int) -> float:
+    """Return the largest error of the bf16 screen's scores on this CPU, as a share of its proven bound: at most 1."""
     generator = torch.Generator().manual_seed(0)
     x_RD, W_FD = torch.randn(32, d_in, generator=generator), torch.randn(64, d_in, generator=generator)
     b_F = torch.randn(64, generator=generator)
-    screen = Screen(x_RD.to(device), W_FD.to(device), b_F.to(device), Scratch(), kernels=kernels)
-    score_RF, bound_R = (t.double().cpu() for t in screen.scores(slice(0, 32)))
-    exact_RF = (x_RD.double() @ W_FD.double().t() + b_F) * screen.precision.weight_scale
-    allowed_RF = bound_R[:, None] + exact_RF.abs() * screen.precision.score_rounding
-    return float(((score_RF - exact_RF).abs() / allowed_RF).max())
+    score_RF, bound_R = Screen(x_RD, W_FD, b_F, Scratch()).scores(slice(0, 32))
+    exact_RF = x_RD.double() @ W_FD.double().t() + b_F
+    allowed_RF = bound_R[:, None] + exact_RF.abs() * SCORE_ROUNDING
+    return float(((score_RF.double() - exact_RF).abs() / allowed_RF).max())
 
 
 def pairs_error(kernels: PairKernels, d_in: int, *, device: torch.device | str = "cpu") -> float:
@@ -80,4 +79,4 @@ def is_exact(choice: KernelChoice, d_in: int, *, device: torch.device | str = "c
         return False
     if choice.pairs != "torch" and pairs_error(choice.pairs, d_in, device=device) > _MAX_ERROR:
         return False
-    return not choice.screen or screen_error(d_in, device=device, kernels=choice.pairs) <= 1.0
+    return not choice.screen or screen_error(d_in) <= 1.0

@@ -70,10 +70,10 @@ class Frame:
         return self._grad_W_enc_FD
 
     def screen(self, W_FD: Tensor, b_F: Tensor) -> Screen | None:
-        """Return the half-precision screen of this encoder, where the choice asks for one."""
-        if not self.choice.screen or W_FD.dtype != torch.float32:
+        """Return the bf16 screen of this encoder, where the choice asks for one."""
+        if not self.choice.screen or W_FD.dtype != torch.float32 or W_FD.device.type != "cpu":
             return None
-        return Screen(self.inputs_BD, W_FD, b_F, self.scratch, kernels=self.choice.pairs)
+        return Screen(self.inputs_BD, W_FD, b_F, self.scratch)
 
     def chunks(self) -> list[slice]:
         """Return the rows of each chunk."""

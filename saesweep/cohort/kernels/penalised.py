@@ -101,7 +101,7 @@ def _screened(
     if chunk.share_above(zeros_R, _COUNT_EVERY) > min(frame.choice.dense_above, MAX_SHARE):
         return None
     pairs = chunk.above(zeros_R)
-    hidden_P = exact_values(pairs, frame.inputs_BD[rows], frame.W_enc_FD, b_F)
+    hidden_P = exact_values(frame, pairs, rows, frame.W_enc_FD, b_F)
     keep_P = hidden_P > (0 if bound_F is None else bound_F[pairs.cols_P])
     return (pairs.rows_P * frame.d_sae + pairs.cols_P)[keep_P], hidden_P[keep_P]
 

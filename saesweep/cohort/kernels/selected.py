@@ -1,6 +1,6 @@
-"""Selected pairs of the topk family, from fp32 pre-activations or, faster, through the half-precision screen.
+"""Selected pairs of the topk family, from fp32 pre-activations or, faster, through the bf16 screen.
 
-Shape suffixes: R = rows of a chunk, F = d_sae, D = d_in, P = pairs, K = k, M = candidates per row.
+Shape suffixes: R = rows of a chunk, F = d_sae, D = d_in, P = pairs, K = k.
 """
 
 from __future__ import annotations
@@ -11,13 +11,9 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.kernels.frame import Frame
-from saesweep.cohort.kernels.pairs import PairKernels, Pairs
-from saesweep.cohort.kernels.screen import Screen, ScreenedChunk, top_of_pairs
+from saesweep.cohort.kernels.pairs import Pairs
+from saesweep.cohort.kernels.screen import Screen, top_of_pairs
 from saesweep.cohort.kernels.select import Finder, find_above, sample_rows, top_of_batch, top_rows
-
-# On a GPU k / 2, but at least so many more candidates than k per row are looked at. Their number is fixed, because counting
-# them would wait for the GPU.
-_LEAST_EXTRA = 16
 
 MAX_SHARE = 0.04
 """Share of pairs from which computing them one by one costs more than a dense fp32 product."""
@@ -56,49 +52,21 @@ def select_of_batch(frame: Frame, W_FD: Tensor, b_F: Tensor) -> tuple[Pairs, Ten
     return Pairs.of_rows(rows_P, flat_P - rows_P * frame.d_sae, frame.n_tokens, frame.choice.pairs), values_P
 
 
-def exact_values(pairs: Pairs, inputs_RD: Tensor, W_FD: Tensor, b_F: Tensor) -> Tensor:
-    """Return the fp32 pre-activations of some rows' pairs, [P]."""
-    return pairs.dots(inputs_RD, W_FD).add_(b_F[pairs.cols_P])
-
-
-def rows_by_margin(
-    chunk: ScreenedChunk, inputs_RD: Tensor, W_FD: Tensor, b_F: Tensor, k: int, kernels: PairKernels, most_rows: int
-) -> tuple[Tensor, Tensor]:
-    """Return (values, latents) of each row's k largest, [R, K], from a fixed number of candidates per row.
-
-    Args:
-        chunk: The rows' scores.
-        inputs_RD: The encoder's inputs.
-        W_FD: Encoder weights.
-        b_F: Encoder bias.
-        k: How many to keep.
-        kernels: Library of the products at the candidates.
-        most_rows: Rows computed in fp32 at a time, where the candidates may not be enough.
-    """
-    latents_RM, others_R = chunk.largest(min(k + max(k // 2, _LEAST_EXTRA), W_FD.shape[0]))
-    values_RM = exact_values(Pairs.uniform(latents_RM, kernels), inputs_RD, W_FD, b_F).view(latents_RM.shape)
-    top = values_RM.topk(k, dim=-1, sorted=False)
-    values_RK, latents_RK = top.values, latents_RM.gather(1, top.indices)
-    # Not `<`: a row with something that is not a number is computed as on the plain path.
-    unsure_Q = (~(values_RK.amin(1) >= others_R)).nonzero().squeeze(1)
-    for some_Q in torch.split(unsure_Q, most_rows):
-        values_RK[some_Q], latents_RK[some_Q] = top_rows(torch.addmm(b_F, inputs_RD[some_Q], W_FD.t()), k)
-    return values_RK, latents_RK
+def exact_values(frame: Frame, pairs: Pairs, rows: slice, W_FD: Tensor, b_F: Tensor) -> Tensor:
+    """Return the fp32 pre-activations of a chunk's pairs."""
+    return pairs.dots(frame.inputs_BD[rows], W_FD).add_(b_F[pairs.cols_P])
 
 
 def _screened_rows(
     frame: Frame, screen: Screen, rows: slice, W_FD: Tensor, b_F: Tensor, k: int
 ) -> tuple[Tensor, Tensor] | None:
     chunk = screen.chunk(rows)
-    if W_FD.device.type != "cpu":
-        most_rows = frame.choice.chunk_rows(frame.d_sae)
-        return rows_by_margin(chunk, frame.inputs_BD[rows], W_FD, b_F, k, frame.choice.pairs, most_rows)
     pairs = chunk.above(chunk.kth_at_least(k))
     n_pairs, n_rows = pairs.cols_P.shape[0], pairs.n_rows
     # Fewer than k in a row: something is not a number, which the plain path passes on.
     if n_pairs > MAX_SHARE * n_rows * frame.d_sae or int(pairs.offsets_R1.diff().min()) < k:
         return None
-    return top_of_pairs(pairs, exact_values(pairs, frame.inputs_BD[rows], W_FD, b_F), k)
+    return top_of_pairs(pairs, exact_values(frame, pairs, rows, W_FD, b_F), k)
 
 
 def _screened_finder(frame: Frame, screen: Screen, rows: slice, W_FD: Tensor, b_F: Tensor) -> Finder:
@@ -109,7 +77,7 @@ def _screened_finder(frame: Frame, screen: Screen, rows: slice, W_FD: Tensor, b_
         if chunk.share_above(bound_R, every=8) > MAX_SHARE:
             return find_above(frame.pre_acts(frame.inputs_BD[rows], W_FD, b_F), rows.start)(bound)
         pairs = chunk.above(bound_R)
-        values_P = exact_values(pairs, frame.inputs_BD[rows], W_FD, b_F)
+        values_P = exact_values(frame, pairs, rows, W_FD, b_F)
         keep_P = values_P > bound
         flat_P = (pairs.rows_P + rows.start) * frame.d_sae + pairs.cols_P
         return values_P[keep_P], flat_P[keep_P]

@@ -1,10 +1,10 @@
-"""Triton kernels, for GPUs: the products at active pairs, and rounding to half precision.
+"""Triton kernels, for GPUs: the products at active pairs, and splitting numbers into halves.
 
 Rows are read where they lie, and sums have a fixed order.
 
 PyTorch's own operators gather the rows into new memory first: measured on an H100, 3 to 14 times the time.
 
-Shape suffixes: R = rows of a table, D = d_in, E = d_in and the columns for the bias, P = active pairs, S = segments (rows of a batch, or latents).
+Shape suffixes: R = rows of a table, D = d_in, C = columns, P = active pairs, S = segments (rows of a batch, or latents).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DOT_PAIRS, _DOT_COLUMNS, _DOT_WARPS = 16, 64, 2
 _SUM_PAIRS, _SUM_COLUMNS, _SUM_WARPS = 16, 512, 4
 # Segments of fewer pairs are summed pair by pair, which is faster for them.
 _LONG_SEGMENT = 64
-_ROUND_COLUMNS = 1024
+_SPLIT_COLUMNS = 1024
 
 
 def dots(rows_P: Tensor, cols_P: Tensor, left_RD: Tensor, right_RD: Tensor) -> Tensor:
@@ -78,32 +78,10 @@ def weighted_sums(
     return out_SD
 
 
-def round_rows(rows_RD: Tensor, bias_R: Tensor | None, scale: float, *, out_RE: Tensor) -> Tensor:
-    """See `screen.round_rows`."""
-    rows_RD = _with_unit_columns(rows_RD)
-    n_rows, d_in = rows_RD.shape
-    norms_3R = rows_RD.new_empty(3, n_rows)
-    _round_kernel[(n_rows,)](
-        rows_RD,
-        rows_RD if bias_R is None else bias_R,
-        out_RE,
-        norms_3R,
-        n_rows,
-        rows_RD.stride(0),
-        scale,
-        D=d_in,
-        E=out_RE.shape[1],
-        HAS_BIAS=bias_R is not None,
-        COLUMNS=_ROUND_COLUMNS,
-        num_warps=4,
-    )
-    return norms_3R
-
-
 def split(factor_RC: Tensor, scale: Tensor, is_high: tuple[bool, bool, bool], depth: int, *, out: Tensor) -> None:
     """Write the high or low halves of `scale * factor` to the three parts of `out` along a dimension; see `split.py`."""
     n_rows, n_columns = factor_RC.shape
-    _split_kernel[(n_rows, triton.cdiv(n_columns, _ROUND_COLUMNS))](
+    _split_kernel[(n_rows, triton.cdiv(n_columns, _SPLIT_COLUMNS))](
         factor_RC,
         scale,
         out,
@@ -113,7 +91,7 @@ def split(factor_RC: Tensor, scale: Tensor, is_high: tuple[bool, bool, bool], de
         FIRST=is_high[0],
         SECOND=is_high[1],
         THIRD=is_high[2],
-        COLUMNS=_ROUND_COLUMNS,
+        COLUMNS=_SPLIT_COLUMNS,
         num_warps=4,
     )
 
@@ -183,48 +161,6 @@ def _sums_kernel(  # type: ignore[no-untyped-def]
     if ADD:
         total += tl.load(out, mask=inside, other=0.0)
     tl.store(out, total, mask=inside)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _round_kernel(  # type: ignore[no-untyped-def]
-    rows_ptr,
-    bias_ptr,
-    out_ptr,
-    norms_ptr,
-    n_rows,
-    row_stride,
-    scale,
-    D: tl.constexpr,
-    E: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64)
-    half = out_ptr.dtype.element_ty
-    exact2 = tl.zeros((COLUMNS,), tl.float32)
-    rounded2 = tl.zeros((COLUMNS,), tl.float32)
-    error2 = tl.zeros((COLUMNS,), tl.float32)
-    bias_exact, bias_high, bias_low = 1.0, 1.0, 1.0
-    bias_rounded = 1.0
-    if HAS_BIAS:
-        bias_exact = tl.load(bias_ptr + row) * scale
-        bias_high = bias_exact.to(half).to(tl.float32)
-        bias_low = (bias_exact - bias_high).to(half).to(tl.float32)
-        bias_rounded = bias_high + bias_low
-    for start in range(0, E, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        exact = tl.load(rows_ptr + row * row_stride + column, mask=column < D, other=0.0) * scale
-        rounded = exact.to(half).to(tl.float32)
-        exact2 += exact * exact
-        rounded2 += rounded * rounded
-        error2 += (exact - rounded) * (exact - rounded)
-        stored = tl.where(column == D, bias_high, tl.where(column == D + 1, bias_low, rounded))
-        tl.store(out_ptr + row * E + column, stored.to(half), mask=column < E)
-    bias_error = bias_exact - bias_rounded
-    norm = norms_ptr + row
-    tl.store(norm, tl.sqrt(tl.sum(exact2, 0) + bias_exact * bias_exact))
-    tl.store(norm + n_rows, tl.sqrt(tl.sum(rounded2, 0) + bias_rounded * bias_rounded))
-    tl.store(norm + 2 * n_rows, tl.sqrt(tl.sum(error2, 0) + bias_error * bias_error))
 
 
 @triton.jit  # type: ignore[untyped-decorator]

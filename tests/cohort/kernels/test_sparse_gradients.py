@@ -80,17 +80,9 @@ def test_float32(case: Case, path: str) -> None:
     assert_equal(*both(case, PATHS[path], torch.float32), tol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("device", "kernels"),
-    [
-        ("cpu", "torch"),
-        pytest.param("cuda", "torch", marks=pytest.mark.gpu),
-        pytest.param("cuda", "triton", marks=pytest.mark.gpu),
-    ],
-)
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 @pytest.mark.parametrize("bias", [0.0, 2.5], ids=["busy", "quiet"])
-def test_float32_through_the_screen(case: Case, bias: float, device: str, kernels: PairKernels) -> None:
+def test_float32_through_the_screen(case: Case, bias: float) -> None:
     if case.options.get("k", 0) > 20:
         pytest.skip("so many are active that the screen does not serve")
     if case.options.get("lp_norm") == 0.5:
@@ -98,10 +90,9 @@ def test_float32_through_the_screen(case: Case, bias: float, device: str, kernel
     if "matryoshka_widths" in case.options:
         case = replace(case, options=case.options | {"matryoshka_widths": (64, 256, 1024)})
     architecture = case.build(d_in=48, d_sae=1024)
-    params = params_for(architecture, torch.float32, bias=bias, device=device)
-    x = batch(torch.float32, d_in=48, device=device)
-    dead = dead_mask(1024, device=device) if case.dead else None
-    engine = SparseEngine(KernelChoice(screen=True, dense_above=0.2, chunk_elements=1024 * 32, pairs=kernels))
+    params = params_for(architecture, torch.float32, bias=bias)
+    x, dead = batch(torch.float32, d_in=48), dead_mask(1024) if case.dead else None
+    engine = SparseEngine(KernelChoice(screen=True, dense_above=0.2, chunk_elements=1024 * 32))
     exact = {name: p.double() for name, p in params.items()}
     want = ReferenceEngine().step(architecture, exact, x.double(), case.knobs, dead)
     assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-5)
@@ -129,7 +120,7 @@ def test_cuda_twice_the_same(case: Case) -> None:
     architecture = case.build(d_in=48, d_sae=1024)
     params = params_for(architecture, torch.float32, device="cuda")
     x, dead = batch(torch.float32, d_in=48, device="cuda"), dead_mask(1024, device="cuda") if case.dead else None
-    engine = SparseEngine(KernelChoice(screen=True, pairs="triton"))
+    engine = SparseEngine(KernelChoice(gemm="split_fp16", pairs="triton"))
     first, second = (
         {name: g.clone() for name, g in engine.step(architecture, params, x, case.knobs, dead).grads.items()}
         for _ in range(2)
