@@ -86,8 +86,9 @@ def shared_bytes(runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moment
     # One set of gradients; moments kept narrow are widened for one slot at a time.
     sets = 1 if adam_moments == "float32" else 3
     gradients = sets * max(4 * slot_parameters(run) for run in runs)
-    # The reference path keeps about six [batch, d_sae] tensors alive; the sparse kernels need less.
-    step = 6 * 4 * first.train_batch_size_tokens * widest
+    # The reference path keeps about six [batch, d_sae] tensors alive; the sparse kernels less on a CPU, and up to eight on a
+    # GPU, which works on whole batches and on factors in three halves.
+    step = 8 * 4 * first.train_batch_size_tokens * widest
     window = first.window_tokens * d_in * _BYTES[first.dtype] * hooks
     return gradients + step + window + 2 * weight_bytes
 

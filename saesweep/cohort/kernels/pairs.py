@@ -48,14 +48,14 @@ class ByLatent:
 
     def sums(self, values_P: Tensor) -> Tensor:
         """Return the sum of each latent's values, [F]; values in row order."""
-        if values_P.device.type == "cpu":
+        if values_P.device.type != "cuda":
             return torch.bincount(self.cols_P, weights=values_P, minlength=self.offsets_F1.shape[0] - 1)
-        # A GPU's bincount adds in any order, and waits for the GPU.
+        # CUDA's bincount adds in any order, and waits for the GPU.
         return _segment_sums(values_P[self.order_P], self.offsets_F1)
 
     def counts(self, chosen_P: Tensor) -> Tensor:
         """Return the number of each latent's chosen pairs, int64 [F]; the choice in row order."""
-        if chosen_P.device.type == "cpu":
+        if chosen_P.device.type != "cuda":
             return torch.bincount(self.cols_P[chosen_P], minlength=self.offsets_F1.shape[0] - 1)
         return _segment_sums(chosen_P[self.order_P].float(), self.offsets_F1).to(torch.int64)
 
@@ -146,12 +146,12 @@ class Pairs:
         narrow = self.cols_P.to(torch.int16 if n_latents < 1 << 15 else torch.int32)
         sorted_P = narrow.sort(stable=True)
         order_P = sorted_P.indices
-        offsets_F1 = _offsets(self.cols_P if narrow.device.type == "cpu" else sorted_P.values, n_latents)
+        offsets_F1 = _offsets(self.cols_P if narrow.device.type != "cuda" else sorted_P.values, n_latents)
         return ByLatent(order_P, self.rows_P[order_P], offsets_F1, self.cols_P, self.kernels)
 
     def counts_by_row(self, chosen_P: Tensor) -> Tensor:
         """Return the number of each row's chosen pairs, [R]."""
-        if chosen_P.device.type == "cpu":
+        if chosen_P.device.type != "cuda":
             return torch.bincount(self.rows_P[chosen_P], minlength=self.n_rows)
         return _segment_sums(chosen_P.float(), self.offsets_R1)
 
@@ -174,8 +174,8 @@ def _segment_sums(values_P: Tensor, offsets_S1: Tensor) -> Tensor:
 
 
 def _offsets(keys_P: Tensor, n_keys: int) -> Tensor:
-    """Return where each key's pairs start, and the end, [n_keys + 1]; a GPU needs ascending keys."""
-    if keys_P.device.type != "cpu":
+    """Return where each key's pairs start, and the end, [n_keys + 1]; CUDA needs ascending keys."""
+    if keys_P.device.type == "cuda":
         # bincount would wait for the GPU, twice.
         return torch.searchsorted(keys_P, torch.arange(n_keys + 1, dtype=keys_P.dtype, device=keys_P.device))
     counts = torch.bincount(keys_P, minlength=n_keys)

@@ -71,7 +71,7 @@ def test_products_at_pairs_are_float32_on_a_gpu(d_in: int, kernels: PairKernels)
 
 @pytest.mark.gpu
 def test_what_a_gpu_chooses() -> None:
-    choice = choose(512, 8192, device="cuda", budget_seconds=30)
+    choice = choose(512, 8192, device="cuda")
     assert choice.gemm == "split_fp16"
     assert choice.pairs == "triton"
     assert not choice.screen
