@@ -10,7 +10,7 @@ from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
 from saesweep.experiment.parameters import Parameter
 from saesweep.specs import BaseRun, CohortSpec, SearchSpec, format_count
-from saesweep.specs.architectures import JumpReLUSpec, spec_class
+from saesweep.specs.architectures import JumpReLUSpec, TopKFamilySpec, spec_class
 
 _LONG_RUN_TOKENS = 1_000_000_000
 _PENALTIES = (("l1_coefficient", "l1_warm_up_steps", "5%"), ("l0_coefficient", "l0_warm_up_steps", "100%"))
@@ -25,15 +25,18 @@ def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[B
     found += objective_warnings(draft.objective, searches_sparsity)
     if runs:
         search = draft.search or SearchSpec()
-        found += _compile_warnings(runs[0], draft.cohort or CohortSpec())
+        found += _compile_warnings(runs, draft.cohort or CohortSpec())
         found += search_warnings(search, parameters, runs[0])
         if draft.objective is not None and draft.objective.matched is not None:
             found += matched_warnings(draft.objective.matched, search, n_trials, parameters, runs)
     return found
 
 
-def _compile_warnings(run: BaseRun, cohort: CohortSpec) -> list[str]:
-    if not run.compile_sae or run.autocast or cohort.kernels == "reference":
+def _compile_warnings(runs: Sequence[BaseRun], cohort: CohortSpec) -> list[str]:
+    run = runs[0]
+    if not run.compile_sae or cohort.kernels == "reference":
+        return []
+    if run.autocast and not any(isinstance(each.sae, TopKFamilySpec) for each in runs):
         return []
     return [
         "base.compile_sae compiles the reference path alone; architectures that the sparse kernels train run as they are; "

@@ -140,7 +140,7 @@ class BaseRun(Spec):
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     """Type of the activations that the SAEs train on; the model's own type is kept in the shuffle window."""
     autocast: bool = False
-    """Train the SAEs' matrix products in bfloat16, with fp32 master weights."""
+    """Train the SAEs' matrix products in bfloat16, with fp32 master weights. The topk family keeps its sparse kernels in fp32, which are faster."""
     autocast_lm: bool = False
     """Run the language model in bfloat16."""
     compile_llm: bool = False

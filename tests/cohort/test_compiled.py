@@ -72,7 +72,20 @@ def test_where_it_does_nothing_a_warning_says_so() -> None:
     tree = small_sweep()
     tree["base"]["compile_sae"] = True
     assert any("compile_sae compiles the reference path alone" in w for w in load_experiment(tree).warnings)
+    tree["base"]["autocast"] = True
+    assert any("compile_sae" in w for w in load_experiment(tree).warnings)
     tree["cohort"]["kernels"] = "reference"
+    assert not any("compile_sae" in w for w in load_experiment(tree).warnings)
+
+
+def test_with_autocast_it_compiles_the_penalty_based_architectures() -> None:
+    tree = small_sweep()
+    tree["base"] |= {"compile_sae": True, "autocast": True}
+    tree["base"]["sae"]["architecture"] = "standard"
+    tree["base"]["sae"].pop("k", None)
+    tree["space"] = {"lr": {"float": [1e-4, 1e-3]}}
+    tree.pop("by_architecture", None)
+    tree["search"].pop("stratify", None)
     assert not any("compile_sae" in w for w in load_experiment(tree).warnings)
 
 

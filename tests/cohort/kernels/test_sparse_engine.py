@@ -10,7 +10,7 @@ from saesweep.cohort.kernels import KernelChoice, SparseEngine
 from saesweep.cohort.optimizer import adam_step_
 from saesweep.saes import Knobs, architecture_for
 from saesweep.saes.topk import TopK
-from saesweep.specs.architectures import GatedSpec, StandardSpec, TopKSpec
+from saesweep.specs.architectures import BatchTopKSpec, GatedSpec, MatryoshkaBatchTopKSpec, StandardSpec, TopKSpec
 
 ONE_OF_EACH = [
     c
@@ -87,7 +87,7 @@ def unsupported() -> list[object]:
     infinite = StandardSpec(**widths, lp_norm=float("inf"))
     return [
         pytest.param(Louder(spec), False, "Louder", id="third party"),
-        pytest.param(architecture_for(spec), True, "autocast", id="autocast"),
+        pytest.param(architecture_for(StandardSpec(**widths)), True, "autocast", id="autocast"),
         pytest.param(architecture_for(layer_norm), False, "layer_norm", id="layer_norm"),
         pytest.param(architecture_for(rescale), False, "constant_norm_rescale", id="constant_norm_rescale"),
         pytest.param(architecture_for(infinite), False, "lp_norm", id="maximum norm"),
@@ -102,6 +102,11 @@ def test_says_where_it_is_not_exact(architecture: object, autocast: bool, word: 
     assert word in reason
     with pytest.raises(ValueError, match=word):
         engine.step(architecture, {}, torch.zeros(1, 8), Knobs(), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spec_class", [TopKSpec, BatchTopKSpec, MatryoshkaBatchTopKSpec])
+def test_the_topk_family_keeps_its_kernels_with_autocast(spec_class: type[TopKSpec]) -> None:
+    assert SparseEngine(autocast=True).supports(architecture_for(spec_class(d_in=8, d_sae=16, k=2))) is None
 
 
 @pytest.mark.parametrize("mode", ["none", "expected_average_only_in", "covariance_whitening"])
