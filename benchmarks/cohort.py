@@ -4,6 +4,7 @@
     .venv/bin/python benchmarks/cohort.py --size M --architecture topk
     .venv/bin/python benchmarks/cohort.py --quick             # a smoke check at S, under 90 s
     .venv/bin/python benchmarks/cohort.py --suite --json results.json --markdown
+    .venv/bin/python benchmarks/cohort.py --size XL --device cuda
 
 All subjects train on the same activations in memory, from the same weights, each in a process of its own. They take turns
 (A-B-C-A-B-C), so that a slow minute of the machine hits all of them; figures are medians over the rounds. Without peers

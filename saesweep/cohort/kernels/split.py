@@ -20,7 +20,7 @@ _LEFT, _RIGHT = (True, True, False), (True, False, True)
 
 
 def split_product(left_MK: Tensor, right_KN: Tensor, *, out_MN: Tensor | None = None) -> Tensor:
-    """Return `left right`, [M, N], for float32 factors each of which is contiguous, or a transposed view of what is.
+    """Return `left right`, [M, N], for float32 factors; one that is neither contiguous nor a transposed view is copied.
 
     Args:
         left_MK: Left factor.
@@ -40,9 +40,10 @@ def split_product(left_MK: Tensor, right_KN: Tensor, *, out_MN: Tensor | None = 
 
 def _split(factor: Tensor, is_high: tuple[bool, bool, bool], depth: int) -> tuple[Tensor, Tensor]:
     """Return the factor's scale, and its three parts one after the other along the depth."""
-    if not factor.is_contiguous():
+    if not factor.is_contiguous() and factor.t().is_contiguous():
         scale, parts = _split(factor.t(), is_high, 1 - depth)
         return scale, parts.t()
+    factor = factor.contiguous()
     largest = factor.abs().amax().clamp(min=2.0**-100)
     scale = torch.exp2(torch.floor(torch.log2(_LARGEST / largest)))
     n_rows, n_columns = factor.shape

@@ -46,6 +46,11 @@ def test_it_is_as_exact_as_float32(kind: str, left_transposed: bool, right_trans
     assert (out.double() - exact).abs().max() <= limit
 
 
+def test_factors_of_any_layout() -> None:
+    left, right = factors("plain", "cpu")
+    assert torch.equal(split_product(left[:, ::2], right[::2]), split_product(left[:, ::2].clone(), right[::2].clone()))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_what_is_not_finite_stays_so(device: str) -> None:
     left, right = factors("plain", device)
