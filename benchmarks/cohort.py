@@ -194,7 +194,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--phase", choices=("sparse", "dense"), default="sparse", help="density of the penalised ones")
     parser.add_argument("--dead", type=float, default=0.0, help="share of dead latents, e.g. 0.1")
     parser.add_argument("--device", default="cpu", help="where the SAEs train, for instance cuda")
-    parser.add_argument("--autocast", action="store_true", help="bf16 products, ours (reference path) and the peers'")
+    parser.add_argument(
+        "--autocast", action="store_true", help="bf16 products: SAELens', and ours but for the topk family"
+    )
     parser.add_argument("--slots", type=int, help="SAEs in the cohort (default: the size's)")
     parser.add_argument("--subjects", default=",".join(SUBJECTS), help=f"of {', '.join(SUBJECTS)}")
     parser.add_argument("--peer-python", default=".venv-bench/bin/python", help="interpreter with the peers installed")

@@ -299,6 +299,7 @@ def main() -> None:
     peak, now = (peak_bytes, resident_bytes)
     if setup.device != "cpu":
         peak, now = torch.cuda.max_memory_allocated, torch.cuda.memory_allocated
+        torch.cuda.reset_peak_memory_stats()
     baseline = now()
     Path("/proc/self/clear_refs").write_text("5")
     advance = build()

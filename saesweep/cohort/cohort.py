@@ -183,11 +183,11 @@ class Cohort:
             return None
         hook, mode, dtype = slot.run.hook_name, slot.run.sae.normalize_activations, slot.params["W_dec"].dtype
         rows = rows_at_once(slot.architecture.d_sae, self._device)
-        return calibrate_threshold(
-            (
-                slot.architecture.pre_acts_for_threshold(slot.params, self._scaled(piece_BD, (hook, mode, dtype)))
-                for batch in self._recent
-                for piece_BD in torch.split(batch[hook], rows)
-            ),
-            slot.knobs_at(slot.step).k,
-        )
+
+        def pre_acts() -> Iterator[Tensor]:
+            for batch in self._recent:
+                for piece_BD in torch.split(batch[hook], rows):
+                    scaled_BD = self._scaled(piece_BD, (hook, mode, dtype))
+                    yield slot.architecture.pre_acts_for_threshold(slot.params, scaled_BD)
+
+        return calibrate_threshold(pre_acts, slot.knobs_at(slot.step).k)

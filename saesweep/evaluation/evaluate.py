@@ -81,7 +81,7 @@ class HeldOutEvaluator:
         true_GD = self._part.true_features_FD
         recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
         added = [new_registered(sae) for sae in saes]
-        n_rows = min(sae.rows_at_once() for sae in saes)
+        n_rows = min((sae.rows_at_once() for sae in saes), default=1)
         for x_ND, context_N, true_acts_NG in self._batches(hook, n_rows):
             for index, (metrics, registered, sae) in enumerate(zip(sums, added, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)

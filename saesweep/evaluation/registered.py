@@ -19,7 +19,10 @@ class HeldOutMetric(Protocol):
     """Accumulates over batches of held-out activations; one object measures one SAE once."""
 
     def update(self, x_ND: Tensor, recon_ND: Tensor, acts_NF: Tensor) -> None:
-        """Add a batch: raw activations, the exported SAE's reconstruction of them, and its latents."""
+        """Add a batch: raw activations, the exported SAE's reconstruction of them, and its latents.
+
+        Batches have any number of rows, also a few: weigh by rows, never by batches.
+        """
 
     def compute(self) -> float:
         """Return the metric over everything added."""

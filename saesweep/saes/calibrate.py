@@ -8,7 +8,7 @@ hundred steps exports another SAE than the one it trained (L0 95 instead of 16 i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -20,48 +20,58 @@ _SAMPLE_EVERY = 16
 _MIN_SAMPLED_ELEMENTS = 2**18
 
 
-def calibrate_threshold(pre_act_batches: Iterable[Tensor], k: float) -> float:
+def calibrate_threshold(pre_act_batches: Callable[[], Iterable[Tensor]], k: float) -> float:
     """Return the threshold t at which `count(h > t)` over all rows is k per row.
 
     It lies midway between the smallest activation kept and the largest one dropped, so that rounding in the folded weights
     moves neither across. Activations tied at the boundary are all dropped (mean L0 is then just below k). Where fewer than
     k per row are positive, every positive activation is kept: the threshold is 0.
 
-    Memory: about 4 k values per row are kept of each batch, or the whole batch where it is small.
+    Memory: about 4 k values per row are kept of each batch (in expectation), or the whole batch where it is small.
 
     Args:
-        pre_act_batches: Non-negative activations [B, F], from `Architecture.pre_acts_for_threshold`, on any device.
+        pre_act_batches: Starts a pass over non-negative activations [B, F], from `Architecture.pre_acts_for_threshold`, on
+            any device; called again where the batches differ much.
         k: Wanted mean number of active latents per row.
 
     Returns:
         The threshold, in the units of the batches.
 
     Raises:
-        ValueError: k is not positive, there are no rows, or the batches differ so much that the kept candidates of one
-            do not reach down to the threshold.
+        ValueError: k is not positive, or there are no rows.
     """
     if k <= 0:
         raise ValueError(f"k must be positive, got {k}")
-    rows = 0
-    candidates: list[Tensor] = []
-    # No activation left out of the candidates is larger: the answer is exact if it is not below this.
-    highest_left_out = 0.0
-    for h_BF in pre_act_batches:
+    candidates, n_rows, highest_left_out = _candidates(pre_act_batches(), lambda h_BF: _bound(h_BF, k))
+    if n_rows == 0:
+        raise ValueError("no rows to calibrate the threshold on")
+    n_kept = int(k * n_rows)
+    if highest_left_out > 0:
+        # What was left out could only raise the largest dropped one; where it may have, all that lies above is looked at.
+        dropped = _nth_largest(candidates, n_kept + 1)
+        if dropped < highest_left_out:
+            at_least = torch.nextafter(torch.tensor(dropped), torch.tensor(0.0)).item()
+            candidates, _, _ = _candidates(pre_act_batches(), lambda _: at_least)
+    return _upper_quantile(candidates, n_kept)
+
+
+def _candidates(batches: Iterable[Tensor], bound_of: Callable[[Tensor], float]) -> tuple[Tensor, int, float]:
+    """Return the activations above their batch's bound, the number of rows, and the highest bound."""
+    n_rows, highest = 0, 0.0
+    found: list[Tensor] = [torch.empty(0)]
+    for h_BF in batches:
         if h_BF.ndim != 2:
             raise ValueError(f"pre-activations must be [tokens, d_sae], got {list(h_BF.shape)}")
-        rows += h_BF.shape[0]
-        bound = _bound(h_BF, k)
-        highest_left_out = max(highest_left_out, bound)
-        candidates.append(h_BF[h_BF > bound])
-    if rows == 0:
-        raise ValueError("no rows to calibrate the threshold on")
-    threshold = _upper_quantile(torch.cat(candidates), int(k * rows))
-    if threshold < highest_left_out:
-        raise ValueError(
-            f"the threshold {threshold:g} lies below {highest_left_out:g}, above which the candidates of one batch lie: "
-            "the batches are too different to be recent batches of one shuffled stream"
-        )
-    return threshold
+        n_rows += h_BF.shape[0]
+        bound = bound_of(h_BF)
+        highest = max(highest, bound)
+        found.append(h_BF[h_BF > bound])
+    return torch.cat([part.to(found[-1]) for part in found]), n_rows, highest
+
+
+def _nth_largest(values: Tensor, n: int) -> float:
+    """Return the n-th largest of positive values; 0 where there are fewer."""
+    return float(values.topk(n, sorted=False).values.min()) if n <= values.numel() else 0.0
 
 
 def _bound(h_BF: Tensor, k: float) -> float:
@@ -70,7 +80,7 @@ def _bound(h_BF: Tensor, k: float) -> float:
         return 0.0
     sample = h_BF[::_SAMPLE_EVERY]
     rank = int(_CANDIDATES_PER_SELECTED * k * sample.shape[0]) + 1
-    return float(sample.flatten().topk(rank, sorted=False).values.min()) if rank <= sample.numel() else 0.0
+    return _nth_largest(sample.flatten(), rank)
 
 
 def _upper_quantile(values: Tensor, n_kept: int) -> float:

@@ -145,7 +145,7 @@ class ExportedSAE:
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Return the reconstruction [..., d_in] of raw activations [..., d_in]."""
-        pieces = torch.split(x_ND.flatten(0, -2), self.rows_at_once())
+        pieces = torch.split(x_ND.reshape(-1, x_ND.shape[-1]), self.rows_at_once())
         return torch.cat([self.decode(self.encode(piece_ND), piece_ND) for piece_ND in pieces]).view(x_ND.shape)
 
     __call__ = forward

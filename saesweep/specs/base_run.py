@@ -140,7 +140,7 @@ class BaseRun(Spec):
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     """Type of the activations that the SAEs train on; the model's own type is kept in the shuffle window."""
     autocast: bool = False
-    """Train the SAEs' matrix products in bfloat16, with fp32 master weights. The topk family keeps its sparse kernels in fp32, which are faster."""
+    """Train in bfloat16 products, with fp32 master weights; the topk family keeps its fp32 sparse kernels (on a GPU where Triton works)."""
     autocast_lm: bool = False
     """Run the language model in bfloat16."""
     compile_llm: bool = False
@@ -148,7 +148,7 @@ class BaseRun(Spec):
     llm_compilation_mode: Literal["default", "max-autotune-no-cudagraphs"] | None = None
     """Mode of torch.compile. Modes with CUDA graphs are left out: they overwrite activations that are still to be read."""
     compile_sae: bool = False
-    """Compile the SAE step where the reference path trains it (`cohort.kernels: reference`, `autocast`); the sparse kernels stay as they are."""
+    """Compile the SAE step where the reference path trains it (`cohort.kernels: reference`, most of `autocast`), not the sparse kernels."""
     sae_compilation_mode: Literal["default", "max-autotune-no-cudagraphs"] | None = None
     """Mode of torch.compile for them. Modes with CUDA graphs are left out: they overwrite gradients that are still to be read."""
     seed: int = Field(42, ge=0)

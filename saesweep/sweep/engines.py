@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from saesweep.cohort import CompiledForward, GradientEngine, ReferenceEngine
-from saesweep.cohort.kernels import SparseEngine, kernel_choice
+from saesweep.cohort.kernels import SparseEngine, kernel_choice, triton_or_none
 from saesweep.saes import architecture_for
 from saesweep.specs import BaseRun
 
@@ -33,7 +33,9 @@ def make_engine(
     """
     if wanted == "reference":
         return reference, None, ["kernels: reference, as the file says"]
-    probe = SparseEngine(autocast=autocast)
+    # Without Triton a GPU's sparse products are slower than bf16 ones.
+    keeps_topk = device.type != "cuda" or triton_or_none() is not None
+    probe = SparseEngine(autocast=autocast, topk_with_autocast=keeps_topk)
     reasons = {run.sae.architecture: probe.supports(architecture_for(run.sae)) for run in runs}
     sparse = [name for name, reason in reasons.items() if reason is None]
     notes = [f"kernels: the reference path trains {name}: {reason}" for name, reason in reasons.items() if reason]
@@ -45,7 +47,7 @@ def make_engine(
     choice, source = kernel_choice(widest.d_in, widest.d_sae, device=device, stored=stored)
     fields = ", ".join(f"{name}={value}" for name, value in choice.to_json().items())
     notes.append(f"kernels: sparse ({fields}; {source})")
-    return SparseEngine(choice, autocast=autocast), choice.to_json(), notes
+    return SparseEngine(choice, autocast=autocast, topk_with_autocast=keeps_topk), choice.to_json(), notes
 
 
 def make_reference(run: BaseRun) -> ReferenceEngine:

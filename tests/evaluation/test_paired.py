@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,3 +90,37 @@ def test_what_contexts_do_not_add_up_to(source: ActivationSource) -> None:
     assert evaluator.paired([sae(1)], HOOK, "dead_fraction") is None
     assert evaluator.paired([sae(1)], HOOK, "mmcs") is None
     assert HeldOutEvaluator(source.select, None).paired([sae(1)], HOOK, "delta_ce") is None
+
+
+def test_pieces_give_what_the_whole_gives(source: ActivationSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts of 16 tokens, cut into pieces of 7."""
+    saes = [sae(1), sae(2)]
+    found = []
+    for rows in (10_000, 7):
+        monkeypatch.setattr(ExportedSAE, "rows_at_once", lambda self, n=rows: n)
+        evaluator = HeldOutEvaluator(source.select, source.model)
+        measured = evaluator.measure(saes, HOOK, with_model=True, spread=True, paired=True)
+        by_context = evaluator.paired(saes, HOOK, "l0")
+        assert by_context is not None
+        found.append((measured, by_context.values().tolist()))
+    for whole, pieces in zip(*(measured for measured, _ in found), strict=True):
+        assert pieces == pytest.approx(whole, rel=1e-5, abs=1e-8)
+    assert found[0][1] == pytest.approx(found[1][1])
+
+
+def test_pieces_keep_true_activations_beside_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(12, HIDDEN, generator=generator), dim=1)
+    true_acts = torch.rand(83, 12, generator=generator) * (torch.rand(83, 12, generator=generator) < 0.2)
+    batches = [(true_acts[:50] @ features, true_acts[:50]), (true_acts[50:] @ features, true_acts[50:])]
+    part = SimpleNamespace(mask_NT=None, true_features_FD=features, labelled_batches=lambda hook: iter(batches))
+    found = []
+    for rows in (1000, 7):
+        monkeypatch.setattr(ExportedSAE, "rows_at_once", lambda self, n=rows: n)
+        found += HeldOutEvaluator(part, None).measure([sae(1)], HOOK, with_model=False)  # type: ignore[arg-type]
+    assert {"mmcs", "f1"} <= found[0].keys()
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_nothing_to_measure(source: ActivationSource) -> None:
+    assert HeldOutEvaluator(source.select, None).measure([], HOOK, with_model=False) == []

@@ -184,7 +184,7 @@ def trained(architecture: str, mode: str, x_BD: torch.Tensor) -> Any:
     params = {name: tensor.detach() for name, tensor in leaves.items()}
     threshold = None
     if implementation.needs_threshold:
-        threshold = calibrate_threshold([implementation.pre_acts_for_threshold(params, scaled_BD)], 16.0)
+        threshold = calibrate_threshold(lambda: [implementation.pre_acts_for_threshold(params, scaled_BD)], 16.0)
     return implementation, params, normalizer, threshold
 
 

@@ -229,7 +229,7 @@ def compare_export(table: Table, architecture: str, mode: str, options: dict[str
     threshold = None
     if implementation.needs_threshold:
         scaled_BD = normalizer.apply(x_BD)
-        threshold = calibrate_threshold([implementation.pre_acts_for_threshold(params, scaled_BD)], 7.0)
+        threshold = calibrate_threshold(lambda: [implementation.pre_acts_for_threshold(params, scaled_BD)], 7.0)
     exported = implementation.export(params, normalizer, threshold)
     with tempfile.TemporaryDirectory() as name:
         ours_dir, theirs_dir = Path(name, "ours"), Path(name, "theirs")

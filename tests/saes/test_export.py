@@ -31,7 +31,7 @@ def export(architecture: str, mode: str = "none", dtype: torch.dtype = torch.flo
     threshold = None
     if implementation.needs_threshold:
         scaled_BD = normalizer.apply(x_BD)
-        threshold = calibrate_threshold([implementation.pre_acts_for_threshold(params, scaled_BD)], 5.0)
+        threshold = calibrate_threshold(lambda: [implementation.pre_acts_for_threshold(params, scaled_BD)], 5.0)
     return implementation, params, normalizer, implementation.export(params, normalizer, threshold), x_BD
 
 
@@ -163,6 +163,8 @@ def test_leading_dimensions_pass_through() -> None:
     for architecture in ARCHITECTURES:
         _, _, _, exported, x_BD = export(architecture, "constant_norm_rescale")
         torch.testing.assert_close(exported(x_BD.reshape(4, 64, D_IN)), exported(x_BD).reshape(4, 64, D_IN))
+        torch.testing.assert_close(exported(x_BD[3]), exported(x_BD)[3])
+        assert exported(x_BD[:0]).shape == (0, D_IN)
 
 
 def test_an_exported_sae_that_contradicts_itself_is_a_bug() -> None:

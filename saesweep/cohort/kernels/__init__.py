@@ -5,5 +5,15 @@ from saesweep.cohort.kernels.cache import kernel_choice
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.engine import SparseEngine
 from saesweep.cohort.kernels.exactness import gemm_error, is_exact, screen_error
+from saesweep.cohort.kernels.pairs import triton_or_none
 
-__all__ = ["KernelChoice", "SparseEngine", "choose", "gemm_error", "is_exact", "kernel_choice", "screen_error"]
+__all__ = [
+    "KernelChoice",
+    "SparseEngine",
+    "choose",
+    "gemm_error",
+    "is_exact",
+    "kernel_choice",
+    "screen_error",
+    "triton_or_none",
+]

@@ -44,13 +44,15 @@ class SparseEngine:
 
     Args:
         choice: Settings found by `choose`, or the defaults. They change the speed and the last bits alone.
-        autocast: Whether the run asks for bf16 autocast, which this engine does not do: it then takes the topk family alone,
-            which it trains faster in fp32.
+        autocast: Whether the run asks for bf16 autocast, which this engine does not do.
+        topk_with_autocast: It then takes the topk family all the same, which it trains faster in fp32.
     """
 
-    def __init__(self, choice: KernelChoice | None = None, *, autocast: bool = False) -> None:
+    def __init__(
+        self, choice: KernelChoice | None = None, *, autocast: bool = False, topk_with_autocast: bool = True
+    ) -> None:
         self.choice = choice if choice is not None else KernelChoice()
-        self._autocast = autocast
+        self._autocast, self._topk_with_autocast = autocast, topk_with_autocast
         self._scratch = Scratch()
 
     def supports(self, architecture: Architecture[Any]) -> str | None:
@@ -60,8 +62,9 @@ class SparseEngine:
             return (
                 f"there is no sparse kernel for architecture {spec.architecture!r} ({type(architecture).__qualname__})"
             )
-        if self._autocast and not isinstance(spec, TopKFamilySpec):
-            # The topk family is faster here than with bf16 products, and loses nothing by it (docs/performance.md).
+        # The topk family is faster here than with bf16 products, and loses nothing by it (docs/performance.md).
+        keeps = self._topk_with_autocast and isinstance(spec, TopKFamilySpec)
+        if self._autocast and not keeps:
             return "the sparse kernels do not compute in bf16 (autocast: true)"
         if spec.normalize_activations in RUNTIME_MODES:
             return (

@@ -53,17 +53,19 @@ def pairs_error(kernels: PairKernels, d_in: int, *, device: torch.device | str =
     if kernels == "triton" and (torch.device(device).type != "cuda" or triton_or_none() is None):
         return float("inf")
     generator = torch.Generator().manual_seed(0)
-    x_RD, W_FD = torch.randn(8, d_in, generator=generator), torch.randn(24, d_in, generator=generator)
-    # The first row and latent have many pairs, the last row and latent none.
-    rows_P, cols_P = torch.arange(7).repeat_interleave(20), torch.arange(140) % 21
-    values_P = torch.randn(140, generator=generator)
-    on_device = Pairs.of_rows(rows_P.to(device), cols_P.to(device), 8, kernels)
+    x_RD, W_FD = torch.randn(110, d_in, generator=generator), torch.randn(120, d_in, generator=generator)
+    # One row and one latent have many pairs, which kernels treat in blocks; the others have few, the last ones none.
+    mask_RF = torch.zeros(110, 120, dtype=torch.float64)
+    mask_RF[0, :107], mask_RF[:99, 5], mask_RF[torch.arange(99), 6 + torch.arange(99) % 3] = 1, 1, 1
+    rows_P, cols_P = mask_RF.nonzero(as_tuple=True)
+    values_P = torch.randn(rows_P.shape, generator=generator)
+    mask_RF[rows_P, cols_P] = values_P.double()
+    on_device = Pairs.of_rows(rows_P.to(device), cols_P.to(device), 110, kernels)
     x, W, values = x_RD.to(device), W_FD.to(device), values_P.to(device)
     sums_FD = torch.ones_like(W)
-    on_device.by_latent(24).add_to_(sums_FD, values, x, fresh=True)
-    on_device.by_latent(24).add_to_(sums_FD, values, x, fresh=False)
+    on_device.by_latent(120).add_to_(sums_FD, values, x, fresh=True)
+    on_device.by_latent(120).add_to_(sums_FD, values, x, fresh=False)
     got = (on_device.dots(x, W), on_device.decode(values, W), sums_FD)
-    mask_RF = torch.zeros(8, 24, dtype=torch.float64).index_put_((rows_P, cols_P), values_P.double(), accumulate=True)
     exact = (
         (x_RD.double() @ W_FD.double().t())[rows_P, cols_P],
         mask_RF @ W_FD.double(),

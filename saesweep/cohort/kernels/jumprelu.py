@@ -11,7 +11,7 @@ from torch import Tensor
 from saesweep.cohort.engine import StepGradients
 from saesweep.cohort.kernels.elementwise import in_window_
 from saesweep.cohort.kernels.frame import Frame
-from saesweep.cohort.kernels.jumprelu_wide import ActivePairs, add_all, is_wide, wide_chunk
+from saesweep.cohort.kernels.jumprelu_wide import MOST_PAIRS, ActivePairs, add_all, is_wide, wide_chunk
 from saesweep.cohort.kernels.penalised import Piece, each_chunk
 from saesweep.specs.architectures import JumpReLUSpec
 
@@ -32,7 +32,7 @@ def jumprelu_step(frame: Frame, spec: JumpReLUSpec) -> StepGradients:
         sparse=step.sparse,
         seen=step.pre_act if step.pre_act_weight else None,
     )
-    add_all(frame, step.waiting, encoder=not spec.jumprelu_ste_to_input)
+    step.add_waiting()
     frame.grad_W_dec.add_multiple(step.norm_grad_F / step.norm_F, frame.W_dec_FD)
     losses = {"mse_loss": step.mse, "l0_loss": step.sparsity}
     if spec.pre_act_loss_coefficient is not None:
@@ -91,6 +91,8 @@ class JumpReLUStep:
         """Add what a chunk of rows contributes; `hidden_RF` is overwritten."""
         if is_wide(self, hidden_RF):
             self.waiting.append(wide_chunk(self, rows, hidden_RF))
+            if sum(chunk.acts_P.shape[0] for chunk in self.waiting) >= MOST_PAIRS:
+                self.add_waiting()
             return
         frame, spec, n_rows = self.frame, self.spec, hidden_RF.shape[0]
         width = spec.jumprelu_bandwidth
@@ -125,6 +127,11 @@ class JumpReLUStep:
             hidden_grad_RF = acts_grad_RF.mul_(active_RF)
         self.b_enc_grad_F += hidden_grad_RF.sum(0)
         frame.grad_W_enc.add_product(hidden_grad_RF, frame.inputs_BD[rows])
+
+    def add_waiting(self) -> None:
+        """Add the weight gradients of the chunks that went by their active pairs."""
+        add_all(self.frame, self.waiting, encoder=not self.spec.jumprelu_ste_to_input)
+        self.waiting.clear()
 
     def pre_act(self, rows: slice, hidden_RF: Tensor) -> None:
         """Add the loss that pulls dead latents' pre-activations up to their thresholds, on their rows alone."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Share of the crossover up to which this path is faster: it saves two or three of the dense products, and has yet to find the
 # pairs. Measured at d_in 128 and 512.
 _SHARE_OF_CROSSOVER = 0.45
+MOST_PAIRS = 1 << 19
+"""Pairs after which waiting chunks are added: bounds memory."""
 # Every so many rows of a chunk are counted to tell its density.
 _COUNT_EVERY = 8
 
@@ -42,6 +44,9 @@ class ActivePairs:
 
 def is_wide(step: JumpReLUStep, hidden_RF: Tensor) -> bool:
     """Return whether so few of a dense chunk's pairs are active that this path is the faster one."""
+    if hidden_RF.device.type != "cpu":
+        # Dense products cost a GPU less than finding the pairs: 13.2 against 14.3 ms a step at 2304/16384 on an H100.
+        return False
     sample_RF = hidden_RF[::_COUNT_EVERY]
     n_active = int((sample_RF > step.threshold_F).count_nonzero())
     return n_active <= _SHARE_OF_CROSSOVER * step.frame.choice.dense_above * sample_RF.numel()

@@ -24,11 +24,20 @@ PairKernels = Literal["torch", "triton"]
 
 @functools.cache
 def triton_or_none() -> ModuleType | None:
-    """Return the Triton kernels, or None where Triton is not installed: PyTorch's CUDA builds bring it along."""
+    """Return the Triton kernels, or None where they are not to be had.
+
+    PyTorch's CUDA builds bring Triton along, but it needs a C compiler and Python's headers, which small images lack.
+    """
     try:
         from saesweep.cohort.kernels import triton_kernels
     except ImportError:
         return None
+    if torch.cuda.is_available():
+        try:
+            triton_kernels.probe()
+        except Exception as error:  # whatever a compiler can raise
+            warnings.warn(f"Triton does not work here, slower operators take its place: {error}", stacklevel=2)
+            return None
     return triton_kernels
 
 
@@ -148,6 +157,12 @@ class Pairs:
         order_P = sorted_P.indices
         offsets_F1 = _offsets(self.cols_P if narrow.device.type != "cuda" else sorted_P.values, n_latents)
         return ByLatent(order_P, self.rows_P[order_P], offsets_F1, self.cols_P, self.kernels)
+
+    def sums_by_row(self, values_P: Tensor) -> Tensor:
+        """Return the sum of each row's values, [R]."""
+        if values_P.device.type != "cuda":
+            return torch.bincount(self.rows_P, weights=values_P, minlength=self.n_rows)
+        return _segment_sums(values_P, self.offsets_R1)
 
     def counts_by_row(self, chosen_P: Tensor) -> Tensor:
         """Return the number of each row's chosen pairs, [R]."""

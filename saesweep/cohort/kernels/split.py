@@ -1,7 +1,8 @@
 """float32 matrix products out of three half-precision ones, for GPUs whose fp16 units are many times as fast.
 
 Each factor is split into two fp16 numbers, `a = s (ah + al)`, that keep 22 bits of it: `a b = s t (ah bh + ah bl + al bh)`, summed in
-fp32. What is left out, `al bl`, is below 2^-22 of `|a| |b|`. The three products are one of three times the depth.
+fp32. What is left out, `al bl`, is below 2^-22 of `|a| |b|`. The three products are one of three times the depth. A factor has one
+scale, so that numbers less than 2^-18 of its largest keep fewer bits: errors are relative to the largest rows and columns.
 
 Shape suffixes: M, K, N = rows, depth and columns of a product; R, C = rows and columns of a factor as it lies in memory.
 """
@@ -15,6 +16,8 @@ from saesweep.cohort.kernels.pairs import triton_or_none
 
 # Factors are scaled so that their largest number is between this and its half.
 _LARGEST = 2.0**15
+# Largest number of a factor below which its scale grows no more: the product of two scales must stay finite.
+_SMALLEST = 2.0**-45
 _LEFT, _RIGHT = (True, True, False), (True, False, True)
 """Which of the three parts along the depth are the high ones."""
 
@@ -44,7 +47,7 @@ def _split(factor: Tensor, is_high: tuple[bool, bool, bool], depth: int) -> tupl
         scale, parts = _split(factor.t(), is_high, 1 - depth)
         return scale, parts.t()
     factor = factor.contiguous()
-    largest = factor.abs().amax().clamp(min=2.0**-100)
+    largest = factor.abs().amax().clamp(min=_SMALLEST)
     scale = torch.exp2(torch.floor(torch.log2(_LARGEST / largest)))
     n_rows, n_columns = factor.shape
     shape = (3 * n_rows, n_columns) if depth == 0 else (n_rows, 3 * n_columns)

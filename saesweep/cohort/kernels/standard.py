@@ -11,6 +11,7 @@ from torch import Tensor
 from saesweep.cohort.engine import StepGradients
 from saesweep.cohort.kernels.elementwise import add_counts_, mask_where_zero_
 from saesweep.cohort.kernels.frame import Frame
+from saesweep.cohort.kernels.pairs import Pairs
 from saesweep.cohort.kernels.penalised import Piece, each_chunk
 from saesweep.specs.architectures import StandardSpec
 
@@ -41,7 +42,7 @@ class _StandardStep:
         grad_RD = frame.grad_of_(error_RD)
         frame.recon_grad_D += grad_RD.sum(0)
         norm_P = self.norm_F[pairs.cols_P]
-        penalty_grad_P = self._penalty_grad(acts_P * norm_P, pairs.rows_P, pairs.n_rows)
+        penalty_grad_P = self._penalty_grad(acts_P * norm_P, pairs)
         grad_P = pairs.dots(grad_RD, frame.W_dec_FD).addcmul_(penalty_grad_P, norm_P)
         by_latent = pairs.by_latent(frame.d_sae)
         self.norm_grad_F += by_latent.sums(penalty_grad_P * acts_P)
@@ -50,16 +51,15 @@ class _StandardStep:
         frame.grad_W_dec.add_pairs(by_latent, acts_P, grad_RD)
         frame.grad_W_enc.add_pairs(by_latent, grad_P, frame.inputs_BD[piece.rows])
 
-    def _penalty_grad(self, weighted_P: Tensor, rows_P: Tensor, n_rows: int) -> Tensor:
+    def _penalty_grad(self, weighted_P: Tensor, pairs: Pairs) -> Tensor:
         """Add to the loss, and return its gradient at the weighted activations, all positive."""
         p = self.p
         if p == 1.0:
             self.l1 += self.weight * weighted_P.sum()
             return torch.full_like(weighted_P, self.weight)
-        power_R = weighted_P.new_zeros(n_rows).index_add_(0, rows_P, weighted_P.pow(p))
-        norm_R = power_R.pow(1.0 / p)
+        norm_R = pairs.sums_by_row(weighted_P.pow(p)).pow(1.0 / p)
         self.l1 += self.weight * norm_R.sum()
-        return self.weight * (weighted_P / norm_R[rows_P]).pow(p - 1.0)
+        return self.weight * (weighted_P / norm_R[pairs.rows_P]).pow(p - 1.0)
 
     def dense(self, rows: slice, hidden_RF: Tensor) -> None:
         frame = self.frame
@@ -68,20 +68,18 @@ class _StandardStep:
         self.mse += frame.mean_square(error_RD)
         grad_RD = frame.grad_of_(error_RD)
         frame.recon_grad_D += grad_RD.sum(0)
-        buffer_RF = frame.chunk_buffer("gradients", acts_RF.shape[0])
-        add_counts_(self.firing_F, acts_RF, buffer_RF)
+        add_counts_(self.firing_F, acts_RF, frame.chunk_buffer("gradients", acts_RF.shape[0]))
         frame.grad_W_dec.add_product(acts_RF, grad_RD)
         if self.p == 1.0:
             summed_F = acts_RF.sum(0)
             self.l1 += self.weight * (summed_F @ self.norm_F)
             self.norm_grad_F += self.weight * summed_F
-            frame.acts_grad(grad_RD, "gradients", bias_F=self.weight * self.norm_F)
+            grad_RF = frame.acts_grad(grad_RD, "gradients", bias_F=self.weight * self.norm_F)
         else:
             penalty_grad_RF = self._dense_penalty_grad(acts_RF)
             self.norm_grad_F += (penalty_grad_RF * acts_RF).sum(0)
-            frame.acts_grad(grad_RD, "gradients")
-            buffer_RF.addcmul_(penalty_grad_RF, self.norm_F)
-        grad_RF = mask_where_zero_(buffer_RF, acts_RF)
+            grad_RF = frame.acts_grad(grad_RD, "gradients").addcmul_(penalty_grad_RF, self.norm_F)
+        mask_where_zero_(grad_RF, acts_RF)
         self.b_enc_grad_F += grad_RF.sum(0)
         frame.grad_W_enc.add_product(grad_RF, frame.inputs_BD[rows])
 

@@ -22,6 +22,16 @@ _LONG_SEGMENT = 64
 _SPLIT_COLUMNS = 1024
 
 
+def probe(device: str = "cuda") -> None:
+    """Compile and run a small kernel.
+
+    Raises:
+        Exception: Whatever Triton or its compiler raises where they do not work.
+    """
+    rows_P, table_RD = torch.arange(3, device=device), torch.ones(3, 5, device=device)
+    dots(rows_P, rows_P, table_RD, table_RD)
+
+
 def dots(rows_P: Tensor, cols_P: Tensor, left_RD: Tensor, right_RD: Tensor) -> Tensor:
     """Return `left[row] . right[col]` at every pair, [P]."""
     left_RD, right_RD = _with_unit_columns(left_RD), _with_unit_columns(right_RD)
@@ -81,13 +91,15 @@ def weighted_sums(
 def split(factor_RC: Tensor, scale: Tensor, is_high: tuple[bool, bool, bool], depth: int, *, out: Tensor) -> None:
     """Write the high or low halves of `scale * factor` to the three parts of `out` along a dimension; see `split.py`."""
     n_rows, n_columns = factor_RC.shape
+    part = n_rows * n_columns if depth == 0 else n_columns
     _split_kernel[(n_rows, triton.cdiv(n_columns, _SPLIT_COLUMNS))](
         factor_RC,
         scale,
         out,
         n_columns,
         out.stride(0),
-        n_rows * n_columns if depth == 0 else n_columns,
+        part,
+        2 * part,
         FIRST=is_high[0],
         SECOND=is_high[1],
         THIRD=is_high[2],
@@ -170,7 +182,8 @@ def _split_kernel(  # type: ignore[no-untyped-def]
     out_ptr,
     n_columns,
     out_stride,
-    part_stride,
+    second_part,
+    third_part,
     FIRST: tl.constexpr,
     SECOND: tl.constexpr,
     THIRD: tl.constexpr,
@@ -184,5 +197,5 @@ def _split_kernel(  # type: ignore[no-untyped-def]
     low = (scaled - high.to(tl.float32)).to(tl.float16)
     out = out_ptr + row * out_stride + column
     tl.store(out, high if FIRST else low, mask=inside)
-    tl.store(out + part_stride, high if SECOND else low, mask=inside)
-    tl.store(out + 2 * part_stride, high if THIRD else low, mask=inside)
+    tl.store(out + second_part, high if SECOND else low, mask=inside)
+    tl.store(out + third_part, high if THIRD else low, mask=inside)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from saesweep.cohort.kernels import KernelChoice, cache, choose, gemm_error, is_exact, kernel_choice, screen_error
+from saesweep.cohort import kernels as kernels_package
+from saesweep.cohort.kernels import (
+    KernelChoice,
+    cache,
+    choose,
+    gemm_error,
+    is_exact,
+    kernel_choice,
+    screen_error,
+    triton_or_none,
+)
 from saesweep.cohort.kernels import backends as backends_module
 from saesweep.cohort.kernels import exactness as exactness_module
 from saesweep.cohort.kernels.exactness import pairs_error
@@ -76,6 +88,22 @@ def test_what_a_gpu_chooses() -> None:
     assert choice.pairs == "triton"
     assert not choice.screen
     assert is_exact(choice, 512, device="cuda")
+
+
+def test_where_triton_cannot_compile_other_operators_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe() -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setitem(sys.modules, "saesweep.cohort.kernels.triton_kernels", SimpleNamespace(probe=probe))
+    monkeypatch.setattr(kernels_package, "triton_kernels", SimpleNamespace(probe=probe), raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    triton_or_none.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="Triton does not work here.*C compiler"):
+            assert triton_or_none() is None
+        assert pairs_error("triton", 8, device="cuda") == float("inf")
+    finally:
+        triton_or_none.cache_clear()
 
 
 def test_triton_is_refused_on_a_cpu() -> None:

@@ -115,17 +115,26 @@ def test_dense_chunks_out_of_fp16_parts(case: Case, device: str) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+@pytest.mark.parametrize(("case", "path"), sparse_and_dense())
+def test_float32_on_cuda(case: Case, path: str, kernels: PairKernels) -> None:
+    assert_equal(*both(case, replace(PATHS[path], pairs=kernels), torch.float32, device="cuda"), tol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dense_above", [0.0, 1.0])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_cuda_twice_the_same(case: Case) -> None:
+def test_cuda_twice_the_same(case: Case, dense_above: float) -> None:
     architecture = case.build(d_in=48, d_sae=1024)
     params = params_for(architecture, torch.float32, device="cuda")
     x, dead = batch(torch.float32, d_in=48, device="cuda"), dead_mask(1024, device="cuda") if case.dead else None
-    engine = SparseEngine(KernelChoice(gemm="split_fp16", pairs="triton"))
-    first, second = (
-        {name: g.clone() for name, g in engine.step(architecture, params, x, case.knobs, dead).grads.items()}
-        for _ in range(2)
-    )
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    engine = SparseEngine(KernelChoice(gemm="split_fp16", pairs="triton", dense_above=dense_above))
+    runs = []
+    for _ in range(2):
+        step = engine.step(architecture, params, x, case.knobs, dead)
+        found = {**step.grads, **step.losses, "firing": step.firing_F}
+        runs.append({name: value.clone() for name, value in found.items()})
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
 # The wide window of one case covers nearly every pair, whatever the inputs.
@@ -168,7 +177,11 @@ def test_few_active_pairs_in_dense_chunks(case: Case, bias: float, monkeypatch: 
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.architecture == "jumprelu"], ids=lambda c: c.name)
-def test_wide_and_dense_chunks_mix_within_a_batch(case: Case) -> None:
+def test_wide_and_dense_chunks_mix_within_a_batch(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths: list[bool] = []
+    original = jumprelu.is_wide
+    monkeypatch.setattr(jumprelu, "is_wide", lambda *a: (paths.append(original(*a)), paths[-1])[1])
+    monkeypatch.setattr(jumprelu, "MOST_PAIRS", 1)
     architecture = replace(case, options=case.options | {"jumprelu_bandwidth": 4.0}).build()
     params, x = params_for(architecture, torch.float64, bias=0.9), batch(torch.float64)
     x.view(5, 16, -1)[1::2] *= 8
@@ -176,6 +189,7 @@ def test_wide_and_dense_chunks_mix_within_a_batch(case: Case) -> None:
     want = ReferenceEngine().step(architecture, params, x, case.knobs, dead)
     engine = SparseEngine(KernelChoice(dense_above=0.3, chunk_elements=96 * 16))
     assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-12)
+    assert set(paths) == {True, False}
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.dead], ids=lambda c: c.name)
