@@ -11,6 +11,7 @@ from torch import Tensor
 from saesweep.cohort.engine import StepGradients
 from saesweep.cohort.kernels.elementwise import in_window_
 from saesweep.cohort.kernels.frame import Frame
+from saesweep.cohort.kernels.jumprelu_sums import JumpReLUSums
 from saesweep.cohort.kernels.jumprelu_wide import MOST_PAIRS, ActivePairs, add_all, is_wide, wide_chunk
 from saesweep.cohort.kernels.penalised import Piece, each_chunk
 from saesweep.specs.architectures import JumpReLUSpec
@@ -21,7 +22,7 @@ _SLACK = 1e-3
 
 def jumprelu_step(frame: Frame, spec: JumpReLUSpec) -> StepGradients:
     """Return one step's gradients."""
-    step = JumpReLUStep(frame, spec)
+    step = _JumpReLUStep(frame, spec)
     threshold_F = step.threshold_F
     bound_F = threshold_F - spec.jumprelu_bandwidth * (0.5 + _SLACK) - _SLACK * threshold_F.abs()
     each_chunk(
@@ -41,23 +42,15 @@ def jumprelu_step(frame: Frame, spec: JumpReLUSpec) -> StepGradients:
     return frame.finish(losses, step.b_enc_grad_F, small, step.firing_F)
 
 
-class JumpReLUStep:
-    """Losses and gradients of one step as they grow."""
-
+class _JumpReLUStep(JumpReLUSums):
     def __init__(self, frame: Frame, spec: JumpReLUSpec) -> None:
-        self.frame, self.spec = frame, spec
-        self.weight = frame.knobs.l0_coefficient / frame.n_tokens
-        self.threshold_F = frame.params["threshold"].to(frame.W_dec_FD.dtype)
-        self.norm_F = torch.linalg.vector_norm(frame.W_dec_FD, dim=1)
-        self.mse, self.sparsity, self.pre_act_loss = (frame.zero() for _ in range(3))
-        self.norm_grad_F, self.b_enc_grad_F, self.threshold_grad_F = (frame.zeros_F() for _ in range(3))
-        self.firing_F = torch.zeros(frame.d_sae, dtype=torch.int64, device=frame.x_BD.device)
+        super().__init__(frame, spec)
+        self.pre_act_loss = frame.zero()
         self.waiting: list[ActivePairs] = []
         has_dead = frame.dead_N is not None and frame.dead_N.shape[0] > 0
         self.pre_act_weight = (spec.pre_act_loss_coefficient or 0.0) / frame.n_tokens if has_dead else 0.0
 
     def sparse(self, piece: Piece) -> None:
-        """Add what the pairs of some rows contribute."""
         frame, spec, pairs, hidden_P = self.frame, self.spec, piece.pairs, piece.hidden_P
         cols_P, by_latent = pairs.cols_P, pairs.by_latent(frame.d_sae)
         threshold_P, width = self.threshold_F[cols_P], spec.jumprelu_bandwidth
@@ -88,7 +81,6 @@ class JumpReLUStep:
         frame.grad_W_enc.add_pairs(by_latent, hidden_grad_P, frame.inputs_BD[piece.rows])
 
     def dense(self, rows: slice, hidden_RF: Tensor) -> None:
-        """Add what a chunk of rows contributes; `hidden_RF` is overwritten."""
         if is_wide(self, hidden_RF):
             self.waiting.append(wide_chunk(self, rows, hidden_RF))
             if sum(chunk.acts_P.shape[0] for chunk in self.waiting) >= MOST_PAIRS:
@@ -149,24 +141,3 @@ class JumpReLUStep:
         self.b_enc_grad_F[dead_N] -= pull_N
         toward_ND = counted_RN.t() @ self.frame.inputs_BD[rows]
         self.frame.grad_W_enc.add_rows(dead_N, toward_ND.mul_(-weight * norm_N[:, None]))
-
-    def recon_grad(self, recon_RD: Tensor, rows: slice) -> Tensor:
-        """Add the loss of these rows' reconstruction (without bias), and return its gradient there."""
-        error_RD = self.frame.error(recon_RD, rows)
-        self.mse += self.frame.mean_square(error_RD)
-        grad_RD = self.frame.grad_of_(error_RD)
-        self.frame.recon_grad_D += grad_RD.sum(0)
-        return grad_RD
-
-    def step_grad(self, l0_R: Tensor) -> Tensor:
-        """Add the `step` or `quadratic` loss of these tokens' L0, and return its gradient at each pair's step, [R]."""
-        l0_R = l0_R.to(self.norm_F.dtype)
-        if self.spec.jumprelu_sparsity_loss_mode == "step":
-            self.sparsity += self.weight * l0_R.sum()
-            return torch.full_like(l0_R, self.weight)
-        target = self.spec.target_l0
-        if target is None:
-            raise ValueError("jumprelu_sparsity_loss_mode quadratic needs target_l0")
-        excess_R = l0_R - target
-        self.sparsity += self.weight * 2.0 / target * excess_R.square().sum()
-        return excess_R.mul_(self.weight * 4.0 / target)

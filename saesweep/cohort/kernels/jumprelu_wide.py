@@ -9,17 +9,14 @@ Shape suffixes: R = rows (tokens) of a chunk, F = d_sae, D = d_in, P = active pa
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from saesweep.cohort.kernels.elementwise import in_window_
 from saesweep.cohort.kernels.frame import Frame
+from saesweep.cohort.kernels.jumprelu_sums import JumpReLUSums
 from saesweep.cohort.kernels.pairs import Pairs
-
-if TYPE_CHECKING:
-    from saesweep.cohort.kernels.jumprelu import JumpReLUStep
 
 # Share of the crossover up to which this path is faster: it saves two or three of the dense products, and has yet to find the
 # pairs. Measured at d_in 128 and 512.
@@ -42,7 +39,7 @@ class ActivePairs:
     """Gradient at the pre-activations; the encoder's where it has no estimate."""
 
 
-def is_wide(step: JumpReLUStep, hidden_RF: Tensor) -> bool:
+def is_wide(step: JumpReLUSums, hidden_RF: Tensor) -> bool:
     """Return whether so few of a dense chunk's pairs are active that this path is the faster one."""
     if hidden_RF.device.type != "cpu":
         # Dense products cost a GPU less than finding the pairs: 13.2 against 14.3 ms a step at 2304/16384 on an H100.
@@ -52,11 +49,11 @@ def is_wide(step: JumpReLUStep, hidden_RF: Tensor) -> bool:
     return n_active <= _SHARE_OF_CROSSOVER * step.frame.choice.dense_above * sample_RF.numel()
 
 
-def wide_chunk(step: JumpReLUStep, rows: slice, hidden_RF: Tensor) -> ActivePairs:
+def wide_chunk(step: JumpReLUSums, rows: slice, hidden_RF: Tensor) -> ActivePairs:
     """Add a chunk's losses and gradients but for those of the weights by active pairs, which `add_all` adds.
 
     Args:
-        step: The step.
+        step: What they are added to.
         rows: Which rows of the batch.
         hidden_RF: Their pre-activations; overwritten.
     """
