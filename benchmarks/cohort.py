@@ -218,6 +218,8 @@ def parse() -> argparse.Namespace:
     unknown = set(args.subjects.split(",")) - set(SUBJECTS)
     if unknown:
         parser.error(f"--subjects: {', '.join(sorted(unknown))} is not one of {', '.join(SUBJECTS)}")
+    if args.autocast and "dictionary_learning" in args.subjects:
+        parser.error("--autocast: dictionary_learning has none; leave it out, for instance --subjects saesweep,saelens")
     needs_peers = set(args.subjects.split(",")) - {"saesweep", "floor"}
     if needs_peers and not Path(args.peer_python).exists():
         parser.error(f"--peer-python: {args.peer_python} does not exist; `make bench-env` creates it")

@@ -63,7 +63,9 @@ def _cached(d_in: int, d_sae: int, device: torch.device) -> tuple[KernelChoice, 
         try:
             choice = KernelChoice.from_json(known[key])
         except (TypeError, ValueError):
-            # Written by another version: measured again and replaced.
+            choice = None
+        if choice is not None and choice.to_json() != known[key]:
+            # Written by a version with other settings, as what cannot be read is: measured again and replaced.
             choice = None
         if choice is not None and is_exact(choice, d_in, device=device):
             return choice, f"measured earlier on this machine ({path})"

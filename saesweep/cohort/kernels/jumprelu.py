@@ -12,8 +12,8 @@ from saesweep.cohort.engine import StepGradients
 from saesweep.cohort.kernels.elementwise import in_window_
 from saesweep.cohort.kernels.frame import Frame
 from saesweep.cohort.kernels.jumprelu_sums import JumpReLUSums
-from saesweep.cohort.kernels.jumprelu_wide import MOST_PAIRS, ActivePairs, add_all, is_wide, wide_chunk
-from saesweep.cohort.kernels.penalised import Piece, each_chunk
+from saesweep.cohort.kernels.jumprelu_wide import ActivePairs, add_all, is_wide, wide_chunk
+from saesweep.cohort.kernels.penalised import PENDING_PAIRS, Piece, each_chunk
 from saesweep.specs.architectures import JumpReLUSpec
 
 # Pairs are gathered from slightly below the window, so that rounding cannot lose one; the window itself is exact.
@@ -83,7 +83,7 @@ class _JumpReLUStep(JumpReLUSums):
     def dense(self, rows: slice, hidden_RF: Tensor) -> None:
         if is_wide(self, hidden_RF):
             self.waiting.append(wide_chunk(self, rows, hidden_RF))
-            if sum(chunk.acts_P.shape[0] for chunk in self.waiting) >= MOST_PAIRS:
+            if sum(chunk.acts_P.shape[0] for chunk in self.waiting) >= PENDING_PAIRS:
                 self.add_waiting()
             return
         frame, spec, n_rows = self.frame, self.spec, hidden_RF.shape[0]

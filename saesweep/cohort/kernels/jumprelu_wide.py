@@ -17,14 +17,11 @@ from saesweep.cohort.kernels.elementwise import in_window_
 from saesweep.cohort.kernels.frame import Frame
 from saesweep.cohort.kernels.jumprelu_sums import JumpReLUSums
 from saesweep.cohort.kernels.pairs import Pairs
+from saesweep.cohort.kernels.penalised import COUNT_EVERY
 
 # Share of the crossover up to which this path is faster: it saves two or three of the dense products, and has yet to find the
 # pairs. Measured at d_in 128 and 512.
 _SHARE_OF_CROSSOVER = 0.45
-MOST_PAIRS = 1 << 19
-"""Pairs after which waiting chunks are added: bounds memory."""
-# Every so many rows of a chunk are counted to tell its density.
-_COUNT_EVERY = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ def is_wide(step: JumpReLUSums, hidden_RF: Tensor) -> bool:
     if hidden_RF.device.type != "cpu":
         # Dense products cost a GPU less than finding the pairs: 13.2 against 14.3 ms a step at 2304/16384 on an H100.
         return False
-    sample_RF = hidden_RF[::_COUNT_EVERY]
+    sample_RF = hidden_RF[::COUNT_EVERY]
     n_active = int((sample_RF > step.threshold_F).count_nonzero())
     return n_active <= _SHARE_OF_CROSSOVER * step.frame.choice.dense_above * sample_RF.numel()
 

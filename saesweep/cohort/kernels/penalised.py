@@ -18,9 +18,9 @@ from saesweep.cohort.kernels.selected import MAX_SHARE, exact_values
 
 # Active pairs gathered before they are worked off: bounds memory while the activations are not sparse yet. Each time
 # the whole gradients are added to, which a GPU would rather do once.
-_PENDING_PAIRS, _PENDING_PAIRS_GPU = 1 << 19, 1 << 22
+PENDING_PAIRS, _PENDING_PAIRS_GPU = 1 << 19, 1 << 22
 # Every so many rows of a chunk are counted to tell its density.
-_COUNT_EVERY = 8
+COUNT_EVERY = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def each_chunk(
     """
     waiting: list[tuple[slice, Tensor, Tensor]] = []
     n_waiting = 0
-    most_waiting = _PENDING_PAIRS if frame.x_BD.device.type == "cpu" else _PENDING_PAIRS_GPU
+    most_waiting = PENDING_PAIRS if frame.x_BD.device.type == "cpu" else _PENDING_PAIRS_GPU
 
     def work_off() -> None:
         nonlocal n_waiting
@@ -74,7 +74,7 @@ def each_chunk(
             hidden_RF = frame.pre_acts(frame.inputs_BD[rows], frame.W_enc_FD, b_F)
             if seen is not None:
                 seen(rows, hidden_RF)
-            sample_RF = _above(hidden_RF[::_COUNT_EVERY], bound_F)
+            sample_RF = _above(hidden_RF[::COUNT_EVERY], bound_F)
             is_dense = int(sample_RF.count_nonzero()) > limit * sample_RF.numel()
             # Neighbouring chunks are alike: where this one is dense, the next is not screened in vain.
             screening = not is_dense
@@ -98,7 +98,7 @@ def _screened(
     """Return (flat positions, pre-activations) of the chunk's pairs that matter; None: it is too dense to be screened."""
     chunk = screen.chunk(rows)
     zeros_R = b_F.new_zeros(rows.stop - rows.start)
-    if chunk.share_above(zeros_R, _COUNT_EVERY) > min(frame.choice.dense_above, MAX_SHARE):
+    if chunk.share_above(zeros_R, COUNT_EVERY) > min(frame.choice.dense_above, MAX_SHARE):
         return None
     pairs = chunk.above(zeros_R)
     hidden_P = exact_values(frame, pairs, rows, frame.W_enc_FD, b_F)

@@ -139,6 +139,34 @@ def test_second_run_on_a_machine_takes_the_first_one_s_choice(own_cache: Path, m
     assert kernel_choice(32, 256)[0] == measured
 
 
+def test_what_a_version_with_fewer_settings_measured_is_measured_again(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "choose", lambda *a, **k: KernelChoice(dense_above=0.03))
+    kernel_choice(32, 256)
+    known = json.loads(own_cache.read_text())
+    ((key, stored),) = known.items()
+    own_cache.write_text(json.dumps({key: {name: value for name, value in stored.items() if name != "pairs"}}))
+    monkeypatch.setattr(cache, "choose", lambda *a, **k: KernelChoice(dense_above=0.07))
+    assert kernel_choice(32, 256)[0].dense_above == 0.07
+    assert "pairs" in json.loads(own_cache.read_text())[key]
+
+
+def test_a_gpu_without_the_product_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("out_dtype is not supported on this device")
+
+    monkeypatch.setattr(exactness_module, "linear", lacks)
+    assert gemm_error("onednn", 64) == float("inf")
+
+    def out_of_memory(*_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(exactness_module, "linear", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        gemm_error("onednn", 64)
+
+
 def test_another_shape_or_thread_count_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(cache, "choose", lambda *a, **k: (asked.append(a), KernelChoice())[1])

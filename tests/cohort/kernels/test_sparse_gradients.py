@@ -181,7 +181,7 @@ def test_wide_and_dense_chunks_mix_within_a_batch(case: Case, monkeypatch: pytes
     paths: list[bool] = []
     original = jumprelu.is_wide
     monkeypatch.setattr(jumprelu, "is_wide", lambda *a: (paths.append(original(*a)), paths[-1])[1])
-    monkeypatch.setattr(jumprelu, "MOST_PAIRS", 1)
+    monkeypatch.setattr(jumprelu, "PENDING_PAIRS", 1)
     architecture = replace(case, options=case.options | {"jumprelu_bandwidth": 4.0}).build()
     params, x = params_for(architecture, torch.float64, bias=0.9), batch(torch.float64)
     x.view(5, 16, -1)[1::2] *= 8
