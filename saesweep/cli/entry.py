@@ -54,7 +54,7 @@ start here:
   saesweep plan my_experiment.yaml        what would run: trials, memory, tokens
   saesweep run my_experiment.yaml         train, rank, export; run again to resume
 
-exit codes: 0 done, 1 more failed trials than allowed, 2 a mistake in the file or the arguments, 130 interrupted
+exit codes: 0 done, 1 no feasible trial finished or more failed than allowed, 2 a mistake in the file or the arguments, 130 interrupted
 """
 
 

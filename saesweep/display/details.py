@@ -12,6 +12,7 @@ from saesweep.display.saved import Leaderboard
 from saesweep.display.text import label, metric_value
 from saesweep.errors import UserError
 from saesweep.events import Row
+from saesweep.specs import LOG_METRICS
 
 if TYPE_CHECKING:
     from saesweep.study import Importance, Marginal
@@ -100,17 +101,15 @@ def hypervolumes(rows: Sequence[Row], goals: Sequence[str]) -> list[float]:
 
     The reference point is the worst value of each goal among the trials.
     """
-    points = []
-    for row in rows:
-        values = []
-        for goal in goals:
-            direction, metric = goal.split()[:2]
-            value = row.metrics.get(metric, math.nan)
-            if metric in ("l0", "mse", "l1", "delta_ce", "kl_div"):
-                value = math.log(value) if value > 0 else math.nan
-            values.append(value if direction == "minimize" else -value)
-        if all(map(math.isfinite, values)):
-            points.append((values[0], values[1]))
+    columns = []
+    for goal in goals:
+        direction, metric = goal.split()[:2]
+        column = [row.metrics.get(metric, math.nan) for row in rows]
+        known = [value for value in column if math.isfinite(value)]
+        if metric in LOG_METRICS and known and min(known) > 0:  # a whole column or none, as where a knee is looked for
+            column = [math.log(value) for value in column]
+        columns.append(column if direction == "minimize" else [-value for value in column])
+    points = [(x, y) for x, y in zip(*columns, strict=True) if math.isfinite(x) and math.isfinite(y)]
     if not points:
         return []
     worst = (max(x for x, _ in points), max(y for _, y in points))
@@ -160,12 +159,12 @@ def _importance_text(item: Importance) -> str:
 
 
 def _marginal_lines(rows: Sequence[Row], goals: Sequence[str], choices: Sequence[str]) -> list[str]:
-    from saesweep.study import marginal
+    from saesweep.study import marginals
 
     metrics = [goal.split()[1] for goal in goals if goal.split()[1] != "l0"]
     params, measured = [row.params for row in rows], [row.metrics for row in rows]
     varied = [path for path in choices if len({repr(own[path]) for own in params if path in own}) > 1]
-    found = [marginal(path, metric, params, measured) for path in varied for metric in metrics]
+    found = [item for path in varied for metric in metrics for item in marginals(path, metric, params, measured)]
     if not found:
         return ["choices at equal L0: no choice was searched"]
     lines = ["choices at equal L0 (least squares on log L0 and the choice; against the mean of the values)"]
@@ -174,15 +173,18 @@ def _marginal_lines(rows: Sequence[Row], goals: Sequence[str], choices: Sequence
 
 def _marginal_text(item: Marginal) -> str:
     place = f"{item.path}, {label(item.metric)}"
+    apart = [f"{value} (L0 {low:.3g}-{high:.3g})" for value, (low, high) in item.apart]
+    alone = f"no common range of L0, not compared: {', '.join(apart)}" if apart else ""
     if not item.effects:
-        return f"{place}: {item.n_trials} finished trials are too few, or L0 and the choice cannot be told apart"
+        few = f"{item.n_trials} finished trials are too few to separate the choice from L0"
+        return f"{place}: {alone or few}"
     parts = []
     for e in item.effects:
         size = (
             f"{100 * e.effect:+.1f} ± {100 * e.stderr:.1f}%" if item.is_ratio else f"{e.effect:+.4f} ± {e.stderr:.4f}"
         )
         parts.append(f"{e.value} {size} (n {e.n_trials}, L0 {e.l0[0]:.3g}-{e.l0[1]:.3g})")
-    return f"{place}: " + "; ".join(parts)
+    return f"{place}: " + "; ".join([*parts, *([alone] if alone else [])])
 
 
 def _is_finite(row: Row, metric: str) -> bool:

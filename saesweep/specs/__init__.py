@@ -4,7 +4,7 @@ from saesweep.specs.base_run import BaseRun
 from saesweep.specs.cohort import CohortSpec
 from saesweep.specs.evaluation import EvaluationSpec
 from saesweep.specs.experiment import ExperimentSpec
-from saesweep.specs.metrics import METRICS, Metric
+from saesweep.specs.metrics import LOG_METRICS, METRICS, Metric
 from saesweep.specs.objective import Bound, Goal, MatchedSpec, ObjectiveSpec
 from saesweep.specs.search import ConfirmSpec, SearchSpec
 from saesweep.specs.space import ParameterSpec
@@ -19,6 +19,7 @@ __all__ = [
     "EvaluationSpec",
     "ExperimentSpec",
     "Goal",
+    "LOG_METRICS",
     "METRICS",
     "MatchedSpec",
     "Metric",

@@ -7,6 +7,9 @@ from typing import Literal
 
 Direction = Literal["minimize", "maximize"]
 
+LOG_METRICS = ("l0", "mse", "l1", "delta_ce", "kl_div")
+"""Metrics that span decades: distances, areas and regressions take their logarithm, where all values are above 0."""
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -8,7 +8,7 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
 
 from saesweep.study.history import EarlierTrial, lies_in, read_study
 from saesweep.study.importance import MIN_TRIALS, Importance, importances
-from saesweep.study.marginal import Effect, Marginal, marginal
+from saesweep.study.marginal import Effect, Marginal, marginals
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
 from saesweep.study.record import TrialRecord
@@ -31,7 +31,7 @@ __all__ = [
     "importances",
     "lies_in",
     "load_plain_study",
-    "marginal",
+    "marginals",
     "read_study",
     "rewind_study",
 ]

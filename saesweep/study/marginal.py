@@ -7,20 +7,26 @@ regressed on log L0 and on which value of the choice a trial has,
 
 by least squares over the finished trials, effects summing to zero. An effect is what the value changes at equal L0, with the
 other parameters as they happened to be. Its standard error is that of the regression.
+
+Values are compared only where their trials share a range of L0: where the ranges of two do not overlap, a difference "at
+equal L0" would be an extrapolation of the straight line, whose error no regression knows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-LOG_METRICS = ("mse", "l1", "delta_ce", "kl_div")
-_LEAST_FREE = 3
+from saesweep.specs import LOG_METRICS
+
+_MIN_FREE = 3
 """Trials needed beyond the fitted coefficients."""
+_NEAR = math.log(1.1)
+"""Ranges of L0 that are this near each other count as one: a k of 16 and an L0 of 16.3 can be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +53,20 @@ class Marginal:
     effects: tuple[Effect, ...]
     """The values, in the order of their first trial; empty where trials are too few."""
     n_trials: int
+    apart: tuple[tuple[str, tuple[float, float]], ...] = ()
+    """Values whose range of L0 overlaps that of no other value, with that range: nothing compares with them."""
 
 
-def marginal(
+Point = tuple[str, float, float]
+"""A finished trial: the value of its choice, log L0, the metric."""
+
+
+def marginals(
     path: str, metric: str, params: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, float]]
-) -> Marginal:
-    """Return the effects of a choice on a metric at equal L0.
+) -> list[Marginal]:
+    """Return the effects of a choice on a metric at equal L0, one result for each set of values that share a range of L0.
+
+    Values that share none with any other are named in the `apart` of the first result.
 
     Args:
         path: Dotted path of the choice.
@@ -65,10 +79,41 @@ def marginal(
         for own, found in zip(params, metrics, strict=True)
         if path in own and found.get("l0", 0.0) > 0 and math.isfinite(found.get(metric, math.nan))
     ]
+    ranges = {
+        value: (min(own), max(own))
+        for value in dict.fromkeys(v for v, _, _ in rows)
+        for own in [[l0 for v, l0, _ in rows if v == value]]
+    }
+    sets = _overlapping(ranges)
+    alone = [own[0] for own in sets if len(own) == 1] if len(ranges) > 1 else []
+    apart = tuple((value, (math.exp(ranges[value][0]), math.exp(ranges[value][1]))) for value in alone)
+    compared = [[row for row in rows if row[0] in own] for own in sets if len(own) > 1]
+    if not compared:  # say of how many trials nothing was made
+        return [Marginal(path=path, metric=metric, is_ratio=False, effects=(), n_trials=len(rows), apart=apart)]
+    found = [_fitted(path, metric, own) for own in compared]
+    return [replace(found[0], apart=apart), *found[1:]]
+
+
+def _overlapping(ranges: Mapping[str, tuple[float, float]]) -> list[list[str]]:
+    """Return the sets of values whose ranges form one connected stretch, each in the order of `ranges`."""
+    sets: list[list[str]] = []
+    reached = -math.inf
+    for value in sorted(ranges, key=lambda v: ranges[v]):
+        if sets and ranges[value][0] <= reached + _NEAR:
+            sets[-1].append(value)
+        else:
+            sets.append([value])
+        reached = max(reached, ranges[value][1])
+    order = list(ranges)
+    return sorted((sorted(own, key=order.index) for own in sets), key=lambda own: order.index(own[0]))
+
+
+def _fitted(path: str, metric: str, rows: Sequence[Point]) -> Marginal:
+    """Return the regression over trials whose ranges of L0 overlap."""
     values = list(dict.fromkeys(value for value, _, _ in rows))
     is_ratio = metric in LOG_METRICS and all(y > 0 for _, _, y in rows)
     empty = Marginal(path=path, metric=metric, is_ratio=is_ratio, effects=(), n_trials=len(rows))
-    if len(values) < 2 or len(rows) < len(values) + 1 + _LEAST_FREE:
+    if len(values) < 2 or len(rows) < len(values) + 1 + _MIN_FREE:
         return empty
     y = np.array([math.log(v) if is_ratio else v for _, _, v in rows])
     log_l0 = np.array([l0 for _, l0, _ in rows])

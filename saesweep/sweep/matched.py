@@ -1,7 +1,8 @@
 """Which architecture is best at the same L0: each one's metric at exactly the target, interpolated on log L0.
 
-The trials of an architecture end near the targets, not at them. The curve through its best trial of each target, of
-second order in log L0 and exact at those trials, gives the metric at the target itself, so that a miss decides nothing.
+The trials of an architecture end near the targets, not at them. Of those within 10% the one whose value is best *at* the
+target is picked. The curve through the picks, of second order in log L0 and exact at those trials, then gives the metric
+at the target itself, so that a miss decides nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from saesweep.events import MatchedEntry, Row
 from saesweep.specs import BaseRun, ObjectiveSpec
@@ -18,9 +18,9 @@ from saesweep.sweep.ranking import costs, infeasibility
 _SIGMAS = 2.0
 _FARTHEST = math.log(1.25)
 """A curve says nothing about an L0 farther than this from all its trials."""
-_MOST_MISS = 0.1
-"""A value that is not interpolated speaks of a target only where its trial ended this near."""
-_MOST_WEIGHT = 1.5
+_MAX_MISS = 0.1
+"""A trial speaks of a target only where it ended this near; a relative distance."""
+_MAX_WEIGHT = 1.5
 """Above this sum of its weights' sizes a parabola extrapolates rather than interpolates."""
 _IMPROVING = 0.03
 """Improvement of the goal over the stretch of `trend_points`, relative, that counts as still improving."""
@@ -66,15 +66,16 @@ def matched_entries(
 
 
 def curve_points(rows: Sequence[Row], objective: ObjectiveSpec) -> dict[tuple[str, str, float], Point]:
-    """Return the best trial of each (hook, architecture, target), and the weights that make it exact."""
+    """Return the best trial of each (hook, architecture, target), and the weights that make it exact.
+
+    Only trials that ended within 10% of their target compete for it; where none did, the nearest one stands for it.
+    """
     assert objective.matched is not None
     found: dict[tuple[str, str, float], Point] = {}
     usable = [row for row in rows if _is_usable(row, objective)]
     for key in dict.fromkeys((row.hook, row.architecture) for row in usable):
         own = [row for row in usable if (row.hook, row.architecture) == key]
-        best = _best_by_target(own, objective, lambda row: 0.0)
-        if len(best) >= 3:  # a trial that ended above its target looks better than it is; the curve says by how much
-            best = _best_by_target(own, objective, partial(_advantage, best=dict(best), objective=objective))
+        best = _picks(own, objective)
         for target, row in best.items():
             weights = _weights(target, best)
             found[key[0], key[1], target] = Point(row, weights or {row.number: 1.0}, bool(weights))
@@ -91,25 +92,65 @@ def _is_usable(row: Row, objective: ObjectiveSpec) -> bool:
     )
 
 
-def _best_by_target(
-    rows: Sequence[Row], objective: ObjectiveSpec, advantage: Callable[[Row], float]
-) -> dict[float, Row]:
-    best: dict[float, Row] = {}
-    for row in sorted(rows, key=lambda r: (r.target_l0, costs(r.metrics, objective)[0] + advantage(r), r.number)):
-        assert row.target_l0 is not None
-        best.setdefault(row.target_l0, row)
-    return best
-
-
-def _advantage(row: Row, best: Mapping[float, Row], objective: ObjectiveSpec) -> float:
-    """Return what a trial's cost owes to its miss: the curve's rise from where the trial ended to its target."""
+def is_near(row: Row) -> bool:
+    """Return whether a trial ended near enough to its target to speak of it: within 10%."""
     assert row.target_l0 is not None
-    there = [_weights(l0, best) for l0 in (row.target_l0, row.metrics["l0"])]
-    if not all(there):
+    return abs(row.metrics["l0"] / row.target_l0 - 1) <= _MAX_MISS
+
+
+def _picks(rows: Sequence[Row], objective: ObjectiveSpec) -> dict[float, Row]:
+    """Return the trial with the best value *at the target*, for each target of one architecture.
+
+    A trial that ended denser than its target looks better than it is, by what the architecture's curve rises over the
+    miss. The slope of that curve at a target comes from the picks at the other targets, never from the trials that are
+    compared with it, so that no trial can argue for itself.
+    """
+    candidates: dict[float, list[Row]] = {}
+    for row in rows:
+        assert row.target_l0 is not None
+        candidates.setdefault(row.target_l0, []).append(row)
+    for target, own in candidates.items():
+        near = [row for row in own if is_near(row)]
+        # Where all missed, the nearest is what can be shown; it is not compared.
+        candidates[target] = near or [min(own, key=lambda row: (abs(_log_miss(row)), row.number))]
+
+    def value(row: Row, slope: float) -> tuple[float, int]:
+        return costs(row.metrics, objective)[0] - slope * _log_miss(row), row.number
+
+    def chosen(slopes: Mapping[float, float]) -> dict[float, Row]:
+        return {t: min(candidates[t], key=lambda row: value(row, slopes.get(t, 0.0))) for t in sorted(candidates)}
+
+    first = chosen({})
+    return chosen({target: _slope(target, first, objective) for target in first})
+
+
+def _log_miss(row: Row) -> float:
+    """Return the logarithm of the L0 that a trial ended with over its target."""
+    assert row.target_l0 is not None
+    return math.log(row.metrics["l0"] / row.target_l0)
+
+
+def _slope(target: float, picks: Mapping[float, Row], objective: ObjectiveSpec) -> float:
+    """Return the change of the cost per unit of log L0 near a target, read off the picks around it.
+
+    That is the secant through the nearest pick at either side; at an end of the targets the secant through the two picks
+    next to it, and of two targets the one through both. With one target there is no curve, and no correction: 0.
+    """
+    others = [t for t in sorted(picks) if t != target]
+    below, above = [t for t in others if t < target], [t for t in others if t > target]
+    if below and above:
+        pair = (below[-1], above[0])
+    elif len(others) >= 2:
+        pair = (above[0], above[1]) if above else (below[-2], below[-1])
+    elif others:
+        pair = (min(target, others[0]), max(target, others[0]))
+    else:
         return 0.0
-    of = {r.number: costs(r.metrics, objective)[0] for r in best.values()}
-    at_target, at_end = (sum(w * of[n] for n, w in weights.items()) for weights in there)
-    return at_target - at_end
+    low, high = picks[pair[0]], picks[pair[1]]
+    width = math.log(high.metrics["l0"] / low.metrics["l0"])
+    if width <= 0:
+        return 0.0
+    return (costs(high.metrics, objective)[0] - costs(low.metrics, objective)[0]) / width
 
 
 def _weights(l0: float, best: Mapping[float, Row]) -> dict[int, float]:
@@ -125,7 +166,7 @@ def _weights(l0: float, best: Mapping[float, Row]) -> dict[int, float]:
     for i, row in enumerate(nearest):
         others = [a for j, a in enumerate(at) if j != i]
         found[row.number] = math.prod((x - a) / (at[i] - a) for a in others)
-    return found if sum(map(abs, found.values())) <= _MOST_WEIGHT else {}
+    return found if sum(map(abs, found.values())) <= _MAX_WEIGHT else {}
 
 
 def _at_target(
@@ -152,7 +193,7 @@ def _at_target(
                 goal=goal.metric,
                 metrics={name: sum(w * by_number[n].metrics[name] for n, w in point.weights.items()) for name in names},
                 is_interpolated=point.is_interpolated,
-                is_comparable=point.is_interpolated or abs(point.row.metrics["l0"] / target - 1) <= _MOST_MISS,
+                is_comparable=point.is_interpolated or is_near(point.row),
                 l0=point.row.metrics["l0"],
                 stderr=_combined(point.weights, by_number, goal.metric, stderr_of),
                 seed_stderr=_seed_stderr(point.weights, by_number, goal.metric),

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from saesweep.events import Row
-from saesweep.specs import ObjectiveSpec
+from saesweep.specs import LOG_METRICS, ObjectiveSpec
 from saesweep.sweep.trials import ranked
 
-_LOG_METRICS = ("l0", "mse", "l1", "delta_ce", "kl_div")
+ALIVE = "l0_above_0"
+"""Name of the constraint that every trial has: of an SAE in which no latent ever fires nothing is left to compare."""
 
 
 def costs(metrics: Mapping[str, float], objective: ObjectiveSpec) -> tuple[float, ...]:
@@ -25,8 +26,11 @@ def natural_values(costs: Sequence[float], objective: ObjectiveSpec) -> list[flo
 
 
 def violations(metrics: Mapping[str, float], objective: ObjectiveSpec) -> dict[str, float]:
-    """Return how far each constraint is missed, relative to its bound; 0 or less is kept."""
-    found: dict[str, float] = {}
+    """Return how far each constraint is missed, relative to its bound; 0 or less is kept.
+
+    Beside those of the file there is one that all trials have: a dead SAE, with L0 0, is never feasible.
+    """
+    found: dict[str, float] = {ALIVE: 1.0} if metrics.get("l0") == 0 else {}
     for name, bound in objective.subject_to.items():
         value = metrics.get(name, math.nan)
         if bound.max is not None:
@@ -63,15 +67,19 @@ def knee(candidates: Mapping[int, Sequence[float]], objective: ObjectiveSpec) ->
 
 
 def by_knee_distance(candidates: Mapping[int, Sequence[float]], objective: ObjectiveSpec) -> list[int]:
-    """Return a front by distance from the ideal, each cost scaled to 0..1 over the front (L0-like ones in logarithm)."""
+    """Return a front by distance from the ideal, each cost scaled to 0..1 over the front.
 
-    def scaled(cost: Sequence[float]) -> list[float]:
-        return [
-            math.log(c) if goal.metric in _LOG_METRICS and goal.direction == "minimize" and c > 0 else c
-            for c, goal in zip(cost, objective.goals, strict=True)
-        ]
-
-    points = {n: scaled(cost) for n, cost in candidates.items()}
+    Costs that span decades are taken in logarithm, a whole column of them or none: one value at or below 0 (a delta_ce by
+    chance) leaves its column as it is.
+    """
+    columns = zip(*candidates.values(), strict=True)
+    in_log = [
+        goal.metric in LOG_METRICS and goal.direction == "minimize" and min(column) > 0
+        for column, goal in zip(columns, objective.goals, strict=True)
+    ]
+    points = {
+        n: [math.log(c) if log else c for c, log in zip(cost, in_log, strict=True)] for n, cost in candidates.items()
+    }
     low = [min(column) for column in zip(*points.values(), strict=True)]
     high = [max(column) for column in zip(*points.values(), strict=True)]
 
@@ -123,6 +131,17 @@ def rank(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
     ]
 
 
+def _what_would_help(missed: Mapping[str, float]) -> str:
+    """Return advice on a search in which every finished trial missed a limit; `missed` are the nearest trial's."""
+    if ALIVE in missed:
+        return "search weaker penalties (a lower sae.l1_coefficient or sae.l0_coefficient) or a lower lr"
+    if "l0_max" in missed:
+        return "let the space reach sparser settings (a lower sae.k, a higher sparsity coefficient), or relax the limit"
+    if "l0_min" in missed:
+        return "let the space reach denser settings (a higher sae.k, a lower sparsity coefficient), or relax the limit"
+    return "train longer, widen the space, or relax the limit"
+
+
 def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, list[str]]:
     """Return the trial to export as best, and what to say about the choice."""
     finished = [row for row in rows if row.status == "complete"]
@@ -131,11 +150,15 @@ def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, l
     first = [row for row in finished if row.rank == 1]
     if not first:
         if any(infeasibility(row.metrics, objective) > 0 for row in finished):
-            least = min(finished, key=lambda row: (infeasibility(row.metrics, objective), row.number))
-            missed = {n: v for n, v in violations(least.metrics, objective).items() if v > 0}
-            said = ", ".join(f"{name} by {100 * v:.3g}%" for name, v in missed.items())
-            return least.number, [
-                f"no feasible trial: best/ holds the least infeasible one, trial {least.number} (misses {said})"
+            nearest = min(finished, key=lambda row: (infeasibility(row.metrics, objective), row.number))
+            missed = {n: v for n, v in violations(nearest.metrics, objective).items() if v > 0}
+            said = ", ".join(
+                "no latent ever fires" if name == ALIVE else f"misses {name} by {100 * v:.3g}%"
+                for name, v in missed.items()
+            )
+            return nearest.number, [
+                f"no feasible trial: best/ holds the least infeasible one, trial {nearest.number} ({said}); "
+                f"{_what_would_help(missed)}"
             ]
         return None, ["no finished trial has a value of the objective; nothing is exported"]
     if objective.matched is not None:

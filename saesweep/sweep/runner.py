@@ -45,7 +45,7 @@ class Result:
     matched: tuple[MatchedEntry, ...] = ()
     """With `objective.matched`, the best at each L0: targets ascending, the best architecture first."""
     exit_code: int = 0
-    """What the command exits with: 0 done, 1 too many failed trials or none finished, 130 interrupted."""
+    """What the command exits with: 0 done, 1 too many failed trials, or none that finished is feasible, 130 interrupted."""
 
     @property
     def failed(self) -> int:
@@ -165,9 +165,11 @@ def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
 
 
 def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) -> int:
+    """Return 1 where nothing answers the question: no trial finished, none is feasible, or too many failed."""
     limit = experiment.spec.search.max_failed
     failed = sum(row.status == "failed" for row in rows)
-    return int(outcome.best is None or (limit is not None and failed > limit))
+    answered = outcome.best is not None and any(row.rank is not None for row in rows)
+    return int(not answered or (limit is not None and failed > limit))
 
 
 def _resume_command(source: object, overrides: Sequence[str], directory: RunDirectory) -> str:

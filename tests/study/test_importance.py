@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from saesweep.study import MIN_TRIALS, ParameterView, SpaceView, Study, importances, load_plain_study, marginal
+from saesweep.study import MIN_TRIALS, ParameterView, SpaceView, Study, importances, load_plain_study, marginals
 
 SPACE = SpaceView(
     parameters=(
@@ -69,7 +69,7 @@ def test_a_choice_is_compared_at_equal_l0_even_where_its_values_differ_in_l0() -
         metrics.append({"l0": l0, "delta_ce": l0**-0.8 * (1.2 if choice == "a" else 1.0) * noise})
     mean = {c: sum(m["delta_ce"] for p, m in zip(params, metrics, strict=True) if p["choice"] == c) for c in "ab"}
     assert mean["a"] < mean["b"]
-    found = marginal("choice", "delta_ce", params, metrics)
+    (found,) = marginals("choice", "delta_ce", params, metrics)
     assert found.is_ratio
     effects = {e.value: e for e in found.effects}
     assert effects["a"].effect == pytest.approx(math.sqrt(1.2) - 1, abs=0.01)
@@ -81,5 +81,18 @@ def test_a_choice_is_compared_at_equal_l0_even_where_its_values_differ_in_l0() -
 def test_what_cannot_be_told_apart_has_no_effect() -> None:
     params = [{"choice": "a" if i < 4 else "b"} for i in range(8)]
     metrics = [{"l0": 10.0 if i < 4 else 20.0, "mse": 1.0} for i in range(8)]  # L0 is the choice
-    assert marginal("choice", "mse", params, metrics).effects == ()
-    assert marginal("choice", "mse", params[:3], metrics[:3]).effects == ()
+    assert marginals("choice", "mse", params, metrics)[0].effects == ()
+    assert marginals("choice", "mse", params[:3], metrics[:3])[0].effects == ()
+
+
+def test_values_without_a_common_range_of_l0_are_not_compared() -> None:
+    # topk at L0 16, standard at 118 to 135: a difference "at equal L0" would be the straight line's, not the trials'.
+    params = [{"choice": name} for name in ["topk"] * 4 + ["standard"] * 4 + ["gated"] * 4 + ["jumprelu"] * 4]
+    l0s = [15.8, 16.0, 16.1, 16.2, 118, 120, 130, 135, 20, 60, 90, 110, 25, 50, 80, 100]
+    metrics = [{"l0": l0, "explained_variance": 0.5 + 0.01 * i} for i, l0 in enumerate(l0s)]
+    (found,) = marginals("choice", "explained_variance", params, metrics)
+    assert {effect.value for effect in found.effects} == {"standard", "gated", "jumprelu"}  # 110 is within 10% of 118
+    assert found.apart == (("topk", (pytest.approx(15.8), pytest.approx(16.2))),)
+    (nothing,) = marginals("choice", "explained_variance", params[:8], metrics[:8])
+    assert nothing.effects == ()
+    assert [value for value, _ in nothing.apart] == ["topk", "standard"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import pytest
@@ -73,6 +74,42 @@ def test_of_several_trials_the_best_at_the_target_counts_not_the_densest() -> No
     (at_16,) = [e for e in matched_entries([*rows, worse_but_denser], OBJECTIVE) if e.target_l0 == 16]
     assert at_16.trial == 2
     assert (at_16.n_trials, at_16.n_complete) == (2, 2)
+
+
+def test_a_trial_far_from_its_target_is_never_picked_over_one_near_it() -> None:
+    # At 8 the far trial has the better raw value; with one, two or three targets it must not stand for the target.
+    far, near = row(0, "gated", 8, 11.0, curve(11.0) - 0.01), row(1, "gated", 8, 8.02, curve(8.02))
+    others = [row(2, "gated", 16, 16, curve(16)), row(3, "gated", 32, 32, curve(32))]
+    assert far.metrics["delta_ce"] < near.metrics["delta_ce"]
+    for more in ([], others[:1], others):
+        (at_8,) = [e for e in matched_entries([far, near, *more], OBJECTIVE) if e.target_l0 == 8]
+        assert at_8.trial == 1, more
+        assert at_8.is_comparable
+
+
+def test_where_every_trial_missed_the_nearest_stands_for_the_target_and_is_not_compared() -> None:
+    rows = [row(0, "gated", 8, 11.0, 0.2), row(1, "gated", 8, 9.5, 0.25), row(2, "topk", 8, 8, 0.3)]
+    at_8 = {e.architecture: e for e in matched_entries(rows, OBJECTIVE)}
+    assert (at_8["gated"].trial, at_8["gated"].is_comparable) == (1, False)
+    assert at_8["topk"].is_winner
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_pick_is_the_best_at_the_target_of_those_within_a_tenth_of_it(seed: int) -> None:
+    rng = random.Random(seed)
+    rows, at_target = [], {}
+    for target in (8, 16, 32):
+        for _ in range(6):
+            number, l0, worse = len(rows), target * rng.choice((rng.uniform(0.92, 1.08), rng.uniform(0.6, 1.5))), rng.random()
+            # Each trial is a curve of its own: what it would be at its target is known.
+            rows.append(row(number, "gated", target, l0, curve(l0) + 0.05 * worse))
+            if abs(l0 / target - 1) <= 0.1:
+                at_target.setdefault(target, {})[number] = worse
+    for entry in matched_entries(rows, OBJECTIVE):
+        known = at_target.get(entry.target_l0)
+        if known:
+            # The slope is estimated from other trials: a lead smaller than its error may be mistaken.
+            assert known[entry.trial] <= min(known.values()) + 0.1
 
 
 def test_ties_are_bracketed_by_seeds_and_contexts_together() -> None:

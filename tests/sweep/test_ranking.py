@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec
-from saesweep.sweep.ranking import costs, dominates, front, knee, rank, violations, winner
+from saesweep.sweep.ranking import by_knee_distance, costs, dominates, front, knee, rank, violations, winner
 
 PARETO = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize": "delta_ce"}]})
 LIMITED = ObjectiveSpec.model_validate({"maximize": "explained_variance", "subject_to": {"l0": {"max": 20.0}}})
@@ -57,6 +57,31 @@ def test_the_knee_is_between_the_extremes() -> None:
     best, notes = winner(rows, PARETO)
     assert best == 1
     assert "knee of the Pareto front of 3" in notes[0]
+
+
+def test_one_delta_ce_below_zero_takes_the_logarithm_from_its_whole_column() -> None:
+    # By chance an SAE can lower the loss. Logarithms of the others beside its raw value would stretch the column.
+    points = {0: (4.0, 3.0), 1: (16.0, 0.5), 2: (100.0, 1e-6), 3: (256.0, -0.01)}
+    raw = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize": "ce_loss_with_sae"}]})
+    assert by_knee_distance(points, PARETO) == by_knee_distance(points, raw)
+    assert knee(points, PARETO) == 1
+
+
+def test_a_dead_sae_is_on_no_front_and_wins_nothing() -> None:
+    rows = rank([row(0, l0=0.0, delta_ce=5.0), row(1, l0=10, delta_ce=1.0)], PARETO)
+    assert [(r.number, r.on_front, r.feasible) for r in rows] == [(1, True, True), (0, False, False)]
+    smallest = ObjectiveSpec.model_validate({"minimize": "l0"})
+    best, notes = winner(rank([row(0, l0=0.0)], smallest), smallest)
+    assert best == 0
+    assert "misses dead" not in notes[0]
+    assert "no latent ever fires" in notes[0]
+
+
+def test_where_nothing_is_feasible_the_note_says_what_would_help() -> None:
+    rows = rank([row(0, explained_variance=0.99, l0=40)], LIMITED)
+    assert "a lower sae.k" in winner(rows, LIMITED)[1][0]
+    dense = ObjectiveSpec.model_validate({"minimize": "l0", "subject_to": {"explained_variance": {"min": 0.9}}})
+    assert "relax" in winner(rank([row(0, explained_variance=0.5, l0=4)], dense), dense)[1][0]
 
 
 def test_nothing_finished() -> None:
