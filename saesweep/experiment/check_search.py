@@ -12,7 +12,7 @@ from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
 from saesweep.experiment.fields import ARCHITECTURE, STREAM_PATHS, TARGET_L0, known_paths, searchable_paths
 from saesweep.experiment.nearest import did_you_mean
-from saesweep.experiment.parameters import Parameter
+from saesweep.experiment.parameters import Parameter, space_size
 from saesweep.specs import BaseRun, SearchSpec
 
 SAMPLERS = ("tpe", "random", "grid", "fixed")
@@ -46,6 +46,7 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
     size = draft.cohort.size if draft.cohort is not None else "auto"
     if size != "auto" and size < search.replicates:
         document.add(("cohort", "size"), f"{size} slots cannot hold the {search.replicates} replicates of one trial")
+    _check_count(draft, search)
     for index in range(len(search.baselines)):
         _check_baseline(draft, parameters, search.baselines[index], ("search", "baselines", index))
     if run is not None and "rungs" in draft.block("search"):
@@ -64,6 +65,17 @@ def _import_problem(class_path: str) -> str:
     except (ImportError, AttributeError) as error:
         return str(error)
     return ""
+
+
+def _check_count(draft: Draft, search: SearchSpec) -> None:
+    """Note settings that are listed and would never be tried."""
+    for name, listed in (("baselines", search.baselines), ("fixed", search.fixed)):
+        if search.trials is not None and len(listed) > search.trials:
+            draft.document.add(
+                ("search", "trials"),
+                f"{search.trials}, but search.{name} lists {len(listed)} trials: the last {len(listed) - search.trials} "
+                f"would never run; raise trials to at least {len(listed)}, or list fewer",
+            )
 
 
 def _check_fixed(draft: Draft, search: SearchSpec, parameters: Sequence[Parameter]) -> None:
@@ -186,6 +198,12 @@ def _check_rungs(draft: Draft, search: SearchSpec, run: BaseRun) -> None:
 def search_warnings(search: SearchSpec, parameters: Sequence[Parameter], run: BaseRun) -> list[str]:
     """Return warnings about searches that waste their budget."""
     found = []
+    size = space_size(parameters) if parameters and search.sampler not in ("grid", "fixed") else None
+    if size is not None and search.trials is not None and search.trials > size:
+        found.append(
+            f"search.trials: {search.trials}, but the space has {size} points; each is tried once, so that {size} trials "
+            "run (search.replicates trains each with several seeds)"
+        )
     steps = rung_steps(search, run)
     for first, second in itertools.pairwise(steps):
         if search.pruner == "rung" and second < _CLOSE_RUNGS * first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from saesweep.experiment.document import Place, show
@@ -17,8 +18,9 @@ from saesweep.experiment.fields import (
     searchable_paths,
     why_not_searchable,
 )
+from saesweep.experiment.layers import overrides_of
 from saesweep.experiment.nearest import did_you_mean, nearest
-from saesweep.experiment.parameters import Parameter, flatten_space, settings_of
+from saesweep.experiment.parameters import Parameter, flatten_space, for_architecture, settings_of
 from saesweep.specs import ParameterSpec
 from saesweep.specs.architectures import architectures
 
@@ -48,9 +50,24 @@ def check_space(draft: Draft) -> tuple[Parameter, ...]:
     usable = {path: ranges for path, ranges in draft.space.items() if path not in draft.broken}
     parameters = flatten_space(usable, draft.architectures)
     _check_circles(draft, parameters)
+    _check_overridden(draft, parameters)
     _check_overlaps(draft, parameters)
     _check_number_of_streams(draft, parameters)
     return tuple(p for p in parameters if p.path not in draft.broken)
+
+
+def _check_overridden(draft: Draft, parameters: Sequence[Parameter]) -> None:
+    """Note values of `by_architecture` that never hold, because every trial of the architecture draws its own."""
+    for name in draft.architectures:
+        always = {p.path for p in for_architecture(parameters, name) if not p.when}
+        for path, setting in overrides_of(draft.tree, name).items():
+            if path in always and setting.place[-1] != "preset":  # a preset is a package: the space refines it
+                draft.document.add(
+                    setting.place,
+                    f"space.{path} gives every {name} trial a value of its own, so that this one never holds; remove it, "
+                    f"or limit space.{path} to other architectures with when: {{{ARCHITECTURE}: [...]}}",
+                    at_key=True,
+                )
 
 
 def _place(draft: Draft, path: str, index: int) -> Place:

@@ -19,6 +19,7 @@ from saesweep.experiment.parameters import (
     flatten_space,
     for_architecture,
     grid_size,
+    space_size,
     target_parameters,
 )
 from saesweep.specs import METRICS, BaseRun, ExperimentSpec, Goal, ObjectiveSpec
@@ -131,7 +132,9 @@ class Experiment:
         if self.spec.search.sampler == "fixed":
             listed = len(self.spec.search.fixed)
             return listed if stated is None else min(stated, listed)
-        return stated if stated is not None else _DEFAULT_TRIALS
+        wanted = stated if stated is not None else _DEFAULT_TRIALS
+        points = space_size(self._parameters)  # a point is tried once: a copy would train to the same bits
+        return wanted if points is None else min(wanted, points)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of everything that must stay the same for a run directory to be continued."""

@@ -120,6 +120,20 @@ def grid_size(parameters: Sequence[Parameter]) -> int:
     return counted
 
 
+def space_size(parameters: Sequence[Parameter]) -> int | None:
+    """Return the number of different trials that a space holds; None where a range is continuous."""
+    deciders = {path for p in parameters for path in p.when}
+    if any(p.path in deciders and p.spec.n_values() is None for p in parameters):
+        return None
+    counted = 0
+    for setting in settings_of([p for p in parameters if p.path in deciders]):
+        free = [p.spec.n_values() for p in parameters if p.path not in deciders and p.is_active(setting)]
+        if None in free:
+            return None
+        counted += math.prod(n for n in free if n is not None)
+    return counted
+
+
 def settings_of(deciders: Sequence[Parameter]) -> list[dict[str, Any]]:
     """Return every combination of the points of these parameters, each after those that its conditions name."""
     settings: list[dict[str, Any]] = [{}]

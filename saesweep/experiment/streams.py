@@ -11,7 +11,7 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.fields import MODEL_PATHS, STREAM_PATHS, parts_of
-from saesweep.experiment.parameters import grid_size, settings_of
+from saesweep.experiment.parameters import grid_size, settings_of, space_size
 from saesweep.specs import ExperimentSpec
 
 _PATH_LIKE = ("model_name", "dataset_path", "cached_activations_path")
@@ -32,11 +32,11 @@ class Stream:
 
     @property
     def most_trials(self) -> int | None:
-        """Trials that a grid or a fixed list holds for it; None with another sampler."""
-        search = self.experiment.spec.search
+        """Different trials that a grid, a fixed list or the space holds for it; None where a range is continuous."""
+        search, parameters = self.experiment.spec.search, self.experiment.parameters()
         if search.sampler == "fixed":
             return len(self.own(search.fixed))
-        return grid_size(self.experiment.parameters()) if search.sampler == "grid" else None
+        return grid_size(parameters) if search.sampler == "grid" else space_size(parameters)
 
     def own(self, given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return those of the given settings (baselines, a fixed list) that its trials can have, completed by its own."""

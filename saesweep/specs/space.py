@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -75,6 +76,29 @@ class ParameterSpec(Spec):
             return self.choice
         return (self.low, self.high)
 
+    def n_values(self) -> int | None:
+        """Return how many values a trial can have here; None for a continuous range."""
+        if self.choice is not None:
+            return len(self.choice)
+        if self.low == self.high:
+            return 1
+        if self.kind == "float" and self.step is None:
+            return None
+        return int((Decimal(str(self.high)) - Decimal(str(self.low))) // Decimal(str(self.step or 1))) + 1
+
+    def _unreachable_end(self) -> str:
+        """Return what to say where steps from the lower bound pass by the upper one; empty where they meet it."""
+        if self.choice is not None or self.step is None or not self.low <= self.high:
+            return ""
+        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
+        last = low + (high - low) // step * step
+        if last == high:
+            return ""
+        return (
+            f"steps of {self.step:g} from {self.low:g} end at {float(last):g} and never reach {self.high:g}; "
+            f"write {float(last):g} or {float(last + step):g} as the upper bound, or another step"
+        )
+
     def problems(self) -> list[tuple[str, str]]:
         """Return mistakes as (field, message)."""
         given = [
@@ -104,6 +128,8 @@ class ParameterSpec(Spec):
             found.append(("step", "cannot be combined with log: true"))
         if kind == "int" and self.step is not None and self.step != int(self.step):
             found.append(("step", f"{self.step:g} must be a whole number for an int range"))
+        if not found and (message := self._unreachable_end()):
+            found.append(("step", message))
         for value in self.grid or ():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
                 found.append(("grid", f"{value!r} is outside [{low:g}, {high:g}]"))

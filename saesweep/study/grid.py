@@ -1,11 +1,16 @@
-"""The points of a grid, in a fixed order (Optuna's own grid sampler fails when trials are asked ahead)."""
+"""The points of a grid, and of a space with finitely many, in a fixed order.
+
+Optuna's own grid sampler fails when trials are asked ahead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from saesweep.errors import UserError
+from saesweep.study.parameter_view import ParameterView
 from saesweep.study.space_view import SpaceView
 
 
@@ -27,7 +32,26 @@ def check_grid(space: SpaceView) -> None:
 
 def grid_points(space: SpaceView, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the points by path; parameters in `settings` have that one value, the first parameter varies slowest."""
-    return _extend(space, {}, settings)
+    return _extend(space, {}, settings, lambda parameter: parameter.points or ())
+
+
+def all_points(space: SpaceView, settings: Mapping[str, Any], limit: int) -> list[dict[str, Any]] | None:
+    """Return every point of the space with these settings; None where they are more than `limit`, or infinitely many."""
+    try:
+        found = list(itertools.islice(_extend(space, {}, settings, _every_value), limit + 1))
+    except _ContinuousRange:
+        return None
+    return found if len(found) <= limit else None
+
+
+class _ContinuousRange(Exception):
+    """A parameter has infinitely many values."""
+
+
+def _every_value(parameter: ParameterView) -> Sequence[Any]:
+    if parameter.values is None:
+        raise _ContinuousRange
+    return parameter.values
 
 
 def next_point(
@@ -37,16 +61,21 @@ def next_point(
     return next((point for point in grid_points(space, settings) if point not in seen), None)
 
 
-def _extend(space: SpaceView, chosen: dict[str, Any], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _extend(
+    space: SpaceView,
+    chosen: dict[str, Any],
+    settings: Mapping[str, Any],
+    values_of: Callable[[ParameterView], Sequence[Any]],
+) -> Iterator[dict[str, Any]]:
     """Yield every completion of the values chosen so far."""
     params = dict(chosen)
     for parameter in space.walk(params):
         if parameter.path in params:
             continue
         given = settings.get(parameter.path)
-        values = parameter.points or () if parameter.path not in settings else (given,)
+        values = values_of(parameter) if parameter.path not in settings else (given,)
         for value in values:
-            yield from _extend(space, {**chosen, parameter.path: value}, settings)
+            yield from _extend(space, {**chosen, parameter.path: value}, settings, values_of)
         return
     # A setting that is not active here belongs to another branch.
     if all(path in params for path in settings):

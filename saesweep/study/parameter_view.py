@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
@@ -112,6 +112,20 @@ class ParameterView:
         # A float range without steps has a multiple of nothing to keep; log ranges of integers have step 1.
         steps = 0.0 if d.step is None else (value - d.low) / d.step
         return abs(steps - round(steps)) < 1e-8
+
+    @property
+    def values(self) -> Sequence[Any] | None:
+        """All values that a trial can have here; None for a continuous range."""
+        d = self.distribution
+        if self.kind == "choice":
+            return self.choices
+        if isinstance(d, IntDistribution):
+            return range(d.low, d.high + 1, d.step)
+        assert isinstance(d, FloatDistribution)
+        if d.step is None:
+            return (d.low,) if d.single() else None
+        low, step = Decimal(str(d.low)), Decimal(str(d.step))
+        return [float(low + i * step) for i in range(round((d.high - d.low) / d.step) + 1)]
 
     @property
     def points(self) -> tuple[Any, ...] | None:

@@ -9,15 +9,21 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
+from saesweep.study.grid import all_points
 from saesweep.study.samplers import SamplerFactory
 from saesweep.study.space_view import SpaceView
 
-MAX_ATTEMPTS = 11
-"""A suggestion that repeats an earlier trial is made again up to ten times; then it stands."""
+_ATTEMPTS = 11
+"""A suggestion that repeats an earlier trial is made again up to ten times by the sampler, ..."""
+_RANDOM_ATTEMPTS = 200
+"""... then so often at random; what is left of a space with finitely many points is found by listing it."""
+MAX_LISTED = 10_000
+"""Points of a space that is listed."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ def suggest(
     entropy: Sequence[int],
     settings: Mapping[str, Any],
     stratum: Mapping[str, Any],
+    n_earlier: int = 0,
 ) -> Suggestion:
     """Suggest a trial in an in-memory copy of the study, so that nothing half-made ever reaches the storage.
 
@@ -55,19 +62,25 @@ def suggest(
         settings: Values by path that are given rather than suggested.
         stratum: The part of `settings` that all trials of the stratum share: the sampler sees only trials with these
             values, and without these parameters, which are constant for it.
+        n_earlier: How many of `trials` are of an earlier study.
     """
     seen = [space.decode(trial.params) for trial in trials]
     peers = [trial for trial, params in zip(trials, seen, strict=True) if space.has_settings(params, stratum)]
     study = optuna.create_study(directions=directions, sampler=sampler(_seed(entropy, 0)))
     study.add_trials(_without(trial, stratum, space) for trial in peers)
     suggestion = _draw(study, space, settings)
-    for attempt in range(1, MAX_ATTEMPTS):
+    for attempt in range(1, _ATTEMPTS + _RANDOM_ATTEMPTS):
         if suggestion.params not in seen:
-            break
+            return suggestion
         study.tell(len(study.get_trials(deepcopy=False)) - 1, state=TrialState.FAIL)
-        study.sampler = sampler(_seed(entropy, attempt))
+        seed = _seed(entropy, attempt)
+        study.sampler = sampler(seed) if attempt < _ATTEMPTS else RandomSampler(seed=seed)
         suggestion = _draw(study, space, settings)
-    return suggestion
+    own = seen[n_earlier:]  # what an earlier run has tried may be tried again, but here a copy teaches nothing
+    unseen = [point for point in all_points(space, settings, MAX_LISTED) or () if point not in own]
+    if not unseen:
+        return suggestion
+    return frozen(space, unseen[_seed(entropy, attempt + 1) % len(unseen)])
 
 
 def frozen(space: SpaceView, params: Mapping[str, Any]) -> Suggestion:

@@ -98,7 +98,7 @@ class TestResolve:
 
     def test_parameters_win_over_everything(self, tree: dict[str, Any]) -> None:
         tree = sweep(tree, sae__k={"int": [1, 64]})
-        tree["by_architecture"] = {"topk": {"sae.k": 16}}
+        tree["base"]["sae"]["k"] = 16
         experiment = load_experiment(tree)
         assert experiment.resolve({"sae.architecture": "topk", "sae.k": 3}).sae.model_dump()["k"] == 3
         assert experiment.resolve({"sae.architecture": "topk"}).sae.model_dump()["k"] == 16

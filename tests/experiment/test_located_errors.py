@@ -227,6 +227,53 @@ def test_one_mistake_gives_one_message(
     assert says in problem.message
 
 
+def test_a_listed_trial_that_would_never_run(tree: dict[str, Any], only_problem: One) -> None:
+    tree = with_space(tree, lr={"float": [1e-4, 1e-3]})
+    tree["search"] = {"trials": 2, "baselines": [{"lr": 1e-4}, {"lr": 5e-4}, {"lr": 1e-3}]}
+    problem = only_problem(tree)
+    assert problem.path == "search.trials"
+    assert "the last 1 would never run; raise trials to at least 3" in problem.message
+
+
+def test_a_value_for_one_architecture_that_the_space_always_overrides(tree: dict[str, Any], problems: Problems) -> None:
+    tree = with_space(tree, lr={"float": [1e-4, 1e-3]})
+    tree["by_architecture"] = {"standard": {"lr": 5e-4, "adam_beta1": 0.8}}
+    (problem,) = problems(tree)
+    assert problem.path == "by_architecture.standard.lr"
+    assert "this one never holds" in problem.message
+    tree["space"]["lr"]["when"] = {"sae.architecture": ["topk", "gated"]}
+    assert problems(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"int": [4, 16], "step": 5}, "end at 14 and never reach 16; write 14 or 19"),
+        ({"float": [0.1, 1.0], "step": 0.4}, "end at 0.9 and never reach 1; write 0.9 or 1.3"),
+    ],
+)
+def test_a_step_that_never_reaches_the_end(tree: dict[str, Any], only_problem: One, spec: Any, says: str) -> None:
+    tree = with_space(tree, **{"sae__k" if "int" in spec else "lr": spec})
+    assert says in only_problem(tree).message
+
+
+@pytest.mark.parametrize("spec", [{"int": [4, 16], "step": 4}, {"float": [0.1, 1.0], "step": 0.3}])
+def test_a_step_that_reaches_the_end(tree: dict[str, Any], problems: Problems, spec: Any) -> None:
+    assert problems(with_space(tree, **{"sae__k" if "int" in spec else "lr": spec})) == []
+
+
+def test_a_finite_space_is_not_searched_beyond_its_points(tree: dict[str, Any]) -> None:
+    tree["space"] = {"sae.k": {"int": [4, 16], "step": 6}, "lr": {"choice": [1e-4, 1e-3]}}
+    tree["search"] = {"trials": 20}
+    experiment = load_experiment(tree)
+    assert experiment.n_trials == 6
+    assert any("20, but the space has 6 points; each is tried once" in warning for warning in experiment.warnings)
+    tree["search"] = {}
+    assert load_experiment(tree).n_trials == 6
+    tree["space"]["lr"] = {"float": [1e-4, 1e-3]}
+    assert load_experiment(tree).n_trials == 32
+
+
 def test_fewer_slots_than_replicates(tree: dict[str, Any], only_problem: One) -> None:
     tree["search"] = {"replicates": 3}
     tree["cohort"] = {"size": 2}

@@ -85,7 +85,7 @@ def _load(tree: Any) -> None:
 
 RICH: dict[str, Any] = {
     **TREE,
-    "by_architecture": {"jumprelu": {"preset": "anthropic-jan-2025"}, "topk": {"sae.k": 4}},
+    "by_architecture": {"jumprelu": {"preset": "anthropic-jan-2025"}, "topk": {"adam_beta1": 0.8}},
     "space": {
         "sae.architecture": {"choice": ["topk", "jumprelu"]},
         "sae.k": {"int": [1, 64], "log": True},

@@ -432,3 +432,27 @@ def test_grid_needs_points(tmp_path: Path) -> None:
 def test_optuna_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     sweep(tmp_path / "s.db")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("strata", [True, False])
+def test_no_point_of_a_finite_space_is_suggested_twice(tmp_path: Path, sampler: str, strata: bool) -> None:
+    k = ParameterView(path="sae.k", kind="int", low=4, high=16, step=4)
+    lr = ParameterView(path="lr", kind="choice", choices=(1e-4, 1e-3), when={"sae.architecture": ("topk", "standard")})
+    architecture = ParameterView(path="sae.architecture", kind="choice", choices=("topk", "standard", "gated"))
+    space = SpaceView(parameters=(architecture, k, lr))
+    with open_study(tmp_path / "s.db", space=space, sampler=sampler) as study:
+        limits = [study.trial_limit(stratum) for stratum in STRATA]
+        assert limits == [8, 8, 4]
+        assert study.trial_limit() == 20
+        order = [s for s, n in zip(STRATA, limits, strict=True) for _ in range(n or 0)] if strata else [None] * 20
+        seen = []
+        for number, stratum in enumerate(order):
+            seen.append(study.ask(number, stratum))
+            study.tell(number, "complete", [float(seen[-1]["sae.k"])])
+    assert len({str(sorted(params.items())) for params in seen}) == 20
+
+
+def test_a_continuous_range_has_no_limit(tmp_path: Path) -> None:
+    with open_study(tmp_path / "s.db") as study:
+        assert [study.trial_limit(stratum) for stratum in STRATA] == [None] * 3
