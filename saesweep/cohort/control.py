@@ -10,9 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from saesweep.cohort.schedules import LearningRate
 from saesweep.saes import Knobs
-from saesweep.specs import BaseRun, Duration, MatchedSpec
+from saesweep.specs import BaseRun, Duration, LearningRate, MatchedSpec
 
 CoefficientField = Literal["l1_coefficient", "l0_coefficient"]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from saesweep.cohort.control import ControlPlan, SparsityControl
 from saesweep.cohort.firing import FiringStatistics
 from saesweep.cohort.moments import WideMoments
-from saesweep.cohort.schedules import KnobSchedule, LearningRate
+from saesweep.cohort.schedules import KnobSchedule
 from saesweep.saes import Knobs, architecture_for
-from saesweep.specs import BaseRun
+from saesweep.specs import BaseRun, LearningRate
 
 _TRAINING_DTYPES = {"float64": torch.float64}
 """Master weights are fp32 but for float64 runs; the declared dtype is applied at export."""

@@ -4,6 +4,7 @@ from saesweep.specs.base_run import BaseRun
 from saesweep.specs.cohort import CohortSpec
 from saesweep.specs.evaluation import EvaluationSpec
 from saesweep.specs.experiment import ExperimentSpec
+from saesweep.specs.learning_rate import LearningRate
 from saesweep.specs.metrics import LOG_METRICS, METRICS, Metric
 from saesweep.specs.objective import Bound, Goal, MatchedSpec, ObjectiveSpec
 from saesweep.specs.search import ConfirmSpec, SearchSpec
@@ -20,6 +21,7 @@ __all__ = [
     "ExperimentSpec",
     "Goal",
     "LOG_METRICS",
+    "LearningRate",
     "METRICS",
     "MatchedSpec",
     "Metric",

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from saesweep.cohort import Cohort, ControlPlan, Slot, SparsityControl
-from saesweep.cohort.schedules import LearningRate
 from saesweep.saes import Knobs, Normalizer
-from saesweep.specs import BaseRun, MatchedSpec
+from saesweep.specs import BaseRun, LearningRate, MatchedSpec
 from saesweep.specs.architectures import spec_class
 
 STEPS, TOKENS = 2000, 100

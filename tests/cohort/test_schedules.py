@@ -1,11 +1,13 @@
 """Schedules equal torch's own schedulers, composed as SAELens composes them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from saesweep.cohort.schedules import KnobSchedule, LearningRate
-from saesweep.specs import BaseRun
+from saesweep.cohort.schedules import KnobSchedule
+from saesweep.specs import BaseRun, LearningRate
 
 
 def torch_rates(schedule: LearningRate) -> list[float]:
@@ -51,6 +53,9 @@ def test_learning_rate_equals_the_composition_of_torch_schedulers(name: str, war
         n_restart_cycles=3 if "restarts" in name else 1,
     )
     assert [schedule.at(i) for i in range(60)] == pytest.approx(torch_rates(schedule), rel=1e-9, abs=1e-12)
+    long = replace(schedule, total_steps=1200, warm_up_steps=20 * warm_up, decay_steps=20 * decay)
+    for steps in (1, 50, 300, 700, 1100, 1200):
+        assert long.summed(steps) == pytest.approx(sum(long.at(i) for i in range(steps)), rel=0.01)
 
 
 def run_with(**fields: object) -> BaseRun:

@@ -100,7 +100,11 @@ def test_the_pick_is_the_best_at_the_target_of_those_within_a_tenth_of_it(seed: 
     rows, at_target = [], {}
     for target in (8, 16, 32):
         for _ in range(6):
-            number, l0, worse = len(rows), target * rng.choice((rng.uniform(0.92, 1.08), rng.uniform(0.6, 1.5))), rng.random()
+            number, l0, worse = (
+                len(rows),
+                target * rng.choice((rng.uniform(0.92, 1.08), rng.uniform(0.6, 1.5))),
+                rng.random(),
+            )
             # Each trial is a curve of its own: what it would be at its target is known.
             rows.append(row(number, "gated", target, l0, curve(l0) + 0.05 * worse))
             if abs(l0 / target - 1) <= 0.1:

@@ -1,0 +1,78 @@
+"""The learning rate as a pure function of the step, equal to SAELens' schedulers. Needs no numeric library.
+
+Source: SAELens 6.54 `training/optim.py` (definition); checked against it in tests/interop.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from saesweep.specs.base_run import BaseRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRate:
+    """Linear warm-up from lr/N, a main course, then linear decay to 0. All lengths in steps."""
+
+    lr: float
+    lr_end: float
+    name: str
+    total_steps: int
+    warm_up_steps: int
+    decay_steps: int
+    n_restart_cycles: int = 1
+
+    @classmethod
+    def of(cls, run: BaseRun) -> LearningRate:
+        """Return the schedule that a run declares."""
+        return cls(
+            lr=run.lr,
+            lr_end=run.lr / 10 if run.lr_end is None else run.lr_end,
+            name=run.lr_scheduler_name,
+            total_steps=run.total_steps,
+            warm_up_steps=run.to_steps(run.lr_warm_up_steps),
+            decay_steps=run.to_steps(run.lr_decay_steps),
+            n_restart_cycles=run.n_restart_cycles,
+        )
+
+    def at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        if step < self.warm_up_steps:
+            return self.lr * (step + 1) / self.warm_up_steps
+        decay_start = self.total_steps - self.decay_steps
+        if step >= decay_start and self.decay_steps:
+            begin = self.lr if self.name == "constant" else self.lr_end
+            return begin * max(0.0, 1 - (step - decay_start) / self.decay_steps)
+        if self.name == "constant":
+            return self.lr
+        main_steps = max(1, decay_start - self.warm_up_steps)
+        position = step - self.warm_up_steps
+        if self.name == "cosineannealingwarmrestarts":
+            main_steps = max(1, main_steps // self.n_restart_cycles)
+            position %= main_steps
+        return self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * position / main_steps)) / 2
+
+    def summed(self, step: int) -> float:
+        """Return the sum of the rates of the first `step` steps; of a cosine its integral, which is within 1%."""
+        decay_start = self.total_steps - self.decay_steps
+        warming = min(step, self.warm_up_steps)
+        total = self.lr * warming * (warming + 1) / (2 * self.warm_up_steps) if warming else 0.0
+        total += self._main_sum(max(0, min(step, decay_start) - self.warm_up_steps))
+        if self.decay_steps and step > decay_start:
+            begin, done = self.lr if self.name == "constant" else self.lr_end, step - decay_start
+            total += begin * (done - done * (done - 1) / (2 * self.decay_steps))
+        return total
+
+    def _main_sum(self, steps: int) -> float:
+        """Return the sum over the first steps between warm-up and decay."""
+        if self.name == "constant":
+            return self.lr * steps
+        period = max(1, self.total_steps - self.decay_steps - self.warm_up_steps)
+        cycles = 0
+        if self.name == "cosineannealingwarmrestarts":
+            period = max(1, period // self.n_restart_cycles)
+            cycles, steps = divmod(steps, period)
+        half = (self.lr - self.lr_end) / 2
+        waves = half * period / math.pi * math.sin(math.pi * steps / period)
+        return (self.lr_end + half) * (cycles * period + steps) + waves
