@@ -25,7 +25,7 @@ from saesweep.scheduler.messages import (
     StopRequested,
 )
 from saesweep.scheduler.refill import refill
-from saesweep.scheduler.rungs import judge_rung
+from saesweep.scheduler.rungs import judge, with_evidence
 from saesweep.scheduler.state import State, TrialState
 
 
@@ -82,25 +82,24 @@ def _asked(state: State, event: Asked) -> State:
         stratum=event.stratum,
         group=event.group,
         architecture=event.stratum if event.architecture is None else event.architecture,
-        density=event.density,
-        judged_from_tokens=event.judged_from_tokens,
+        course=event.course,
     )
     pending = {number: stratum for number, stratum in state.pending.items() if number != event.number}
     return replace(state.updated([trial]), pending=pending)
 
 
 def _block_done(state: State, event: BlockDone) -> tuple[State, list[Action]]:
-    """Record all reports, judge, complete, refill: in this order, so that no trial's place in the block matters."""
+    """Record all reports, complete, judge, refill: in this order, so that no trial's place in the block matters."""
     state, failed = _recorded(state, event)
     pruned = [Prune(number=number, reason=reason) for number, reason in failed.items()]
     state = _pruned(state, pruned)
-    for rung in range(len(state.policy.rungs_tokens)):
-        judged, worst = judge_rung(state, rung)
-        state = _pruned(state.updated(judged), worst)
+    done = [t for t in state.with_status("training") if t.tokens_seen >= state.policy.total_tokens]
+    state = with_evidence(state.updated(replace(trial, status="complete", slot=None) for trial in done), done)
+    if any(event.values.values()):
+        worst = judge(state)
+        state = _pruned(state, worst)
         pruned += worst
     actions: list[Action] = [*sorted(pruned, key=lambda prune: prune.number)]
-    done = [t for t in state.with_status("training") if t.tokens_seen >= state.policy.total_tokens]
-    state = state.updated(replace(trial, status="complete", slot=None) for trial in done)
     actions += [Complete(number=trial.number) for trial in done]
     return _then_refill(state, actions)
 
@@ -111,10 +110,9 @@ def _recorded(state: State, event: BlockDone) -> tuple[State, dict[int, str]]:
     named = {*event.tokens_seen, *event.values, *event.failed}
     if set(event.tokens_seen) != training or named != training:
         raise ValueError(f"a block reports trials {sorted(named)}, but {sorted(training)} are training")
-    reports = [values for by_rung in event.values.values() for values in by_rung.values()]
-    known = [values for trial in state.trials.values() for values in trial.rung_values.values()][:1]
-    if len({len(values) for values in reports + known}) > 1:
-        raise ValueError("trials report different numbers of values; every report has one for each objective")
+    measured = [values for by_rung in event.values.values() for values in by_rung.values()]
+    if any(len(values) != len(state.policy.aim.metrics) for values in measured):
+        raise ValueError(f"a report has one value for each of {', '.join(state.policy.aim.metrics)}")
     updated, failed = [], dict(event.failed)
     for number in sorted(training):
         trial = state.trials[number]
@@ -125,8 +123,8 @@ def _recorded(state: State, event: BlockDone) -> tuple[State, dict[int, str]]:
         if len(finite) < len(values):
             failed.setdefault(number, "a value that it reported is not finite")
         # A trial that fell back to an older checkpoint passes a rung twice: the first report stands.
-        rung_values = {**finite, **trial.rung_values}
-        updated.append(replace(trial, tokens_seen=event.tokens_seen[number], rung_values=rung_values))
+        reports = {**finite, **trial.reports}
+        updated.append(replace(trial, tokens_seen=event.tokens_seen[number], reports=reports))
     return state.updated(updated), failed
 
 
@@ -134,7 +132,7 @@ def _check_reports(state: State, number: int, tokens_seen: int, values: Mapping[
     """Raise a ValueError where a report is missing or too early."""
     due = state.due_rungs(number, tokens_seen)
     missing = [rung for rung in due if rung not in values]
-    early = [rung for rung in values if rung not in due and rung not in state.trials[number].rung_values]
+    early = [rung for rung in values if rung not in due and rung not in state.trials[number].reports]
     if missing or early:
         raise ValueError(f"trial {number} at {tokens_seen} tokens: rungs {missing} not reported, {early} not reached")
 

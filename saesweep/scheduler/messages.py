@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from saesweep.forecast import Course
 from saesweep.scheduler.state import TrialState
 
 
@@ -27,13 +28,11 @@ class Asked:
     number: int
     stratum: str
     group: str
-    """Rungs compare the trial within this group only."""
+    """Its rivals are the trials of the same group."""
+    course: Course
+    """Its kind, and what of its schedule lies ahead at each rung."""
     architecture: str | None = None
     """For the quota; the stratum where left out."""
-    density: float | None = None
-    """Its sparsity setting in octaves, larger where more latents are active; None: any trial of the group compares."""
-    judged_from_tokens: int = 0
-    """Rungs before this neither prune the trial nor compare others with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,10 @@ class BlockDone:
     tokens_seen: Mapping[int, int]
     """Training tokens that each training trial has seen, by trial number."""
     values: Mapping[int, Mapping[int, tuple[float, ...]]] = field(default_factory=dict)
-    """By trial number and rung index, the values to be minimised, for every rung that came due."""
+    """By trial number and rung index, the measured metrics in the order of the aim's, for every rung that came due.
+
+    The rung after the last one is the end of a trial.
+    """
     failed: Mapping[int, str] = field(default_factory=dict)
     """Trials that cannot go on (NaN in the loss or in the final measurement), with the reason."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from saesweep.scheduler.aim import Aim
 
 Pruner = Literal["rung", "none"]
 """`rung`: judge trials at the rungs; `none`: every trial runs to the end unless its values are not finite."""
@@ -23,12 +26,14 @@ class Policy:
     """Slots of the cohort at the start (`SlotsChanged` alters the state, not the policy)."""
     total_tokens: int
     """Training tokens of a trial that is not pruned."""
+    aim: Aim
+    """The goals, and the limits that a finished trial must keep."""
     rungs_tokens: tuple[int, ...] = ()
     """Training tokens, *of the trial*, at which it is judged; ascending, each below `total_tokens`."""
-    eta: int = 3
-    """A rung keeps the best `max(1, n // eta)` of the `n` values ever reported there by comparable trials."""
-    quota: int = 1
-    """Trials of each architecture that pass every rung whatever their values."""
+    min_probability: float = 0.05
+    """A trial whose probability of ending among what the aim keeps is below this is pruned."""
+    quota: int = 0
+    """Trials of each architecture that are never pruned."""
     strata: tuple[str, ...] = ("all",)
     """Names of the strata that share the trials equally."""
     stratum_limits: tuple[int | None, ...] = ()
@@ -37,16 +42,14 @@ class Policy:
     """Strata of the first trials, whose settings are given rather than sampled."""
     pruner: Pruner = "rung"
     """Whether the rungs judge."""
-    min_peers: int = 2
-    """Comparable values that must have been reported at a rung, a trial's own among them, before it is judged there."""
     tokens_budget: int | None = None
     """Most training tokens of all trials together: a trial is asked only where every live trial could still finish."""
 
     def __post_init__(self) -> None:
         _at_least(1, n_trials=self.n_trials, n_slots=self.n_slots, total_tokens=self.total_tokens)
-        _at_least(2, eta=self.eta)
         _at_least(0, quota=self.quota)
-        _at_least(1, min_peers=self.min_peers)
+        if not 0 <= self.min_probability < 1:
+            raise ValueError(f"min_probability must be at least 0 and below 1, but is {self.min_probability}")
         if self.pruner not in ("rung", "none"):
             raise ValueError(f"pruner must be 'rung' or 'none', but is {self.pruner!r}")
         if list(self.rungs_tokens) != sorted(set(self.rungs_tokens)):
@@ -64,6 +67,27 @@ class Policy:
             raise ValueError(f"baseline_strata {unknown} are not among the strata {self.strata}")
         if self.tokens_budget is not None and self.tokens_budget < 0:
             raise ValueError(f"tokens_budget must be at least 0, but is {self.tokens_budget}")
+
+
+    @property
+    def stops_tokens(self) -> tuple[int, ...]:
+        """Training tokens at which a trial is measured: its rungs, then its end."""
+        return (*self.rungs_tokens, self.total_tokens)
+
+    @property
+    def end_rung(self) -> int:
+        """Index of the end among the stops."""
+        return len(self.rungs_tokens)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the policy as plain JSON values."""
+        return {**asdict(self), "aim": self.aim.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        """Return the policy that `to_json` described, before or after a trip through a JSON file."""
+        fields = {name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in data.items()}
+        return cls(**{**fields, "aim": Aim.from_json(data["aim"])})
 
 
 def _at_least(minimum: int, **values: int) -> None:

@@ -1,4 +1,4 @@
-"""Which of the trials that have reached a rung are pruned there."""
+"""Which live trials are pruned: those that will hardly end among what the objective keeps."""
 
 from __future__ import annotations
 
@@ -6,92 +6,134 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from saesweep.scheduler.judge import best_first, n_kept
+from saesweep.forecast import Moments, Table, shipped_table
+from saesweep.scheduler.judge import dominates
 from saesweep.scheduler.messages import Prune
+from saesweep.scheduler.outlook import Contender, Outlook, contenders, outlook, report_of
+from saesweep.scheduler.reason import reason_of
 from saesweep.scheduler.state import State, TrialState
 
-SIMILAR_OCTAVES = 1.5
-"""Sparsity settings within a factor of 2.8 are similar."""
+
+def with_evidence(state: State, finished: Sequence[TrialState]) -> State:
+    """Return the state that has learned from trials that have just finished what happens between a rung and the end."""
+    aim, end, evidence = state.policy.aim, state.policy.end_rung, dict(state.evidence)
+    for trial in finished:
+        for rung in [rung for rung in trial.reports if rung != end and end in trial.reports]:
+            for metric in aim.metrics:
+                before, after = (report_of(trial, aim, metric, stop) for stop in (rung, end))
+                moments = evidence.get(before.key, Moments())
+                evidence[before.key] = moments.plus(before.features, after.scaled - before.scaled)
+    return replace(state, evidence=evidence) if finished else state
 
 
-def judge_rung(state: State, rung: int) -> tuple[list[TrialState], list[Prune]]:
-    """Judge the live trials that have reported a rung and were not judged there yet, all of them together.
+def judge(state: State, table: Table | None = None) -> list[Prune]:
+    """Return the live trials to prune, each with its reason, by trial number.
 
-    A trial is kept when it is among the best `n_kept` of all values ever reported at the rung by trials comparable
-    with it, those of ended trials included. One that lacks comparable trials trains on and is judged when they come,
-    or at its next rung; once it has trained to its end it is no longer judged. Trials that are not to be judged as
-    early as this are left out of it altogether. The worst go first; `quota` trials of each architecture that have
-    passed this rung and are live or complete always remain, because penalty-based architectures meet their sparsity
-    late.
+    All live trials are judged at once, by their latest reports, whenever some have reported: what was learned since counts
+    for those that are between two rungs as well. A trial is pruned when the probability that it ends among what the aim
+    keeps is below `min_probability`, unless
+
+    - it has not reached a rung after its warm-up;
+    - no trial of its group has finished within the limits, and none that is live is likelier to;
+    - a trial of its kind that is kept was dominated by it at its rung: then the forecasts contradict what was measured;
+    - its architecture would be left with fewer than `quota` trials.
 
     Args:
         state: With the reports of this block recorded.
-        rung: Index of the rung.
-
-    Returns:
-        The trials that were judged, marked so, and one action for each of them that is pruned, by trial number.
+        table: The prior of forecasts; the one that comes with the package when left out.
     """
     if state.policy.pruner == "none":
-        return [], []
-    tokens = state.policy.rungs_tokens[rung]
-    candidates: dict[str, list[TrialState]] = {}
-    for trial in state.live_trials:
-        is_last = rung == max(trial.rung_values, default=None) and trial.tokens_seen < state.policy.total_tokens
-        if is_last and rung not in trial.judged and trial.judged_from_tokens <= tokens:
-            candidates.setdefault(trial.group, []).append(trial)
-    if not candidates:
-        return [], []
-    reported = [t for t in state.trials.values() if rung in t.rung_values and t.judged_from_tokens <= tokens]
-    judged: list[TrialState] = []
-    condemned: list[tuple[float, Prune]] = []
-    for group, waiting in candidates.items():
-        members = [trial for trial in reported if trial.group == group]
-        order = best_first({trial.number: trial.rung_values[rung] for trial in members})
-        places = {number: place for place, number in enumerate(order)}
-        for trial in waiting:
-            place, n = _place(trial, members, places)
-            if n < state.policy.min_peers:
-                continue
-            judged.append(replace(trial, judged=(*trial.judged, rung)))
-            kept = n_kept(n, state.policy.eta)
-            if place > kept:
-                reason = f"place {place} of {n} in {group} at {tokens:,} tokens; the best {kept} stay"
-                condemned.append((place / n, Prune(number=trial.number, reason=reason, rung=rung)))
-    return judged, _but_quota(state, reported, condemned)
-
-
-def _place(trial: TrialState, members: Sequence[TrialState], places: Mapping[int, int]) -> tuple[int, int]:
-    """Return a trial's place among the trials comparable with it, counted from 1, and their number with itself.
-
-    Trials with similar sparsity settings are comparable. Of two others the sparser is expected to reconstruct less
-    well: they are comparable only where it does better all the same.
-    """
-    mine, density = places[trial.number], trial.density
-    if density is None:
-        return mine + 1, len(members)
-    better, n = 0, 0
-    for other in members:
-        theirs = places[other.number]
-        if other.density is not None:
-            octaves = other.density - density  # above 0: the other one is denser
-            if octaves > SIMILAR_OCTAVES and theirs < mine:
-                continue
-            if octaves < -SIMILAR_OCTAVES and theirs > mine:
-                continue
-        n += 1
-        better += theirs < mine
-    return better + 1, n
-
-
-def _but_quota(state: State, reported: Sequence[TrialState], condemned: list[tuple[float, Prune]]) -> list[Prune]:
-    """Return the prunes that leave every architecture its quota, the relatively worst first, by trial number."""
-    if not condemned:
         return []
-    survivors = Counter(trial.architecture for trial in reported if trial.status != "pruned")
-    pruned: list[Prune] = []
-    for _, prune in sorted(condemned, key=lambda item: (item[0], item[1].number), reverse=True):
-        architecture = state.trials[prune.number].architecture
-        if survivors[architecture] > state.policy.quota:
-            survivors[architecture] -= 1
-            pruned.append(prune)
-    return sorted(pruned, key=lambda action: action.number)
+    outlooks = outlooks_of(state, table or shipped_table())
+    doomed = {
+        number: found
+        for number, found in outlooks.items()
+        if found.probability < state.policy.min_probability and _may_be_judged(state.trials[number])
+    }
+    doomed = _without_hopes(state, doomed, outlooks)
+    doomed = _without_contradictions(state, doomed)
+    doomed = _without_quota(state, doomed)
+    return [
+        Prune(
+            number=number,
+            reason=reason_of(state, found, outlooks),
+            rung=max(state.trials[number].reports),
+        )
+        for number, found in sorted(doomed.items())
+    ]
+
+
+def outlooks_of(state: State, table: Table) -> dict[int, Outlook]:
+    """Return the outlook of every live trial that has been measured, by number."""
+    groups: dict[str, list[Contender]] = {}
+    for own in contenders(state, table).values():
+        groups.setdefault(state.trials[own.number].group, []).append(own)
+    return {
+        own.number: outlook(own, group, state.policy.aim)
+        for group in groups.values()
+        for own in group
+        if not own.is_finished
+    }
+
+
+def _may_be_judged(trial: TrialState) -> bool:
+    return max(trial.reports) >= trial.course.first_rung
+
+
+def _without_hopes(
+    state: State, doomed: Mapping[int, Outlook], outlooks: Mapping[int, Outlook]
+) -> dict[int, Outlook]:
+    """Return those doomed trials that are not their group's likeliest way to a feasible end, while it has none."""
+    kept = dict(doomed)
+    for group in {state.trials[number].group for number in doomed}:
+        members = [trial for trial in state.trials.values() if trial.group == group]
+        if any(_is_feasible(trial, state) for trial in members if trial.status == "complete"):
+            continue
+        live = [outlooks[trial.number] for trial in members if trial.number in outlooks]
+        hope = max(live, key=lambda found: (found.contender.feasible, found.probability, -found.contender.number))
+        kept.pop(hope.contender.number, None)
+    return kept
+
+
+def _is_feasible(trial: TrialState, state: State) -> bool:
+    aim, end = state.policy.aim, state.policy.end_rung
+    if end not in trial.reports:
+        return False
+    values = dict(zip(aim.metrics, trial.reports[end], strict=True))
+    return all(limit.keeps(values[limit.metric]) for limit in aim.limits_of(trial.course.target_l0))
+
+
+def _without_contradictions(state: State, doomed: Mapping[int, Outlook]) -> dict[int, Outlook]:
+    """Return those doomed trials that dominate no comparable trial that is kept, at the rung where they are judged."""
+    kept = dict(doomed)
+    changed = True
+    while changed:  # a trial that is kept after all may itself be dominated by another doomed one
+        changed = False
+        for number in sorted(kept):
+            trial = state.trials[number]
+            rung = max(trial.reports)
+            mine = state.policy.aim.costs(trial.reports[rung])
+            if any(
+                dominates(mine, state.policy.aim.costs(other.reports[rung]))
+                for other in state.live_trials
+                if other.number not in kept
+                and rung in other.reports
+                and (other.group, other.course.kind) == (trial.group, trial.course.kind)
+            ):
+                del kept[number]
+                changed = True
+    return kept
+
+
+def _without_quota(state: State, doomed: Mapping[int, Outlook]) -> dict[int, Outlook]:
+    """Return those doomed trials that leave every architecture its quota, the least probable first."""
+    if not doomed or not state.policy.quota:
+        return dict(doomed)
+    left = Counter(trial.architecture for trial in state.trials.values() if trial.status != "pruned" and trial.reports)
+    pruned: dict[int, Outlook] = {}
+    for number, found in sorted(doomed.items(), key=lambda item: (item[1].probability, -item[0])):
+        architecture = state.trials[number].architecture
+        if left[architecture] > state.policy.quota:
+            left[architecture] -= 1
+            pruned[number] = found
+    return pruned

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from saesweep.forecast import Course, Evidence, Moments
 from saesweep.scheduler.policy import Policy
 
 Status = Literal["waiting", "training", "pruned", "complete"]
 """`waiting` and `training` trials are live; `pruned` and `complete` are terminal."""
 
-JSON_VERSION = 2
+JSON_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,23 +25,18 @@ class TrialState:
     stratum: str
     """What it was asked for."""
     group: str
-    """Rungs compare it with trials of the same group only (hook, architecture, loss mode)."""
+    """Its rivals are the trials of the same group: of its stream, and with matched L0 of its hook and target."""
     architecture: str
     """The quota is counted over trials of the same architecture."""
-    density: float | None = None
-    """Its sparsity setting in octaves, larger where more latents are active: rungs compare similar settings only.
-    None where the goals account for sparsity themselves, or there is no such setting."""
-    judged_from_tokens: int = 0
-    """Rungs before this neither prune it nor compare others with it: it has not met its sparsity yet."""
+    course: Course
+    """Its kind, and what of its schedule lies ahead at each rung."""
     status: Status = "waiting"
     slot: int | None = None
     """Its place in the cohort while `training`, counted from 0."""
     tokens_seen: int = 0
     """Training tokens it had seen at its last block boundary."""
-    rung_values: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    """By rung index, what it reported there; finite, all to be minimised."""
-    judged: tuple[int, ...] = ()
-    """Indices of the rungs that have judged it, ascending; a rung that lacks comparable trials judges later."""
+    reports: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    """By rung index, what was measured there, in the order of the aim's metrics; finite. The last rung is the end."""
     pruned_at_rung: int | None = None
     """Index of the rung that pruned it; None where something else ended it."""
 
@@ -65,6 +61,8 @@ class State:
     """Reason of the stop; no trial is asked or placed while it is set."""
     final: bool = False
     """Whether the stop was requested as final: `Opened` does not end it."""
+    evidence: Evidence = field(default_factory=dict)
+    """What finished trials have shown of the changes between a rung and the end."""
 
     @classmethod
     def new(cls, policy: Policy) -> State:
@@ -96,24 +94,25 @@ class State:
         return replace(self, trials={**self.trials, **{trial.number: trial for trial in trials}})
 
     def due_rungs(self, number: int, tokens_seen: int) -> tuple[int, ...]:
-        """Return the rungs that a trial has reached at `tokens_seen` and not yet reported, ascending.
+        """Return the rungs, the end among them, that a trial has reached at `tokens_seen` and not yet reported, ascending.
 
         The caller measures the trial when this is not empty, and reports one value tuple for each rung.
         """
-        reported = self.trials[number].rung_values
-        rungs_tokens = self.policy.rungs_tokens
-        return tuple(r for r, tokens in enumerate(rungs_tokens) if tokens <= tokens_seen and r not in reported)
+        reported = self.trials[number].reports
+        stops = self.policy.stops_tokens
+        return tuple(r for r, tokens in enumerate(stops) if tokens <= tokens_seen and r not in reported)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as a mapping of plain JSON values (no NaN, no infinity)."""
         return {
             "version": JSON_VERSION,
-            "policy": asdict(self.policy),
+            "policy": self.policy.to_json(),
             "n_slots": self.n_slots,
             "trials": [trial_to_json(trial) for trial in self.trials.values()],
             "pending": [[number, stratum] for number, stratum in self.pending.items()],
             "stopped": self.stopped,
             "final": self.final,
+            "evidence": [[*key, moments.to_json()] for key, moments in self.evidence.items()],
         }
 
     @classmethod
@@ -125,26 +124,24 @@ class State:
         """
         if data["version"] != JSON_VERSION:
             raise ValueError(f"scheduler state has format version {data['version']}; this version reads {JSON_VERSION}")
-        policy: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in data["policy"].items()
-        }
         trials = [trial_from_json(item) for item in data["trials"]]
         return cls(
-            policy=Policy(**policy),
+            policy=Policy.from_json(data["policy"]),
             n_slots=data["n_slots"],
             trials={trial.number: trial for trial in trials},
             pending={number: stratum for number, stratum in data["pending"]},
             stopped=data["stopped"],
             final=data["final"],
+            evidence={(kind, metric, rung): Moments.from_json(sums) for kind, metric, rung, sums in data["evidence"]},
         )
 
 
 def trial_to_json(trial: TrialState) -> dict[str, Any]:
     """Return a trial as plain JSON values; rung indices become strings, as JSON keys are."""
-    return {**asdict(trial), "rung_values": {str(r): list(values) for r, values in trial.rung_values.items()}}
+    return {**asdict(trial), "reports": {str(r): list(values) for r, values in trial.reports.items()}}
 
 
 def trial_from_json(data: Mapping[str, Any]) -> TrialState:
     """Return the trial that `trial_to_json` described."""
-    values = {int(r): tuple(v) for r, v in data["rung_values"].items()}
-    return TrialState(**{**data, "rung_values": values, "judged": tuple(data["judged"])})
+    reports = {int(r): tuple(v) for r, v in data["reports"].items()}
+    return TrialState(**{**data, "reports": reports, "course": Course.from_json(data["course"])})

@@ -1,0 +1,92 @@
+"""How trials change between a point of their run and its end, from recorded curves: the prior of every forecast.
+
+`table.json` is written by `benchmarks/curves/fit.py` from the bench of learning curves. For each kind of trial and metric it
+holds, at several leads (see `Course`), on the scale of `scale.py`,
+
+    end = here + sum over features of (weight * feature) + error
+
+with the mean of each weight over the recorded sources, its standard deviation between them, and that of the error. Features
+are counted from their means over the trials of an experiment that have come as far, so that the first weight, of the
+constant 1, is the mean change.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is known of the change of a metric before the experiment has shown any of it."""
+
+    means: tuple[float, ...]
+    """Of the weights."""
+    sds: tuple[float, ...]
+    """Between sources."""
+    error_sd: float
+    """Between the trials of one experiment, given their features."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The priors of one metric for one kind of trial, by lead."""
+
+    leads: tuple[float, ...]
+    """Ascending, from 0: the end of the run."""
+    rows: tuple[tuple[float, ...], ...]
+    """By lead: the means of the weights, their standard deviations, and that of the error."""
+
+    def at(self, lead: float) -> Prior:
+        """Return the prior at a lead, between the recorded ones by straight lines, beyond the last by its slope."""
+        row = [_interpolated(self.leads, column, lead) for column in zip(*self.rows, strict=True)]
+        n = (len(row) - 1) // 2
+        return Prior(tuple(row[:n]), tuple(max(sd, 0.0) for sd in row[n : 2 * n]), max(row[-1], 0.0))
+
+
+def _interpolated(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    right = min(max(bisect_left(xs, x), 1), len(xs) - 1)
+    x0, x1, y0, y1 = xs[right - 1], xs[right], ys[right - 1], ys[right]
+    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All entries."""
+
+    entries: Mapping[str, Mapping[str, Entry]]
+    """By kind, then by metric; kinds that were not recorded have the entry of their family, `any k` for `k`."""
+
+    def entry(self, kind: str, family: str, metric: str) -> Entry | None:
+        """Return the entry of a kind, or of its family; None for a metric that was not recorded."""
+        known = self.entries.get(kind) or self.entries.get(f"any {family}", {})
+        return known.get(_RECORDED_AS.get(metric, metric))
+
+
+_RECORDED_AS = {"ce_loss_score": "delta_ce", "kl_div": "delta_ce", "kl_div_score": "delta_ce"}
+"""Metrics that are, on their scale, a constant away from a recorded one, or move as it does."""
+
+
+def from_json(data: Mapping[str, Any]) -> Table:
+    """Return the table that a JSON file describes."""
+    return Table(
+        {
+            kind: {
+                metric: Entry(tuple(entry["leads"]), tuple(map(tuple, entry["rows"])))
+                for metric, entry in by_metric.items()
+            }
+            for kind, by_metric in data.items()
+        }
+    )
+
+
+@cache
+def shipped_table() -> Table:
+    """Return the table that comes with the package."""
+    text = resources.files("saesweep.forecast").joinpath("table.json").read_text(encoding="utf-8")
+    return from_json(json.loads(text))

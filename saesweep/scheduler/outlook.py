@@ -1,0 +1,143 @@
+"""With which probability a trial ends among what the objective keeps.
+
+Every trial that has been measured has a forecast of each goal and each limited metric at its end; a finished one has the
+values themselves. A trial is kept by the objective when it is feasible and no rival is better: has a better value (one
+goal), dominates it (several), or has a better value at the same target L0 (matched). The probability is that of being
+feasible, times that of standing up to the strongest rival; the others together can only lower it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from saesweep.forecast import (
+    Ahead,
+    Course,
+    Forecast,
+    Report,
+    Table,
+    forecast_all,
+    orientation,
+    probability_better,
+    to_scale,
+)
+from saesweep.scheduler.aim import Aim
+from saesweep.scheduler.state import State, TrialState
+
+
+SLACK = 0.05
+"""A trial on a front may be this much denser, in logarithm, than one that it makes superfluous."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A trial as rivals see it."""
+
+    number: int
+    forecasts: Mapping[str, Forecast]
+    """By metric."""
+    feasible: float
+    """Probability that it ends within every limit."""
+    is_finished: bool
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is to be expected of a live trial."""
+
+    contender: Contender
+    probability: float
+    """Of ending among what the objective keeps."""
+    rival: int | None
+    """Number of the trial that is most probably better; None without one."""
+
+
+def contenders(state: State, table: Table) -> dict[int, Contender]:
+    """Return every trial that has been measured and was not pruned, by number.
+
+    A live one is forecast from its latest report. Those that are furthest ahead come first, since what they have done since
+    an earlier rung helps to forecast the trials there.
+    """
+    aim, end = state.policy.aim, state.policy.end_rung
+    found: dict[int, dict[str, Forecast]] = {}
+    by_rung: dict[int, list[TrialState]] = {}
+    for trial in state.trials.values():
+        if trial.status == "complete" and end in trial.reports:
+            values = zip(aim.metrics, trial.reports[end], strict=True)
+            found[trial.number] = {metric: Forecast(metric, to_scale(metric, value)) for metric, value in values}
+        elif trial.live and trial.reports:
+            by_rung.setdefault(max(trial.reports), []).append(trial)
+    done: list[TrialState] = []
+    for rung in sorted(by_rung, reverse=True):
+        by_kind: dict[tuple[str, str], list[TrialState]] = {}
+        for trial in by_rung[rung]:
+            by_kind.setdefault((trial.course.stream, trial.course.kind), []).append(trial)
+        for kind, trials in by_kind.items():
+            further = [t for t in done if (t.course.stream, t.course.kind) == kind and rung in t.reports]
+            for metric in aim.metrics:
+                reports = [report_of(trial, aim, metric, rung) for trial in trials]
+                ahead = [Ahead(report_of(t, aim, metric, rung), found[t.number][metric]) for t in further]
+                forecasts = forecast_all(table, reports, state.evidence, ahead)
+                for trial, known in zip(trials, forecasts, strict=True):
+                    found.setdefault(trial.number, {})[metric] = known
+        done += by_rung[rung]
+    return {
+        number: Contender(
+            number,
+            forecasts,
+            _feasible(forecasts, aim, state.trials[number].course),
+            state.trials[number].status == "complete",
+        )
+        for number, forecasts in found.items()
+    }
+
+
+def report_of(trial: TrialState, aim: Aim, metric: str, rung: int) -> Report:
+    """Return what was measured of one metric at a rung."""
+    values = dict(zip(aim.metrics, trial.reports[rung], strict=True))
+    return Report(trial.course, metric, rung, values[metric], values["l0"])
+
+
+def _feasible(forecasts: Mapping[str, Forecast], aim: Aim, course: Course) -> float:
+    """Return the probability that every limit is kept; with a target L0, that the trial ends near enough to it too."""
+    product = 1.0
+    for limit in aim.limits_of(course.target_l0):
+        low, high = limit.scaled()
+        if orientation(limit.metric) < 0:
+            low, high = high, low
+        known = forecasts[limit.metric]
+        outside = 0.0 if low is None else 1.0 - known.probability_above(low)
+        inside = (1.0 if high is None else known.probability_below(high)) - outside
+        product *= max(0.0, inside) if known.is_known else 0.5
+    return product
+
+
+def outlook(own: Contender, rivals: Iterable[Contender], aim: Aim) -> Outlook:
+    """Return what is to be expected of a trial among its rivals."""
+    worst, strongest = 1.0, None
+    for other in rivals:
+        if other.number == own.number:
+            continue
+        stands = 1.0 - other.feasible * _beaten(own, other, aim)
+        if stands < worst:
+            worst, strongest = stands, other.number
+    return Outlook(own, own.feasible * worst, strongest)
+
+
+def _beaten(own: Contender, other: Contender, aim: Aim) -> float:
+    """Return the probability that the other one is better: in the one goal, or in all.
+
+    Of several goals, L0 counts as equal within `SLACK`: a front needs no two trials of nearly the same L0.
+    """
+    slack = SLACK if len(aim.goals) > 1 else 0.0
+    return math.prod(
+        probability_better(
+            other.forecasts[goal.metric],
+            own.forecasts[goal.metric],
+            goal.sign,
+            slack=slack if goal.metric == "l0" else 0.0,
+        )
+        for goal in aim.goals
+    )
