@@ -37,6 +37,22 @@ def next_point(
     return next((point for point in grid_points(space, settings) if point not in seen), None)
 
 
+def trial_limit(
+    space: SpaceView, sampler: str, baselines: Sequence[Mapping[str, Any]], stratum: Mapping[str, Any] | None = None
+) -> int | None:
+    """Return how many trials a stratum can have: grid points and baselines beside them; None without a grid."""
+    if sampler != "grid":
+        return None
+    settings = dict(stratum or {})
+    points: list[dict[str, Any]] = []
+    for baseline in baselines:
+        both = {**baseline, **settings}
+        point = next_point(space, points, both) if space.has_settings(both, baseline) else None
+        points += [point] if point is not None else []
+    points += [point for point in grid_points(space, settings) if point not in points]
+    return len(points)
+
+
 def _extend(space: SpaceView, chosen: dict[str, Any], settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield every completion of the values chosen so far."""
     params = dict(chosen)

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
-from saesweep.study.grid import check_grid, grid_points, next_point
+from saesweep.study.grid import check_grid, next_point
 from saesweep.study.history import EarlierTrial, as_trials
 from saesweep.study.record import (
     RUNG_PREFIX,
@@ -189,19 +189,6 @@ class Study:
     def _baseline(self, number: int) -> dict[str, Any]:
         """Return the given settings of a trial; none for one that is suggested."""
         return self._baselines[number] if number < len(self._baselines) else {}
-
-    def trial_limit(self, stratum: Mapping[str, Any] | None = None) -> int | None:
-        """Return how many trials a stratum can have: grid points and baselines beside them; None without a grid."""
-        if self._sampler != "grid":
-            return None
-        settings = dict(stratum or {})
-        points: list[dict[str, Any]] = []
-        for baseline in self._baselines:
-            both = {**baseline, **settings}
-            point = next_point(self._space, points, both) if self._space.has_settings(both, baseline) else None
-            points += [point] if point is not None else []
-        points += [point for point in grid_points(self._space, settings) if point not in points]
-        return len(points)
 
     def report(self, number: int, step_tokens: int, values: Sequence[float]) -> None:
         """Store what a trial measured at a rung; a repeated report is verified.
