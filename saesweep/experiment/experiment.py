@@ -74,11 +74,15 @@ class Experiment:
         target = params.get(TARGET_L0)
         return None if target is None else float(target)
 
-    def corner_runs(self, architecture: str) -> list[BaseRun]:
-        """Return runs of an architecture at the edges of the space: what memory planning must fit."""
+    def corner_params(self, architecture: str) -> list[dict[str, Any]]:
+        """Return settings of an architecture at the edges of the space, by dotted path."""
         own = for_architecture(self._parameters, architecture)
         fixed = {ARCHITECTURE: architecture} if ARCHITECTURE in self.spec.space else {}
-        return [self.resolve({**fixed, **params}) for params in corners(own)]
+        return [{**fixed, **params} for params in corners(own)]
+
+    def corner_runs(self, architecture: str) -> list[BaseRun]:
+        """Return runs of an architecture at the edges of the space: what memory planning must fit."""
+        return [self.resolve(params) for params in self.corner_params(architecture)]
 
     def base_run(self) -> BaseRun:
         """Return one run of the experiment, for everything that all trials share: the stream, tokens, devices, seed."""

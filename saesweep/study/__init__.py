@@ -6,6 +6,7 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
     study.tell(0, "complete", [0.2], constraints={"l0_max": -4.0})
 """
 
+from saesweep.study.grid import trial_limit
 from saesweep.study.history import EarlierTrial, lies_in, read_study
 from saesweep.study.importance import MIN_TRIALS, Importance, importances
 from saesweep.study.marginal import Effect, Marginal, marginals
@@ -34,4 +35,5 @@ __all__ = [
     "marginals",
     "read_study",
     "rewind_study",
+    "trial_limit",
 ]

@@ -14,6 +14,10 @@ from saesweep.study.parameter_view import ParameterView
 from saesweep.study.space_view import SpaceView
 
 
+MAX_LISTED = 10_000
+"""Points of a space that is listed."""
+
+
 def check_grid(space: SpaceView) -> None:
     """Check that every range says which points to visit.
 
@@ -59,6 +63,28 @@ def next_point(
 ) -> dict[str, Any] | None:
     """Return the first point with these settings that no trial has; None when there is none left."""
     return next((point for point in grid_points(space, settings) if point not in seen), None)
+
+
+def trial_limit(
+    space: SpaceView, sampler: str, baselines: Sequence[Mapping[str, Any]], stratum: Mapping[str, Any] | None = None
+) -> int | None:
+    """Return how many trials a stratum can have; None where it has a continuous range, or more points than are listed.
+
+    That is each point of a finite space once; with a grid its points, and baselines beside them.
+    """
+    settings = dict(stratum or {})
+    if sampler == "fixed":
+        return None
+    if sampler != "grid":
+        every = all_points(space, settings, MAX_LISTED)
+        return None if every is None else len(every)
+    points: list[dict[str, Any]] = []
+    for baseline in baselines:
+        both = {**baseline, **settings}
+        point = next_point(space, points, both) if space.has_settings(both, baseline) else None
+        points += [point] if point is not None else []
+    points += [point for point in grid_points(space, settings) if point not in points]
+    return len(points)
 
 
 def _extend(

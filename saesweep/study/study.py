@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
-from saesweep.study.grid import all_points, check_grid, grid_points, next_point
+from saesweep.study.grid import check_grid, next_point
 from saesweep.study.history import EarlierTrial, as_trials
 from saesweep.study.record import (
     RUNG_PREFIX,
@@ -25,7 +25,7 @@ from saesweep.study.record import (
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
 from saesweep.study.storage import open_storage, open_study, silence_optuna
-from saesweep.study.suggestion import MAX_LISTED, Suggestion, frozen, suggest
+from saesweep.study.suggestion import Suggestion, frozen, suggest
 
 N_STARTUP_TRIALS = 10
 """Random trials before TPE models the space, Optuna's default; half of it in each stratum, which is a smaller space."""
@@ -190,25 +190,6 @@ class Study:
     def _baseline(self, number: int) -> dict[str, Any]:
         """Return the given settings of a trial; none for one that is suggested."""
         return self._baselines[number] if number < len(self._baselines) else {}
-
-    def trial_limit(self, stratum: Mapping[str, Any] | None = None) -> int | None:
-        """Return how many trials a stratum can have; None where it has a continuous range, or more points than are listed.
-
-        That is each point of a finite space once; with a grid its points, and baselines beside them.
-        """
-        settings = dict(stratum or {})
-        if self._sampler == "fixed":
-            return None
-        if self._sampler != "grid":
-            every = all_points(self._space, settings, MAX_LISTED)
-            return None if every is None else len(every)
-        points: list[dict[str, Any]] = []
-        for baseline in self._baselines:
-            both = {**baseline, **settings}
-            point = next_point(self._space, points, both) if self._space.has_settings(both, baseline) else None
-            points += [point] if point is not None else []
-        points += [point for point in grid_points(self._space, settings) if point not in points]
-        return len(points)
 
     def report(self, number: int, step_tokens: int, values: Sequence[float]) -> None:
         """Store what a trial measured at a rung; a repeated report is verified.

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
-from saesweep.study.grid import all_points
+from saesweep.study.grid import MAX_LISTED, all_points
 from saesweep.study.samplers import SamplerFactory
 from saesweep.study.space_view import SpaceView
 
@@ -22,8 +22,6 @@ _ATTEMPTS = 11
 """A suggestion that repeats an earlier trial is made again up to ten times by the sampler, ..."""
 _RANDOM_ATTEMPTS = 200
 """... then so often at random; what is left of a space with finitely many points is found by listing it."""
-MAX_LISTED = 10_000
-"""Points of a space that is listed."""
 
 
 @dataclass(frozen=True)

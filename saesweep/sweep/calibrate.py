@@ -19,7 +19,8 @@ from saesweep.sweep.corners import largest_run
 from saesweep.sweep.loaded_model import LoadedModel
 from saesweep.sweep.planned import Calibration
 from saesweep.sweep.segments import Segment
-from saesweep.sweep.setup import Facts, Setup, prepare, with_widths
+from saesweep.sweep.setup import Facts, Setup, prepare
+from saesweep.sweep.stream_sizes import with_widths
 
 _SECONDS = 2.0
 _WARM_UP = 2

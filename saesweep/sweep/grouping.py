@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from saesweep.scheduler import Ask, Asked
 from saesweep.specs import BaseRun, ObjectiveSpec
+from saesweep.sweep.trials import Trial
+
+
+def answer(ask: Ask, trial: Trial, objective: ObjectiveSpec) -> Asked:
+    """Return what the scheduler needs to know of the trial that answers an ask."""
+    place = f"{trial.stream} / " if trial.stream else ""  # rungs and quotas compare within a stream
+    return Asked(
+        number=ask.number,
+        stratum=ask.stratum,
+        group=place + group_of(trial.run, trial.target_l0),
+        architecture=place + trial.run.sae.architecture,
+        density=density_of(trial.run, objective),
+        judged_from_tokens=trial.judged_from_tokens,
+    )
 
 
 def group_of(run: BaseRun, target_l0: float | None = None) -> str:

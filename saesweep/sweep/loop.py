@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from saesweep.cohort import ControlPlan, Slot
+from saesweep.cohort import Slot
 from saesweep.events import BlockDone as BlockDoneEvent
 from saesweep.events import (
     CheckpointSaved,
@@ -26,7 +26,6 @@ from saesweep.runs import Checkpoint, CheckpointStore
 from saesweep.scheduler import (
     Action,
     Ask,
-    Asked,
     BlockDone,
     Complete,
     Opened,
@@ -40,7 +39,7 @@ from saesweep.scheduler import (
 from saesweep.sweep.artifacts import save_trial_record
 from saesweep.sweep.batches import FiniteBatches
 from saesweep.sweep.by_stream import ranked_by_stream
-from saesweep.sweep.grouping import density_of, group_of
+from saesweep.sweep.grouping import answer
 from saesweep.sweep.matched import matched_entries
 from saesweep.sweep.measure import mean_and_spread
 from saesweep.sweep.progress import Board, Progress
@@ -54,7 +53,7 @@ from saesweep.sweep.snapshots import Snapshots
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.stopping import stop_reason
 from saesweep.sweep.trial_log import TrialLog
-from saesweep.sweep.trials import Trial, row_of
+from saesweep.sweep.trials import Trial, new_trial, row_of
 
 
 class SweepLoop:
@@ -193,17 +192,7 @@ class SweepLoop:
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
             trial = self._trial(action.number, self._search.ask(action.number, action.stratum))
-            place = f"{trial.stream} / " if trial.stream else ""  # rungs and quotas compare within a stream
-            self._decide(
-                Asked(
-                    number=action.number,
-                    stratum=action.stratum,
-                    group=place + group_of(trial.run, trial.target_l0),
-                    architecture=place + trial.run.sae.architecture,
-                    density=density_of(trial.run, self._setup.objective),
-                    judged_from_tokens=trial.judged_from_tokens,
-                )
-            )
+            self._decide(answer(action, trial, self._setup.objective))
         elif isinstance(action, Place):
             self._place(self.trials[action.number], action.slot)
         elif isinstance(action, Prune):
@@ -215,16 +204,15 @@ class SweepLoop:
 
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
         run, stream = self._setup.resolve(params), self._setup.stream_of(params).label
-        target, matched = self._setup.experiment.target_l0(params), self._setup.objective.matched
-        trial = Trial(
+        trial = new_trial(
             number,
             params,
             run,
+            objective=self._setup.objective,
+            target_l0=self._setup.experiment.target_l0(params),
             is_baseline=self._search.is_baseline(number),
             replicates=self._replicates,
             stream=stream,
-            target_l0=target,
-            control=None if target is None or matched is None else ControlPlan.of(run, target, matched),
         )
         self.trials[number] = trial
         return trial

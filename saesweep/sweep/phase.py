@@ -169,7 +169,7 @@ def _train(
     experiment = setup.experiment
     setup.references = measure_references(setup)
     seed = experiment.base_run().seed
-    search = open_search(experiment, setup.directory, setup.objective, setup.blocks, setup.n_slots, seed, setup.segment)
+    search = open_search(experiment, setup.directory, setup.objective, setup.rules, seed, setup.segment)
     with search.study:
         loop = SweepLoop(setup, search, bus, stop)
         loops.append(loop)

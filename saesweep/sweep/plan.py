@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,19 +16,17 @@ from saesweep.errors import UserError
 from saesweep.experiment import Experiment, Stream, are_comparable, streams_of
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory
-from saesweep.scheduler import Policy
 from saesweep.specs import BaseRun, ObjectiveSpec, SearchSpec, format_count
 from saesweep.sweep.calibrate import calibrate
 from saesweep.sweep.confirm import confirm_training_tokens
-from saesweep.sweep.corners import largest_run
 from saesweep.sweep.estimate import Work, seconds_of
 from saesweep.sweep.loaded_model import LoadedModel
 from saesweep.sweep.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
-from saesweep.sweep.search import open_search
-from saesweep.sweep.segments import Segment, Segments, shares
-from saesweep.sweep.setup import check, free_bytes
+from saesweep.sweep.search import Rules, open_search, rules_of
+from saesweep.sweep.segments import Segment, planned_segments
+from saesweep.sweep.setup import check
 from saesweep.sweep.simulate import simulate
-from saesweep.sweep.sizing import BlockPlan, SlotPlan, first_peers, plan_blocks, plan_slots
+from saesweep.sweep.stream_sizes import StreamSizes, size_stream
 from saesweep.sweep.trials import sparsity_label
 
 _SAMPLES = 5
@@ -41,52 +39,65 @@ class _Part:
     """What is known of one stream."""
 
     stream: Stream
+    segment: Segment | None
     trials: int
-    runs: list[BaseRun]
-    blocks: BlockPlan
-    slots: SlotPlan
+    sizes: StreamSizes
+    rules: Rules | None
+    """None where the stream has no trials."""
 
     @property
     def widest(self) -> int:
         """Weights of the widest encoder."""
-        return max((r.sae.d_in or 0) * (r.sae.d_sae or 0) for r in self.runs)
+        return max((r.sae.d_in or 0) * (r.sae.d_sae or 0) for r in self.sizes.runs)
 
     @property
     def planned(self) -> PlannedStream:
         """For people."""
+        blocks, slots = self.sizes.blocks, self.sizes.slots
         return PlannedStream(
             label=self.stream.label,
-            model_name=self.runs[0].model_name if self.stream.experiment.reads_language_model() else None,
+            model_name=self.sizes.runs[0].model_name if self.stream.experiment.reads_language_model() else None,
             trials=self.trials,
             hooks=self.stream.experiment.hook_names(),
-            slots=self.slots.slots,
-            slots_reason=self.slots.reason,
-            total_tokens=self.blocks.total_tokens,
-            block_tokens=self.blocks.block_steps * self.blocks.batch_tokens,
-            rungs_tokens=self.blocks.rungs_tokens,
-            slot_bytes=self.slots.slot_bytes,
-            shared_bytes=self.slots.shared_bytes,
+            slots=slots.slots,
+            slots_reason=slots.reason,
+            total_tokens=blocks.total_tokens,
+            block_tokens=blocks.block_steps * blocks.batch_tokens,
+            rungs_tokens=blocks.rungs_tokens,
+            slot_bytes=slots.slot_bytes,
+            shared_bytes=slots.shared_bytes,
+            policy=None if self.rules is None else self.rules.policy,
         )
 
-    def work(self, search: SearchSpec, objective: ObjectiveSpec, *, prunes: bool) -> Work:
-        """Return what the stream's trials do."""
-        if self.trials == 0:
+    def work(self, search: SearchSpec, objective: ObjectiveSpec, spent_tokens: float, *, prunes: bool) -> Work:
+        """Return what the stream's trials do.
+
+        Args:
+            search: How the space is searched.
+            objective: What is optimised.
+            spent_tokens: SAE-tokens of the streams before: the budget is that of all together.
+            prunes: Whether the rungs prune as the file says, or not at all.
+        """
+        if self.rules is None:
             return Work(0, 0, 0, 0)
-        names = tuple(run.sae.architecture for run in self.runs)
-        policy = Policy(
+        policy, first = self.rules.policy, 0 if self.segment is None else self.segment.first_trial
+        budget = policy.tokens_budget
+        policy = replace(
+            policy,
             n_trials=self.trials,
-            n_slots=max(1, self.slots.slots // search.replicates),
-            total_tokens=self.blocks.total_tokens,
-            rungs_tokens=self.blocks.rungs_tokens,
-            eta=search.eta,
-            quota=search.min_per_architecture,
-            strata=names if search.stratify == "sae.architecture" else ("all",),
-            pruner=search.pruner if prunes else "none",
-            min_peers=search.least_peers,
+            baseline_strata=policy.baseline_strata[first:],
+            tokens_budget=None if budget is None else max(0, budget - round(spent_tokens / search.replicates)),
+            pruner=policy.pruner if prunes else "none",
         )
-        corners = [self.stream.experiment.corner_runs(name) for name in names]
-        block_tokens = self.blocks.block_steps * self.blocks.batch_tokens
-        return simulate(policy, corners, objective, block_tokens=block_tokens).times(search.replicates)
+        blocks = self.sizes.blocks
+        return simulate(
+            self.rules,
+            policy,
+            self.stream.experiment,
+            objective,
+            block_tokens=blocks.block_steps * blocks.batch_tokens,
+            stream=self.stream.label,
+        ).times(search.replicates)
 
 
 def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
@@ -103,18 +114,14 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
     """
     search, streams = experiment.spec.search, streams_of(experiment)
     device = resolve_device(experiment.base_run().device)
-    counts = shares(experiment.n_trials, [stream.most_trials for stream in streams])
-    if not streams[0].label:
-        counts = [experiment.n_trials]
     calibrations, widths = _calibrate(experiment) if with_calibration else ((), {})
     parts = [
-        _part(experiment, stream, count, widths.get(stream.label, {}), device)
-        for stream, count in zip(streams, counts, strict=True)
+        _part(experiment, stream, segment, widths.get(stream.label, {}), device)
+        for stream, segment in zip(streams, planned_segments(experiment, streams), strict=True)
     ]
     first = parts[0].planned
     objective = experiment.objective(experiment.reads_language_model())
-    full = [part.work(search, objective, prunes=False) for part in parts]
-    pruned = [part.work(search, objective, prunes=True) for part in parts]
+    full, pruned = (_works(parts, search, objective, prunes=prunes) for prunes in (False, True))
     confirm = _confirm_work(experiment)
     gflops = _measure_gflops(device)
     low, high = (
@@ -127,7 +134,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
     return Plan(
         name=experiment.spec.name,
         trials=experiment.n_trials,
-        samples=_samples(experiment, parts[0]),
+        samples=_samples(experiment, next(part for part in parts if part.rules is not None)),
         streams=tuple(part.planned for part in parts),
         model_loads=shared_loads([part.planned.model_name for part in parts]),
         hooks=first.hooks,
@@ -144,7 +151,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         confirm_sae_tokens=round(confirm.sae_tokens),
         gflops=gflops,
         sae_seconds=(low, high),
-        matched=_matched_text(experiment, parts[0].runs),
+        matched=_matched_text(experiment, parts[0].sizes.runs),
         calibrations=calibrations,
         seconds_full=_seconds(experiment, parts, full, confirm, calibrations),
         seconds_pruned=_seconds(experiment, parts, pruned, confirm, calibrations),
@@ -169,29 +176,29 @@ def _matched_text(experiment: Experiment, runs: Sequence[BaseRun]) -> str:
     return text
 
 
-def _part(experiment: Experiment, stream: Stream, trials: int, widths: dict[str, int], device: torch.device) -> _Part:
-    runs = [largest_run(stream.experiment, name) for name in experiment.architectures]
-    if not widths and any(run.sae.d_in is None for run in runs):
+def _works(parts: Sequence[_Part], search: SearchSpec, objective: ObjectiveSpec, *, prunes: bool) -> list[Work]:
+    """Return what the trials of each stream do, one stream after the other."""
+    works: list[Work] = []
+    for part in parts:
+        spent_tokens = sum(work.sae_tokens for work in works)
+        works.append(part.work(search, objective, spent_tokens, prunes=prunes))
+    return works
+
+
+def _part(
+    experiment: Experiment, stream: Stream, segment: Segment | None, widths: dict[str, int], device: torch.device
+) -> _Part:
+    own = stream.experiment
+    runs = [run for name in own.architectures for run in own.corner_runs(name)]
+    d_in = widths or {run.hook_name: run.sae.d_in for run in runs if run.sae.d_in is not None}
+    if any(run.hook_name not in d_in for run in runs):
         raise UserError(
             "base.sae.d_in: missing; `plan` opens no model, so state the width of the activations, or use --calibrate"
         )
-    runs = [run.model_copy(update={"sae": run.sae.resolve_widths(_width(run, widths))}) for run in runs]
-    search, cohort = experiment.spec.search, experiment.spec.cohort
-    slots = plan_slots(
-        cohort,
-        n_trials=max(1, trials),
-        runs=runs,
-        hooks=len(stream.experiment.hook_names()),
-        weight_bytes=0,
-        free_bytes=free_bytes(device),
-        replicates=search.replicates,
-        peers=first_peers(search, experiment.spec.objective),
-    )
-    return _Part(stream, trials, runs, plan_blocks(runs[0], search, cohort), slots)
-
-
-def _width(run: BaseRun, widths: dict[str, int]) -> int:
-    return widths[run.hook_name] if widths else run.sae.d_in or 0
+    trials = experiment.n_trials if segment is None else segment.n_trials - segment.first_trial
+    sizes = size_stream(experiment, segment, d_in, device)
+    rules = rules_of(experiment, sizes.blocks, sizes.slots.slots, segment) if trials else None
+    return _Part(stream, segment, trials, sizes, rules)
 
 
 def _calibrate(experiment: Experiment) -> tuple[tuple[Calibration, ...], dict[str, dict[str, int]]]:
@@ -199,12 +206,7 @@ def _calibrate(experiment: Experiment) -> tuple[tuple[Calibration, ...], dict[st
     streams, loaded = streams_of(experiment), LoadedModel()
     facts = check(experiment)
     found, widths = [], {}
-    for index, stream in enumerate(streams):
-        segment = None
-        if stream.label:
-            segment = Segment(
-                index=index, stream=stream, first_trial=0, n_trials=1, given=(), tokens_budget=None, stratum={}
-            )
+    for stream, segment in zip(streams, planned_segments(experiment, streams), strict=True):
         measured, widths[stream.label] = calibrate(experiment, facts, segment, loaded)
         found.append(measured)
     return tuple(found), widths
@@ -241,23 +243,14 @@ def _seconds(
 
 def _samples(experiment: Experiment, part: _Part) -> tuple[PlannedTrial, ...]:
     """Ask a throw-away study for the first settings: the same ones that the run will try."""
-    found = []
+    found: list[PlannedTrial] = []
+    assert part.rules is not None
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))
-        segment = None
-        if part.stream.label:
-            segment = Segments(experiment, streams_of(experiment), directory).segment(0, 0, {})
-        search = open_search(
-            experiment,
-            directory,
-            experiment.objective(experiment.reads_language_model()),
-            part.blocks,
-            part.slots.slots,
-            experiment.base_run().seed,
-            segment,
-        )
+        objective = experiment.objective(experiment.reads_language_model())
+        search = open_search(experiment, directory, objective, part.rules, experiment.base_run().seed, part.segment)
         asked: Counter[str] = Counter()
-        names = list(search.strata)
+        names = list(part.rules.strata)
         with search.study:
             for number in range(min(_SAMPLES, part.trials)):
                 # As the scheduler does: baselines first, then the stratum with the fewest trials.

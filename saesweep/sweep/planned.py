@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from saesweep.scheduler import Policy
 from saesweep.specs import format_count
 
 _GIB = 1 << 30
@@ -38,6 +39,9 @@ class PlannedStream:
     rungs_tokens: tuple[int, ...]
     slot_bytes: int
     shared_bytes: int
+    policy: Policy | None
+    """The scheduler's rules there; None where the stream has no trials. With several streams, trials are numbered through
+    and the budget is that of the streams up to this one."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
 from saesweep.specs import ObjectiveSpec
-from saesweep.study import SpaceView, Study
+from saesweep.study import SpaceView, Study, trial_limit
 from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan
 from saesweep.sweep.space import space_view
@@ -23,69 +23,57 @@ _ALL = "all"
 
 
 @dataclass(frozen=True)
-class Search:
-    """The opened study and the rules of the scheduler."""
+class Rules:
+    """What the scheduler goes by on one activation stream; decided by the file and the sizes alone."""
 
-    study: Study
     policy: Policy
     strata: Mapping[str, dict[str, Any]]
     """Settings that the trials of each stratum share."""
     n_baselines: int
     """The first trials (of a segment, where there is one) are baselines: this many."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """The opened study and the rules of the scheduler."""
+
+    study: Study
+    rules: Rules
     segment: Segment | None = None
     """The stay on one activation stream that the rules are for; None where all trials share one."""
     notes: tuple[str, ...] = ()
     """What was taken from an earlier study."""
 
+    @property
+    def policy(self) -> Policy:
+        """The rules as the scheduler knows them."""
+        return self.rules.policy
+
     def ask(self, number: int, stratum: str) -> dict[str, Any]:
         """Return the settings of a trial."""
         given = None if self.segment is None else self.segment.settings_of(number)
-        return self.study.ask(number, self.strata[stratum] or None, given)
+        return self.study.ask(number, self.rules.strata[stratum] or None, given)
 
     def is_baseline(self, number: int) -> bool:
         """Return whether a trial that is asked now is a baseline."""
         first = 0 if self.segment is None else self.segment.first_trial
-        return 0 <= number - first < self.n_baselines
+        return 0 <= number - first < self.rules.n_baselines
 
 
-def open_search(
-    experiment: Experiment,
-    directory: RunDirectory,
-    objective: ObjectiveSpec,
-    blocks: BlockPlan,
-    n_slots: int,
-    seed: int,
-    segment: Segment | None = None,
-) -> Search:
-    """Open the study in the run directory, or the one that this experiment has made there.
+def rules_of(experiment: Experiment, blocks: BlockPlan, n_slots: int, segment: Segment | None = None) -> Rules:
+    """Return the rules of a search, for `plan` and for `run` alike.
 
     Args:
         experiment: The whole experiment.
-        directory: Of the run.
-        objective: What is optimised.
         blocks: Block length and rungs.
         n_slots: SAEs that train at once.
-        seed: Of the sampler, where the file states none.
         segment: The stay on one activation stream; None where all trials share one.
 
     Raises:
-        UserError: The study belongs to another experiment, or the sampler does not fit the space.
+        UserError: `search.stratify` names no unconditional choice of the space.
     """
-    search = experiment.spec.search
-    space = space_view(experiment)
+    search, space = experiment.spec.search, space_view(experiment)
     given = search.fixed or search.baselines
-    warm = None if search.warm_start is None else warm_start(Path(search.warm_start), directory, space, objective)
-    study = Study.open(
-        str(directory.study_file),
-        name=experiment.spec.name,
-        directions=tuple(goal.direction for goal in objective.goals),
-        space=space,
-        sampler=search.sampler,
-        seed=search.seed if search.seed is not None else seed,
-        fingerprint=experiment.fingerprint(),
-        baselines=given,
-        history=() if warm is None else warm.trials,
-    )
     strata = _strata(experiment, space)
     baseline_strata = _strata_of(given if segment is None else segment.given, strata, space)
     budget = search.tokens_budget if segment is None else segment.tokens_budget
@@ -96,7 +84,7 @@ def open_search(
         strata = {_of_stream(segment, name): {**settings, **segment.stratum} for name, settings in strata.items()}
         before = (next(iter(strata)),) * segment.first_trial
         baseline_strata = (*before, *(_of_stream(segment, name) for name in baseline_strata))
-    limits = tuple(study.trial_limit({**settings, **shared}) for settings in strata.values())
+    limits = tuple(trial_limit(space, search.sampler, given, {**own, **shared}) for own in strata.values())
     policy = Policy(
         n_trials=experiment.n_trials if segment is None else segment.n_trials,
         n_slots=max(1, n_slots // search.replicates),  # the scheduler's slot holds all replicates of a trial
@@ -112,7 +100,45 @@ def open_search(
         tokens_budget=None if budget is None else budget // search.replicates,
     )
     n_baselines = 0 if search.fixed else len(search.baselines if segment is None else segment.given)
-    return Search(study, policy, strata, n_baselines, segment, () if warm is None else (warm.note,))
+    return Rules(policy, strata, n_baselines)
+
+
+def open_search(
+    experiment: Experiment,
+    directory: RunDirectory,
+    objective: ObjectiveSpec,
+    rules: Rules,
+    seed: int,
+    segment: Segment | None = None,
+) -> Search:
+    """Open the study in the run directory, or the one that this experiment has made there.
+
+    Args:
+        experiment: The whole experiment.
+        directory: Of the run.
+        objective: What is optimised.
+        rules: What the scheduler goes by.
+        seed: Of the sampler, where the file states none.
+        segment: The stay on one activation stream; None where all trials share one.
+
+    Raises:
+        UserError: The study belongs to another experiment, or the sampler does not fit the space.
+    """
+    search = experiment.spec.search
+    space = space_view(experiment)
+    warm = None if search.warm_start is None else warm_start(Path(search.warm_start), directory, space, objective)
+    study = Study.open(
+        str(directory.study_file),
+        name=experiment.spec.name,
+        directions=tuple(goal.direction for goal in objective.goals),
+        space=space,
+        sampler=search.sampler,
+        seed=search.seed if search.seed is not None else seed,
+        fingerprint=experiment.fingerprint(),
+        baselines=search.fixed or search.baselines,
+        history=() if warm is None else warm.trials,
+    )
+    return Search(study, rules, segment, () if warm is None else (warm.note,))
 
 
 def _strata(experiment: Experiment, space: SpaceView) -> dict[str, dict[str, Any]]:

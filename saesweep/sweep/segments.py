@@ -114,17 +114,52 @@ class Segments:
         """
         folder, planned = self._planned[index]
         stream = next(stream for stream in self._streams if stream.folder == folder)
-        search = self._experiment.spec.search
-        n_trials = min(first_trial + planned, self._experiment.n_trials)  # fewer may be wanted than were planned
-        budget = search.tokens_budget
-        if budget is not None:
-            budget = budget * min(index + 1, len(self._streams)) // len(self._streams)
-        return Segment(
-            index=index,
-            stream=stream,
-            first_trial=first_trial,
-            n_trials=n_trials,
-            given=tuple(stream.own(search.fixed or search.baselines)[counts.get(stream.label, 0) :]),
-            tokens_budget=budget,
-            stratum={} if are_comparable(self._streams) else stream.settings,
-        )
+        had = counts.get(stream.label, 0)
+        return segment_of(self._experiment, self._streams, index, stream, first_trial, planned, had)
+
+
+def planned_segments(experiment: Experiment, streams: Sequence[Stream]) -> list[Segment | None]:
+    """Return the stay on each stream of a run whose streams all use up their shares; None for the only stream."""
+    if not streams[0].label:
+        return [None]
+    found: list[Segment | None] = []
+    index = first_trial = 0
+    for stream, share in zip(streams, shares(experiment.n_trials, [s.most_trials for s in streams]), strict=True):
+        found.append(segment_of(experiment, streams, index, stream, first_trial, share, 0))
+        first_trial += share
+        index += share > 0  # a stream without trials is not visited
+    return found
+
+
+def segment_of(
+    experiment: Experiment,
+    streams: Sequence[Stream],
+    index: int,
+    stream: Stream,
+    first_trial: int,
+    n_planned: int,
+    n_had: int,
+) -> Segment:
+    """Return a stay on a stream.
+
+    Args:
+        experiment: The whole experiment.
+        streams: All its streams.
+        index: How many stays come before this one.
+        stream: Where it is.
+        first_trial: Trials that come before it.
+        n_planned: Its own.
+        n_had: How many trials the stream has had before.
+    """
+    search, budget = experiment.spec.search, experiment.spec.search.tokens_budget
+    if budget is not None:
+        budget = budget * min(index + 1, len(streams)) // len(streams)
+    return Segment(
+        index=index,
+        stream=stream,
+        first_trial=first_trial,
+        n_trials=min(first_trial + n_planned, experiment.n_trials),  # fewer may be wanted than were planned
+        given=tuple(stream.own(search.fixed or search.baselines)[n_had:]),
+        tokens_budget=budget,
+        stratum={} if are_comparable(streams) else stream.settings,
+    )

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -23,12 +22,14 @@ from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import Normalizer, check_pretrained
 from saesweep.specs import BaseRun, EvaluationSpec, ObjectiveSpec
 from saesweep.study import check_sampler
-from saesweep.sweep.corners import largest_run, normalize_modes
+from saesweep.sweep.corners import normalize_modes
 from saesweep.sweep.engines import make_engine, make_reference
 from saesweep.sweep.loaded_model import LoadedModel
 from saesweep.sweep.references import open_references
+from saesweep.sweep.search import Rules, rules_of
 from saesweep.sweep.segments import Segment
-from saesweep.sweep.sizing import BlockPlan, first_peers, plan_blocks, plan_slots
+from saesweep.sweep.sizing import BlockPlan
+from saesweep.sweep.stream_sizes import size_stream, with_widths
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Setup:
     """The same for every stream, by label."""
     source: ActivationSource
     blocks: BlockPlan
+    rules: Rules
+    """What the scheduler goes by."""
     n_slots: int
     device: torch.device
     cohort: Cohort
@@ -135,7 +138,6 @@ def prepare(
     streams = streams_of(whole)
     stream = streams[0] if segment is None else segment.stream
     experiment = stream.experiment
-    n_trials = whole.n_trials if segment is None else max(1, segment.n_trials - segment.first_trial)
     run = experiment.base_run()
     hooks = experiment.hook_names()
     device = resolve_device(run.device)
@@ -148,27 +150,16 @@ def prepare(
     )
     loaded.keep(run, source.model)
     d_in = dict(source.stream.d_in)
-    runs = [with_widths(largest_run(experiment, name), d_in) for name in experiment.architectures]
-    blocks = plan_blocks(run, experiment.spec.search, experiment.spec.cohort)
+    sizes = size_stream(whole, segment, d_in, device)
     choices = directory.choices()
     notes = [*experiment.warnings, *facts[streams.index(stream)].warnings]
     if "slots" not in choices:
-        plan = plan_slots(
-            experiment.spec.cohort,
-            n_trials=n_trials,
-            runs=runs,
-            hooks=len(hooks),
-            weight_bytes=0,  # the model is loaded already
-            free_bytes=free_bytes(device),
-            replicates=experiment.spec.search.replicates,
-            peers=first_peers(experiment.spec.search, experiment.spec.objective),
-        )
-        choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
+        choices["slots"], choices["slots_reason"] = sizes.slots.slots, sizes.slots.reason
     reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
         experiment.spec.cohort.kernels,
         choices.get("kernels"),
-        runs,
+        list(sizes.runs),
         device=device,
         reference=reference,
         autocast=run.autocast,
@@ -196,7 +187,8 @@ def prepare(
         d_in=d_in,
         widths={each.label: found.d_in for each, found in zip(streams, facts, strict=True)},
         source=source,
-        blocks=blocks,
+        blocks=sizes.blocks,
+        rules=rules_of(whole, sizes.blocks, n_slots, segment),
         n_slots=n_slots,
         device=device,
         cohort=cohort,
@@ -214,18 +206,6 @@ def evaluator_of(part: HeldOut, source: ActivationSource, run: BaseRun, evaluati
         head_index=run.hook_head_index,
         contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
     )
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the memory that is free on a device now."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
-
-
-def with_widths(run: BaseRun, d_in: Mapping[str, int]) -> BaseRun:
-    """Return a run with `d_in` and `d_sae` filled in from its hook."""
-    return run.model_copy(update={"sae": run.sae.resolve_widths(d_in[run.hook_name])})
 
 
 def _normalizers(

@@ -4,33 +4,50 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from saesweep.scheduler import Ask, Asked, BlockDone, Opened, Policy, State, Stop, decide
+from saesweep.experiment import ARCHITECTURE, Experiment
+from saesweep.scheduler import Ask, BlockDone, Opened, Policy, State, Stop, decide
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.estimate import Work
-from saesweep.sweep.grouping import density_of, group_of
+from saesweep.sweep.grouping import answer
+from saesweep.sweep.search import Rules
+from saesweep.sweep.trials import new_trial
 
-_MOST_TRIALS = 200
+_MAX_TRIALS = 200
 """Longer searches are simulated with so many trials, and scaled: a plan should take no longer than a second."""
+
+Corner = tuple[dict[str, Any], BaseRun]
+"""Settings at an edge of the space, and their run."""
 
 
 def simulate(
-    policy: Policy, corners: Sequence[Sequence[BaseRun]], objective: ObjectiveSpec, *, block_tokens: int, seed: int = 0
+    rules: Rules,
+    policy: Policy,
+    experiment: Experiment,
+    objective: ObjectiveSpec,
+    *,
+    block_tokens: int,
+    stream: str = "",
+    seed: int = 0,
 ) -> Work:
-    """Return what the trials of a search do, per replicate, where their values at the rungs are random.
+    """Return what the trials of a stream do, per replicate, where their values at the rungs are random.
 
     Args:
-        policy: The rules; its strata are the architectures' names, or a single one.
-        corners: For each architecture its runs at the edges of the space: sparsity settings lie between theirs.
+        rules: Say what the strata mean.
+        policy: Those rules for the trials of this stream alone.
+        experiment: The experiment as the stream sees it: sparsity settings lie between those at the edges of its space.
         objective: What is optimised.
         block_tokens: Tokens between two decisions.
+        stream: Label of the stream.
         seed: Of the random values.
     """
     rng = random.Random(seed)
-    by_name = {runs[0].sae.architecture: runs for runs in corners}
-    scale = policy.n_trials / min(policy.n_trials, _MOST_TRIALS)
-    policy = Policy(**{**vars(policy), "n_trials": min(policy.n_trials, _MOST_TRIALS)})
+    corners = {name: _corners_of(experiment, settings) for name, settings in rules.strata.items()}
+    scale = policy.n_trials / min(policy.n_trials, _MAX_TRIALS)
+    policy = _shortened(policy, scale)
     state, rungs, streamed = State.new(policy), 0, 0
     state, actions = decide(state, Opened())
     while True:
@@ -38,25 +55,19 @@ def simulate(
         while asks := [action for action in pending if isinstance(action, Ask)]:
             ask = asks[0]
             pending.remove(ask)
-            runs = by_name.get(ask.stratum) or rng.choice(list(by_name.values()))
-            run = _between(runs, rng)
-            answer = Asked(
-                number=ask.number,
-                stratum=ask.stratum,
-                group=group_of(run, None if objective.matched is None else rng.choice(objective.matched.l0)),
-                architecture=run.sae.architecture,
-                density=density_of(run, objective),
-            )
-            state, more = decide(state, answer)
+            params, run = _between(rng.choice(corners[ask.stratum]), rng)
+            target_l0 = experiment.target_l0(params)
+            trial = new_trial(ask.number, params, run, objective=objective, target_l0=target_l0, stream=stream)
+            state, more = decide(state, answer(ask, trial, objective))
             pending += more
         if any(isinstance(action, Stop) for action in pending):
             break
         seen, values = {}, {}
-        for trial in state.with_status("training"):
-            tokens = min(trial.tokens_seen + block_tokens, policy.total_tokens)
-            due = state.due_rungs(trial.number, tokens)
-            seen[trial.number] = tokens
-            values[trial.number] = {rung: tuple(rng.random() for _ in objective.goals) for rung in due}
+        for live in state.with_status("training"):
+            tokens = min(live.tokens_seen + block_tokens, policy.total_tokens)
+            due = state.due_rungs(live.number, tokens)
+            seen[live.number] = tokens
+            values[live.number] = {rung: tuple(rng.random() for _ in objective.goals) for rung in due}
             rungs += len(due)
         streamed += block_tokens
         state, actions = decide(state, BlockDone(tokens_seen=seen, values=values))
@@ -69,13 +80,42 @@ def simulate(
     )
 
 
-def _between(runs: Sequence[BaseRun], rng: random.Random) -> BaseRun:
-    """Return a run with a sparsity setting drawn between those of the given ones, uniformly in the logarithm."""
-    run = rng.choice(runs)
+def _corners_of(experiment: Experiment, settings: Mapping[str, Any]) -> list[list[Corner]]:
+    """Return, for each architecture that a stratum may have, the edges of the space with the stratum's settings."""
+    found = []
+    for name in experiment.architectures:
+        if settings.get(ARCHITECTURE, name) != name:
+            continue
+        all_params = experiment.corner_params(name)
+        # Settings of the stream itself are not in its space. Of a large space not every combination is an edge.
+        own = [p for p in all_params if all(p.get(path, value) == value for path, value in settings.items())]
+        known = {path for params in all_params for path in params}
+        shared = {path: value for path, value in settings.items() if path in known}
+        found.append([(p, experiment.resolve(p)) for p in own or [{**p, **shared} for p in all_params]])
+    return found
+
+
+def _shortened(policy: Policy, scale: float) -> Policy:
+    """Return the rules of a search with fewer trials: everything that counts them is divided."""
+    if scale <= 1:
+        return policy
+    n_trials = round(policy.n_trials / scale)
+    return replace(
+        policy,
+        n_trials=n_trials,
+        stratum_limits=tuple(None if limit is None else math.ceil(limit / scale) for limit in policy.stratum_limits),
+        baseline_strata=policy.baseline_strata[:n_trials],
+        tokens_budget=None if policy.tokens_budget is None else round(policy.tokens_budget / scale),
+    )
+
+
+def _between(corners: Sequence[Corner], rng: random.Random) -> Corner:
+    """Return a corner with a sparsity setting drawn between those of the given ones, uniformly in the logarithm."""
+    params, run = rng.choice(corners)
     name = run.sae.sparsity_field
     if name is None:
-        return run
-    values = [float(getattr(other.sae, name)) for other in runs]
+        return params, run
+    values = [float(getattr(other.sae, name)) for _, other in corners]
     low, high = min(values), max(values)
     value = math.exp(rng.uniform(math.log(low), math.log(high))) if low > 0 else rng.uniform(low, high)
-    return run.model_copy(update={"sae": run.sae.model_copy(update={name: value})})
+    return params, run.model_copy(update={"sae": run.sae.model_copy(update={name: value})})

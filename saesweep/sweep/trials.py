@@ -7,7 +7,7 @@ from typing import Any
 
 from saesweep.cohort import ControlPlan
 from saesweep.events import Row, TrialStatus
-from saesweep.specs import BaseRun
+from saesweep.specs import BaseRun, ObjectiveSpec
 
 
 @dataclass
@@ -85,6 +85,31 @@ class Trial:
         if self.control is not None and not self.frozen:
             return f"steered to L0 {self.target_l0:g}"
         return sparsity_label(self.exported_run(0))
+
+
+def new_trial(
+    number: int,
+    params: dict[str, Any],
+    run: BaseRun,
+    *,
+    objective: ObjectiveSpec,
+    target_l0: float | None = None,
+    is_baseline: bool = False,
+    replicates: int = 1,
+    stream: str = "",
+) -> Trial:
+    """Return a trial that has not begun; with a target L0 it says how it is steered there, if it is."""
+    matched = objective.matched
+    return Trial(
+        number,
+        params,
+        run,
+        is_baseline=is_baseline,
+        replicates=replicates,
+        stream=stream,
+        target_l0=target_l0,
+        control=None if target_l0 is None or matched is None else ControlPlan.of(run, target_l0, matched),
+    )
 
 
 def sparsity_label(run: BaseRun) -> str:

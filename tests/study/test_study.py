@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from saesweep.errors import UserError
-from saesweep.study import ParameterView, SpaceView, Study, TrialRecord
+from saesweep.study import ParameterView, SpaceView, Study, TrialRecord, trial_limit
 
 from .spaces import LR, SPACE, loss, open_study
 
@@ -275,9 +275,9 @@ def test_grid_visits_every_point_once_within_each_stratum(tmp_path: Path) -> Non
     on_grid = {"sae.architecture": "topk", "sae.k": 8, "lr": 1e-4}
     off_grid = {"sae.architecture": "topk", "sae.k": 16}
     with open_study(tmp_path / "s.db", sampler="grid", baselines=(on_grid, off_grid)) as study:
-        limits = [study.trial_limit(stratum) for stratum in STRATA]
+        limits = [trial_limit(SPACE, "grid", (on_grid, off_grid), stratum) for stratum in STRATA]
         assert limits == [5, 6, 2]
-        assert study.trial_limit() == 13
+        assert trial_limit(SPACE, "grid", (on_grid, off_grid)) == 13
         strata = [s for s, limit in zip(STRATA, limits, strict=True) for _ in range(limit or 0)]
         points = [study.ask(number, stratum) for number, stratum in enumerate(strata)]
         assert len({str(sorted(p.items())) for p in points}) == 13
@@ -286,12 +286,7 @@ def test_grid_visits_every_point_once_within_each_stratum(tmp_path: Path) -> Non
         assert {p["sae.l1_coefficient"] for p in points if p["sae.architecture"] == "standard"} == {1.0, 5.0, 25.0}
         with pytest.raises(UserError, match="no point left"):
             study.ask(13, STRATA[0])
-    assert open_and_limit(tmp_path / "t.db") is None
-
-
-def open_and_limit(path: Path) -> int | None:
-    with open_study(path) as study:
-        return study.trial_limit()
+    assert trial_limit(SPACE, "tpe", (on_grid,)) is None
 
 
 def test_best_feasible_and_least_infeasible(tmp_path: Path) -> None:
@@ -442,9 +437,9 @@ def test_no_point_of_a_finite_space_is_suggested_twice(tmp_path: Path, sampler: 
     architecture = ParameterView(path="sae.architecture", kind="choice", choices=("topk", "standard", "gated"))
     space = SpaceView(parameters=(architecture, k, lr))
     with open_study(tmp_path / "s.db", space=space, sampler=sampler) as study:
-        limits = [study.trial_limit(stratum) for stratum in STRATA]
+        limits = [trial_limit(space, sampler, (), stratum) for stratum in STRATA]
         assert limits == [8, 8, 4]
-        assert study.trial_limit() == 20
+        assert trial_limit(space, sampler, ()) == 20
         order = [s for s, n in zip(STRATA, limits, strict=True) for _ in range(n or 0)] if strata else [None] * 20
         seen = []
         for number, stratum in enumerate(order):
@@ -453,6 +448,3 @@ def test_no_point_of_a_finite_space_is_suggested_twice(tmp_path: Path, sampler: 
     assert len({str(sorted(params.items())) for params in seen}) == 20
 
 
-def test_a_continuous_range_has_no_limit(tmp_path: Path) -> None:
-    with open_study(tmp_path / "s.db") as study:
-        assert [study.trial_limit(stratum) for stratum in STRATA] == [None] * 3

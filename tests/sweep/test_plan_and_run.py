@@ -1,0 +1,183 @@
+"""`plan` says what `run` does: slots, strata, rungs, limits and budgets, for every shipped experiment and every kind."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import saesweep
+from saesweep.events import EventBus
+from saesweep.experiment import Experiment, load_experiment, streams_of
+from saesweep.runs import RunDirectory
+from saesweep.scheduler import Policy
+from saesweep.sweep import phase, setup, stream_sizes
+from saesweep.sweep.plan import plan
+from saesweep.sweep.planned import PlannedStream
+from saesweep.sweep.stop import StopFlag
+from tests.reliability.conftest import few_trials
+
+SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+GIB = 1 << 30
+
+
+class Opened(Exception):
+    """The loop was about to start."""
+
+
+@pytest.fixture(autouse=True)
+def free(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The memory that is free, the same whenever someone looks."""
+    free = {"bytes": 16 * GIB}
+    monkeypatch.setattr(stream_sizes, "free_bytes", lambda device: free["bytes"])
+    return free
+
+
+@pytest.fixture
+def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run get as far as its loop without a model, data or measurements."""
+
+    def source(run: Any, evaluation: Any, hooks: Any, **_: Any) -> Any:
+        model = None if run.is_synthetic else SimpleNamespace(has_lm_head=True)
+        stream = SimpleNamespace(d_in=dict.fromkeys(hooks, run.sae.d_in))
+        return SimpleNamespace(stream=stream, model=model, select=None, test=None, close=lambda: None)
+
+    monkeypatch.setattr(setup, "open_source", source)
+    monkeypatch.setattr(setup, "evaluator_of", lambda *_: None)
+    monkeypatch.setattr(setup, "_normalizers", lambda *_: {})
+    monkeypatch.setattr(setup, "make_engine", lambda *_, reference, **__: (reference, None, []))
+
+
+def facts_of(experiment: Experiment) -> Any:
+    return tuple(
+        SimpleNamespace(d_in=dict.fromkeys(s.experiment.hook_names(), s.experiment.base_run().sae.d_in), warnings=())
+        for s in streams_of(experiment)
+    )
+
+
+def start(experiment: Experiment, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """Return the setup and the search with which a run starts its loop."""
+    found: list[Any] = []
+
+    def loop(setup: Any, search: Any, bus: Any, stop: Any) -> None:
+        found.extend((setup, search))
+        raise Opened
+
+    monkeypatch.setattr(phase, "SweepLoop", loop)
+    with RunDirectory(folder) as directory, pytest.raises(Opened):
+        phase.train(experiment, directory, facts_of(experiment), EventBus(), StopFlag())
+    return found[0], found[1]
+
+
+def said_of_run(setup: Any, policy: Policy) -> dict[str, Any]:
+    return {
+        "slots": setup.n_slots,
+        "slots_reason": setup.directory.choices()["slots_reason"],
+        "block_tokens": setup.blocks.block_steps * setup.blocks.batch_tokens,
+        "total_tokens": setup.blocks.total_tokens,
+        "rungs_tokens": setup.blocks.rungs_tokens,
+        "policy": policy,
+    }
+
+
+def said_of_plan(stream: PlannedStream) -> dict[str, Any]:
+    names = ("slots", "slots_reason", "block_tokens", "total_tokens", "rungs_tokens", "policy")
+    return {name: getattr(stream, name) for name in names}
+
+
+@pytest.mark.parametrize("gib", [2, 200])
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+@pytest.mark.usefixtures("unopened")
+def test_a_shipped_experiment_runs_as_planned(
+    file: Path, gib: int, free: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free["bytes"] = gib * GIB
+    experiment = load_experiment(file)
+    made = plan(experiment)
+    opened, search = start(experiment, tmp_path / "run", monkeypatch)
+    assert said_of_plan(made.streams[0]) == said_of_run(opened, search.policy)
+    assert made.slots == opened.n_slots
+    assert made.trials == search.policy.n_trials == experiment.n_trials
+
+
+def changed(**search: Any) -> dict[str, Any]:
+    tree = few_trials()
+    tree["search"] |= search
+    del tree["cohort"]["size"]
+    return tree
+
+
+def kinds() -> dict[str, dict[str, Any]]:
+    grid = changed(sampler="grid", pruner="none")
+    del grid["search"]["trials"], grid["search"]["rungs"]
+    grid["space"] = {
+        "sae.architecture": {"choice": ["topk", "standard"]},
+        "sae.k": {"int": [2, 32], "grid": [2, 8, 32]},
+        "sae.l1_coefficient": {"float": [1.0, 2.0], "grid": [1.0, 2.0]},
+    }
+    grid["search"]["baselines"] = [{"sae.architecture": "topk", "sae.k": 3}]
+    matched = changed(trials=18, replicates=2)
+    matched["objective"] = {"maximize": "explained_variance", "matched": {"l0": [4, 8]}}
+    del matched["space"]["sae.k"], matched["space"]["sae.l1_coefficient"]
+    hooks = changed(stratify="hook_name", trials=7)
+    hooks["space"]["lr_scheduler_name"] = {"choice": ["constant", "cosineannealing"]}
+    hooks["search"]["stratify"] = "lr_scheduler_name"
+    return {
+        "grid": grid,
+        "matched": matched,
+        "another stratum": hooks,
+        "budget": changed(tokens_budget=40_000, replicates=2),
+        "baselines": changed(baselines=[{"sae.architecture": "standard"}, {"sae.k": 4}], min_per_architecture=0),
+    }
+
+
+@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.usefixtures("unopened")
+def test_every_kind_of_search_runs_as_planned(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment(kinds()[kind])
+    made = plan(experiment)
+    opened, search = start(experiment, tmp_path / "run", monkeypatch)
+    assert said_of_plan(made.streams[0]) == said_of_run(opened, search.policy)
+    policy = search.policy
+    says = {
+        "grid": policy.stratum_limits == (4, 2),
+        "matched": len(policy.strata) == 4 and policy.n_slots * 2 == opened.n_slots,
+        "another stratum": policy.strata == ("constant", "cosineannealing"),
+        "budget": policy.tokens_budget == 20_000,
+        "baselines": policy.baseline_strata == ("standard", "topk"),
+    }
+    assert says[kind]
+
+
+def streams() -> dict[str, Any]:
+    tree = few_trials()
+    tree["space"]["train_batch_size_tokens"] = {"choice": [256, 512, 128]}
+    tree["search"] = {"trials": 8, "rungs": ["25%"], "tokens_budget": 93_000}
+    tree["search"]["baselines"] = [{"sae.architecture": "topk", "sae.k": 8}]
+    tree["cohort"] = {"kernels": "reference"}
+    return tree
+
+
+def test_streams_run_as_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[dict[str, Any]] = []
+    real = phase.SweepLoop
+
+    def loop(setup: Any, search: Any, bus: Any, stop: Any) -> Any:
+        seen.append(said_of_run(setup, search.policy))
+        return real(setup, search, bus, stop)
+
+    monkeypatch.setattr(phase, "SweepLoop", loop)
+    planned = [said_of_plan(stream) for stream in plan(load_experiment(streams())).streams]
+    saesweep.run(streams(), run_dir=tmp_path / "run")
+    assert planned == seen
+    assert [policy["policy"].tokens_budget for policy in planned] == [31_000, 62_000, 93_000]
+    assert [policy["policy"].n_trials for policy in planned] == [3, 6, 8]
+
+
+def test_a_budget_shortens_the_estimate(tmp_path: Path) -> None:
+    """Both the tokens that a budget allows and the trials that a grid has are in the estimate."""
+    whole, short = plan(load_experiment(changed())), plan(load_experiment(changed(tokens_budget=25_000)))
+    assert short.sae_tokens_full <= 25_000 < whole.sae_tokens_full
+    tree = streams()
+    tree["search"]["tokens_budget"] = 45_000  # one trial in each stream, and one more from what the others left
+    assert plan(load_experiment(tree)).sae_tokens_full == 4 * 10_240
