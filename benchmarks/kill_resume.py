@@ -43,7 +43,7 @@ space:
   sae.l1_coefficient: {float: [1, 10], log: true}
   lr: {float: [1e-3, 1e-2], log: true}
 evaluation: {select_tokens: 2k, test_tokens: 2k}
-search: {trials: 9, stratify: sae.architecture, rungs: [25%, 50%], eta: 2}
+search: {trials: 9, stratify: sae.architecture, rungs: [25%, 50%]}
 cohort: {size: 3, checkpoint_seconds: 0.5, block_tokens: 5120}
 """
 _TWO_STREAMS = "space:\n  train_batch_size_tokens: {choice: [256, 512]}\n"

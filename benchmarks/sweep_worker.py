@@ -19,10 +19,10 @@ from typing import Any
 
 STARTED = time.perf_counter()
 
-import torch  # noqa: E402
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cohort_worker import answer, cpu_seconds, peak_bytes, resident_bytes  # noqa: E402
+from cohort_worker import answer, cpu_seconds, peak_bytes, resident_bytes
 
 Found = dict[str, Any]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,16 +23,21 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.curves.curves import Curve, Point, load, shipped
+from benchmarks.curves.curves import Curve, load, shipped
 from saesweep.forecast import Course, Family, centring, features_of, names_of, to_scale
 from saesweep.specs import LearningRate
 
+SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Of a run: where the table has its leads."""
+_NEAR = 0.004
+"""A point this near a share stands for it: steps are whole."""
+Sample = tuple[tuple[float, ...], float]
+"""Features at a point, and the change from there to the end."""
 METRICS = ("l0", "explained_variance", "mse", "delta_ce")
 TABLE = ROOT / "saesweep" / "forecast" / "table.json"
-_RIDGE = 1e-3
+_RIDGE = 0.02
 """Of the regression within one source: few trials hardly determine weights of features that go together."""
-_MIN_SPREAD = 0.3
-"""Standard deviation of a weight, as a share of its mean, below which few sources are not believed."""
+_MAX_STUDENT = 2.0
 _MIN_SDS = {"1": 0.05}
 _MIN_SD = 0.02
 
@@ -92,42 +98,51 @@ def _entries(curves: Sequence[Curve]) -> dict[str, Any]:
     for metric in METRICS:
         rows = _rows(curves, metric)
         if rows:
-            found[metric] = {"leads": [0.0, *rows], "rows": [[0.0] * len(next(iter(rows.values()))), *rows.values()]}
+            size = len(names_of(family_of(curves[0]), metric))
+            empty = [0.0] * len(next(iter(rows.values())))
+            found[metric] = {"size": size, "leads": [0.0, *rows], "rows": [empty, *rows.values()]}
     return found
 
 
 def _rows(curves: Sequence[Curve], metric: str) -> dict[float, list[float]]:
-    """Return by lead, ascending: means and standard deviations of the weights, and that of the error."""
+    """Return by lead, ascending: means of the weights, the triangle of their covariance, the deviation of the error."""
     names = names_of(family_of(curves[0]), metric)
-    samples: dict[float, dict[str, list[tuple[tuple[float, ...], float]]]] = {}
+    samples: dict[float, dict[str, list[Sample]]] = {}
+    leads: dict[float, list[float]] = {}
     for curve in curves:
         end = getattr(curve.end, metric)
         for point in curve.points[:-1]:
-            if end is None or getattr(point, metric) is None or point.step <= curve.lr_warm_up_steps / 2:
+            share = min(SHARES, key=lambda s: abs(s - point.step / curve.total_steps))
+            if end is None or getattr(point, metric) is None or abs(share - point.step / curve.total_steps) > _NEAR:
                 continue
             course = course_of(curve, [point.step])
             value = to_scale(metric, getattr(point, metric))
             sample = features_of(course, metric, value, to_scale("l0", point.l0)), to_scale(metric, end) - value
-            samples.setdefault(round(course.leads[0], 2), {}).setdefault(curve.source, []).append(sample)
+            samples.setdefault(share, {}).setdefault(curve.source, []).append(sample)
+            leads.setdefault(share, []).append(course.leads[0])
     found = {}
-    for lead in sorted(samples):
-        fits = [_regression(own, names) for own in samples[lead].values() if len(own) > 2 * len(names)]
-        if not fits or lead <= 0:
+    for share in sorted(samples, reverse=True):
+        fits = [_regression(own, names) for own in samples[share].values() if len(own) > 2 * len(names)]
+        lead = round(statistics.fmean(leads[share]), 3)
+        if not fits:
             continue
         weights = np.array([weights for weights, _, _ in fits])
         mean, n = weights.mean(axis=0), len(fits)
         # The next source differs from their mean, which is itself uncertain.
-        spread = weights.std(axis=0, ddof=1) * math.sqrt(1 + 1 / n) if n > 1 else np.abs(mean)
-        floors = [_MIN_SDS.get(name, _MIN_SD) for name in names]
-        spread = np.maximum.reduce([spread, _MIN_SPREAD * np.abs(mean), floors])
+        between = np.cov(weights, rowvar=False) * (1 + 1 / n) * _student(n) if n > 1 else np.diag(mean**2)
+        covariance = between + np.diag([_MIN_SDS.get(name, _MIN_SD) ** 2 for name in names])
         error = math.sqrt(sum(e * e * k for _, e, k in fits) / sum(k for _, _, k in fits))
-        found[lead] = [round(float(v), 4) for v in (*mean, *spread, error)]
+        triangle = covariance[np.tril_indices(len(names))]
+        found[lead] = [float(f"{v:.3g}") for v in (*mean, *triangle, error)]
     return found
 
 
-def _regression(
-    samples: Sequence[tuple[tuple[float, ...], float]], names: Sequence[str]
-) -> tuple[np.ndarray, float, int]:
+def _student(n: int) -> float:
+    """Return the variance of Student's t over a normal one's, bounded: a covariance of few sources is itself uncertain."""
+    return min((n - 1) / (n - 3), _MAX_STUDENT) if n > 3 else _MAX_STUDENT
+
+
+def _regression(samples: Sequence[Sample], names: Sequence[str]) -> tuple[np.ndarray, float, int]:
     """Return weights of centred features, the error's standard deviation and the number of samples of one source."""
     x, y = np.array([f for f, _ in samples]), np.array([change for _, change in samples])
     x = x @ centring(tuple(x.mean(axis=0)), names).T

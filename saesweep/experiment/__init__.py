@@ -1,6 +1,6 @@
 """The experiment file: loading with line marks, overrides, `from_cfg`, located errors. Torch-free."""
 
-from saesweep.experiment.check_search import SAMPLERS
+from saesweep.experiment.check_search import SAMPLERS, rung_steps
 from saesweep.experiment.dump import dump_yaml
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
@@ -26,6 +26,7 @@ __all__ = [
     "load_experiment",
     "load_single_run",
     "only_stream",
+    "rung_steps",
     "stream_of",
     "streams_of",
 ]

@@ -17,7 +17,7 @@ from saesweep.specs import BaseRun, SearchSpec
 
 SAMPLERS = ("tpe", "random", "grid", "fixed")
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_CLOSE_RUNGS = 1.5
+_CLOSE_RUNGS = 1.25
 
 
 def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | None) -> None:
@@ -219,8 +219,13 @@ def search_warnings(search: SearchSpec, parameters: Sequence[Parameter], run: Ba
 
 
 def rung_steps(search: SearchSpec, run: BaseRun) -> tuple[int, ...]:
-    """Return the steps at which trials are judged, ascending; in short runs, rungs that coincide count once."""
+    """Return the steps at which trials are judged, ascending.
+
+    Rungs before the learning rate has warmed up, or before `search.min_rung_steps`, would judge no trial and are left out; in
+    short runs, rungs that coincide count once.
+    """
     if search.pruner == "none":
         return ()
+    first = max(1, search.min_rung_steps, run.to_steps(run.lr_warm_up_steps))
     steps = {run.to_steps(rung) for rung in search.rungs}
-    return tuple(sorted(s for s in steps if 1 <= s < run.total_steps))
+    return tuple(sorted(s for s in steps if first <= s < run.total_steps))

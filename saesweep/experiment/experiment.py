@@ -137,8 +137,8 @@ class Experiment:
             listed = len(self.spec.search.fixed)
             return listed if stated is None else min(stated, listed)
         wanted = stated if stated is not None else _DEFAULT_TRIALS
-        points = space_size(self._parameters)  # a point is tried once: a copy would train to the same bits
-        return wanted if points is None else min(wanted, points)
+        size = space_size(self._parameters)  # a point is tried once: a copy would train to the same bits
+        return wanted if size is None else min(wanted, size)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of everything that must stay the same for a run directory to be continued."""

@@ -1,6 +1,6 @@
 """Where a trial will be at its end, and how sure that is: one piece for rungs, plans, steering and verdicts. Torch-free."""
 
-from saesweep.forecast.course import MIN_STEPS, Course, Family, kind_of
+from saesweep.forecast.course import Course, Family, kind_of
 from saesweep.forecast.evidence import Evidence, Key, Moments
 from saesweep.forecast.features import centring, features_of, names_of
 from saesweep.forecast.forecast import (
@@ -16,7 +16,6 @@ from saesweep.forecast.table import Entry, Prior, Table, from_json, shipped_tabl
 
 __all__ = [
     "MIN_EVIDENCE",
-    "MIN_STEPS",
     "Ahead",
     "Course",
     "Entry",

@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 from saesweep.specs import BaseRun, Duration, LearningRate
 
-MIN_STEPS = 50
-"""No trial is judged before so many of its steps: until then a curve says more about the learning rate than about the SAE."""
 Family = Literal["k", "penalty", "steered"]
 _SMALLEST = 1e-12
 """Stands for a coefficient of 0 where its logarithm is taken."""
@@ -33,13 +31,13 @@ class Course:
     leads: tuple[float, ...]
     """By rung: logarithm of the summed learning rate of the whole run over that up to the rung; falls to 0 at the end."""
     first_rung: int
-    """Index of the first rung that may judge the trial: after warm-up, and after `MIN_STEPS`."""
+    """Index of the first rung that may judge the trial: its warm-up has ended."""
     l0: float | None = None
     """The L0 that the trial has by construction (a k); None where a penalty decides."""
     target_l0: float | None = None
     """The L0 that the trial aims at, with `objective.matched`."""
-    stream: str = ""
-    """Label of its activation stream: what is learned on one says nothing of another."""
+    scope: str = ""
+    """What it is trained on, stream and hook: what is learned in one scope says nothing of another."""
 
     @classmethod
     def of(
@@ -49,7 +47,7 @@ class Course:
         *,
         target_l0: float | None = None,
         steered: bool = False,
-        stream: str = "",
+        scope: str = "",
     ) -> Course:
         """Return the course of a run.
 
@@ -58,13 +56,13 @@ class Course:
             rung_steps: Steps of the rungs, ascending, the end of the run among them.
             target_l0: The L0 that the trial aims at, with `objective.matched`.
             steered: Whether a coefficient is steered there.
-            stream: Label of its activation stream.
+            scope: What it is trained on, stream and hook.
         """
         rate, field = LearningRate.of(run), run.sae.sparsity_field
         whole = rate.summed(run.total_steps)
         sums = [max(rate.summed(step), 1e-12 * whole) for step in rung_steps]
         warm_up = _coefficient_warm_up(run)
-        ready = max(MIN_STEPS, rate.warm_up_steps, warm_up if warm_up <= _LATEST_WARM_UP * run.total_steps else 0)
+        ready = max(rate.warm_up_steps, warm_up if warm_up <= _LATEST_WARM_UP * run.total_steps else 0)
         return cls(
             kind=kind_of(run, steered=steered),
             family="steered" if steered else "k" if field == "k" else "penalty",
@@ -74,7 +72,7 @@ class Course:
             first_rung=sum(step < ready for step in rung_steps),
             l0=float(getattr(run.sae, field)) if field == "k" else None,
             target_l0=target_l0,
-            stream=stream,
+            scope=scope,
         )
 
     def to_json(self) -> dict[str, Any]:

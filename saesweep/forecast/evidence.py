@@ -34,7 +34,10 @@ class Moments:
         rows = self.products or ((0.0,) * len(features),) * len(features)
         with_change = self.with_change or (0.0,) * len(features)
         return Moments(
-            tuple(tuple(p + a * b for p, b in zip(row, features, strict=True)) for row, a in zip(rows, features, strict=True)),
+            tuple(
+                tuple(p + a * b for p, b in zip(row, features, strict=True))
+                for row, a in zip(rows, features, strict=True)
+            ),
             tuple(p + a * change for p, a in zip(with_change, features, strict=True)),
             self.squared_change + change * change,
         )

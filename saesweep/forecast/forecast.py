@@ -125,7 +125,7 @@ class Report:
     def key(self) -> Key:
         """The regression that it belongs to."""
         course = self.course
-        return f"{course.stream} / {course.kind}" if course.stream else course.kind, self.metric, self.rung
+        return f"{course.scope} / {course.kind}" if course.scope else course.kind, self.metric, self.rung
 
     @property
     def features(self) -> Features:
@@ -169,9 +169,7 @@ def forecast_all(
     for report in reports:
         x = to_centre @ np.asarray(report.features)
         found.append(
-            Forecast(
-                report.metric, report.scaled + float(x @ weights), prior.error_sd**2, first.key, x, covariance
-            )
+            Forecast(report.metric, report.scaled + float(x @ weights), prior.error_sd**2, first.key, x, covariance)
         )
     return found
 
@@ -179,7 +177,7 @@ def forecast_all(
 def _posterior(prior: Prior, moments: Moments, ahead: Sequence[Ahead], to_centre: Array) -> tuple[Array, Array]:
     """Return the mean and the covariance of the weights, given what the experiment has shown."""
     noise = max(prior.error_sd, 1e-6) ** 2
-    precision = np.diag(1.0 / np.maximum(np.asarray(prior.sds), 1e-6) ** 2)
+    precision = np.linalg.inv(np.asarray(prior.covariance) + 1e-9 * np.eye(len(prior.means)))
     pull = precision @ np.asarray(prior.means)
     if moments.n:
         products = to_centre @ np.asarray(moments.products) @ to_centre.T

@@ -5,16 +5,16 @@ holds, at several leads (see `Course`), on the scale of `scale.py`,
 
     end = here + sum over features of (weight * feature) + error
 
-with the mean of each weight over the recorded sources, its standard deviation between them, and that of the error. Features
-are counted from their means over the trials of an experiment that have come as far, so that the first weight, of the
-constant 1, is the mean change.
+with the mean of the weights over the recorded sources, their covariance between them, and the standard deviation of the
+error. Features are counted from their means over the trials of an experiment that have come as far, so that the first
+weight, of the constant 1, is the mean change.
 """
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -27,7 +27,7 @@ class Prior:
 
     means: tuple[float, ...]
     """Of the weights."""
-    sds: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
     """Between sources."""
     error_sd: float
     """Between the trials of one experiment, given their features."""
@@ -40,19 +40,21 @@ class Entry:
     leads: tuple[float, ...]
     """Ascending, from 0: the end of the run."""
     rows: tuple[tuple[float, ...], ...]
-    """By lead: the means of the weights, their standard deviations, and that of the error."""
+    """By lead: the means of the weights, the lower triangle of their covariance, and the standard deviation of the error."""
+    size: int
+    """Number of weights."""
 
     def at(self, lead: float) -> Prior:
-        """Return the prior at a lead, between the recorded ones by straight lines, beyond the last by its slope."""
-        row = [_interpolated(self.leads, column, lead) for column in zip(*self.rows, strict=True)]
-        n = (len(row) - 1) // 2
-        return Prior(tuple(row[:n]), tuple(max(sd, 0.0) for sd in row[n : 2 * n]), max(row[-1], 0.0))
-
-
-def _interpolated(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
-    right = min(max(bisect_left(xs, x), 1), len(xs) - 1)
-    x0, x1, y0, y1 = xs[right - 1], xs[right], ys[right - 1], ys[right]
-    return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+        """Return the prior at a lead: between the recorded ones by straight lines, beyond the last in proportion."""
+        right = min(max(bisect_left(self.leads, lead), 1), len(self.leads) - 1)
+        share = (lead - self.leads[right - 1]) / (self.leads[right] - self.leads[right - 1])
+        # Covariances stay covariances in between and, scaled up alone, beyond the last.
+        share, beyond = min(share, 1.0), max(1.0, lead / self.leads[-1])
+        row = [a + (b - a) * share for a, b in zip(self.rows[right - 1], self.rows[right], strict=True)]
+        n, triangle = self.size, iter(row[self.size : -1])
+        lower = [[next(triangle) * beyond**2 for _ in range(i + 1)] for i in range(n)]
+        covariance = tuple(tuple(lower[max(i, j)][min(i, j)] for j in range(n)) for i in range(n))
+        return Prior(tuple(beyond * mean for mean in row[:n]), covariance, row[-1] * beyond)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def from_json(data: Mapping[str, Any]) -> Table:
     return Table(
         {
             kind: {
-                metric: Entry(tuple(entry["leads"]), tuple(map(tuple, entry["rows"])))
+                metric: Entry(tuple(entry["leads"]), tuple(map(tuple, entry["rows"])), entry["size"])
                 for metric, entry in by_metric.items()
             }
             for kind, by_metric in data.items()

@@ -7,6 +7,7 @@ The caller keeps one `State`, tells it what happened and carries out the actions
     state, actions = decide(state, BlockDone(tokens_seen=..., values=...))
 """
 
+from saesweep.scheduler.aim import Aim
 from saesweep.scheduler.decide import decide
 from saesweep.scheduler.messages import (
     Action,
@@ -28,6 +29,7 @@ from saesweep.scheduler.replay import event_from_json, event_to_json, replay
 from saesweep.scheduler.state import State, TrialState
 
 __all__ = [
+    "Aim",
     "Policy",
     "State",
     "TrialState",

@@ -76,14 +76,14 @@ class Aim:
         names = [*(goal.metric for goal in self.goals), *(limit.metric for limit in self.limits), "l0"]
         return tuple(dict.fromkeys(names))
 
-    def limits_of(self, target_l0: float | None) -> tuple[Limit, ...]:
-        """Return the limits of a trial that aims at an L0, or at none."""
+    def near(self, target_l0: float | None) -> tuple[Limit, ...]:
+        """Return within which bounds a trial is near the L0 that it aims at; nothing where it aims at none."""
         if target_l0 is None or not self.matched:
-            return self.limits
-        return (*self.limits, Limit("l0", target_l0 * (1 - MAX_MISS), target_l0 * (1 + MAX_MISS)))
+            return ()
+        return (Limit("l0", target_l0 * (1 - MAX_MISS), target_l0 * (1 + MAX_MISS)),)
 
-    def costs(self, values: Sequence[float]) -> tuple[float, ...]:
-        """Return what a report counts, all to be small: the goals, then how far each limited metric is on its bad side.
+    def costs(self, values: Sequence[float], target_l0: float | None) -> tuple[float, ...]:
+        """Return what a report counts, all to be small: the goals, each limited metric, the distance to a target L0.
 
         One report dominates another when it is nowhere larger and somewhere smaller.
         """
@@ -95,7 +95,8 @@ class Aim:
             for sign, bound in ((1, limit.max), (-1, limit.min))
             if bound is not None
         ]
-        return (*goals, *limited)
+        missed = [abs(to_scale("l0", named["l0"]) - to_scale("l0", target_l0))] if self.matched and target_l0 else []
+        return (*goals, *limited, *missed)
 
     def to_json(self) -> dict[str, Any]:
         """Return the aim as plain JSON values."""

@@ -2,19 +2,21 @@
 
 Every trial that has been measured has a forecast of each goal and each limited metric at its end; a finished one has the
 values themselves. A trial is kept by the objective when it is feasible and no rival is better: has a better value (one
-goal), dominates it (several), or has a better value at the same target L0 (matched). The probability is that of being
-feasible, times that of standing up to the strongest rival; the others together can only lower it.
+goal), dominates it (several), or has a better value at the same target L0 (matched).
+
+The probability is that of being within the limits, times that of standing up to the strongest rival. The others together
+can only lower it: but their errors have causes in common, which no product of probabilities knows, and measured on the
+bench of curves that product prunes winners.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from saesweep.forecast import (
     Ahead,
-    Course,
     Forecast,
     Report,
     Table,
@@ -23,11 +25,10 @@ from saesweep.forecast import (
     probability_better,
     to_scale,
 )
-from saesweep.scheduler.aim import Aim
+from saesweep.scheduler.aim import Aim, Limit
 from saesweep.scheduler.state import State, TrialState
 
-
-SLACK = 0.05
+SLACK = 0.1
 """A trial on a front may be this much denser, in logarithm, than one that it makes superfluous."""
 
 
@@ -40,6 +41,11 @@ class Contender:
     """By metric."""
     feasible: float
     """Probability that it ends within every limit."""
+    excess: float
+    """How far the middle of the forecasts is beyond the limits, on the scales of their metrics, summed."""
+    near: float
+    """Probability that it ends near its target L0; 1 without one. It makes a rival, but is not held against the trial itself:
+    its coefficient is still being steered there."""
     is_finished: bool
 
 
@@ -73,9 +79,9 @@ def contenders(state: State, table: Table) -> dict[int, Contender]:
     for rung in sorted(by_rung, reverse=True):
         by_kind: dict[tuple[str, str], list[TrialState]] = {}
         for trial in by_rung[rung]:
-            by_kind.setdefault((trial.course.stream, trial.course.kind), []).append(trial)
+            by_kind.setdefault((trial.course.scope, trial.course.kind), []).append(trial)
         for kind, trials in by_kind.items():
-            further = [t for t in done if (t.course.stream, t.course.kind) == kind and rung in t.reports]
+            further = [t for t in done if (t.course.scope, t.course.kind) == kind and rung in t.reports]
             for metric in aim.metrics:
                 reports = [report_of(trial, aim, metric, rung) for trial in trials]
                 ahead = [Ahead(report_of(t, aim, metric, rung), found[t.number][metric]) for t in further]
@@ -87,7 +93,8 @@ def contenders(state: State, table: Table) -> dict[int, Contender]:
         number: Contender(
             number,
             forecasts,
-            _feasible(forecasts, aim, state.trials[number].course),
+            *_feasible(forecasts, aim.limits),
+            _feasible(forecasts, aim.near(state.trials[number].course.target_l0))[0],
             state.trials[number].status == "complete",
         )
         for number, forecasts in found.items()
@@ -100,10 +107,10 @@ def report_of(trial: TrialState, aim: Aim, metric: str, rung: int) -> Report:
     return Report(trial.course, metric, rung, values[metric], values["l0"])
 
 
-def _feasible(forecasts: Mapping[str, Forecast], aim: Aim, course: Course) -> float:
-    """Return the probability that every limit is kept; with a target L0, that the trial ends near enough to it too."""
-    product = 1.0
-    for limit in aim.limits_of(course.target_l0):
+def _feasible(forecasts: Mapping[str, Forecast], limits: Sequence[Limit]) -> tuple[float, float]:
+    """Return the probability that every limit is kept, and how far the middle of the forecasts is beyond them."""
+    product, excess = 1.0, 0.0
+    for limit in limits:
         low, high = limit.scaled()
         if orientation(limit.metric) < 0:
             low, high = high, low
@@ -111,19 +118,22 @@ def _feasible(forecasts: Mapping[str, Forecast], aim: Aim, course: Course) -> fl
         outside = 0.0 if low is None else 1.0 - known.probability_above(low)
         inside = (1.0 if high is None else known.probability_below(high)) - outside
         product *= max(0.0, inside) if known.is_known else 0.5
-    return product
+        excess += max(
+            0.0, -math.inf if high is None else known.mean - high, -math.inf if low is None else low - known.mean
+        )
+    return product, excess
 
 
 def outlook(own: Contender, rivals: Iterable[Contender], aim: Aim) -> Outlook:
     """Return what is to be expected of a trial among its rivals."""
-    worst, strongest = 1.0, None
+    stands, strongest = 1.0, None
     for other in rivals:
         if other.number == own.number:
             continue
-        stands = 1.0 - other.feasible * _beaten(own, other, aim)
-        if stands < worst:
-            worst, strongest = stands, other.number
-    return Outlook(own, own.feasible * worst, strongest)
+        against_this_one = 1.0 - other.feasible * other.near * _beaten(own, other, aim)
+        if against_this_one < stands:
+            stands, strongest = against_this_one, other.number
+    return Outlook(own, own.feasible * stands, strongest)
 
 
 def _beaten(own: Contender, other: Contender, aim: Aim) -> float:

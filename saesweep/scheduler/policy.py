@@ -30,7 +30,7 @@ class Policy:
     """The goals, and the limits that a finished trial must keep."""
     rungs_tokens: tuple[int, ...] = ()
     """Training tokens, *of the trial*, at which it is judged; ascending, each below `total_tokens`."""
-    min_probability: float = 0.05
+    min_probability: float = 0.02
     """A trial whose probability of ending among what the aim keeps is below this is pruned."""
     quota: int = 0
     """Trials of each architecture that are never pruned."""
@@ -68,7 +68,6 @@ class Policy:
         if self.tokens_budget is not None and self.tokens_budget < 0:
             raise ValueError(f"tokens_budget must be at least 0, but is {self.tokens_budget}")
 
-
     @property
     def stops_tokens(self) -> tuple[int, ...]:
         """Training tokens at which a trial is measured: its rungs, then its end."""
@@ -86,7 +85,7 @@ class Policy:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
         """Return the policy that `to_json` described, before or after a trip through a JSON file."""
-        fields = {name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in data.items()}
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in data.items()}
         return cls(**{**fields, "aim": Aim.from_json(data["aim"])})
 
 

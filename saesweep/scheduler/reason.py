@@ -19,8 +19,7 @@ def reason_of(state: State, found: Outlook, outlooks: Mapping[int, Outlook]) -> 
     metrics = dict.fromkeys([goal.metric for goal in aim.goals])
     parts = [f"at {tokens:,} tokens its forecast is {', '.join(_text(own.forecasts[m]) for m in metrics)}"]
     if own.feasible < _UNLIKELY:
-        limits = aim.limits_of(trial.course.target_l0)
-        missed = ", ".join(f"{limit.text()} (forecast {_text(own.forecasts[limit.metric])})" for limit in limits)
+        missed = ", ".join(f"{limit.text()} (forecast {_text(own.forecasts[limit.metric])})" for limit in aim.limits)
         parts.append(f"{_percent(own.feasible)} likely to keep {missed}")
     if found.rival is not None:
         rival = state.trials[found.rival]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from saesweep.forecast import Course
 from saesweep.scheduler.decide import decide
 from saesweep.scheduler.messages import (
     Action,
@@ -19,8 +20,8 @@ from saesweep.scheduler.messages import (
 )
 from saesweep.scheduler.state import State, trial_from_json, trial_to_json
 
-_KINDS: dict[str, type[Asked] | type[Failed] | type[SlotsChanged] | type[StopRequested]] = {
-    kind.__name__: kind for kind in (Asked, Failed, SlotsChanged, StopRequested)
+_KINDS: dict[str, type[Failed] | type[SlotsChanged] | type[StopRequested]] = {
+    kind.__name__: kind for kind in (Failed, SlotsChanged, StopRequested)
 }
 
 
@@ -56,6 +57,8 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
         ValueError: When the kind of event is unknown.
     """
     fields = {name: value for name, value in data.items() if name != "event"}
+    if data["event"] == "Asked":
+        return Asked(**{**fields, "course": Course.from_json(fields["course"])})
     if data["event"] == "Opened":
         return Opened(trials=tuple(trial_from_json(trial) for trial in fields["trials"]))
     if data["event"] == "BlockDone":

@@ -13,6 +13,9 @@ from saesweep.scheduler.outlook import Contender, Outlook, contenders, outlook, 
 from saesweep.scheduler.reason import reason_of
 from saesweep.scheduler.state import State, TrialState
 
+_NO_HOPE = 1e-3
+"""Probability of being feasible below which a trial is not kept for want of a better one."""
+
 
 def with_evidence(state: State, finished: Sequence[TrialState]) -> State:
     """Return the state that has learned from trials that have just finished what happens between a rung and the end."""
@@ -51,8 +54,8 @@ def judge(state: State, table: Table | None = None) -> list[Prune]:
         if found.probability < state.policy.min_probability and _may_be_judged(state.trials[number])
     }
     doomed = _without_hopes(state, doomed, outlooks)
-    doomed = _without_contradictions(state, doomed)
     doomed = _without_quota(state, doomed)
+    doomed = _without_contradictions(state, doomed)  # last: whoever is kept for another reason counts
     return [
         Prune(
             number=number,
@@ -80,19 +83,27 @@ def _may_be_judged(trial: TrialState) -> bool:
     return max(trial.reports) >= trial.course.first_rung
 
 
-def _without_hopes(
-    state: State, doomed: Mapping[int, Outlook], outlooks: Mapping[int, Outlook]
-) -> dict[int, Outlook]:
-    """Return those doomed trials that are not their group's likeliest way to a feasible end, while it has none."""
+def _without_hopes(state: State, doomed: Mapping[int, Outlook], outlooks: Mapping[int, Outlook]) -> dict[int, Outlook]:
+    """Return those doomed trials that are not their group's likeliest way to a feasible end, while it has none.
+
+    A trial that cannot be feasible (a k above the limit) is no hope as long as others are still to come.
+    """
     kept = dict(doomed)
+    more_to_come = state.next_number < state.policy.n_trials
     for group in {state.trials[number].group for number in doomed}:
         members = [trial for trial in state.trials.values() if trial.group == group]
         if any(_is_feasible(trial, state) for trial in members if trial.status == "complete"):
             continue
         live = [outlooks[trial.number] for trial in members if trial.number in outlooks]
-        hope = max(live, key=lambda found: (found.contender.feasible, found.probability, -found.contender.number))
-        kept.pop(hope.contender.number, None)
+        hope = max(live, key=_hopefulness)
+        if hope.contender.feasible > _NO_HOPE or not more_to_come:
+            kept.pop(hope.contender.number, None)
     return kept
+
+
+def _hopefulness(found: Outlook) -> tuple[float, ...]:
+    own = found.contender
+    return own.feasible, -own.excess, found.probability, -own.number
 
 
 def _is_feasible(trial: TrialState, state: State) -> bool:
@@ -100,7 +111,7 @@ def _is_feasible(trial: TrialState, state: State) -> bool:
     if end not in trial.reports:
         return False
     values = dict(zip(aim.metrics, trial.reports[end], strict=True))
-    return all(limit.keeps(values[limit.metric]) for limit in aim.limits_of(trial.course.target_l0))
+    return all(limit.keeps(values[limit.metric]) for limit in (*aim.limits, *aim.near(trial.course.target_l0)))
 
 
 def _without_contradictions(state: State, doomed: Mapping[int, Outlook]) -> dict[int, Outlook]:
@@ -112,9 +123,9 @@ def _without_contradictions(state: State, doomed: Mapping[int, Outlook]) -> dict
         for number in sorted(kept):
             trial = state.trials[number]
             rung = max(trial.reports)
-            mine = state.policy.aim.costs(trial.reports[rung])
+            mine = _costs(trial, rung, state)
             if any(
-                dominates(mine, state.policy.aim.costs(other.reports[rung]))
+                dominates(mine, _costs(other, rung, state))
                 for other in state.live_trials
                 if other.number not in kept
                 and rung in other.reports
@@ -123,6 +134,10 @@ def _without_contradictions(state: State, doomed: Mapping[int, Outlook]) -> dict
                 del kept[number]
                 changed = True
     return kept
+
+
+def _costs(trial: TrialState, rung: int, state: State) -> tuple[float, ...]:
+    return state.policy.aim.costs(trial.reports[rung], trial.course.target_l0)
 
 
 def _without_quota(state: State, doomed: Mapping[int, Outlook]) -> dict[int, Outlook]:

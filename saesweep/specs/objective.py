@@ -89,7 +89,7 @@ class ObjectiveSpec(Spec):
     pareto: Annotated[tuple[Goal, ...], BeforeValidator(_values)] = ()
     """Two or more goals; the result is the front of trials that no other trial beats in all of them."""
     subject_to: dict[str, Bound] = {}
-    """Limits that a finished trial must keep to be feasible. Rungs do not apply them: penalty-based architectures meet their L0 late."""
+    """Limits that a finished trial must keep to be feasible. Rungs prune by the forecast of where a trial ends, limits included."""
     matched: MatchedSpec | None = None
     """Compare architectures at the same L0, such as {l0: [16, 32, 64]}: each trial aims at one of them."""
 

@@ -39,16 +39,21 @@ class SearchSpec(Spec):
     stratify: str | None = None
     """A choice parameter (usually `sae.architecture`): each of its values gets its own sampler and an equal share of the trials."""
     pruner: Literal["rung", "none"] = "rung"
-    """`rung`: at each rung, the best 1/eta of comparable trials go on. `none`: every trial runs to its end."""
+    """`rung`: trials that will hardly end among what the objective keeps are pruned. `none`: every trial runs to its end."""
     rungs: Annotated[tuple[Steps, ...], BeforeValidator(_values)] = (
         Duration(0.05, "fraction"),
+        Duration(0.1, "fraction"),
         Duration(0.2, "fraction"),
+        Duration(0.4, "fraction"),
+        Duration(0.6, "fraction"),
     )
-    """Where trials are judged: steps, tokens (`5Mtok`) or shares of the run (`5%`), ascending."""
-    eta: int = Field(3, ge=2)
-    """At a rung, one trial in `eta` goes on."""
-    min_per_architecture: int = Field(1, ge=0)
-    """Trials of each architecture that rungs never prune."""
+    """Where trials are measured and judged: steps, tokens (`5Mtok`) or shares (`5%`), ascending; those within warm-up are left out."""
+    min_rung_steps: int = Field(50, ge=1)
+    """No trial is judged before so many of its steps: until then a curve tells the learning rate rather than the SAE."""
+    min_probability: float = Field(0.02, ge=0, lt=1)
+    """A trial is pruned where it is less probable than this to end among what the objective keeps: best, on the front, best at its L0."""
+    min_per_architecture: int = Field(0, ge=0)
+    """Trials of each architecture that are never pruned, so that the leaderboard shows where each of them ends."""
     baselines: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_values)] = ()
     """Settings to try first, as mappings of dotted paths; parameters left out are sampled."""
     tokens_budget: TokenCount | None = Field(None, ge=1)
@@ -67,8 +72,3 @@ class SearchSpec(Spec):
     """An earlier run's directory: the sampler learns from its finished trials that lie in this space, judged by this objective."""
     max_failed: int | None = Field(None, ge=0)
     """Exit with code 1 where more trials than this fail; no limit when left out."""
-
-    @property
-    def least_peers(self) -> int:
-        """Comparable reports that a rung needs to judge: "the best of two" would judge chance, unless one in two stays."""
-        return min(self.eta, 3) if self.pruner == "rung" else 1

@@ -13,7 +13,6 @@ from saesweep.errors import UserError
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.space_view import SpaceView
 
-
 MAX_LISTED = 10_000
 """Points of a space that is listed."""
 

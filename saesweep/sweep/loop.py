@@ -192,7 +192,7 @@ class SweepLoop:
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
             trial = self._trial(action.number, self._search.ask(action.number, action.stratum))
-            self._decide(answer(action, trial, self._setup.objective))
+            self._decide(answer(action, trial, self._search.policy))
         elif isinstance(action, Place):
             self._place(self.trials[action.number], action.slot)
         elif isinstance(action, Prune):

@@ -114,13 +114,13 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
     """
     search, streams = experiment.spec.search, streams_of(experiment)
     device = resolve_device(experiment.base_run().device)
+    objective = experiment.objective(experiment.reads_language_model())
     calibrations, widths = _calibrate(experiment) if with_calibration else ((), {})
     parts = [
-        _part(experiment, stream, segment, widths.get(stream.label, {}), device)
+        _part(experiment, objective, stream, segment, widths.get(stream.label, {}), device)
         for stream, segment in zip(streams, planned_segments(experiment, streams), strict=True)
     ]
     first = parts[0].planned
-    objective = experiment.objective(experiment.reads_language_model())
     full, pruned = (_works(parts, search, objective, prunes=prunes) for prunes in (False, True))
     confirm = _confirm_work(experiment)
     gflops = _measure_gflops(device)
@@ -186,7 +186,12 @@ def _works(parts: Sequence[_Part], search: SearchSpec, objective: ObjectiveSpec,
 
 
 def _part(
-    experiment: Experiment, stream: Stream, segment: Segment | None, widths: dict[str, int], device: torch.device
+    experiment: Experiment,
+    objective: ObjectiveSpec,
+    stream: Stream,
+    segment: Segment | None,
+    widths: dict[str, int],
+    device: torch.device,
 ) -> _Part:
     own = stream.experiment
     runs = [run for name in own.architectures for run in own.corner_runs(name)]
@@ -197,7 +202,7 @@ def _part(
         )
     trials = experiment.n_trials if segment is None else segment.n_trials - segment.first_trial
     sizes = size_stream(experiment, segment, d_in, device)
-    rules = rules_of(experiment, sizes.blocks, sizes.slots.slots, segment) if trials else None
+    rules = rules_of(experiment, objective, sizes.blocks, sizes.slots.slots, segment) if trials else None
     return _Part(stream, segment, trials, sizes, rules)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from saesweep.cohort import Cohort, Slot
@@ -38,7 +39,8 @@ class Reports:
         self._trials = trials
         self._replicates = replicates
         self._objective = setup.objective
-        self._rungs_need_model = needs_language_model([goal.metric for goal in setup.objective.goals])
+        self._aim = search.policy.aim
+        self._rungs_need_model = needs_language_model(self._aim.metrics)
 
     def of_block(
         self,
@@ -80,12 +82,14 @@ class Reports:
                 failed[number] = f"a metric of the objective was NaN or infinite at {slot.tokens} tokens"
                 continue
             found = natural_values(cost, self._objective)
+            reported = tuple(mean.get(metric, math.nan) for metric in self._aim.metrics)
             if _trend_due(self._trials[number]):
                 self._trials[number].trend.append([slot.tokens, found[0]])
-            values[number] = {rung: cost for rung in due[number]}
+            values[number] = {rung: reported for rung in due[number]}
             self._record(slots[number], results, mean, spread)
             for rung in due[number]:
-                self._search.study.report(number, self._search.policy.rungs_tokens[rung], found)
+                if rung < self._search.policy.end_rung:  # what the end is worth is told, not reported
+                    self._search.study.report(number, self._search.policy.rungs_tokens[rung], found)
         for number, mine in slots.items():
             self._log.steered(mine)
             self._log.trained(mine, losses[number])

@@ -11,7 +11,7 @@ from typing import Any
 
 from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
 from saesweep.runs import RunDirectory
-from saesweep.scheduler import Policy
+from saesweep.scheduler import Aim, Policy
 from saesweep.specs import ObjectiveSpec
 from saesweep.study import SpaceView, Study, trial_limit
 from saesweep.sweep.segments import Segment
@@ -60,11 +60,14 @@ class Search:
         return 0 <= number - first < self.rules.n_baselines
 
 
-def rules_of(experiment: Experiment, blocks: BlockPlan, n_slots: int, segment: Segment | None = None) -> Rules:
+def rules_of(
+    experiment: Experiment, objective: ObjectiveSpec, blocks: BlockPlan, n_slots: int, segment: Segment | None = None
+) -> Rules:
     """Return the rules of a search, for `plan` and for `run` alike.
 
     Args:
         experiment: The whole experiment.
+        objective: What is optimised.
         blocks: Block length and rungs.
         n_slots: SAEs that train at once.
         segment: The stay on one activation stream; None where all trials share one.
@@ -90,13 +93,13 @@ def rules_of(experiment: Experiment, blocks: BlockPlan, n_slots: int, segment: S
         n_slots=max(1, n_slots // search.replicates),  # the scheduler's slot holds all replicates of a trial
         total_tokens=blocks.total_tokens,
         rungs_tokens=blocks.rungs_tokens,
-        eta=search.eta,
+        aim=Aim.of(objective),
+        min_probability=search.min_probability,
         quota=search.min_per_architecture,
         strata=tuple(strata),
         stratum_limits=limits if any(limit is not None for limit in limits) else (),
         baseline_strata=baseline_strata,
         pruner=search.pruner,
-        min_peers=search.least_peers,
         tokens_budget=None if budget is None else budget // search.replicates,
     )
     n_baselines = 0 if search.fixed else len(search.baselines if segment is None else segment.given)

@@ -188,7 +188,7 @@ def prepare(
         widths={each.label: found.d_in for each, found in zip(streams, facts, strict=True)},
         source=source,
         blocks=sizes.blocks,
-        rules=rules_of(whole, sizes.blocks, n_slots, segment),
+        rules=rules_of(whole, objective, sizes.blocks, n_slots, segment),
         n_slots=n_slots,
         device=device,
         cohort=cohort,

@@ -1,4 +1,4 @@
-"""How much of a search pruning leaves: the scheduler itself, driven with trials of random quality."""
+"""How much of a search pruning leaves: the scheduler itself, driven with trials that change as recorded ones did."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from saesweep.experiment import ARCHITECTURE, Experiment
-from saesweep.scheduler import Ask, BlockDone, Opened, Policy, State, Stop, decide
+from saesweep.forecast import Course, from_scale, shipped_table
+from saesweep.scheduler import Aim, Ask, BlockDone, Opened, Policy, State, Stop, decide
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.sweep.estimate import Work
 from saesweep.sweep.grouping import answer
@@ -18,6 +19,11 @@ from saesweep.sweep.trials import new_trial
 
 _MAX_TRIALS = 200
 """Longer searches are simulated with so many trials, and scaled: a plan should take no longer than a second."""
+
+_L0_RANGE = (4.0, 400.0)
+"""Between these a penalty may bring a trial."""
+_SLOPE, _QUALITY_SD = 0.5, 0.3
+"""Of recorded curves: the fall of log error per unit of log L0 at the end, and its standard deviation at one L0."""
 
 Corner = tuple[dict[str, Any], BaseRun]
 """Settings at an edge of the space, and their run."""
@@ -33,7 +39,9 @@ def simulate(
     stream: str = "",
     seed: int = 0,
 ) -> Work:
-    """Return what the trials of a stream do, per replicate, where their values at the rungs are random.
+    """Return what the trials of a stream do, per replicate, where they are worth what chance says.
+
+    The ends of the trials are drawn; what they report on their way follows from the table of forecasts.
 
     Args:
         rules: Say what the strata mean.
@@ -48,6 +56,7 @@ def simulate(
     corners = {name: _corners_of(experiment, settings) for name, settings in rules.strata.items()}
     scale = policy.n_trials / min(policy.n_trials, _MAX_TRIALS)
     policy = _shortened(policy, scale)
+    ends: dict[int, dict[str, float]] = {}
     state, rungs, streamed = State.new(policy), 0, 0
     state, actions = decide(state, Opened())
     while True:
@@ -58,7 +67,9 @@ def simulate(
             params, run = _between(rng.choice(corners[ask.stratum]), rng)
             target_l0 = experiment.target_l0(params)
             trial = new_trial(ask.number, params, run, objective=objective, target_l0=target_l0, stream=stream)
-            state, more = decide(state, answer(ask, trial, objective))
+            asked = answer(ask, trial, policy)
+            ends[ask.number] = _end(asked.course, policy.aim, rng)
+            state, more = decide(state, asked)
             pending += more
         if any(isinstance(action, Stop) for action in pending):
             break
@@ -67,8 +78,8 @@ def simulate(
             tokens = min(live.tokens_seen + block_tokens, policy.total_tokens)
             due = state.due_rungs(live.number, tokens)
             seen[live.number] = tokens
-            values[live.number] = {rung: tuple(rng.random() for _ in objective.goals) for rung in due}
-            rungs += len(due)
+            values[live.number] = {rung: _at_rung(ends[live.number], live.course, policy, rung, rng) for rung in due}
+            rungs += sum(rung < policy.end_rung for rung in due)
         streamed += block_tokens
         state, actions = decide(state, BlockDone(tokens_seen=seen, values=values))
     ended = sum(trial.status == "complete" for trial in state.trials.values())
@@ -78,6 +89,27 @@ def simulate(
         at_end=scale * ended,
         streamed_tokens=scale * streamed,
     )
+
+
+def _end(course: Course, aim: Aim, rng: random.Random) -> dict[str, float]:
+    """Return what a trial is worth at its end, by metric, on the metrics' scales."""
+    low, high = _L0_RANGE
+    log_l0 = math.log(course.target_l0 or course.l0 or math.exp(rng.uniform(math.log(low), math.log(high))))
+    return {metric: log_l0 if metric == "l0" else rng.gauss(-_SLOPE * log_l0, _QUALITY_SD) for metric in aim.metrics}
+
+
+def _at_rung(
+    end: Mapping[str, float], course: Course, policy: Policy, rung: int, rng: random.Random
+) -> tuple[float, ...]:
+    """Return what a trial reports at a rung."""
+    values = []
+    for metric, scaled in end.items():
+        entry = shipped_table().entry(course.kind, course.family, metric)
+        if entry is not None and rung < policy.end_rung and not (metric == "l0" and course.l0 is not None):
+            prior = entry.at(course.leads[rung])
+            scaled -= rng.gauss(prior.means[0], prior.error_sd)
+        values.append(from_scale(metric, scaled))
+    return tuple(values)
 
 
 def _corners_of(experiment: Experiment, settings: Mapping[str, Any]) -> list[list[Corner]]:

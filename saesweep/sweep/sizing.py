@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from saesweep.specs import BaseRun, CohortSpec, ObjectiveSpec, SearchSpec
+from saesweep.experiment import rung_steps
+from saesweep.specs import BaseRun, CohortSpec, SearchSpec
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _CALIBRATION_STEPS = 10
-_AUTO_MOST_SLOTS = 16
+_AUTO_MAX_SLOTS = 16
+_PEERS = 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,7 @@ def plan_blocks(run: BaseRun, search: SearchSpec, cohort: CohortSpec) -> BlockPl
     Without `cohort.block_tokens`, a block is the first rung, or a twentieth of the run where nothing is judged; at
     least ten steps where the run has them, because exported thresholds are calibrated on the block's last ten batches.
     """
-    total = run.total_steps
-    rungs = sorted({run.to_steps(rung) for rung in search.rungs}) if search.pruner == "rung" else []
+    total, rungs = run.total_steps, rung_steps(search, run)
     if cohort.block_tokens is not None:
         block = max(1, round(cohort.block_tokens / run.train_batch_size_tokens))
     else:
@@ -52,14 +53,6 @@ def plan_blocks(run: BaseRun, search: SearchSpec, cohort: CohortSpec) -> BlockPl
         rung_steps=tuple(step for step in on_grid if step < total),
         batch_tokens=run.train_batch_size_tokens,
     )
-
-
-def first_peers(search: SearchSpec, objective: ObjectiveSpec | None) -> int:
-    """Return how many trials of each architecture should begin together, so that their first rung can judge.
-
-    Several goals (the default) need none: of few trials on a front, which ones a rung keeps is close to chance.
-    """
-    return 1 if objective is None or objective.is_pareto else search.least_peers
 
 
 def slot_parameters(run: BaseRun) -> int:
@@ -112,7 +105,6 @@ def plan_slots(
     weight_bytes: int,
     free_bytes: int,
     replicates: int = 1,
-    peers: int = 1,
 ) -> SlotPlan:
     """Choose the number of slots.
 
@@ -124,7 +116,6 @@ def plan_slots(
         weight_bytes: Weights of the language model.
         free_bytes: Memory that is free now on the training device.
         replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
-        peers: Trials of each architecture that a rung needs before it can judge; 1 where nothing is judged.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
     shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments)
@@ -133,18 +124,18 @@ def plan_slots(
         return SlotPlan(trials * replicates, "as the file says", per_slot, shared)
     usable = free_bytes * cohort.memory_fraction - shared
     fitting = int(usable // per_slot)
-    # A third of the trials at once leaves the sampler something to learn from; with fewer than `peers` of each
-    # architecture the first cohort would reach its rungs and nobody could be judged there.
-    least = max(4, -(-n_trials // 3), peers * len(runs))
-    wanted = replicates * max(1, min(n_trials, _AUTO_MOST_SLOTS // replicates, least))
+    # A third of the trials at once leaves the sampler something to learn from; two of each architecture show at the first
+    # rung how they differ.
+    worthwhile = max(4, -(-n_trials // 3), _PEERS * len(runs))
+    wanted = replicates * max(1, min(n_trials, _AUTO_MAX_SLOTS // replicates, worthwhile))
     slots = max(replicates, min(wanted, fitting // replicates * replicates))
     gib = 1 << 30
     why = f"{per_slot / gib:.2f} GiB per SAE, {shared / gib:.2f} GiB shared, {free_bytes / gib:.1f} GiB free" + (
         f"; memory holds {max(fitting, 0)}"
         if fitting < wanted
         else f"; a third of {n_trials} trials"
-        + (f" or {peers} of each architecture" if peers > 1 else "")
-        + f", at most {_AUTO_MOST_SLOTS}"
+        + f" or {_PEERS} of each architecture"
+        + f", at most {_AUTO_MAX_SLOTS}"
         + (f", {replicates} SAEs each" if replicates > 1 else "")
     )
     return SlotPlan(slots, why, per_slot, shared)

@@ -12,7 +12,7 @@ from saesweep.experiment import Experiment, streams_of
 from saesweep.specs import BaseRun
 from saesweep.sweep.corners import largest_run
 from saesweep.sweep.segments import Segment
-from saesweep.sweep.sizing import BlockPlan, SlotPlan, first_peers, plan_blocks, plan_slots
+from saesweep.sweep.sizing import BlockPlan, SlotPlan, plan_blocks, plan_slots
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ def size_stream(
         weight_bytes=0,  # a model on the device has already taken its memory from what is free
         free_bytes=free_bytes(device),
         replicates=search.replicates,
-        peers=first_peers(search, own.spec.objective),
     )
     return StreamSizes(tuple(runs), plan_blocks(own.base_run(), search, cohort), slots)
 

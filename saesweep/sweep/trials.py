@@ -61,11 +61,6 @@ class Trial:
         return self.run.model_copy(update={"sae": sae})
 
     @property
-    def judged_from_tokens(self) -> int:
-        """Tokens before which rungs leave it alone: it has not met its L0 while its coefficient moves."""
-        return 0 if self.control is None else self.control.freeze_step * self.run.train_batch_size_tokens
-
-    @property
     def coefficient(self) -> dict[str, Any]:
         """How the coefficient was steered, for records: field, start, what each replicate ended with; empty without."""
         if self.control is None:

@@ -131,7 +131,7 @@ class TestResolve:
         assert experiment.hook_names() == ("model.layers.1", "model.layers.2")
         assert {run.sae.d_sae for run in experiment.corner_runs("topk")} == {64, 512}
         assert experiment.base_run().training_tokens == 1_000_000
-        assert experiment.rung_steps() == (50, 200)
+        assert experiment.rung_steps() == (50, 100, 200, 400, 600)
 
 
 class TestObjective:

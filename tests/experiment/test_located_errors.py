@@ -442,11 +442,11 @@ def test_baseline_inside_the_space(tree: dict[str, Any], problems: Problems) -> 
 
 
 def test_short_runs_keep_the_default_rungs(tree: dict[str, Any]) -> None:
-    tree["base"]["training_tokens"] = 10_000  # ten steps: 5% of it is no step at all
-    assert load_experiment(tree).rung_steps() == (2,)
+    tree["base"]["training_tokens"] = 100_000  # a hundred steps: 5% and 10% of it tell nothing yet
+    assert load_experiment(tree).rung_steps() == (60,)
 
 
 def test_one_mistake_does_not_hide_another_in_the_same_section(tree: dict[str, Any], problems: Problems) -> None:
-    tree["search"] = {"sampler": "tpee", "eta": 1, "rungs": ["5%", "300%"], "replicates": 0}
+    tree["search"] = {"sampler": "tpee", "min_probability": 1, "rungs": ["5%", "300%"], "replicates": 0}
     paths = {p.path for p in problems(tree)}
-    assert paths == {"search.eta", "search.rungs[1]", "search.sampler", "search.replicates"}
+    assert paths == {"search.min_probability", "search.rungs[1]", "search.sampler", "search.replicates"}

@@ -98,13 +98,13 @@ by_architecture:
 
 
 def test_own_key_wins_over_a_merged_one_wherever_it_stands(write: Write) -> None:
-    experiment = load_experiment(write(f"name: a{BASE}search: {{trials: 3, <<: {{trials: 9, eta: 4}}}}\n"))
-    assert (experiment.spec.search.trials, experiment.spec.search.eta) == (3, 4)
+    experiment = load_experiment(write(f"name: a{BASE}search: {{trials: 3, <<: {{trials: 9, patience: 4}}}}\n"))
+    assert (experiment.spec.search.trials, experiment.spec.search.patience) == (3, 4)
 
 
 def test_first_of_several_merged_mappings_wins(write: Write) -> None:
-    experiment = load_experiment(write(f"name: a{BASE}search: {{<<: [{{eta: 4}}, {{eta: 5, trials: 2}}]}}\n"))
-    assert (experiment.spec.search.trials, experiment.spec.search.eta) == (2, 4)
+    experiment = load_experiment(write(f"name: a{BASE}search: {{<<: [{{patience: 4}}, {{patience: 5, trials: 2}}]}}\n"))
+    assert (experiment.spec.search.trials, experiment.spec.search.patience) == (2, 4)
 
 
 def test_alias_of_itself(write: Write, only_problem: One) -> None:

@@ -50,7 +50,8 @@ TREE: dict[str, Any] = {
         "trials": 12,
         "stratify": "sae.architecture",
         "rungs": ["12.5%"],
-        "eta": 2,
+        "min_rung_steps": 5,
+        "min_probability": 0.3,
         "min_per_architecture": 4,  # importances need eight finished trials
     },
     "cohort": {"size": 4},

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from saesweep.forecast import Course, Entry, Table, names_of
 from saesweep.scheduler import (
     Action,
+    Aim,
     Ask,
     Asked,
     BlockDone,
@@ -21,6 +25,38 @@ from saesweep.scheduler import (
     Stop,
     decide,
 )
+from saesweep.scheduler.aim import GoalAim
+
+MSE = Aim(goals=(GoalAim("mse", maximize=False),))
+"""One goal; reports are (mse, l0)."""
+FRONT = Aim(goals=(GoalAim("l0", maximize=False), GoalAim("mse", maximize=False)))
+"""Two goals; reports are (l0, mse)."""
+
+
+def plain_course(policy: Policy, **changes: Any) -> Course:
+    """A course of the test table's one kind, the same for every trial."""
+    stops = policy.stops_tokens
+    fields = {
+        "kind": "plain",
+        "family": "penalty",
+        "log_lr": 0.0,
+        "log_setting": 0.0,
+        "leads": tuple(math.log(stops[-1] / stop) for stop in stops),
+        "first_rung": 0,
+    }
+    return Course(**{**fields, **changes})
+
+
+def table(error_sd: float = 0.05, shared_sd: float = 0.0) -> Table:
+    """A prior under which no metric changes from any rung on, but for the errors of the trial and of the source."""
+
+    def entry(family: str, metric: str) -> Entry:
+        n = len(names_of(family, metric))
+        row = (*[0.0] * n, shared_sd**2, *[0.0] * (n * (n + 1) // 2 - 1), error_sd)
+        return Entry((0.0, 0.001, 10.0), ((0.0,) * len(row), row, row), n)
+
+    metrics = ("mse", "l0", "explained_variance")
+    return Table({f"any {family}": {name: entry(family, name) for name in metrics} for family in ("penalty", "k")})
 
 
 @dataclass
@@ -30,7 +66,8 @@ class Simulator:
     policy: Policy
     quality: Callable[[int, int], tuple[float, ...]]
     group: Callable[[int, str], str] = lambda number, stratum: stratum
-    density: Callable[[int], float | None] = lambda number: None
+    course: Callable[[int], Course | None] = lambda number: None
+    """None: a course that may be judged from the first rung."""
     block_tokens: int = 10
     state: State = field(init=False)
     events: list[Event] = field(default_factory=list)
@@ -74,8 +111,8 @@ class Simulator:
         for ask in asks:
             if self.stopped is None:
                 group = self.group(ask.number, ask.stratum)
-                density = self.density(ask.number)
-                self.send(Asked(number=ask.number, stratum=ask.stratum, group=group, density=density))
+                course = self.course(ask.number) or plain_course(self.policy)
+                self.send(Asked(number=ask.number, stratum=ask.stratum, group=group, course=course))
 
     def block(self, rng: random.Random | None = None, fail: float = 0.0) -> None:
         """Train every slot for one block, of random length where `rng` is given."""

@@ -1,14 +1,16 @@
 """What must hold for every policy and every order of events."""
 
 import json
+import math
 import random
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saesweep.scheduler import (
-    BlockDone,
+    Aim,
     Opened,
     Policy,
     Prune,
@@ -20,10 +22,18 @@ from saesweep.scheduler import (
     event_to_json,
     replay,
 )
-from saesweep.scheduler.rungs import SIMILAR_OCTAVES
+from saesweep.scheduler.aim import Limit
+from saesweep.scheduler.judge import dominates
 
-from .simulator import Simulator
+from .simulator import FRONT, MSE, Simulator, plain_course
 
+AIMS = (
+    MSE,
+    FRONT,
+    Aim(goals=MSE.goals, limits=(Limit("l0", max=4.0),)),
+    Aim(goals=FRONT.goals, limits=(Limit("explained_variance", min=-9.0),)),
+    Aim(goals=MSE.goals, matched=True),
+)
 STRATA = ("topk", "jumprelu", "gated")
 
 
@@ -38,32 +48,38 @@ def policies(draw: st.DrawFn) -> Policy:
         n_slots=draw(st.integers(1, 6)),
         total_tokens=total,
         rungs_tokens=tuple(sorted(draw(st.sets(st.integers(1, total - 1), max_size=3)))),
-        eta=draw(st.integers(2, 4)),
+        aim=draw(st.sampled_from(AIMS)),
+        min_probability=draw(st.sampled_from([0.0, 0.05, 0.3])),
         quota=draw(st.integers(0, 2)),
         strata=strata,
         stratum_limits=limits,
         baseline_strata=tuple(draw(st.lists(st.sampled_from(strata), max_size=3))),
         pruner=draw(st.sampled_from(["rung", "none"])),
-        min_peers=draw(st.integers(1, 4)),
         tokens_budget=draw(st.none() | st.integers(0, 24 * total)),
     )
 
 
-def simulator(policy: Policy, seed: int, objectives: int) -> Simulator:
+def simulator(policy: Policy, seed: int, groups: int = 2) -> Simulator:
     rng = random.Random(seed)
-    table: dict[tuple[int, int], tuple[float, ...]] = {}
 
     def quality(number: int, rung: int) -> tuple[float, ...]:
-        if (number, rung) not in table:
-            table[number, rung] = tuple(float(rng.randint(0, 9)) for _ in range(objectives))
-        return table[number, rung]
+        own = random.Random(1000 * seed + 10 * number + rung)
+        return tuple(math.exp(0.3 * own.randint(0, 9)) for _ in policy.aim.metrics)
 
-    densities = [rng.choice([None, rng.uniform(0, 4)]) for _ in range(policy.n_trials)]
+    courses = [
+        plain_course(
+            policy,
+            kind=rng.choice(["plain", "other"]),
+            first_rung=rng.choice([0, 0, 1]),
+            target_l0=rng.choice([3.0, 9.0]) if policy.aim.matched else None,
+        )
+        for _ in range(policy.n_trials)
+    ]
     return Simulator(
         policy,
         quality,
-        group=lambda number, stratum: f"{stratum}/{number % 2}",
-        density=lambda number: densities[number],
+        group=lambda number, stratum: f"{number % groups}/{courses[number].target_l0}",
+        course=lambda number: courses[number],
     )
 
 
@@ -98,9 +114,9 @@ def check_end(sim: Simulator) -> None:
 
 
 @settings(max_examples=120, deadline=None)
-@given(policies(), st.integers(0, 10**6), st.integers(1, 3), st.sampled_from([0.0, 0.05]))
-def test_every_trial_ends_once_whatever_the_order(policy: Policy, seed: int, objectives: int, fail: float) -> None:
-    sim = simulator(policy, seed, objectives)
+@given(policies(), st.integers(0, 10**6), st.sampled_from([0.0, 0.05]))
+def test_every_trial_ends_once_whatever_the_order(policy: Policy, seed: int, fail: float) -> None:
+    sim = simulator(policy, seed)
     sim.run(random.Random(seed + 1), fail)
     check_end(sim)
     if policy.tokens_budget is None and not policy.stratum_limits:
@@ -115,7 +131,7 @@ def test_every_trial_ends_once_whatever_the_order(policy: Policy, seed: int, obj
 @settings(max_examples=60, deadline=None)
 @given(policies(), st.integers(0, 10**6), st.data())
 def test_resizing_stopping_and_resuming_lose_no_trial(policy: Policy, seed: int, data: st.DataObject) -> None:
-    sim = simulator(policy, seed, 1)
+    sim = simulator(policy, seed)
     sim.send(Opened())
     rng = random.Random(seed)
     for _ in range(data.draw(st.integers(1, 12))):
@@ -143,27 +159,10 @@ def test_resizing_stopping_and_resuming_lose_no_trial(policy: Policy, seed: int,
     check_end(sim)
 
 
-@settings(max_examples=60, deadline=None)
-@given(policies(), st.integers(0, 10**6))
-def test_rungs_judge_only_within_a_group(policy: Policy, seed: int) -> None:
-    """Making one group's values absurdly good or bad changes no verdict of another group."""
-    verdicts = []
-    for factor in (1.0, 1e6):
-        sim = simulator(policy, seed, 2)
-        plain = sim.quality
-        sim.quality = lambda number, rung, plain=plain, factor=factor: tuple(
-            v * (factor if number % 2 else 1.0) for v in plain(number, rung)
-        )
-        sim.run()
-        # Monotone scaling keeps the order within the odd groups too, so that all verdicts must be equal.
-        verdicts.append([(p.number, p.rung) for p in sim.prunes])
-    assert verdicts[0] == verdicts[1]
-
-
 @settings(max_examples=40, deadline=None)
 @given(policies(), st.integers(0, 10**6))
 def test_the_order_within_a_block_decides_nothing(policy: Policy, seed: int) -> None:
-    sim = simulator(policy, seed, 2).run()
+    sim = simulator(policy, seed).run()
     state = State.new(policy)
     for event, answer in zip(sim.events, sim.answers, strict=True):
         backwards = event
@@ -179,50 +178,57 @@ def test_the_order_within_a_block_decides_nothing(policy: Policy, seed: int) -> 
 
 @settings(max_examples=60, deadline=None)
 @given(policies(), st.integers(0, 10**6))
-def test_the_quota_of_every_architecture_passes_each_rung(policy: Policy, seed: int) -> None:
-    sim = simulator(policy, seed, 1).run()
-    for rung in range(len(policy.rungs_tokens)):
-        for stratum in policy.strata:
-            arrived = [t for t in sim.state.trials.values() if t.stratum == stratum and rung in t.rung_values]
-            passed = [t for t in arrived if t.pruned_at_rung != rung]
-            assert len(passed) >= min(policy.quota, len(arrived))
-            if policy.pruner == "none":
-                assert passed == arrived
+def test_groups_do_not_see_each_other_where_kinds_differ(policy: Policy, seed: int) -> None:
+    """Making one group's values absurdly bad changes no verdict of another group whose trials are of other kinds."""
+    policy = replace(policy, n_slots=policy.n_trials, quota=0, tokens_budget=None)  # all side by side
+    verdicts = []
+    for factor in (1.0, 1e6):
+        sim = simulator(policy, seed)
+        plain, course = sim.quality, sim.course
+        sim.course = lambda number, course=course: replace(course(number), kind=f"kind {number % 2}")
+        sim.quality = lambda number, rung, plain=plain, factor=factor: tuple(
+            v * (factor if number % 2 else 1.0) for v in plain(number, rung)
+        )
+        sim.run()
+        verdicts.append([(p.number, p.rung) for p in sim.prunes if p.number % 2 == 0])
+    assert verdicts[0] == verdicts[1]
 
 
 @settings(max_examples=60, deadline=None)
 @given(policies(), st.integers(0, 10**6))
-def test_rungs_judge_only_comparable_trials(policy: Policy, seed: int) -> None:
-    """Every verdict, and every trial left unjudged, follows from the trials that the rules call comparable."""
-    sim = simulator(policy, seed, 1).run()
+def test_the_quota_of_every_architecture_is_never_pruned(policy: Policy, seed: int) -> None:
+    sim = simulator(policy, seed).run()
+    for stratum in policy.strata:
+        own = [t for t in sim.state.trials.values() if t.stratum == stratum and t.reports]
+        kept = [t for t in own if t.pruned_at_rung is None]
+        assert len(kept) >= min(policy.quota, len(own))
+        if policy.pruner == "none":
+            assert kept == own
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies(), st.integers(0, 10**6))
+def test_no_pruned_trial_dominates_a_comparable_one_that_is_kept(policy: Policy, seed: int) -> None:
+    """At the rung where it is pruned, in goals, limited metrics and the distance to its target, whatever the order of events."""
+    sim = simulator(policy, seed)
+    sim.run(random.Random(seed + 1))
     state = State.new(policy)
     for event, answer in zip(sim.events, sim.answers, strict=True):
-        before = state
         state, _ = decide(state, event)
-        if not isinstance(event, BlockDone) or policy.pruner == "none":
-            continue
-        pruned = {a.number: a.rung for a in answer if isinstance(a, Prune) and a.rung is not None}
-        for number in event.tokens_seen:
-            for rung in {*state.trials[number].judged} - {*before.trials[number].judged}:
-                better, worse = comparable(state, number, rung)
-                assert len(better) + len(worse) + 1 >= policy.min_peers
-                if pruned.get(number) == rung:
-                    assert len(better) >= max(1, (len(better) + len(worse) + 1) // policy.eta)
+        for prune in [action for action in answer if isinstance(action, Prune) and action.rung is not None]:
+            trial = state.trials[prune.number]
+            assert prune.rung is not None
+            mine = policy.aim.costs(trial.reports[prune.rung], trial.course.target_l0)
+            for other in state.trials.values():
+                is_comparable = (other.group, other.course.kind) == (trial.group, trial.course.kind)
+                if is_comparable and other.live and prune.rung in other.reports:
+                    theirs = policy.aim.costs(other.reports[prune.rung], other.course.target_l0)
+                    assert not dominates(mine, theirs)
+
+
+@settings(max_examples=60, deadline=None)
+@given(policies(), st.integers(0, 10**6))
+def test_no_trial_is_pruned_before_its_first_rung(policy: Policy, seed: int) -> None:
+    sim = simulator(policy, seed).run()
     for trial in sim.state.trials.values():
-        assert trial.pruned_at_rung is None or trial.pruned_at_rung in trial.judged
-
-
-def comparable(state: State, number: int, rung: int) -> tuple[list[int], list[int]]:
-    """The trials comparable with one at a rung of one goal: those that do better, and those that do not."""
-    me = state.trials[number]
-    better, worse = [], []
-    for other in state.trials.values():
-        if other.number == number or other.group != me.group or rung not in other.rung_values:
-            continue
-        is_better = (other.rung_values[rung], other.number) < (me.rung_values[rung], number)
-        if me.density is not None and other.density is not None and abs(other.density - me.density) > SIMILAR_OCTAVES:
-            is_denser = other.density > me.density
-            if is_denser == is_better:  # as expected: says nothing
-                continue
-        (better if is_better else worse).append(other.number)
-    return better, worse
+        assert trial.pruned_at_rung is None or trial.pruned_at_rung >= trial.course.first_rung

@@ -446,5 +446,3 @@ def test_no_point_of_a_finite_space_is_suggested_twice(tmp_path: Path, sampler: 
             seen.append(study.ask(number, stratum))
             study.tell(number, "complete", [float(seen[-1]["sae.k"])])
     assert len({str(sorted(params.items())) for params in seen}) == 20
-
-

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from saesweep.forecast import Course
 from saesweep.scheduler import (
+    Aim,
     Ask,
     Asked,
     BlockDone,
@@ -22,13 +24,24 @@ from saesweep.scheduler import (
     State,
     decide,
 )
+from saesweep.scheduler.aim import GoalAim
 from saesweep.study import Study, TrialRecord
 
 from .spaces import SPACE, loss, open_study
 
 STRATA = {s["sae.architecture"]: s for s in SPACE.strata("sae.architecture")}
+AIM = Aim(goals=(GoalAim("mse", maximize=False),))
 POLICY = Policy(
-    n_trials=14, n_slots=4, total_tokens=40, rungs_tokens=(10, 20), eta=2, strata=tuple(STRATA), min_peers=2
+    n_trials=14, n_slots=4, total_tokens=40, rungs_tokens=(10, 20), aim=AIM, min_probability=0.2, strata=tuple(STRATA)
+)
+
+COURSE = Course(
+    kind="standard",
+    family="penalty",
+    log_lr=0.0,
+    log_setting=0.0,
+    leads=tuple(math.log(POLICY.total_tokens / stop) for stop in POLICY.stops_tokens),
+    first_rung=0,
 )
 
 
@@ -79,8 +92,8 @@ class MiniSweep:
                 asks.append(action)
         for ask in asks:
             self.storing()
-            params: dict[str, Any] = self.study.ask(ask.number, STRATA[ask.stratum])
-            self.handle(Asked(number=ask.number, stratum=ask.stratum, group=params["sae.architecture"]))
+            self.study.ask(ask.number, STRATA[ask.stratum])
+            self.handle(Asked(number=ask.number, stratum=ask.stratum, group="g", course=COURSE))
 
     def run(self) -> list[TrialRecord]:
         try:
@@ -101,10 +114,11 @@ class MiniSweep:
             self.tokens[trial.number] += 5
             tokens = self.tokens[trial.number]
             due = self.state.due_rungs(trial.number, tokens)
-            values[trial.number] = {rung: (self.value(trial.number, tokens),) for rung in due}
+            values[trial.number] = {rung: (self.value(trial.number, tokens), 8.0) for rung in due}
             for rung in due:
-                self.storing()
-                self.study.report(trial.number, POLICY.rungs_tokens[rung], values[trial.number][rung])
+                if rung < POLICY.end_rung:
+                    self.storing()
+                    self.study.report(trial.number, POLICY.rungs_tokens[rung], values[trial.number][rung][:1])
         training = [trial.number for trial in self.state.with_status("training")]
         self.handle(BlockDone(tokens_seen={n: self.tokens[n] for n in training}, values=values))
 

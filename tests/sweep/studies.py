@@ -57,6 +57,12 @@ def small_sweep() -> dict[str, Any]:
             "lr": {"float": [1e-3, 1e-2], "log": True},
         },
         "evaluation": {"select_tokens": 2048, "test_tokens": 2048},
-        "search": {"trials": 10, "stratify": "sae.architecture", "rungs": ["12.5%", "50%"], "eta": 2},
+        "search": {
+            "trials": 10,
+            "stratify": "sae.architecture",
+            "rungs": ["12.5%", "50%"],
+            "min_rung_steps": 5,
+            "min_probability": 0.3,
+        },
         "cohort": {"size": 4, "checkpoint_seconds": 0},
     }

@@ -50,7 +50,7 @@ def live_tree(folder: Path) -> dict[str, Any]:
         },
         "objective": {"maximize": "explained_variance"},
         "evaluation": {"select_tokens": 512, "test_tokens": 512},
-        "search": {"trials": 6, "rungs": ["50%"], "eta": 2},
+        "search": {"trials": 6, "rungs": ["50%"], "min_rung_steps": 5, "min_probability": 0.3},
         "cohort": {"size": 3, "checkpoint_seconds": 0, "kernels": "reference"},
     }
 

@@ -186,7 +186,8 @@ def test_shares_baselines_and_rungs(tmp_path: Path) -> None:
     tree["search"] = {
         "trials": 11,
         "rungs": ["20%", "80%"],
-        "eta": 2,
+        "min_rung_steps": 5,
+        "min_probability": 0.3,
         "min_per_architecture": 0,
         "baselines": [{"sae.architecture": "topk", "target_l0": 16, "lr": 3e-3}, {"sae.architecture": "standard"}],
     }

@@ -56,7 +56,7 @@ def test_a_trial_s_value_is_the_mean_of_its_replicates(tree: dict[str, Any], tmp
 
 
 def test_replicates_resume_bit_for_bit(tree: dict[str, Any], tmp_path: Path) -> None:
-    tree["search"] |= {"replicates": 2, "pruner": "rung", "rungs": ["25%"], "eta": 2}
+    tree["search"] |= {"replicates": 2, "pruner": "rung", "rungs": ["25%"], "min_rung_steps": 5, "min_probability": 0.3}
     tree["cohort"]["size"] = 4
     saesweep.run(tree, run_dir=tmp_path / "whole")
     interrupted(tree, tmp_path / "run", 3)

@@ -1,11 +1,9 @@
-import json
 from typing import Any
 
 import pytest
 
-from saesweep.specs import BaseRun, CohortSpec, ObjectiveSpec, SearchSpec
-from saesweep.sweep.grouping import density_of, group_of
-from saesweep.sweep.sizing import first_peers, plan_blocks, plan_slots, slot_bytes, slot_parameters
+from saesweep.specs import BaseRun, CohortSpec, SearchSpec
+from saesweep.sweep.sizing import plan_blocks, plan_slots, slot_bytes, slot_parameters
 
 GIB = 1 << 30
 
@@ -18,7 +16,8 @@ def run_with(sae: dict[str, Any] | None = None, **fields: Any) -> BaseRun:
 
 
 def test_rungs_lie_on_block_boundaries() -> None:
-    blocks = plan_blocks(run_with(), SearchSpec.model_validate({"rungs": ["5%", "22%"]}), CohortSpec())
+    search = SearchSpec.model_validate({"rungs": ["5%", "22%"], "min_rung_steps": 1})
+    blocks = plan_blocks(run_with(), search, CohortSpec())
     assert (blocks.total_steps, blocks.block_steps, blocks.rung_steps) == (200, 10, (10, 40))
     assert blocks.rungs_tokens == (10 * 4096, 40 * 4096)
 
@@ -29,9 +28,17 @@ def test_without_rungs_a_block_is_a_twentieth() -> None:
 
 
 def test_a_block_holds_the_calibration_batches_of_a_short_run() -> None:
-    blocks = plan_blocks(run_with(training_tokens=4096 * 40), SearchSpec(), CohortSpec())
+    search = SearchSpec.model_validate({"rungs": ["5%", "20%"], "min_rung_steps": 1})
+    blocks = plan_blocks(run_with(training_tokens=4096 * 40), search, CohortSpec())
     assert blocks.block_steps == 10
     assert blocks.rung_steps == (10,)  # 5% and 20% both fall on the first boundary
+
+
+@pytest.mark.parametrize(("warm_up", "first"), [(0, 50), ("40%", 80)])
+def test_no_rung_lies_within_warm_up_or_before_a_minimum_of_steps(warm_up: Any, first: int) -> None:
+    search = SearchSpec.model_validate({"rungs": ["5%", "25%", "40%", "60%"]})
+    steps = plan_blocks(run_with(lr_warm_up_steps=warm_up), search, CohortSpec()).rung_steps
+    assert min(steps) >= first
 
 
 def test_block_tokens_are_obeyed() -> None:
@@ -61,23 +68,11 @@ def test_slots_are_a_third_of_the_trials_where_memory_allows() -> None:
     assert plan(2, 200 * GIB) == 2
 
 
-def test_the_first_cohort_can_be_judged_at_its_rungs() -> None:
-    """Two trials of each of five architectures could not be; three can."""
+def test_the_first_cohort_shows_how_the_trials_of_an_architecture_differ() -> None:
     runs = [run_with({"k": k}) for k in range(1, 6)]
-    sizes = {
-        peers: plan_slots(
-            CohortSpec(), n_trials=32, runs=runs, hooks=1, weight_bytes=0, free_bytes=200 * GIB, peers=peers
-        )
-        for peers in (1, 3)
-    }
-    assert (sizes[1].slots, sizes[3].slots) == (11, 15)
-    assert "3 of each architecture" in sizes[3].reason
-
-
-def test_a_front_needs_no_peers_at_the_start() -> None:
-    assert first_peers(SearchSpec(), SINGLE) == 3
-    assert first_peers(SearchSpec(pruner="none"), SINGLE) == 1
-    assert first_peers(SearchSpec(), PARETO) == first_peers(SearchSpec(), None) == 1
+    sizes = plan_slots(CohortSpec(), n_trials=15, runs=runs, hooks=1, weight_bytes=0, free_bytes=200 * GIB)
+    assert sizes.slots == 10
+    assert "2 of each architecture" in sizes.reason
 
 
 def test_memory_limits_the_slots_and_one_is_always_tried() -> None:
@@ -87,37 +82,3 @@ def test_memory_limits_the_slots_and_one_is_always_tried() -> None:
 
 def test_a_stated_size_is_obeyed() -> None:
     assert plan(30, 1 * GIB, size=7) == 7
-
-
-SINGLE = ObjectiveSpec.model_validate({"minimize": "mse"})
-PARETO = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize": "mse"}]})
-
-
-def test_rungs_compare_like_with_like() -> None:
-    topk, batchtopk, tanh, step = (
-        group_of(run_with(sae))
-        for sae in (
-            {"k": 32},
-            {"architecture": "batchtopk", "k": 32},
-            {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "tanh"},
-            {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "step"},
-        )
-    )
-    assert len({topk, batchtopk, tanh, step}) == 4
-    assert group_of(run_with({"k": 256})) == topk
-
-
-def test_density_grows_with_k_and_falls_with_a_penalty() -> None:
-    def density(sae: dict[str, Any], objective: ObjectiveSpec = SINGLE) -> float:
-        found = density_of(run_with(sae), objective)
-        assert found is not None
-        return found
-
-    assert density({"k": 64}) - density({"k": 32}) == pytest.approx(1)
-    standard = [density({"architecture": "standard", "l1_coefficient": c}) for c in (4.0, 1.0, 0.0)]
-    assert standard[1] - standard[0] == pytest.approx(2)
-    assert standard[2] > standard[1] + 100
-    json.dumps(standard[2], allow_nan=False)
-    quadratic = {"architecture": "jumprelu", "jumprelu_sparsity_loss_mode": "quadratic", "target_l0": 32}
-    assert density({**quadratic, "l0_coefficient": 0.1}) == density({**quadratic, "l0_coefficient": 10}) == 5
-    assert density_of(run_with({"k": 32}), PARETO) is None

@@ -29,7 +29,13 @@ def two_streams() -> dict[str, Any]:
     tree = few_trials()
     tree["space"]["train_batch_size_tokens"] = {"choice": [256, 512]}
     tree["objective"] = {"maximize": "explained_variance", "subject_to": {"l0": {"max": 40}}}
-    tree["search"] = {"trials": 8, "rungs": ["25%"], "eta": 2, "baselines": [{"sae.architecture": "topk", "sae.k": 8}]}
+    tree["search"] = {
+        "trials": 8,
+        "rungs": ["25%"],
+        "min_rung_steps": 5,
+        "min_probability": 0.3,
+        "baselines": [{"sae.architecture": "topk", "sae.k": 8}],
+    }
     return tree
 
 

@@ -45,7 +45,7 @@ TREE: dict[str, Any] = {
         "sae.k": {"int": [2, 32], "log": True},
     },
     "evaluation": {"select_tokens": 2048, "test_tokens": 2048},
-    "search": {"trials": 5, "rungs": ["12.5%", "50%"], "eta": 2},
+    "search": {"trials": 5, "rungs": ["12.5%", "50%"], "min_rung_steps": 5, "min_probability": 0.3},
     "cohort": {"size": 2, "checkpoint_seconds": 0},
 }
 

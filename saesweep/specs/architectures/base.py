@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -22,8 +21,6 @@ class SAESpec(Spec):
     """Architecture name of the exported folder (batchtopk-type SAEs are exported as jumprelu)."""
     sparsity_field: ClassVar[str | None] = None
     """The field that sets this architecture's sparsity, shown on the leaderboard."""
-    sparser_when: ClassVar[Literal["smaller", "larger"]] = "smaller"
-    """How `sparsity_field` acts: a smaller k, a larger coefficient."""
 
     architecture: str
     """Name of the architecture."""
@@ -62,14 +59,6 @@ class SAESpec(Spec):
             )
         d_sae = self.d_sae if self.d_sae is not None else d_in * int(self.expansion_factor or 0)
         return self.model_copy(update={"d_in": d_in, "d_sae": d_sae, "expansion_factor": None})
-
-    def density_octaves(self) -> float | None:
-        """Return log2 of the sparsity setting, larger where more latents are active; None without such a setting."""
-        if self.sparsity_field is None:
-            return None
-        # No penalty at all is denser than any that can be written: finite, because JSON has no infinity.
-        octaves = math.log2(max(float(getattr(self, self.sparsity_field)), 2.0**-1000))
-        return octaves if self.sparser_when == "smaller" else -octaves
 
     def problems(self) -> list[tuple[str, str]]:
         """Return cross-field mistakes as (field, message)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -17,7 +16,6 @@ class StandardSpec(SAESpec):
 
     saved_as: ClassVar[str] = "standard"
     sparsity_field: ClassVar[str | None] = "l1_coefficient"
-    sparser_when: ClassVar[Literal["smaller", "larger"]] = "larger"
 
     architecture: Literal["standard"] = "standard"
     """Name of the architecture."""
@@ -35,7 +33,6 @@ class GatedSpec(SAESpec):
 
     saved_as: ClassVar[str] = "gated"
     sparsity_field: ClassVar[str | None] = "l1_coefficient"
-    sparser_when: ClassVar[Literal["smaller", "larger"]] = "larger"
 
     architecture: Literal["gated"] = "gated"
     """Name of the architecture."""
@@ -53,7 +50,6 @@ class JumpReLUSpec(SAESpec):
 
     saved_as: ClassVar[str] = "jumprelu"
     sparsity_field: ClassVar[str | None] = "l0_coefficient"
-    sparser_when: ClassVar[Literal["smaller", "larger"]] = "larger"
 
     architecture: Literal["jumprelu"] = "jumprelu"
     """Name of the architecture."""
@@ -75,10 +71,6 @@ class JumpReLUSpec(SAESpec):
     """Send the jump's gradient to the pre-activations too, not only to the thresholds."""
     target_l0: float | None = Field(None, gt=0)
     """The T of the quadratic loss."""
-
-    def density_octaves(self) -> float | None:
-        """Return the density that the loss aims at: the quadratic one's coefficient sets none."""
-        return super().density_octaves() if self.target_l0 is None else math.log2(self.target_l0)
 
     def problems(self) -> list[tuple[str, str]]:
         """Return cross-field mistakes as (field, message)."""
