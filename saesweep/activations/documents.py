@@ -68,15 +68,20 @@ class StreamDocuments:
 Documents = MapDocuments | StreamDocuments
 
 
-def open_documents(run: BaseRun) -> Documents:
+def open_documents(run: BaseRun, *, n_token_ids: int | None = None) -> Documents:
     """Open `run.dataset_path`: `builtin:python-docs`, a local file, folder or glob, or a Hub dataset.
 
-    A row that cannot be used is an empty document, and counted.
+    A row that cannot be used is an empty document, and counted. Of token ids, that is one shorter than a context too, and
+    one with an id that the model has no embedding for.
+
+    Args:
+        run: The base run; its data fields are read.
+        n_token_ids: Rows of the model's token embedding; None where no model is going to read the ids.
 
     Raises:
         UserError: It does not exist, cannot be read, is empty or has no column with text or tokens.
     """
-    from saesweep.activations.columns import as_conversation, as_text, as_token_ids, find_column
+    from saesweep.activations.columns import as_conversation, as_text, as_token_ids, check_token_ids, find_column
 
     name, table = run.dataset_path, open_table(Selection.of_run(run))
     column, is_tokenized = find_column(run, table.first)
@@ -91,6 +96,8 @@ def open_documents(run: BaseRun) -> Documents:
     def document(row: int, cell: Any) -> Document:
         try:
             found = convert(column, cell)
+            if convert is as_token_ids:
+                check_token_ids(found, run.context_size, n_token_ids)
         except UnreadableRow as error:
             unreadable.add(row, str(error) if isinstance(cell, Unreadable) else f"row {row}: {error}")
             return nothing
