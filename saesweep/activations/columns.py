@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from saesweep.activations.documents import Conversation, Document
@@ -132,6 +132,31 @@ def as_token_ids(column: str, cell: Any) -> list[int]:
     if not {int}.issuperset(map(type, cell)) or min(cell, default=0) < 0:
         raise UnreadableRow(f"column {column!r} holds a list with something else than token ids")
     return list(cell)
+
+
+def check_token_ids(ids: Sequence[int], context_size: int, n_token_ids: int | None) -> None:
+    """Refuse a row of a tokenised dataset that cannot go through the model.
+
+    Args:
+        ids: Its token ids; an empty row is none at all.
+        context_size: Tokens per context.
+        n_token_ids: Rows of the model's token embedding; None for no limit.
+
+    Raises:
+        UnreadableRow: It is shorter than a context, or an id of it is beyond the embedding.
+    """
+    if not ids:
+        return
+    if len(ids) < context_size:
+        raise UnreadableRow(
+            f"it has {len(ids)} tokens, fewer than the {context_size} of a context; lower base.context_size or tokenise "
+            "with a longer one"
+        )
+    if n_token_ids is not None and (largest := max(ids)) >= n_token_ids:
+        raise UnreadableRow(
+            f"it holds token id {largest}, and the model has embeddings for 0 to {n_token_ids - 1}; "
+            "tokenise with the model's own tokenizer"
+        )
 
 
 def _check_cell(column: str, cell: Any) -> None:

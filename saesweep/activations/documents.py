@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from saesweep.activations.attention import MASK_COLUMN, hide
 from saesweep.activations.tables import Selection, Unreadable, open_table
 from saesweep.activations.unreadable import UnreadableRow, UnreadableRows
 
@@ -68,15 +70,20 @@ class StreamDocuments:
 Documents = MapDocuments | StreamDocuments
 
 
-def open_documents(run: BaseRun) -> Documents:
+def open_documents(run: BaseRun, *, n_token_ids: int | None = None) -> Documents:
     """Open `run.dataset_path`: `builtin:python-docs`, a local file, folder or glob, or a Hub dataset.
 
-    A row that cannot be used is an empty document, and counted.
+    A row that cannot be used is an empty document, and counted. Of token ids, that is one shorter than a context too, and
+    one with an id that the model has no embedding for.
+
+    Args:
+        run: The base run; its data fields are read.
+        n_token_ids: Rows of the model's token embedding; None where no model is going to read the ids.
 
     Raises:
         UserError: It does not exist, cannot be read, is empty or has no column with text or tokens.
     """
-    from saesweep.activations.columns import as_conversation, as_text, as_token_ids, find_column
+    from saesweep.activations.columns import as_conversation, as_text, as_token_ids, check_token_ids, find_column
 
     name, table = run.dataset_path, open_table(Selection.of_run(run))
     column, is_tokenized = find_column(run, table.first)
@@ -88,9 +95,20 @@ def open_documents(run: BaseRun) -> Documents:
     unreadable = UnreadableRows(name)
     nothing: Document = "" if convert is as_text else []
 
-    def document(row: int, cell: Any) -> Document:
+    masked = column == "input_ids" and is_tokenized and MASK_COLUMN in table.first
+    notes = table.notes
+    if masked:
+        notes += (
+            f"base.dataset_path: positions of {name} with {MASK_COLUMN} 0 are left out of training and of losses; "
+            "the model still reads them, so padding belongs at the end of a row",
+        )
+
+    def document(row: int, cell: Any, mask: Any = None) -> Document:
         try:
             found = convert(column, cell)
+            if convert is as_token_ids:
+                check_token_ids(found, run.context_size, n_token_ids)
+                found = hide(found, mask) if masked and found else found
         except UnreadableRow as error:
             unreadable.add(row, str(error) if isinstance(cell, Unreadable) else f"row {row}: {error}")
             return nothing
@@ -100,8 +118,10 @@ def open_documents(run: BaseRun) -> Documents:
     if table.read is None:
 
         def iterate(start: int) -> Iterator[Document]:
-            for row, cell in enumerate(table.iterate(start, column), start):
-                yield document(row, cell)
+            cells = table.iterate(start, column)
+            masks = table.iterate(start, MASK_COLUMN) if masked else itertools.repeat(None)
+            for row, (cell, mask) in enumerate(zip(cells, masks, strict=False), start):
+                yield document(row, cell, mask)
 
         return StreamDocuments(
             name=name,
@@ -109,13 +129,17 @@ def open_documents(run: BaseRun) -> Documents:
             is_tokenized=is_tokenized,
             column=column,
             unreadable=unreadable,
-            notes=table.notes,
+            notes=notes,
         )
     assert table.size is not None
     cells = table.read
 
     def read(indices: Sequence[int]) -> list[Document]:
-        return [document(int(row), cell) for row, cell in zip(indices, cells(indices, column), strict=True)]
+        masks = cells(indices, MASK_COLUMN) if masked else [None] * len(indices)
+        return [
+            document(int(row), cell, mask)
+            for row, cell, mask in zip(indices, cells(indices, column), masks, strict=True)
+        ]
 
     return MapDocuments(
         name=name,
@@ -124,5 +148,5 @@ def open_documents(run: BaseRun) -> Documents:
         is_tokenized=is_tokenized,
         column=column,
         unreadable=unreadable,
-        notes=table.notes,
+        notes=notes,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from saesweep.activations.documents import Conversation, Document
@@ -15,9 +17,16 @@ if TYPE_CHECKING:
 _SPECIAL_ATTRIBUTES = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id")
 """SAELens' set: structural tokens only, so that chat-template tokens keep their activations."""
 
+BEYOND_EMBEDDING = "the tokenizer gives token"
+"""How the reason begins that names a token which the model has no embedding for."""
+
 
 def encode_documents(
-    tokenizer: Any, documents: Sequence[Document], refused: Callable[[Conversation, str], None]
+    tokenizer: Any,
+    documents: Sequence[Document],
+    refused: Callable[[str | Conversation, str], None],
+    *,
+    n_token_ids: int | None = None,
 ) -> list[list[int]]:
     """Return the token ids of each document, without special tokens (packing adds those that the run asks for).
 
@@ -27,31 +36,70 @@ def encode_documents(
     Args:
         tokenizer: The tokenizer.
         documents: All of them text, or none.
-        refused: Told of each conversation that the chat template refuses, which gives no tokens.
+        refused: Told of each document that gives no tokens: a conversation that the chat template refuses, or text
+            with a token that the model has no embedding for.
+        n_token_ids: Rows of the model's token embedding; None for no limit.
     """
     texts = [document for document in documents if isinstance(document, str)]
     if texts:
         # verbose=False: a document may be longer than the model's context, packing cuts it.
         ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
+        return [
+            _embedded(tokenizer, found, n_token_ids, partial(refused, text))
+            for text, found in zip(texts, ids, strict=True)
+        ]
     return [
-        document if isinstance(document, list) else _encode_conversation(tokenizer, document, refused)
+        document
+        if isinstance(document, list)
+        else _embedded(
+            tokenizer, _encode_conversation(tokenizer, document, refused), n_token_ids, partial(refused, document)
+        )
         for document in documents
         if not isinstance(document, str)
     ]
 
 
-def note_refused(unreadable: UnreadableRows) -> Callable[[Conversation, str], None]:
-    """Return what counts refused conversations among the rows that cannot be used."""
+def note_refused(unreadable: UnreadableRows) -> Callable[[str | Conversation, str], None]:
+    """Return what counts refused documents among the rows that cannot be used."""
 
-    def note(conversation: Conversation, reason: str) -> None:
-        unreadable.add(conversation.row, f"row {conversation.row}: {reason}")
+    def note(document: str | Conversation, reason: str) -> None:
+        if isinstance(document, Conversation):
+            unreadable.add(document.row, f"row {document.row}: {reason}")
+        else:
+            # Text does not know its row; its checksum tells documents apart, below every row number.
+            unreadable.add(-1 - zlib.crc32(document.encode(errors="replace")), f"{document[:40]!r}...: {reason}")
 
     return note
 
 
+def check_embedded(tokenizer: Any, token: int | None, n_token_ids: int, field: str) -> None:
+    """Refuse a token that packing adds and the model has no embedding for.
+
+    Raises:
+        UserError: Names the field that asks for it.
+    """
+    if token is not None and token >= n_token_ids:
+        raise UserError(f"base.{field}: {_beyond(tokenizer, token, n_token_ids)}, or leave this token out")
+
+
+def _embedded(tokenizer: Any, ids: list[int], n_token_ids: int | None, refused: Callable[[str], None]) -> list[int]:
+    """Return token ids that all have an embedding, or none."""
+    if n_token_ids is None or not ids or (largest := max(ids)) < n_token_ids:
+        return ids
+    refused(_beyond(tokenizer, largest, n_token_ids))
+    return []
+
+
+def _beyond(tokenizer: Any, token: int, n_token_ids: int) -> str:
+    return (
+        f"{BEYOND_EMBEDDING} {tokenizer.convert_ids_to_tokens(token)!r} (id {token}), and the model has embeddings "
+        f"for 0 to {n_token_ids - 1}; use the tokenizer that the model was trained with, or a model whose embedding was "
+        "resized for the added tokens"
+    )
+
+
 def _encode_conversation(
-    tokenizer: Any, conversation: Conversation, refused: Callable[[Conversation, str], None]
+    tokenizer: Any, conversation: Conversation, refused: Callable[[str | Conversation, str], None]
 ) -> list[int]:
     from jinja2 import TemplateError
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saesweep.activations.attention import token_ids_NT
 from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.rows import RowFilter, select_rows
 from saesweep.activations.tokens import TokenSource
@@ -107,6 +108,7 @@ class ForwardPasses:
         contexts = self._source.take(self._plan.contexts_of(number))
         tokens_NT = torch.from_numpy(np.asarray(contexts, dtype=np.int64))
         mask_NT = self._rows.mask(tokens_NT)
+        tokens_NT = token_ids_NT(tokens_NT)
         pieces = list(forward_pieces(len(tokens_NT), self._forward_contexts))
         chunk = Chunk(
             number=number,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from saesweep.activations.attention import predicts_NT, token_ids_NT
 from saesweep.activations.forward_passes import forward_pieces
 from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.rows import RowFilter, select_rows
@@ -63,8 +64,9 @@ class HeldOutActivations(HeldOut):
         device: torch.device,
         norm_limit: NormLimit | None = None,
     ) -> None:
-        self.tokens_NT: Tensor = tokens_NT
-        self.mask_NT: Tensor = rows.mask(tokens_NT)
+        self.tokens_NT: Tensor = token_ids_NT(tokens_NT)
+        # The last token before padding predicts nothing that was written.
+        self.mask_NT: Tensor = rows.mask(tokens_NT) & predicts_NT(tokens_NT)
         self._model = model
         self._hooks = tuple(hooks)
         self._head_index = head_index

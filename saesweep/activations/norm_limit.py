@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saesweep.activations.attention import token_ids_NT
 from saesweep.activations.rows import RowFilter, select_rows
 from saesweep.models.base import LanguageModel
 from saesweep.models.shape import shape_activations
@@ -38,7 +39,7 @@ class NormLimit:
         tokens_NT: Tensor,
     ) -> NormLimit:
         """Return `multiple` times the median norm at every hook, over one forward pass of `tokens_NT`."""
-        acts = model.activations(tokens_NT, hooks)
+        acts = model.activations(token_ids_NT(tokens_NT), hooks)
         mask_NT = rows.mask(tokens_NT)
         return cls(
             {

@@ -68,15 +68,15 @@ def open_source(
         return _open_synthetic(run, evaluation, hooks, device)
     if run.use_cached_activations:
         return _open_cached(run, evaluation, hooks, with_model, model)
-    d_in = inspect_model(run, hooks).hooks
-    documents = open_documents(run)
+    facts = inspect_model(run, hooks)
+    documents = open_documents(run, n_token_ids=facts.n_token_ids)
     model = load_model(run) if model is None else model
-    packing, rows = token_settings(run, model.tokenizer, documents.is_tokenized)
+    packing, rows = token_settings(run, model.tokenizer, documents.is_tokenized, facts.n_token_ids)
     parts = open_live(
         run,
         evaluation,
         model=model,
-        d_in=d_in,
+        d_in=facts.hooks,
         head_index=run.hook_head_index,
         documents=documents,
         packing=packing,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from saesweep.errors import UserError
-
 
 @dataclass(frozen=True, kw_only=True)
 class Packing:
@@ -21,7 +19,9 @@ class Packing:
     concatenate: bool
     """Several documents per context; otherwise one, and shorter documents are dropped."""
     is_tokenized: bool
-    """Documents are packed already: each is cut into contexts and nothing is added."""
+    """Documents are packed already: each is cut into contexts, what is left of it is dropped, and nothing is added."""
+    n_token_ids: int | None = None
+    """Rows of the model's token embedding: text that gives an id beyond it is left out. None for no limit."""
     begin_sequence_token: int | None = None
     """First token of every document. A pre-tokenised dataset may have it; a context can then be cut after it, so
     (document, offset) is no longer the whole state of a `Packer`."""
@@ -44,9 +44,6 @@ class Packer:
         Yields:
             (context, offset in the document where the next one continues). At that moment nothing is kept back,
             so (document, offset) is the whole state.
-
-        Raises:
-            UserError: A document of a tokenised dataset is shorter than a context.
         """
         if not tokens:
             return
@@ -91,12 +88,15 @@ class Packer:
 
     def _cut(self, tokens: Sequence[int], offset: int) -> Iterator[tuple[list[int], int]]:
         size = self._packing.context_size
-        if len(tokens) < size:
-            raise UserError(
-                f"base.context_size: a row of the tokenised dataset has {len(tokens)} tokens, fewer than the "
-                f"{size} of a context; lower context_size or tokenise with a longer one"
-            )
         while offset + size <= len(tokens):
             context = list(tokens[offset : offset + size])
             offset += size
             yield context, offset
+
+
+def no_document_is_long_enough(name: str, context_size: int) -> str:
+    """Return the message about documents that each have a context to themselves and do not fill it."""
+    return (
+        f"base.disable_concat_sequences: no document of {name} has the {context_size} tokens of a context; set it to "
+        "false, so that several documents share a context, or lower base.context_size"
+    )

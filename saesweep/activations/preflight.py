@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.documents import Document, Documents, MapDocuments, open_documents
-from saesweep.activations.encoding import encode_documents, note_refused
+from saesweep.activations.documents import Conversation, Document, Documents, MapDocuments, open_documents
+from saesweep.activations.encoding import BEYOND_EMBEDDING, encode_documents, note_refused
 from saesweep.activations.keys import key_permutation
-from saesweep.activations.packing import Packer
+from saesweep.activations.packing import Packer, no_document_is_long_enough
 from saesweep.activations.pretokenize.metadata import check_vocabulary
 from saesweep.activations.settings import synthetic_d_in, token_settings
 from saesweep.errors import UserError
@@ -86,18 +86,19 @@ def check_source(
             warnings=cache.warnings,
         )
     model = inspect_model(run, hooks, offline=offline)
-    documents = open_documents(run)
+    documents = open_documents(run, n_token_ids=model.n_token_ids)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
     warnings = list(documents.notes)
     if documents.is_tokenized:
         warnings += check_vocabulary(run, tokenizer)
-    packing, rows = token_settings(run, tokenizer, documents.is_tokenized)
-    sample = encode_documents(tokenizer, _sample(documents, run.seed), note_refused(documents.unreadable))
+    packing, rows = token_settings(run, tokenizer, documents.is_tokenized, model.n_token_ids)
+    sample = _encoded_sample(documents, tokenizer, run.seed, model.n_token_ids)
     documents.unreadable.check_sample(len(sample))
-    _check_ids(documents, sample, len(tokenizer))
     packer = Packer(packing)
     contexts = sum(1 for tokens in sample for _ in packer.pack(tokens))
     if contexts == 0 and isinstance(documents, MapDocuments) and len(sample) == documents.size:
+        if not packing.concatenate and not documents.is_tokenized:
+            raise UserError(no_document_is_long_enough(documents.name, run.context_size))
         raise UserError(
             f"base.context_size: {documents.name} does not fill one context of {run.context_size} tokens; "
             "lower context_size or use a larger dataset"
@@ -140,10 +141,18 @@ def _sample(documents: Documents, seed: int) -> list[Document]:
     return list(islice(documents.iterate(0), _SAMPLE_DOCUMENTS))
 
 
-def _check_ids(documents: Documents, sample: Sequence[Sequence[int]], d_vocab: int) -> None:
-    largest = max((max(tokens, default=0) for tokens in sample), default=0)
-    if documents.is_tokenized and largest >= d_vocab:
-        raise UserError(
-            f"base.dataset_path: {documents.name} holds token id {largest}, the model's tokenizer has {d_vocab} tokens; "
-            "it was tokenised with another tokenizer"
-        )
+def _encoded_sample(documents: Documents, tokenizer: Any, seed: int, n_token_ids: int) -> list[list[int]]:
+    """Return the token ids of the first documents.
+
+    Raises:
+        UserError: The model's own tokenizer gives an id that the model has no embedding for: later in the run such a
+            document is left out, but where a sample has one, what is left out is no accident.
+    """
+    count = note_refused(documents.unreadable)
+
+    def refused(document: str | Conversation, reason: str) -> None:
+        if reason.startswith(BEYOND_EMBEDDING):
+            raise UserError(f"base.model_name: {reason}")
+        count(document, reason)
+
+    return encode_documents(tokenizer, _sample(documents, seed), refused, n_token_ids=n_token_ids)

@@ -28,9 +28,10 @@ class RowFilter:
         return len(range(self.context_size)[slice(*self.seqpos_slice)])
 
     def mask(self, tokens_NT: Tensor) -> Tensor:
-        """Return which positions count, bool [N,T]."""
+        """Return which positions of packed contexts count, bool [N,T]."""
         mask_NT = torch.zeros_like(tokens_NT, dtype=torch.bool)
         mask_NT[:, range(self.context_size)[slice(*self.seqpos_slice)]] = True
+        mask_NT &= tokens_NT >= 0  # hidden by the dataset's attention mask
         if self.excluded:
             mask_NT &= ~torch.isin(tokens_NT, torch.tensor(self.excluded, dtype=tokens_NT.dtype))
         return mask_NT

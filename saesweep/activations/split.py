@@ -114,7 +114,7 @@ class _Taker:
     def __init__(
         self, remaining: Iterator[Document], tokenizer: Any, packing: Packing, unreadable: UnreadableRows
     ) -> None:
-        self._encoded = encode_in_blocks(tokenizer, remaining, unreadable)
+        self._encoded = encode_in_blocks(tokenizer, remaining, unreadable, packing.n_token_ids)
         self._packing = packing
         self.n_documents = 0
         self.n_tokens = 0
@@ -134,11 +134,11 @@ class _Taker:
 
 
 def encode_in_blocks(
-    tokenizer: Any, documents: Iterator[Document], unreadable: UnreadableRows
+    tokenizer: Any, documents: Iterator[Document], unreadable: UnreadableRows, n_token_ids: int | None
 ) -> Iterator[Sequence[int]]:
     """Yield the token ids of documents, tokenised `READ_DOCUMENTS` at a time."""
     while block := list(itertools.islice(documents, READ_DOCUMENTS)):
-        yield from encode_documents(tokenizer, block, note_refused(unreadable))
+        yield from encode_documents(tokenizer, block, note_refused(unreadable), n_token_ids=n_token_ids)
 
 
 def _read_in_order(documents: MapDocuments, order: Indices) -> Iterator[Document]:

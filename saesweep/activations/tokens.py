@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from saesweep.activations.background import BackgroundIterator
-from saesweep.activations.packing import Packer, Packing
+from saesweep.activations.packing import Packer, Packing, no_document_is_long_enough
 from saesweep.activations.split import TrainDocuments, encode_in_blocks
 from saesweep.errors import UserError
 
@@ -84,12 +84,15 @@ def _contexts(
     while True:
         fresh_epoch, packer = (document, offset) == (0, 0), Packer(packing)
         found = False
-        for tokens in encode_in_blocks(tokenizer, train.iterate(epoch, document), train.documents.unreadable):
+        documents = train.iterate(epoch, document)
+        for tokens in encode_in_blocks(tokenizer, documents, train.documents.unreadable, packing.n_token_ids):
             for context, next_offset in packer.pack(tokens, offset):
                 found = True
                 yield context, (epoch, document, next_offset)
             document, offset = document + 1, 0
         if fresh_epoch and not found:
+            if not packing.concatenate and not packing.is_tokenized:
+                raise UserError(no_document_is_long_enough(train.documents.name, packing.context_size))
             raise UserError(
                 f"base.context_size: the training part of {train.documents.name} does not fill one context of "
                 f"{packing.context_size} tokens; lower context_size, evaluation.select_tokens or "

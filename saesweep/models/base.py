@@ -38,12 +38,14 @@ class LanguageModel(ABC):
         tokenizer: Its Hugging Face tokenizer.
         device: Where token ids go in.
         d_vocab: Number of logits.
+        n_token_ids: Rows of the token embedding.
         has_lm_head: Whether `logits` are next-token predictions.
     """
 
     tokenizer: Any
     device: torch.device
     d_vocab: int
+    n_token_ids: int
     has_lm_head: bool
 
     def __init__(self, *, autocast: bool) -> None:

@@ -30,6 +30,7 @@ class BridgeModel(LanguageModel):
         self.tokenizer = tokenizer
         self.device = torch.device(bridge.cfg.device)
         self.d_vocab = int(bridge.cfg.d_vocab)
+        self.n_token_ids = len(bridge.original_model.get_input_embeddings().weight)
         self.has_lm_head = True
         self._forward_kwargs = {"use_cache": False, **(forward_kwargs or {})}
 

@@ -1,6 +1,6 @@
 """Hugging Face models: any module's output or input is a hook, by the module's name."""
 
-# Shape suffix legend: N = contexts, T = tokens per context
+# Shape suffix legend: N = contexts, T = tokens per context, V = token ids, D = width
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class HuggingFaceModel(LanguageModel):
         self.model = model
         self.tokenizer = tokenizer
         # With a device map the parameters lie on several devices; token ids go where the embedding is.
-        self.device = model.get_input_embeddings().weight.device  # type: ignore[operator]
+        embedding_VD = model.get_input_embeddings().weight  # type: ignore[operator]
+        self.device = embedding_VD.device
+        self.n_token_ids = len(embedding_VD)
         self.has_lm_head = predicts_next_token(model)
         self.d_vocab = int(model.config.get_text_config().vocab_size)  # type: ignore[union-attr, operator]
         self._modules = {name: module for name, module in model.named_modules() if name}

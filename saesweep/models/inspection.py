@@ -5,25 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import Tensor
 
 from saesweep.errors import UserError
 from saesweep.models.base import LanguageModel, UnusableHookError
-from saesweep.models.bridge import BridgeModel, build_bridge
+from saesweep.models.bridge import BridgeModel
 from saesweep.models.hook_names import INPUT, hugging_face_hook, transformer_lens_hook
 from saesweep.models.huggingface import HuggingFaceModel
-from saesweep.models.library import Library, library_of, locate
-from saesweep.models.pretrained import build_empty, loading_kwargs, quiet, read_config, read_tokenizer
+from saesweep.models.library import locate
+from saesweep.models.pretrained import loading_kwargs, read_config
+from saesweep.models.probe import PROBE_SHAPE, probe
 from saesweep.models.shape import shape_activations
+from saesweep.models.skeleton import build_skeleton
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
-
-_N, _T = 5, 7
-"""Contexts and tokens of the forward pass that shapes are found with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +32,8 @@ class ModelFacts:
     """Width of the activations (d_in) at every requested hook."""
     d_vocab: int
     """Number of logits."""
+    n_token_ids: int
+    """Rows of the token embedding: ids beyond it cannot be looked up."""
     context_limit: int | None
     """Most tokens per context; None where the architecture sets no limit."""
     n_parameters: int
@@ -57,7 +57,7 @@ class HookPoint:
 
 
 def inspect_model(run: BaseRun, hooks: Sequence[str], *, offline: bool = False) -> ModelFacts:
-    """Build the model without storage (meta device), run two tokens through it, and report.
+    """Build the model without its weights, run a few tokens through it, and report.
 
     Args:
         run: The base run; its model fields, `context_size` and `hook_head_index` are read.
@@ -73,15 +73,22 @@ def inspect_model(run: BaseRun, hooks: Sequence[str], *, offline: bool = False) 
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if limit is not None and run.context_size > limit:
         raise UserError(f"base.context_size: {run.context_size} is more than {run.model_name} takes ({limit} tokens)")
-    model, n_parameters, weight_bytes = _meta_model(run, config, offline=offline)
+    model, n_parameters, weight_bytes = build_skeleton(run, config, offline=offline)
     check_hooks(model, hooks, run)
-    widths = _widths(model, hooks, run.hook_head_index)
+    widths = probe(
+        run,
+        config,
+        model,
+        lambda model, tokens_NT: _widths(model, tokens_NT, hooks, run.hook_head_index),
+        offline=offline,
+    )
     for hook, width in widths.items():
         if run.sae.d_in not in (None, width):
             raise UserError(f"base.sae.d_in: {run.sae.d_in} is given, but {hook!r} of {run.model_name} is {width} wide")
     return ModelFacts(
         hooks=widths,
         d_vocab=model.d_vocab,
+        n_token_ids=model.n_token_ids,
         context_limit=limit,
         n_parameters=n_parameters,
         weight_bytes=weight_bytes,
@@ -100,10 +107,8 @@ def list_hooks(run: BaseRun, *, offline: bool = False) -> list[HookPoint]:
         UserError: The model cannot be had.
     """
     config = read_config(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
-    model, _, _ = _meta_model(run, config, offline=offline)
-    tokens_NT = torch.zeros(_N, _T, dtype=torch.long, device="meta")
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        shapes = model.hook_shapes(tokens_NT)
+    model, _, _ = build_skeleton(run, config, offline=offline)
+    shapes = probe(run, config, model, lambda model, tokens_NT: model.hook_shapes(tokens_NT), offline=offline)
     is_bridge = isinstance(model, BridgeModel)
     return [
         HookPoint(
@@ -119,9 +124,10 @@ def list_hooks(run: BaseRun, *, offline: bool = False) -> list[HookPoint]:
 
 def _axes(shape: tuple[int, ...]) -> tuple[str, ...]:
     """Name the axes of contexts and tokens, which are no facts of the model."""
-    if shape[:2] == (_N, _T):
+    n, t = PROBE_SHAPE
+    if shape[:2] == (n, t):
         return ("context", "token", *map(str, shape[2:]))
-    return tuple({_N: "context", _T: "token", _N * _T: "context*token"}.get(size, str(size)) for size in shape)
+    return tuple({n: "context", t: "token", n * t: "context*token"}.get(size, str(size)) for size in shape)
 
 
 def check_hooks(model: LanguageModel, hooks: Sequence[str], run: BaseRun) -> None:
@@ -148,52 +154,16 @@ def check_hooks(model: LanguageModel, hooks: Sequence[str], run: BaseRun) -> Non
         )
 
 
-def _meta_model(run: BaseRun, config: Any, *, offline: bool) -> tuple[LanguageModel, int, int]:
-    """Return the model without storage, the number of its parameters and their bytes."""
-    location, kwargs = locate(run), loading_kwargs(run.model_from_pretrained_kwargs)
-    if library_of(run) is Library.HUGGING_FACE:
-        skeleton = build_empty(location, config, kwargs, run.model_class_name)
-        model: LanguageModel = HuggingFaceModel(skeleton, tokenizer=None, forward_kwargs=run.model_kwargs)
-        return model, *_sizes(skeleton)
-    skeleton = build_empty(location, config, kwargs)
-    sizes = _sizes(skeleton)
-    return _meta_bridge(skeleton, read_tokenizer(location, kwargs, offline=offline), run), *sizes
-
-
-def _sizes(skeleton: Any) -> tuple[int, int]:
-    parameters = list(skeleton.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() * p.element_size() for p in parameters)
-
-
-def _meta_bridge(skeleton: Any, tokenizer: Any, run: BaseRun) -> BridgeModel:
-    dtype = next(skeleton.parameters()).dtype
-    # A bridge reads the architecture's name, which only a configuration saved with a model has.
-    skeleton.config.architectures = [type(skeleton).__name__]
-    with quiet():
-        try:
-            bridge = build_bridge(skeleton, tokenizer, str(run.model_name), dtype, "meta")
-        except NotImplementedError:
-            # Fused query-key-value weights (GPT-2) are split at boot, which needs storage. Empty storage is not
-            # touched by anything else, so it costs address space and those weights alone.
-            skeleton.to_empty(device="cpu")
-            bridge = build_bridge(skeleton, tokenizer, str(run.model_name), dtype, "cpu")
-            bridge.original_model.to("meta")
-            bridge.cfg.device = "meta"
-    return BridgeModel(bridge, tokenizer, forward_kwargs=run.model_kwargs)
-
-
-def _widths(model: LanguageModel, hooks: Sequence[str], head_index: int | None) -> dict[str, int]:
-    tokens_NT = torch.zeros(_N, _T, dtype=torch.long, device="meta")
-    # Fake tensors, because transformers reads values of masks, which plain meta tensors refuse.
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        try:
-            acts = model.activations(tokens_NT, hooks)
-        except UnusableHookError as error:
-            raise UserError(f"base.hook_name: {error}; choose another hook") from error
+def _widths(model: LanguageModel, tokens_NT: Tensor, hooks: Sequence[str], head_index: int | None) -> dict[str, int]:
+    try:
+        acts = model.activations(tokens_NT, hooks)
+    except UnusableHookError as error:
+        raise UserError(f"base.hook_name: {error}; choose another hook") from error
     for hook in hooks:
         if acts[hook].shape[:2] != tokens_NT.shape:
+            n_contexts, n_tokens = tokens_NT.shape
             raise UserError(
-                f"base.hook_name: {hook!r} gives {tuple(acts[hook].shape)} for {_N} contexts of {_T} tokens, "
+                f"base.hook_name: {hook!r} gives {tuple(acts[hook].shape)} for {n_contexts} contexts of {n_tokens} tokens, "
                 "not one row of activations per token; choose another hook"
             )
     return {hook: shape_activations(acts[hook], head_index).shape[-1] for hook in hooks}

@@ -15,6 +15,9 @@ from saesweep.models.location import ModelLocation
 _SHARED_KWARGS = ("revision", "token", "trust_remote_code", "cache_dir", "subfolder")
 """Loading arguments that the configuration and the tokenizer take as well as the weights."""
 
+_OF_WEIGHTS = ("dtype", "quantization_config")
+"""Loading arguments that say how weights are stored; transformers too keeps them out of the configuration."""
+
 _PROCESSING = (
     "center_writing_weights",
     "center_unembed",
@@ -45,7 +48,7 @@ def loading_kwargs(model_from_pretrained_kwargs: dict[str, Any] | None) -> dict[
 
 
 def read_config(location: ModelLocation, kwargs: dict[str, Any], *, offline: bool = False) -> Any:
-    """Return the model's configuration; `offline` looks in the local cache only.
+    """Return the model's configuration, with what the loading arguments change of it; `offline` looks in the local cache only.
 
     Raises:
         UserError: It cannot be had, or transformers does not know the model type.
@@ -53,9 +56,12 @@ def read_config(location: ModelLocation, kwargs: dict[str, Any], *, offline: boo
     from transformers import AutoConfig
 
     with loading(location, "the configuration"):
-        return AutoConfig.from_pretrained(
-            location.source, local_files_only=location.is_local or offline, **shared_kwargs(kwargs)
+        # Loading takes arguments that name a field of the configuration (`num_hidden_layers: 2`) as that field's value.
+        changes = {name: value for name, value in kwargs.items() if name not in _OF_WEIGHTS}
+        config, _ = AutoConfig.from_pretrained(
+            location.source, local_files_only=location.is_local or offline, return_unused_kwargs=True, **changes
         )
+        return config
 
 
 def read_tokenizer(location: ModelLocation, kwargs: dict[str, Any], *, offline: bool = False) -> Any:
@@ -91,7 +97,7 @@ def read_model(
 def build_empty(
     location: ModelLocation, config: Any, kwargs: dict[str, Any], class_name: str = "AutoModelForCausalLM"
 ) -> Any:
-    """Return the model with parameters that have a shape and a type, and no storage (meta device).
+    """Return the model with the parameters that a new one has: none are read (and none exist under `torch.device("meta")`).
 
     Raises:
         UserError: Transformers has no such class, or it does not fit the model.
@@ -101,7 +107,7 @@ def build_empty(
     if dtype == "auto":
         dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     is_auto = class_name.startswith("Auto")
-    taken = ("attn_implementation", "trust_remote_code") if is_auto else ("attn_implementation",)
+    taken = ("attn_implementation", "experts_implementation", *(("trust_remote_code",) if is_auto else ()))
     options = {name: kwargs[name] for name in taken if name in kwargs}
     wanted = getattr(found, "config_class", None)
     if wanted is not None and not isinstance(config, wanted):
@@ -113,7 +119,7 @@ def build_empty(
         config = config.get_text_config()
     # Auto classes build from a configuration by one name, concrete classes by another.
     build = found.from_config if is_auto else found._from_config
-    with loading(location, "the architecture"), torch.device("meta"):
+    with loading(location, "the architecture"):
         return build(config, dtype=dtype, **options).eval()
 
 

@@ -12,7 +12,13 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViTConfig,
+    ViTModel,
 )
 
 from saesweep.specs.base_run import BaseRun
@@ -84,6 +90,50 @@ def save_bert(folder: Path) -> Path:
         initializer_range=0.2,
     )
     BertForMaskedLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_mixtral(folder: Path) -> Path:
+    """A random mixture of experts in float32, whose grouped product has no rule for tensors without values."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        vocab_size=D_VOCAB,
+        max_position_embeddings=64,
+    )
+    MixtralForCausalLM(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_t5(folder: Path) -> Path:
+    """A random encoder-decoder."""
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=D_VOCAB, d_model=HIDDEN, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_vit(folder: Path) -> Path:
+    """A random model of images."""
+    config = ViTConfig(
+        hidden_size=HIDDEN,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=16,
+    )
+    ViTModel(config).save_pretrained(folder)
     save_tokenizer(folder)
     return folder
 

@@ -13,6 +13,9 @@ NormalizeActivations = Literal[
     "none", "expected_average_only_in", "layer_norm", "constant_norm_rescale", "covariance_whitening"
 ]
 
+_WIDEST = 2**40
+"""Far beyond any device, and far below where sizes computed from it no longer fit an integer of 64 bits."""
+
 
 class SAESpec(Spec):
     """Fields common to all architectures, in SAELens' names and with SAELens' defaults."""
@@ -24,11 +27,11 @@ class SAESpec(Spec):
 
     architecture: str
     """Name of the architecture."""
-    d_in: int | None = Field(None, ge=1)
+    d_in: int | None = Field(None, ge=1, le=_WIDEST)
     """Width of the activations; inferred from the model and hook when left out."""
-    d_sae: int | None = Field(None, ge=1)
+    d_sae: int | None = Field(None, ge=1, le=_WIDEST)
     """Number of latents. Give this or `expansion_factor`."""
-    expansion_factor: int | None = Field(None, ge=1)
+    expansion_factor: int | None = Field(None, ge=1, le=_WIDEST)
     """`d_sae` as a multiple of `d_in`. Give this or `d_sae`."""
     apply_b_dec_to_input: bool = True
     """Subtract the decoder bias from the input before encoding."""
