@@ -12,22 +12,10 @@ from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.hooks import hook_of
 from saesweep.experiment import Experiment, load_experiment, only_stream
+from saesweep.experiment.metadata import run_of_metadata
 from saesweep.models import resolve_device
 from saesweep.saes import ExportedSAE, open_sae
 
-_FROM_METADATA = (
-    "model_name",
-    "model_class_name",
-    "dataset_path",
-    "hook_head_index",
-    "context_size",
-    "seqpos_slice",
-    "model_from_pretrained_kwargs",
-    "prepend_bos",
-    "exclude_special_tokens",
-    "sequence_separator_token",
-    "disable_concat_sequences",
-)
 _OWN_FILE = "experiment.yaml"
 
 
@@ -164,11 +152,7 @@ def _settings(
 
 
 def _tree_from_metadata(sae: ExportedSAE) -> dict[str, Any]:
-    metadata = sae.metadata
-    base = {key: metadata[key] for key in _FROM_METADATA if metadata.get(key) is not None}
-    own = metadata.get("saesweep")
-    hook = own.get("hook_name") if isinstance(own, dict) else None
-    base["hook_name"] = hook or metadata.get("hook_name") or "unknown"
+    base = {"hook_name": "unknown", **run_of_metadata(sae.metadata)}
     base["sae"] = {"architecture": "standard", "d_sae": sae.d_sae}
     if base.get("dataset_path") == "builtin:synthetic":
         base |= {"model_name": None, "sae": {**base["sae"], "d_in": sae.d_in}}
