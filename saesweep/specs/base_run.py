@@ -175,7 +175,7 @@ class BaseRun(Spec):
     """Linear warm-up: steps, tokens (`5Mtok`) or share of the run (`5%`)."""
     lr_decay_steps: Steps = Duration(0)
     """Linear decay to 0 at the end: steps, tokens (`5Mtok`) or share of the run (`20%`)."""
-    lr_end: float | None = Field(None, gt=0)
+    lr_end: float | None = Field(None, ge=0)
     """Where the cosine ends; lr / 10 when left out."""
     n_restart_cycles: int = Field(1, ge=1)
     """Cycles of `cosineannealingwarmrestarts`."""
