@@ -17,9 +17,13 @@ _SPECIAL_ATTRIBUTES = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_toke
 
 
 def encode_documents(
-    tokenizer: Any, documents: Sequence[Document], refused: Callable[[Conversation, str], None]
+    tokenizer: Any,
+    documents: Sequence[Document],
+    refused: Callable[[Conversation, str], None],
+    *,
+    with_special_tokens: bool = False,
 ) -> list[list[int]]:
-    """Return the token ids of each document, without special tokens (packing adds those that the run asks for).
+    """Return the token ids of each document.
 
     Documents that are token ids already come back as they are; conversations go through the chat template, which
     brings its own special tokens.
@@ -28,11 +32,13 @@ def encode_documents(
         tokenizer: The tokenizer.
         documents: All of them text, or none.
         refused: Told of each conversation that the chat template refuses, which gives no tokens.
+        with_special_tokens: Text keeps the special tokens that the tokenizer adds by itself. Otherwise it has none, and
+            packing adds those that the run asks for.
     """
     texts = [document for document in documents if isinstance(document, str)]
     if texts:
         # verbose=False: a document may be longer than the model's context, packing cuts it.
-        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[list[int]] = tokenizer(texts, add_special_tokens=with_special_tokens, verbose=False)["input_ids"]
         return ids
     return [
         document if isinstance(document, list) else _encode_conversation(tokenizer, document, refused)

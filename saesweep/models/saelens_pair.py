@@ -75,7 +75,9 @@ def _causal_hook(run: BaseRun, names: HookNames) -> str | None:
 
 
 def _kwargs(run: BaseRun, class_name: str) -> dict[str, Any]:
-    own = {key: value for key, value in (run.model_from_pretrained_kwargs or {}).items() if key not in WEIGHT_PROCESSING}
+    own = {
+        key: value for key, value in (run.model_from_pretrained_kwargs or {}).items() if key not in WEIGHT_PROCESSING
+    }
     if class_name == CAUSAL:
         return own
     # HookedTransformer knows no "auto"; its default is float32.

@@ -85,7 +85,10 @@ class MatryoshkaBatchTopKSpec(BatchTopKSpec):
         widths = self.matryoshka_widths
         if not widths:
             found.append(
-                ("matryoshka_widths", "missing; give the inner widths, such as a quarter and a half of d_sae, ascending")
+                (
+                    "matryoshka_widths",
+                    "missing; give the inner widths, such as a quarter and a half of d_sae, ascending",
+                )
             )
         elif list(widths) != sorted(set(widths)) or any(w < 1 for w in widths):
             found.append(("matryoshka_widths", f"{list(widths)} must be positive and strictly ascending"))
