@@ -27,8 +27,9 @@ def encode_documents(
     refused: Callable[[str | Conversation, str], None],
     *,
     n_token_ids: int | None = None,
+    with_special_tokens: bool = False,
 ) -> list[list[int]]:
-    """Return the token ids of each document, without special tokens (packing adds those that the run asks for).
+    """Return the token ids of each document.
 
     Documents that are token ids already come back as they are; conversations go through the chat template, which
     brings its own special tokens.
@@ -39,11 +40,13 @@ def encode_documents(
         refused: Told of each document that gives no tokens: a conversation that the chat template refuses, or text
             with a token that the model has no embedding for.
         n_token_ids: Rows of the model's token embedding; None for no limit.
+        with_special_tokens: Text keeps the special tokens that the tokenizer adds by itself. Otherwise it has none, and
+            packing adds those that the run asks for.
     """
     texts = [document for document in documents if isinstance(document, str)]
     if texts:
         # verbose=False: a document may be longer than the model's context, packing cuts it.
-        ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ids: list[list[int]] = tokenizer(texts, add_special_tokens=with_special_tokens, verbose=False)["input_ids"]
         return [
             _embedded(tokenizer, found, n_token_ids, partial(refused, text))
             for text, found in zip(texts, ids, strict=True)

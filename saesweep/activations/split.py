@@ -78,7 +78,8 @@ def split_documents(
     """Take whole documents until `select_tokens`, then others until `test_tokens`, are filled; the rest trains.
 
     Random-access documents are taken in the order of a permutation keyed by `seed`, a stream's in its order. Each part
-    has the fewest contexts that hold its tokens.
+    has the fewest contexts that hold its tokens. Without `test_tokens` the split is for measuring alone, and nothing
+    need be left to train on.
 
     Raises:
         UserError: The dataset is too small for both parts and training.
@@ -93,14 +94,19 @@ def split_documents(
     for name, tokens in (("select_tokens", select_tokens), ("test_tokens", test_tokens)):
         wanted = -(-tokens // packing.context_size)
         contexts = taker.take(wanted)
+        if len(contexts) < wanted and not test_tokens:
+            raise UserError(
+                f"evaluation.{name}: {documents.name} ends after {taker.n_documents} documents ({taker.n_tokens} "
+                f"tokens), before {tokens} tokens are filled; lower it or use a larger dataset"
+            )
         if len(contexts) < wanted:
             raise UserError(
                 f"evaluation.{name}: {documents.name} ends after {taker.n_documents} documents "
                 f"({taker.n_tokens} tokens), before select_tokens ({select_tokens}) and test_tokens ({test_tokens}) are "
                 "filled, and training needs the rest; lower both or use a larger dataset"
             )
-        parts.append(torch.from_numpy(np.asarray(contexts, dtype=np.int64)))
-    if isinstance(documents, MapDocuments) and taker.n_documents == documents.size:
+        parts.append(torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(wanted, packing.context_size)))
+    if test_tokens and isinstance(documents, MapDocuments) and taker.n_documents == documents.size:
         raise UserError(
             f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
             f"{documents.size} documents of {documents.name}; lower them or use a larger dataset"

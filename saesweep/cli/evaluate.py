@@ -29,7 +29,7 @@ _FLAGS = {
     "model_class_name": ("base.model_class_name", "CLASS", "its library: AutoModelForCausalLM or TransformerBridge"),
     "dataset": ("base.dataset_path", "PATH", "text or tokens to measure on: Hub id, file, folder or glob"),
     "context_size": ("base.context_size", "N", "tokens per context"),
-    "tokens": ("evaluation.select_tokens", "N", "tokens to measure on, such as 500k (default: 100k)"),
+    "tokens": ("evaluation.select_tokens", "N", "tokens of the part select, such as 500k (default: 100k)"),
     "device": ("base.device", "DEVICE", "auto, cpu, cuda, ..."),
 }
 """Flag -> (the experiment's field that it sets, metavar, help)."""

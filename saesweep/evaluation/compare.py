@@ -11,24 +11,11 @@ from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.hooks import hook_of
+from saesweep.evaluation.seen import OWN_FILE, may_have_seen
 from saesweep.experiment import Experiment, load_experiment, only_stream
+from saesweep.experiment.metadata import run_of_metadata
 from saesweep.models import resolve_device
 from saesweep.saes import ExportedSAE, open_sae
-
-_FROM_METADATA = (
-    "model_name",
-    "model_class_name",
-    "dataset_path",
-    "hook_head_index",
-    "context_size",
-    "seqpos_slice",
-    "model_from_pretrained_kwargs",
-    "prepend_bos",
-    "exclude_special_tokens",
-    "sequence_separator_token",
-    "disable_concat_sequences",
-)
-_OWN_FILE = "experiment.yaml"
 
 
 @dataclass(frozen=True)
@@ -98,9 +85,16 @@ def evaluate_saes(
     settings = only_stream(settings)
     run = settings.base_run()
     notes += _strangers(sources, saes, run.model_name)
+    seen = [may_have_seen(name, sae, settings, part) for name, sae in zip(sources, saes, strict=True)]
+    notes += [note for note in seen if note is not None]
     hooks = [hook or hook_of(sae, settings, str(name)) for name, sae in zip(sources, saes, strict=True)]
     device = resolve_device(run.device)
-    source = open_source(run, settings.spec.evaluation, tuple(dict.fromkeys(hooks)))
+    # Nothing is trained, and `test` comes after `select`: where it is not read, it need not exist. A cache has it
+    # already, and is checked against the whole split.
+    evaluation = settings.spec.evaluation
+    if part == "select" and not run.use_cached_activations:
+        evaluation = evaluation.without_test()
+    source = open_source(run, evaluation, tuple(dict.fromkeys(hooks)))
     try:
         _check_widths(sources, saes, hooks, source)
         held_out = getattr(source, part)
@@ -151,24 +145,26 @@ def _settings(
     if experiment is not None:
         return load_experiment(experiment, overrides=overrides), []
     for source in sources:
-        own = Path(source).expanduser() / _OWN_FILE
+        own = Path(source).expanduser() / OWN_FILE
         if own.is_file():
-            return load_experiment(own, overrides=overrides), [f"model and held-out tokens as in {own}"]
+            found = load_experiment(own, overrides=overrides)
+            plain = load_experiment(own).base_run()
+            taken = [
+                what
+                for field, what in (("model_name", "model"), ("dataset_path", "dataset"))
+                if getattr(found.base_run(), field) == getattr(plain, field)
+            ]
+            return found, [f"{' and '.join(taken)} as in {own}"] if taken else []
     tree = _tree_from_metadata(saes[0])
     if "model_name" not in tree["base"] and not any(o.startswith("base.model_name=") for o in overrides):
         raise UserError(
             f"{sources[0]}: its metadata name no model; give --experiment FILE, or --model, --hook and --dataset"
         )
-    note = "the tokens come from the training dataset, and these SAEs may have seen them; --experiment holds tokens out"
-    return load_experiment(tree, overrides=overrides), [note]
+    return load_experiment(tree, overrides=overrides), []
 
 
 def _tree_from_metadata(sae: ExportedSAE) -> dict[str, Any]:
-    metadata = sae.metadata
-    base = {key: metadata[key] for key in _FROM_METADATA if metadata.get(key) is not None}
-    own = metadata.get("saesweep")
-    hook = own.get("hook_name") if isinstance(own, dict) else None
-    base["hook_name"] = hook or metadata.get("hook_name") or "unknown"
+    base = {"hook_name": "unknown", **run_of_metadata(sae.metadata)}
     base["sae"] = {"architecture": "standard", "d_sae": sae.d_sae}
     if base.get("dataset_path") == "builtin:synthetic":
         base |= {"model_name": None, "sae": {**base["sae"], "d_in": sae.d_in}}

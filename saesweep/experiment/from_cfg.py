@@ -11,9 +11,10 @@ from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place
 from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fields
 from saesweep.experiment.hub import download
+from saesweep.experiment.metadata import METADATA_FIELDS, run_of_metadata
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
-from saesweep.specs.base_run import SYNTHETIC
+from saesweep.specs.base_run import SYNTHETIC, WEIGHT_PROCESSING
 
 SAELENS_MODEL_CLASS = "HookedTransformer"
 RUNNER_CFG = "runner_cfg.json"
@@ -43,20 +44,6 @@ _SWITCHES_OFF: dict[str, Any] = {
 """Fields about the speed on that machine, or without a counterpart here: left out with a warning where they differ."""
 _DEVICES = ("device", "llm_device", "act_store_device")
 """Left out with a warning: SAELens writes the devices that the machine had, or `cpu` where nobody chose."""
-_FROM_METADATA = (
-    "model_name",
-    "model_class_name",
-    "hook_name",
-    "hook_head_index",
-    "dataset_path",
-    "context_size",
-    "seqpos_slice",
-    "model_from_pretrained_kwargs",
-    "prepend_bos",
-    "exclude_special_tokens",
-    "sequence_separator_token",
-    "disable_concat_sequences",
-)
 
 
 @dataclass
@@ -195,7 +182,7 @@ def _from_sae(cfg: dict[str, Any]) -> Imported:
     metadata = cfg.get("metadata") or {}
     details = metadata.get("training_architecture_details") or {}
     sae = {**cfg, **details, "architecture": metadata.get("training_architecture", cfg.get("architecture"))}
-    run = {key: metadata[key] for key in _FROM_METADATA if metadata.get(key) is not None}
+    run = run_of_metadata(metadata)
     imported = _from_runner({**run, "sae": sae})
     imported.warnings.append(
         f"{SAE_CFG} alone does not say lr, schedule, batch or tokens ({RUNNER_CFG} beside it would); defaults stand in"
@@ -228,7 +215,7 @@ def _from_runner(cfg: dict[str, Any]) -> Imported:
         warnings.append("model_class_name HookedTransformer is TransformerBridge in TransformerLens 4; read as that")
         kwargs = base.get("model_from_pretrained_kwargs")
         if isinstance(kwargs, dict):  # the bridge keeps the weights as they are, which is what this asks for
-            kept = {k: v for k, v in kwargs.items() if (k, v) != ("center_writing_weights", False)}
+            kept = {k: v for k, v in kwargs.items() if not (k in WEIGHT_PROCESSING and v is False)}
             base["model_from_pretrained_kwargs"] = kept or None
     if base.get("dataset_path") == SYNTHETIC:
         base["model_name"] = None  # SAELens' field is text, so our exports name no model there
@@ -251,7 +238,7 @@ def _from_runner(cfg: dict[str, Any]) -> Imported:
     return Imported(base, warnings)
 
 
-_EXPORT_ONLY = frozenset({"metadata", "sae_lens_version", "sae_lens_training_version", *_FROM_METADATA})
+_EXPORT_ONLY = frozenset({"metadata", "sae_lens_version", "sae_lens_training_version", *METADATA_FIELDS})
 
 
 def _dtype(key: str, value: Any) -> Any:

@@ -7,6 +7,7 @@ from saesweep.models.hook_names import hugging_face_hook, transformer_lens_hook
 from saesweep.models.inspection import HookPoint, list_hooks
 from saesweep.models.late_start import LateStart
 from saesweep.models.load import ModelFacts, inspect_model, load_model
+from saesweep.models.saelens_pair import SAELensPair, saelens_pair
 from saesweep.models.shape import replace_activations, shape_activations
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "LanguageModel",
     "LateStart",
     "ModelFacts",
+    "SAELensPair",
     "Splice",
     "hugging_face_hook",
     "inspect_model",
@@ -23,6 +25,7 @@ __all__ = [
     "names_of_hook",
     "replace_activations",
     "resolve_device",
+    "saelens_pair",
     "shape_activations",
     "transformer_lens_hook",
 ]

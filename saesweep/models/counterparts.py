@@ -33,13 +33,14 @@ def names_of_hook(run: BaseRun, hook: str) -> HookNames:
     """
     if run.model_name is None:
         return HookNames(None, None)
-    model_type = _model_type(run)
+    model_type = model_type_of(run)
     if library_of(run) is Library.HUGGING_FACE:
         return HookNames(hook, transformer_lens_hook(hook, model_type))
     return HookNames(None if model_type is None else hugging_face_hook(hook, model_type), hook)
 
 
-def _model_type(run: BaseRun) -> str | None:
+def model_type_of(run: BaseRun) -> str | None:
+    """Return `config.model_type` of the run's model; None where the configuration is not on this machine."""
     where = shared_kwargs(loading_kwargs(run.model_from_pretrained_kwargs))
     return _read_model_type(locate(run), tuple(sorted(where.items())))
 

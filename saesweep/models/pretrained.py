@@ -11,21 +11,13 @@ import torch
 
 from saesweep.errors import UserError
 from saesweep.models.location import ModelLocation
+from saesweep.specs.base_run import WEIGHT_PROCESSING
 
 _SHARED_KWARGS = ("revision", "token", "trust_remote_code", "cache_dir", "subfolder")
 """Loading arguments that the configuration and the tokenizer take as well as the weights."""
 
 _OF_WEIGHTS = ("dtype", "quantization_config")
 """Loading arguments that say how weights are stored; transformers too keeps them out of the configuration."""
-
-_PROCESSING = (
-    "center_writing_weights",
-    "center_unembed",
-    "fold_ln",
-    "fold_value_biases",
-    "refactor_factored_attn_matrices",
-)
-"""Weight processing of HookedTransformer. It changes the activations, so SAELens' default is off, and here it is refused."""
 
 
 def loading_kwargs(model_from_pretrained_kwargs: dict[str, Any] | None) -> dict[str, Any]:
@@ -35,7 +27,7 @@ def loading_kwargs(model_from_pretrained_kwargs: dict[str, Any] | None) -> dict[
         UserError: An unknown dtype, or weight processing asked for.
     """
     kwargs = dict(model_from_pretrained_kwargs or {})
-    for name in _PROCESSING:
+    for name in WEIGHT_PROCESSING:
         if kwargs.pop(name, False):
             raise UserError(
                 f"base.model_from_pretrained_kwargs.{name}: weight processing is not supported, as it changes the "

@@ -224,13 +224,15 @@ class Architecture(Generic[SpecT]):
     def init_dictionary(self, generator: torch.Generator, *, dtype: torch.dtype, device: torch.device | str) -> Params:
         """Return `W_enc`, `W_dec`, `b_dec` as SAELens initialises them.
 
-        `W_dec` is Kaiming-uniform with every row rescaled to `decoder_init_norm`; `W_enc` is a copy of its transpose.
+        `W_dec` is Kaiming-uniform, with every row rescaled to `decoder_init_norm` where that is set; `W_enc` is a copy
+        of its transpose.
         """
         bound = (
             6 / self.d_in
         ) ** 0.5  # of kaiming_uniform_ on (F, D); the drawn float32 values are the same for any dtype
         W_dec_FD = torch.empty(self.d_sae, self.d_in).uniform_(-bound, bound, generator=generator)
-        W_dec_FD *= self.spec.decoder_init_norm / W_dec_FD.norm(dim=-1, keepdim=True)
+        if self.spec.decoder_init_norm is not None:
+            W_dec_FD *= self.spec.decoder_init_norm / W_dec_FD.norm(dim=-1, keepdim=True)
         W_dec_FD = W_dec_FD.to(device=device, dtype=dtype)
         return {
             "W_enc": W_dec_FD.clone().t(),

@@ -19,6 +19,14 @@ from saesweep.specs.units import Duration, Steps, TokenCount
 SYNTHETIC = "builtin:synthetic"
 BRIDGE_CLASSES = ("TransformerBridge", "HookedTransformer")
 """Names of TransformerLens' model class: the present one, and that of SAELens' files (up to TransformerLens 3)."""
+WEIGHT_PROCESSING = (
+    "center_writing_weights",
+    "center_unembed",
+    "fold_ln",
+    "fold_value_biases",
+    "refactor_factored_attn_matrices",
+)
+"""Weight processing of HookedTransformer. It changes the activations, so SAELens' default is off, and here it is refused."""
 MODEL_CLASS_ADVICE = (
     "known: AutoModelForCausalLM, TransformerBridge, or a model class of transformers such as AutoModel or BertModel"
 )
@@ -167,7 +175,7 @@ class BaseRun(Spec):
     """Linear warm-up: steps, tokens (`5Mtok`) or share of the run (`5%`)."""
     lr_decay_steps: Steps = Duration(0)
     """Linear decay to 0 at the end: steps, tokens (`5Mtok`) or share of the run (`20%`)."""
-    lr_end: float | None = Field(None, gt=0)
+    lr_end: float | None = Field(None, ge=0)
     """Where the cosine ends; lr / 10 when left out."""
     n_restart_cycles: int = Field(1, ge=1)
     """Cycles of `cosineannealingwarmrestarts`."""

@@ -25,3 +25,7 @@ class EvaluationSpec(Spec):
     """Tokens of each part on which cross-entropy metrics are measured; the whole part when left out."""
     references: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
     """Published SAEs as rows of the leaderboard, measured on the `select` part: whatever `saesweep eval` takes."""
+
+    def without_test(self) -> EvaluationSpec:
+        """Return the same with an empty `test` part, for measuring on `select` where nothing is trained."""
+        return self.model_copy(update={"test_tokens": 0})

@@ -13,20 +13,19 @@ import torch
 
 from saesweep import __version__
 from saesweep.experiment import Experiment, dump_yaml
-from saesweep.models import names_of_hook
+from saesweep.models import names_of_hook, saelens_pair
 from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
 from saesweep.saes import ExportedSAE, save_sae_folder
 from saesweep.specs import BaseRun
 from saesweep.sweep.measure import Measured
-from saesweep.sweep.runner_cfg import runner_cfg
+from saesweep.sweep.runner_cfg import NOT_IN_SAELENS, runner_cfg
 from saesweep.sweep.trials import Trial
 
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
-    """Return the SAE with SAELens' metadata of its run: model, hook (by its TransformerLens name), dataset, L0."""
-    names = names_of_hook(run, run.hook_name)
-    if run.hook_head_index is None and (names.transformer_lens or "").endswith("hook_z"):
+    """Return the SAE with SAELens' metadata of its run: model and hook as SAELens loads them, dataset, L0."""
+    if run.hook_head_index is None and saelens_pair(run).hook_name.endswith("hook_z"):
         # TransformerLens gives [.., heads, d_head] there, which SAELens flattens where the configuration says so.
         sae = ExportedSAE(sae.architecture, {**sae.cfg, "reshape_activations": "hook_z"}, sae.tensors)
     return sae.with_metadata(
@@ -35,17 +34,21 @@ def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, floa
 
 
 def hook_metadata(run: BaseRun) -> dict[str, Any]:
-    """Return SAELens' metadata of where an SAE's activations come from."""
-    names = names_of_hook(run, run.hook_name)
+    """Return SAELens' metadata of where an SAE's activations come from.
+
+    Model class, hook and loading arguments are those that SAELens can use; the run's own are in the block `saesweep`,
+    which `run_of_metadata` reads back.
+    """
+    names, pair = names_of_hook(run, run.hook_name), saelens_pair(run)
     return {
         "dataset_path": run.dataset_path,
-        "hook_name": names.transformer_lens or run.hook_name,
+        "hook_name": pair.hook_name,
         "model_name": run.model_name,
-        "model_class_name": run.model_class_name,
+        "model_class_name": pair.model_class_name,
         "hook_head_index": run.hook_head_index,
         "context_size": run.context_size,
         "seqpos_slice": list(run.seqpos_slice),
-        "model_from_pretrained_kwargs": run.model_from_pretrained_kwargs or {},
+        "model_from_pretrained_kwargs": pair.model_from_pretrained_kwargs,
         "prepend_bos": run.prepend_bos,
         "exclude_special_tokens": (
             list(run.exclude_special_tokens)
@@ -56,7 +59,10 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
         "disable_concat_sequences": run.disable_concat_sequences,
         "saesweep": {
             "version": __version__,
+            "model_class_name": run.model_class_name,
             "hook_name": run.hook_name,
+            "model_from_pretrained_kwargs": run.model_from_pretrained_kwargs,
+            **run.model_dump(mode="json", include=set(NOT_IN_SAELENS), exclude_defaults=True),
             "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
         },
     }

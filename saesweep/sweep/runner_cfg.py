@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from saesweep.models.saelens_pair import saelens_pair
 from saesweep.specs import BaseRun, Duration
 
-_OURS = (
+NOT_IN_SAELENS = (
     "dataset_name",
     "split",
     "data_files",
@@ -24,7 +25,7 @@ SAELENS_VERSION = "6.54.12"
 def runner_cfg(run: BaseRun) -> dict[str, Any]:
     """Return the run as SAELens would write it: durations in steps, sizes resolved."""
     data = run.model_dump(mode="json")
-    for field in _OURS:
+    for field in NOT_IN_SAELENS:
         del data[field]
     for field in type(run).model_fields:
         value = getattr(run, field)
@@ -34,6 +35,10 @@ def runner_cfg(run: BaseRun) -> dict[str, Any]:
     data["is_dataset_tokenized"] = bool(run.is_dataset_tokenized)
     data["model_name"] = run.model_name or "none"
     data["dead_feature_window"] = run.to_steps(run.dead_feature_window)
+    pair = saelens_pair(run)
+    data["model_class_name"] = pair.model_class_name
+    data["hook_name"] = pair.hook_name
+    data["model_from_pretrained_kwargs"] = pair.model_from_pretrained_kwargs or None
     data["device"] = "cpu" if run.device == "auto" else run.device
     data["checkpoint_path"] = run.checkpoint_path or "checkpoints"
     data["output_path"] = run.output_path or "output"

@@ -13,6 +13,7 @@ import torch
 from saesweep.cli import main
 from saesweep.errors import UserError
 from saesweep.evaluation import Comparison, evaluate_saes
+from saesweep.experiment import dump_yaml
 from saesweep.saes import ExportedSAE, save_sae_folder
 from saesweep.saes.folding import SAELENS_VERSION
 from tests.models.tiny import HIDDEN, WORDS, save_llama
@@ -86,7 +87,48 @@ def test_a_perfect_and_a_worse_sae(tmp_path: Path, metadata: dict[str, Any]) -> 
     assert worse["delta_ce_minus_first"] == pytest.approx(worse["delta_ce"] - perfect["delta_ce"], abs=1e-9)
     assert worse["explained_variance_stderr"] > 0
     assert found.saes[0].hook == "model.layers.1"
-    assert "may have seen them" in found.notes[0]
+    assert [note.split(":")[0] for note in found.notes] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert all("may have seen them" in note for note in found.notes)
+
+
+def test_only_saes_of_the_same_text_may_have_seen_it(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(Path(metadata["dataset_path"]).read_text())
+    same = sae_folder(tmp_path / "same", metadata)
+    stranger = sae_folder(tmp_path / "stranger", {**metadata, "dataset_path": "some/corpus"})
+    unknown = sae_folder(tmp_path / "unknown", {k: v for k, v in metadata.items() if k != "dataset_path"})
+    notes = measure(same, stranger, unknown).notes
+    assert [note.split(":")[0] for note in notes] == [str(same), str(unknown)]
+    assert "do not say what it was trained on" in notes[1]
+    assert measure(same, stranger, overrides=[f"base.dataset_path={other}"]).notes == ()
+
+
+def test_tokens_that_the_own_run_held_out_were_not_seen(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    folder = sae_folder(tmp_path / "a", metadata)
+    own = {
+        "name": "own",
+        "base": {**metadata, "sae": {"architecture": "standard", "d_sae": 64}},
+        "evaluation": {"select_tokens": 320, "test_tokens": 320},
+    }
+    (folder / "experiment.yaml").write_text(dump_yaml(own))
+    cpu = ["base.device=cpu"]
+    assert evaluate_saes([folder], overrides=cpu).notes == (f"model and dataset as in {folder / 'experiment.yaml'}",)
+    # More tokens than were held out, or another split, reach into what was trained on.
+    for override in ("evaluation.select_tokens=800", "base.seed=7"):
+        notes = evaluate_saes([folder], overrides=[*cpu, override]).notes
+        assert "may have seen them" in notes[1]
+
+
+def test_only_the_part_that_is_read_must_exist(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text(" ".join(WORDS[i % len(WORDS)] for i in range(900)))  # one document, no default test part
+    folder = sae_folder(tmp_path / "a", {**metadata, "dataset_path": str(short)})
+    overrides = ["evaluation.select_tokens=800", "base.device=cpu"]
+    assert 700 <= evaluate_saes([folder], overrides=overrides).tokens <= 800
+    with pytest.raises(UserError, match=r"select_tokens: .* ends after 1 documents .* before 2000 tokens"):
+        evaluate_saes([folder], overrides=["evaluation.select_tokens=2000", "base.device=cpu"])
+    with pytest.raises(UserError, match="test_tokens"):
+        evaluate_saes([folder], overrides=overrides, part="test")
 
 
 def test_mean_ablation_is_a_stricter_reference_than_zeros(tmp_path: Path, metadata: dict[str, Any]) -> None:

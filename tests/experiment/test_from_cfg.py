@@ -208,15 +208,52 @@ def test_version_5_keeps_its_training_fields(tmp_path: Path) -> None:
     sae = run.sae.model_dump(mode="json")
     assert (sae["architecture"], sae["l1_coefficient"], sae["l1_warm_up_steps"]) == ("standard", 5.0, 1500)
     assert (sae["dtype"], run.model_class_name) == ("float32", "TransformerBridge")
-    lost = next(w for w in experiment.warnings if "not carried over" in w)
-    assert "mse_loss_normalization" in lost
-    assert "hook_point_layer" in lost
+    assert "mse_loss_normalization: 'dense_batch' of SAELens 5 divided the squared error" in str(experiment.warnings)
+    for name in ("hook_point_layer", "use_ghost_grads"):  # said elsewhere, and off
+        assert name not in str(experiment.warnings)
+
+
+def test_version_5_says_which_head_and_how_the_decoder_began(tmp_path: Path) -> None:
+    heads = {**V5, "hook_point": "blocks.3.attn.hook_z", "hook_point_head_index": 2}
+    assert load(put(tmp_path, "a.json", heads)).resolve({}).hook_head_index == 2
+    for number, (start, norm) in enumerate(
+        [
+            ({"decoder_heuristic_init": True, "decoder_heuristic_init_norm": 0.25}, 0.25),
+            ({"decoder_heuristic_init": False, "normalize_sae_decoder": False}, None),
+            ({"decoder_heuristic_init": False, "normalize_sae_decoder": True}, 1.0),
+            ({}, 0.1),
+        ]
+    ):
+        run = load(put(tmp_path, f"{number}.json", {**V5, **start})).resolve({})
+        assert run.sae.decoder_init_norm == norm, start
+
+
+@pytest.mark.parametrize(
+    ("field", "off", "on"),
+    [
+        ("use_ghost_grads", False, True),
+        ("noise_scale", 0.0, 0.1),
+        ("mse_loss_normalization", None, "dense_batch"),
+        ("normalize_sae_decoder", False, True),
+        ("scale_sparsity_penalty_by_decoder_norm", True, False),
+        ("b_dec_init_method", "zeros", "geometric_median"),
+        ("init_encoder_as_decoder_transpose", True, False),
+        ("decoder_orthogonal_init", False, True),
+        ("finetuning_method", None, "scale"),
+    ],
+)
+def test_version_5_says_only_what_changed_training(tmp_path: Path, field: str, off: Any, on: Any) -> None:
+    plain = {**V5, "mse_loss_normalization": None}
+    assert field not in str(load(put(tmp_path, "off.json", {**plain, field: off})).warnings)
+    said = [w for w in load(put(tmp_path, "on.json", {**plain, field: on})).warnings if field in w]
+    assert len(said) == 1
+    assert f"{field}: {on!r} of SAELens 5 " in said[0]
 
 
 def test_version_5_topk_and_jumprelu(tmp_path: Path) -> None:
     topk = {**V5, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 32}}
     sae = load(put(tmp_path, "a.json", topk)).resolve({}).sae.model_dump()
-    assert (sae["architecture"], sae["k"]) == ("topk", 32)
+    assert (sae["architecture"], sae["k"], sae["rescale_acts_by_decoder_norm"]) == ("topk", 32, False)
     jumprelu = {**V5, "architecture": "jumprelu", "jumprelu_bandwidth": 0.001}
     sae = load(put(tmp_path, "b.json", jumprelu)).resolve({}).sae.model_dump()
     assert (sae["architecture"], sae["l0_coefficient"], sae["jumprelu_bandwidth"]) == ("jumprelu", 5.0, 0.001)

@@ -26,6 +26,17 @@ def test_scheme(architecture: str) -> None:
     assert "threshold" not in params or bool((params["threshold"] == 0.01).all())
 
 
+def test_no_norm_keeps_the_draw() -> None:
+    found = [
+        architecture_for(make_spec("standard", decoder_init_norm=norm)).init(torch.Generator().manual_seed(0))["W_dec"]
+        for norm in (None, 0.3)
+    ]
+    drawn, scaled = found
+    torch.testing.assert_close(0.3 * drawn / drawn.norm(dim=1, keepdim=True), scaled)
+    bound = (6 / D_IN) ** 0.5
+    assert 0.9 * bound < float(drawn.abs().max()) <= bound
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_generator_alone_decides(architecture: str) -> None:
     implementation = architecture_for(make_spec(architecture))

@@ -168,6 +168,7 @@ def test_every_architecture_is_compared() -> None:
             "sae.matryoshka_widths",
             "ascending",
         ),
+        ({"sae": {"architecture": "matryoshka_batchtopk", "d_sae": 256}}, "sae.matryoshka_widths", "missing"),
     ],
 )
 def test_cross_field_mistakes(fields: dict[str, Any], field: str, says: str) -> None:
@@ -212,3 +213,8 @@ def test_presets_are_valid(name: str) -> None:
     rest = {p: v for p, v in PRESETS[name].items() if not p.startswith("sae.")}
     made = run(sae={"architecture": PRESET_ARCHITECTURE[name], "d_sae": 64, **sae}, **rest)
     assert made.problems() == []
+
+
+def test_values_that_saelens_takes() -> None:
+    cosine = run(lr_end=0, lr_scheduler_name="cosineannealing", sae={"architecture": "topk", "decoder_init_norm": None})
+    assert (cosine.lr_end, cosine.sae.decoder_init_norm, cosine.problems()) == (0, None, [])

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from torch import Tensor
 
 import saesweep
+from saesweep.experiment import load_experiment
+from saesweep.experiment.metadata import METADATA_FIELDS
 from saesweep.models.huggingface import HuggingFaceModel
 from tests.models.tiny import HIDDEN, WORDS, save_bert, save_llama
 from tests.sweep.studies import snapshot
@@ -77,22 +80,48 @@ def test_three_hooks_share_one_forward_pass_and_are_ranked(
 
 
 @pytest.mark.parametrize(
-    ("hook", "transformer_lens", "reshaped"),
+    ("hook", "transformer_lens", "written", "reshaped"),
     [
-        ("model.layers.1.mlp", "blocks.1.hook_mlp_out", "none"),
-        ("model.layers.1.self_attn.o_proj:input", "blocks.1.attn.hook_z", "hook_z"),
+        ("model.layers.1.mlp", "blocks.1.hook_mlp_out", ("AutoModelForCausalLM", "model.layers.1.mlp"), "none"),
+        ("model.layers.1:input", "blocks.1.hook_resid_pre", ("AutoModelForCausalLM", "model.layers.0"), "none"),
+        (
+            "model.layers.1.self_attn.o_proj:input",
+            "blocks.1.attn.hook_z",
+            ("HookedTransformer", "blocks.1.attn.hook_z"),
+            "hook_z",
+        ),
     ],
 )
-def test_metadata_names_the_hook_in_both_libraries(
-    hook: str, transformer_lens: str, reshaped: str, lm_tree: dict[str, Any], tmp_path: Path
+def test_files_name_a_pair_that_saelens_loads_and_the_hook_in_both_libraries(
+    hook: str,
+    transformer_lens: str,
+    written: tuple[str, str],
+    reshaped: str,
+    lm_tree: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
-    lm_tree["base"]["hook_name"] = hook
+    lm_tree["base"] |= {"hook_name": hook, "sequence_separator_token": None, "max_activation_norm_multiple": 20.0}
+    lm_tree["base"]["sae"]["normalize_activations"] = "expected_average_only_in"
     lm_tree["space"] = {}
     saesweep.run(lm_tree, run_dir=tmp_path / "run")
-    cfg = json.loads((tmp_path / "run" / "best" / "cfg.json").read_text())
-    assert cfg["metadata"]["hook_name"] == transformer_lens
+    best = tmp_path / "run" / "best"
+    cfg = json.loads((best / "cfg.json").read_text())
+    runner = json.loads((best / "runner_cfg.json").read_text())
+    for document in (cfg["metadata"], runner):
+        assert (document["model_class_name"], document["hook_name"]) == written
     assert cfg["metadata"]["saesweep"]["hook_names"] == {"hugging_face": hook, "transformer_lens": transformer_lens}
     assert cfg["reshape_activations"] == reshaped
+
+    # cfg.json alone, without the files beside it, is the start of the same run.
+    (tmp_path / "alone").mkdir()
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        shutil.copy(best / name, tmp_path / "alone" / name)
+    again = load_experiment({"name": "again", "base": {"from_cfg": str(tmp_path / "alone")}}).base_run()
+    first = load_experiment(best / "experiment.yaml").base_run()
+    for name in (*METADATA_FIELDS, "max_activation_norm_multiple"):
+        assert getattr(again, name) == getattr(first, name), name
+    ours, theirs = (run.sae.resolve_widths(HIDDEN) for run in (again, first))
+    assert ours.model_dump(exclude={"reshape_activations"}) == theirs.model_dump(exclude={"reshape_activations"})
 
 
 def test_an_encoder_is_swept_without_cross_entropy(lm_tree: dict[str, Any], tmp_path: Path) -> None:

@@ -76,7 +76,10 @@ def pack_documents(spec: PretokenizeSpec, tokenizer: Any, cells: Sequence[Any]) 
         is_tokenized=False,
     )
     packer = Packer(packing)
-    encoded = encode_documents(tokenizer, documents, lambda document, reason: refused.append(document))
+    # SAELens' PretokenizeRunner keeps what the tokenizer adds (its training on text does not): equal rows.
+    encoded = encode_documents(
+        tokenizer, documents, lambda document, reason: refused.append(document), with_special_tokens=True
+    )
     rows = [row for tokens in encoded for row, _ in packer.pack(tokens)]
     rows_NT = np.asarray(rows, dtype=np.int32).reshape(len(rows), spec.context_size)
     return PackedBatch(documents=len(cells), skipped=len(cells) - len(documents) + len(refused), rows_NT=rows_NT)

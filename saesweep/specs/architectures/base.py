@@ -39,8 +39,8 @@ class SAESpec(Spec):
     """How activations are scaled for training; folded into the weights at export."""
     reshape_activations: Literal["none", "hook_z"] = "none"
     """`hook_z`: flatten [heads, d_head] to one vector per token."""
-    decoder_init_norm: float = Field(0.1, gt=0)
-    """L2 norm of each decoder row at initialisation."""
+    decoder_init_norm: float | None = Field(0.1, gt=0)
+    """L2 norm of each decoder row at initialisation; null: as the Kaiming-uniform draw has it."""
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     """Type of the exported weights. Training always keeps fp32 master weights (float64 if that is asked for)."""
     device: str = "cpu"

@@ -83,7 +83,14 @@ class MatryoshkaBatchTopKSpec(BatchTopKSpec):
         """Return cross-field mistakes as (field, message)."""
         found = super().problems()
         widths = self.matryoshka_widths
-        if list(widths) != sorted(set(widths)) or any(w < 1 for w in widths):
+        if not widths:
+            found.append(
+                (
+                    "matryoshka_widths",
+                    "missing; give the inner widths, such as a quarter and a half of d_sae, ascending",
+                )
+            )
+        elif list(widths) != sorted(set(widths)) or any(w < 1 for w in widths):
             found.append(("matryoshka_widths", f"{list(widths)} must be positive and strictly ascending"))
         elif widths and self.d_sae is not None and widths[-1] > self.d_sae:
             found.append(("matryoshka_widths", f"{widths[-1]} is more than d_sae {self.d_sae}"))

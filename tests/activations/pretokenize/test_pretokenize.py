@@ -258,3 +258,18 @@ def test_mistakes_are_named(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=said):
         pretokenize(changed(spec, **fields))
+
+
+def test_the_tokenizers_own_bos_is_kept_as_saelens_keeps_it(llama: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("w1 w2 w3", "w4 w5 w6 w7", "w8")))
+    fields = {"context_size": 4, "sequence_separator_token": "eos", "shuffle": False}
+    pretokenize(spec_of(llama, texts, tmp_path / "result", **fields))
+    words = [word_id(number) for number in range(9)]
+    # Each document begins with the tokenizer's BOS: the first two need none from the packing, the third keeps its own
+    # behind the separator.
+    assert rows_of(tmp_path / "result") == [
+        [BOS, *words[1:4]],
+        [BOS, *words[4:7]],
+        [BOS, words[7], EOS, BOS],
+    ]
