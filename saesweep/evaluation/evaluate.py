@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saesweep.activations import HeldOut
+from saesweep.evaluation.firing import FiringCounter
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.registered import new_registered
@@ -66,6 +67,7 @@ class HeldOutEvaluator:
         with_model: bool,
         spread: bool = False,
         paired: bool = False,
+        counters: Sequence[FiringCounter] = (),
     ) -> list[dict[str, float]]:
         """Return the metrics of each SAE, by the names of `METRICS`.
 
@@ -76,6 +78,7 @@ class HeldOutEvaluator:
             spread: Also return `<metric>_stderr`, the standard error over contexts, and `silent_fraction`, the share of
                 latents that fire on no held-out token.
             paired: Also return `delta_ce_minus_first`, the difference to the first SAE, with its error paired over contexts.
+            counters: One for each SAE, which counts its active latents in the same pass; empty: nothing is counted.
         """
         sums = [ReconstructionMetrics() for _ in saes]
         true_GD = self._part.true_features_FD
@@ -91,6 +94,8 @@ class HeldOutEvaluator:
                     metric.update(x_ND, recon_ND, acts_NF)
                 if true_acts_NG is not None:
                     recoveries[index].update(acts_NF, true_acts_NG)
+                if counters:
+                    counters[index].update(acts_NF)
         found = [
             {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
             for metrics, registered in zip(sums, added, strict=True)
