@@ -79,7 +79,9 @@ def save_trial_sae(
     assert densities is not None  # taken with the spread, as of every finished trial
 
     def fill(folder: Path) -> None:
-        save_sae_folder(folder, described, sparsity_F=densities.share_F, extra_files={"runner_cfg.json": runner_cfg(run)})
+        save_sae_folder(
+            folder, described, sparsity_F=densities.share_F, extra_files={"runner_cfg.json": runner_cfg(run)}
+        )
         write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial, replicate)))
         write_json(folder / "provenance.json", provenance(experiment, trial, measured, replicate))
 

@@ -55,7 +55,7 @@ def test_densities_of_replicates_and_matched_winners_are_their_own(tree: dict[st
     tree["search"] = {"sampler": "grid", "pruner": "none", "replicates": 2}
     saesweep.run(tree, run_dir=tmp_path / "run")
     folders = [*(tmp_path / "run" / "matched").iterdir(), tmp_path / "run" / "best"]
-    assert len(folders) == 5
+    assert len(folders) == 3
     for folder in folders:
         l0, provenance = published(folder)
         assert provenance["densities"]["part"] == "test"
