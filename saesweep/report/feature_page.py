@@ -8,9 +8,9 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.experiment import load_experiment, stream_of, streams_of
 from saesweep.report.data import RunData
+from saesweep.report.densities import counted_on, read_log10_densities
 from saesweep.report.features import BANDS, Latent, describe_latents, sample_latents, unembedding_of
 from saesweep.report.html import document, escape, json_script
-from saesweep.report.densities import counted_on, read_log10_densities
 
 MAX_BYTES = 5_000_000
 
@@ -79,7 +79,8 @@ def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tok
     body = (
         f"<h1>{escape(title)}</h1><p>{escape(best.architecture)} {escape(best.sparsity)} at {escape(best.hook)} · "
         f'<a href="{escape(report_link)}">report</a></p>'
-        f'<p class="note">A random sample of each density band. Bands: {escape(counted_on(run.directory.best))}. Snippets are the strongest contexts of the held-out '
+        f'<p class="note">A random sample of each density band ({escape(counted_on(run.directory.best))}). '
+        "Snippets are the strongest contexts of the held-out "
         "<i>test</i> part; the outlined token is where the latent is strongest, shades are relative to its maximum. "
         "Promoted and suppressed output tokens: decoder direction times unembedding (direct path only).</p>"
         '<div id="controls"><input type="search" id="search" placeholder="number, token or text" aria-label="search">'
