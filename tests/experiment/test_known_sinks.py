@@ -13,7 +13,7 @@ def warnings_of(**base: Any) -> list[str]:
         "base": {
             "dataset_path": "a/b",
             "hook_name": "model.layers.12",
-            "sae": {"architecture": "topk", "d_sae": 64},
+            "sae": {"architecture": "topk", "d_sae": 64, "k": 8},
             **base,
         },
         "space": {},
