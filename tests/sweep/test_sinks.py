@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import saesweep
+from saesweep.activations import open_source
 from saesweep.events import RunStarted, TrialStarted
 from saesweep.experiment import load_experiment
 from saesweep.sweep.plan import plan
@@ -62,8 +63,18 @@ def test_sinks_are_said_before_training_and_measured_apart(tree: dict[str, Any],
     assert events.index(started) < min(i for i, event in enumerate(events) if isinstance(event, TrialStarted))
     assert "explained_variance_no_sinks" in started.metrics
     metrics = result.rows[0].metrics
-    assert metrics["explained_variance"] > 0.9
-    assert metrics["explained_variance_no_sinks"] < 0.8
+    experiment = load_experiment(tree)
+    source = open_source(experiment.base_run(), experiment.spec.evaluation, [HOOK])
+    x_ND = torch.cat(list(source.select.batches(HOOK)))
+    sae = saesweep.load_sae_folder(tmp_path / "run" / "trials" / "0000" / "sae")
+    for name, kept_ND in (
+        ("explained_variance", x_ND),
+        ("explained_variance_no_sinks", x_ND[x_ND.norm(dim=1) < 10 * x_ND.norm(dim=1).median()]),
+    ):
+        error = (kept_ND - sae(kept_ND)).double().square().sum()
+        variance = (kept_ND - kept_ND.mean(0)).double().square().sum()
+        assert metrics[name] == pytest.approx(1 - float(error / variance), rel=1e-3, abs=1e-4)
+    source.close()
     assert metrics["explained_variance_no_sinks_stderr"] > 0
 
 
