@@ -3,6 +3,7 @@
 from saesweep.activations.held_out import HeldOut
 from saesweep.activations.open import ActivationSource, open_source
 from saesweep.activations.preflight import SourceFacts, check_source
+from saesweep.activations.sinks import Sinks, find_sinks
 from saesweep.activations.stream import ActivationStream, BatchStream
 from saesweep.activations.synthetic import SyntheticFeatures, SyntheticStream
 
@@ -11,9 +12,11 @@ __all__ = [
     "ActivationStream",
     "BatchStream",
     "HeldOut",
+    "Sinks",
     "SourceFacts",
     "SyntheticFeatures",
     "SyntheticStream",
     "check_source",
+    "find_sinks",
     "open_source",
 ]

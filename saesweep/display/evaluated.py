@@ -13,11 +13,12 @@ METRICS = (
     "kl_div",
     "ce_loss_score",
     "explained_variance",
+    "explained_variance_no_sinks",
     "mse",
     "cosine_similarity",
     "silent_fraction",
 )
-"""Columns, in order; those that no SAE has are left out."""
+"""Columns, in order; those that no SAE has are left out, and so is the one without sinks where there are none."""
 _HEADINGS = {"silent_fraction": "silent\n%", "ce_loss_score": "CE\nscore", "delta_ce_minus_first": "ΔCE -\nfirst"}
 
 
@@ -30,6 +31,8 @@ def evaluation_text(comparison: Mapping[str, Any], added: Sequence[str] = ()) ->
     """
     saes: Sequence[Mapping[str, Any]] = comparison["saes"]
     columns = [name for name in (*METRICS, *added) if any(sae["metrics"].get(name) is not None for sae in saes)]
+    if all(_has_no_sinks(sae["metrics"]) for sae in saes):
+        columns = [name for name in columns if name != "explained_variance_no_sinks"]
     if len(saes) > 1 and "delta_ce" in columns:
         columns.insert(columns.index("delta_ce") + 1, "delta_ce_minus_first")
     table = [["SAE", "type", "d_sae", *(_HEADINGS.get(name, heading(name)) for name in columns)]]
@@ -45,6 +48,11 @@ def evaluation_text(comparison: Mapping[str, Any], added: Sequence[str] = ()) ->
     model = f" of {comparison['model']}" if comparison["model"] else ""
     lines.append(f"{where}{model}; ± standard error over contexts; {comparison['ablation']} ablation")
     return "\n".join([*lines, *(f"note: {note}" for note in comparison["notes"])])
+
+
+def _has_no_sinks(metrics: Mapping[str, float | None]) -> bool:
+    own = metrics.get("explained_variance_no_sinks")
+    return own is not None and own == metrics.get("explained_variance")
 
 
 def _cell(metrics: Mapping[str, float | None], name: str) -> str:

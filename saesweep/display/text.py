@@ -12,6 +12,7 @@ HEADINGS: Mapping[str, str] = {
     "l0": "L0",
     "delta_ce": "ΔCE",
     "explained_variance": "expl.\nvar",
+    "explained_variance_no_sinks": "expl. var\nno sinks",
     "dead_fraction": "dead %",
     "mse": "MSE",
     "l1": "L1",
@@ -28,6 +29,7 @@ HEADINGS: Mapping[str, str] = {
 _DECIMALS: Mapping[str, int] = {
     "delta_ce": 4,
     "explained_variance": 4,
+    "explained_variance_no_sinks": 4,
     "cosine_similarity": 4,
     "l2_ratio": 4,
     "relative_reconstruction_bias": 4,

@@ -2,6 +2,7 @@
 
 from saesweep.evaluation.compare import Comparison, Evaluated, evaluate_saes
 from saesweep.evaluation.evaluate import HeldOutEvaluator, needs_language_model
+from saesweep.evaluation.firing import Densities, FiringCounter
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.registered import HeldOutMetric, register_metric, registered_metrics
@@ -10,8 +11,10 @@ from saesweep.evaluation.spread import PairedSums
 
 __all__ = [
     "Comparison",
+    "Densities",
     "Evaluated",
     "evaluate_saes",
+    "FiringCounter",
     "HeldOutEvaluator",
     "HeldOutMetric",
     "PairedSums",

@@ -8,10 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saesweep.activations import HeldOut
+from saesweep.activations import HeldOut, find_sinks
+from saesweep.evaluation.firing import FiringCounter
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.registered import new_registered
+from saesweep.evaluation.sinks import NO_SINKS, VarianceWithoutSinks
 from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.evaluation.spread import PairedSums
 from saesweep.models import LanguageModel
@@ -56,6 +58,7 @@ class HeldOutEvaluator:
         self._contexts_per_forward = contexts_per_forward
         self._spliced: dict[str, SplicedMetrics] = {}
         self._contexts: Tensor | None = None
+        self._sink_limits: dict[str, float | None] = {}
 
     @torch.no_grad()
     def measure(
@@ -66,6 +69,7 @@ class HeldOutEvaluator:
         with_model: bool,
         spread: bool = False,
         paired: bool = False,
+        counters: Sequence[FiringCounter] = (),
     ) -> list[dict[str, float]]:
         """Return the metrics of each SAE, by the names of `METRICS`.
 
@@ -76,8 +80,11 @@ class HeldOutEvaluator:
             spread: Also return `<metric>_stderr`, the standard error over contexts, and `silent_fraction`, the share of
                 latents that fire on no held-out token.
             paired: Also return `delta_ce_minus_first`, the difference to the first SAE, with its error paired over contexts.
+            counters: One for each SAE, which counts its active latents in the same pass; empty: nothing is counted.
         """
         sums = [ReconstructionMetrics() for _ in saes]
+        limit = self._sink_limit(hook)
+        without_sinks = [] if limit is None else [VarianceWithoutSinks(limit) for _ in saes]
         true_GD = self._part.true_features_FD
         recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
         added = [new_registered(sae) for sae in saes]
@@ -91,6 +98,10 @@ class HeldOutEvaluator:
                     metric.update(x_ND, recon_ND, acts_NF)
                 if true_acts_NG is not None:
                     recoveries[index].update(acts_NF, true_acts_NG)
+                if without_sinks:
+                    without_sinks[index].update(x_ND, recon_ND, context_N if spread else None)
+                if counters:
+                    counters[index].update(acts_NF)
         found = [
             {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
             for metrics, registered in zip(sums, added, strict=True)
@@ -100,6 +111,8 @@ class HeldOutEvaluator:
         if spread:
             for values, metrics in zip(found, sums, strict=True):
                 values |= {**metrics.standard_errors(), "silent_fraction": metrics.silent_fraction()}
+        for index, values in enumerate(found):
+            _add_without_sinks(values, without_sinks[index] if without_sinks else None, spread)
         if with_model and self._model is not None:
             spliced = self._spliced_at(hook).measure(saes, spread=spread, paired=paired)
             for values, of_model in zip(found, spliced, strict=True):
@@ -121,6 +134,11 @@ class HeldOutEvaluator:
         """
         if METRICS[metric].needs_lm_head:
             return None if self._model is None else self._spliced_at(hook).paired(saes, metric)
+        if metric == NO_SINKS:
+            limit = self._sink_limit(hook)
+            if limit is not None:
+                return self._paired_without_sinks(saes, hook, limit)
+            metric = "explained_variance"  # the same where there are no sinks
         parts = []
         for sae in saes:
             sums = ReconstructionMetrics()
@@ -132,6 +150,22 @@ class HeldOutEvaluator:
                 return None
             parts.append(part)
         return PairedSums.stacked(parts)
+
+    def _paired_without_sinks(self, saes: Sequence[ExportedSAE], hook: str, limit: float) -> PairedSums:
+        parts = []
+        for sae in saes:
+            sums = VarianceWithoutSinks(limit)
+            for x_ND, context_N, _ in self._batches(hook, sae.rows_at_once()):
+                sums.update(x_ND, sae.decode(sae.encode(x_ND), x_ND), context_N)
+            parts.append(sums.by_context())
+        return PairedSums.stacked(parts)
+
+    def _sink_limit(self, hook: str) -> float | None:
+        """Return the norm beyond which a token of the part is an attention sink; None where it has none."""
+        if hook not in self._sink_limits:
+            sinks = find_sinks(self._part, hook)
+            self._sink_limits[hook] = None if sinks is None else sinks.limit
+        return self._sink_limits[hook]
 
     def _batches(self, hook: str, n_rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield at most so many activations [N, D], the context that each is from, and true activations [N, G]."""
@@ -178,3 +212,11 @@ class HeldOutEvaluator:
                 mean_D=self._mean_D(hook) if self._ablation == "mean" else None,
             )
         return self._spliced[hook]
+
+
+def _add_without_sinks(values: dict[str, float], sums: VarianceWithoutSinks | None, spread: bool) -> None:
+    """Add the explained variance without sinks, which is that of all tokens where there are none."""
+    values[NO_SINKS] = values["explained_variance"] if sums is None else sums.compute()
+    if spread:
+        error = values["explained_variance_stderr"] if sums is None else sums.standard_error()
+        values[f"{NO_SINKS}_stderr"] = error

@@ -8,6 +8,7 @@ from saesweep.experiment.check_matched import matched_warnings
 from saesweep.experiment.check_objective import objective_warnings
 from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
+from saesweep.experiment.known_sinks import sink_warnings
 from saesweep.experiment.parameters import Parameter
 from saesweep.specs import BaseRun, CohortSpec, SearchSpec, format_count
 from saesweep.specs.architectures import JumpReLUSpec, TopKFamilySpec, spec_class
@@ -19,7 +20,7 @@ _PENALTIES = (("l1_coefficient", "l1_warm_up_steps", "5%"), ("l0_coefficient", "
 
 def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[BaseRun], n_trials: int) -> list[str]:
     """Return the warnings for an experiment without mistakes; `runs` are those at the edges of its space."""
-    found = [*_threshold_warnings(runs), *_warm_up_warnings(runs), *_dtype_warnings(runs)]
+    found = [*_threshold_warnings(runs), *_warm_up_warnings(runs), *_dtype_warnings(runs), *sink_warnings(runs)]
     fields = {spec_class(name).sparsity_field for name in draft.architectures}
     searches_sparsity = any(p.path.removeprefix("sae.") in fields for p in parameters)
     found += objective_warnings(draft.objective, searches_sparsity)

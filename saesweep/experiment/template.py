@@ -19,6 +19,7 @@ base:                                     # one whole training run, in SAELens' 
   dataset_path: builtin:python-docs       # or a Hub id, or local .txt, .jsonl, .csv or .parquet files
   context_size: 256                       # tokens
   exclude_special_tokens: true            # norms at BOS are huge and distort scale and explained variance
+  max_activation_norm_multiple: 10        # leaves out attention sinks: tokens with more than 10 times the median norm
   training_tokens: 400k                   # per trial; for a result to keep, hundreds of millions
   train_batch_size_tokens: 2048
   lr: 1e-3

@@ -124,6 +124,13 @@ def _numbers(metrics: Any) -> dict[str, float]:
     return {name: float(value) for name, value in found if isinstance(value, (int, float))}
 
 
+def _counted(densities: Any) -> str | None:
+    """Return the tokens that `sparsity.safetensors` was counted on."""
+    if not isinstance(densities, dict):
+        return None
+    return f"{densities.get('tokens')} held-out `{densities.get('part')}` tokens"
+
+
 def _origin(entry: Entry) -> str:
     found, metadata = entry.provenance, entry.sae.metadata
     packages = found.get("packages")
@@ -133,6 +140,7 @@ def _origin(entry: Entry) -> str:
         "experiment": found.get("experiment"),
         "trial": found.get("trial"),
         "seed": found.get("seed"),
+        "firing densities on": _counted(found.get("densities")),
         "saesweep": found.get("saesweep_version"),
         "torch": packages.get("torch") if isinstance(packages, dict) else None,
         "fingerprint": str(found.get("fingerprint", ""))[:12] or None,

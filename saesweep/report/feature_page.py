@@ -8,9 +8,9 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.experiment import load_experiment, stream_of, streams_of
 from saesweep.report.data import RunData
+from saesweep.report.densities import counted_on, read_log10_densities
 from saesweep.report.features import BANDS, Latent, describe_latents, sample_latents, unembedding_of
 from saesweep.report.html import document, escape, json_script
-from saesweep.report.page import read_log10_frequencies
 
 MAX_BYTES = 5_000_000
 
@@ -51,7 +51,7 @@ def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tok
     strangers = [number for number in latents if not 0 <= number < sae.d_sae]
     if strangers:
         raise UserError(f"--latents: the SAE has latents 0 to {sae.d_sae - 1}, no {strangers[0]}")
-    frequencies = read_log10_frequencies(run.directory.best)
+    frequencies = read_log10_densities(run.directory.best)
     chosen = sample_latents(frequencies, per_band, seed=base.seed, always=latents)
     source = open_source(base, experiment.spec.evaluation, experiment.hook_names())
     assert source.model is not None
@@ -79,7 +79,8 @@ def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tok
     body = (
         f"<h1>{escape(title)}</h1><p>{escape(best.architecture)} {escape(best.sparsity)} at {escape(best.hook)} · "
         f'<a href="{escape(report_link)}">report</a></p>'
-        '<p class="note">A random sample of each density band. Snippets are the strongest contexts of the held-out '
+        f'<p class="note">A random sample of each density band ({escape(counted_on(run.directory.best))}). '
+        "Snippets are the strongest contexts of the held-out "
         "<i>test</i> part; the outlined token is where the latent is strongest, shades are relative to its maximum. "
         "Promoted and suppressed output tokens: decoder direction times unembedding (direct path only).</p>"
         '<div id="controls"><input type="search" id="search" placeholder="number, token or text" aria-label="search">'

@@ -26,7 +26,7 @@ BANDS = (
     (-2.0, -1.0, "1% to 10%"),
     (-1.0, math.inf, "above 10%"),
 )
-"""Density bands: log10 of the share of training tokens on which a latent fires."""
+"""Density bands: log10 of the share of held-out tokens on which a latent fires."""
 
 
 @dataclass(frozen=True)

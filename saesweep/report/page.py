@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
 
 import plotly.graph_objects as go
 
@@ -13,6 +12,7 @@ from saesweep.display.columns import row_label
 from saesweep.display.text import duration, metric_value, setting, short_count, short_rate
 from saesweep.events import Row
 from saesweep.report.data import RunData
+from saesweep.report.densities import counted_on, read_log10_densities
 from saesweep.report.figures import (
     curves_figure,
     dead_figure,
@@ -272,25 +272,17 @@ def _latents(run: RunData, figures: _Figures) -> str:
                 "Of trials that have trained for at least one window (hover for it). Pale: not finished.",
             )
         )
-    log10_frequencies = read_log10_frequencies(run.directory.best)
-    if log10_frequencies:
+    log10_densities = read_log10_densities(run.directory.best)
+    if log10_densities:
         parts.append(
             "<h3>Firing frequencies of the best SAE</h3>"
             + figures.add(
                 "density",
-                density_figure(log10_frequencies),
-                "Counted in training; -10 stands for latents that never fired.",
+                density_figure(log10_densities),
+                f"Share of {counted_on(run.directory.best)}; -10 stands for latents that fired on none of them.",
             )
         )
     return "\n".join(parts) or "<p>Nothing has been measured yet.</p>"
-
-
-def read_log10_frequencies(folder: Path) -> list[float]:
-    """Return log10 of the firing frequency of each latent of an exported SAE; empty where it has none."""
-    from safetensors.numpy import load_file
-
-    file = folder / "sparsity.safetensors"
-    return [float(v) for v in load_file(file)["sparsity"]] if file.exists() else []
 
 
 def _cost(run: RunData, figures: _Figures) -> str:

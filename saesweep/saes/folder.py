@@ -51,7 +51,7 @@ def save_sae_folder(
     if sparsity_F is not None:
         if tuple(sparsity_F.shape) != (sae.d_sae,) or not bool(((sparsity_F >= 0) & (sparsity_F <= 1)).all()):
             raise ValueError(f"sparsity_F must be {sae.d_sae} firing shares between 0 and 1")
-        write_tensors(folder / SPARSITY_FILE, {"sparsity": log_sparsity(sparsity_F)})
+        write_sparsity(folder, sparsity_F)
     write_tensors(folder / WEIGHTS_FILE, {k: v.detach().cpu().contiguous() for k, v in sae.tensors.items()})
     write_document(folder / CFG_FILE, sae.cfg)  # last: a folder with a cfg.json is complete
 
@@ -111,9 +111,10 @@ def _read_cfg(path: Path) -> dict[str, Any]:
     return cfg
 
 
-def log_sparsity(share_F: Tensor) -> Tensor:
-    """Return what `sparsity.safetensors` holds of firing shares in [0, 1]: `log10(share + 1e-10)`, float32 on the CPU."""
-    return torch.log10(share_F.detach().to("cpu", torch.float32) + 1e-10)
+def write_sparsity(folder: Path, share_F: Tensor) -> None:
+    """Replace `sparsity.safetensors` of a folder by `log10(share + 1e-10)`, float32, of firing shares in [0, 1]."""
+    log10_F = torch.log10(share_F.detach().to("cpu", torch.float32) + 1e-10)
+    write_tensors(folder / SPARSITY_FILE, {"sparsity": log10_F})
 
 
 def write_document(path: Path, document: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saesweep.saes.folder import CFG_FILE, SPARSITY_FILE, WEIGHTS_FILE, log_sparsity, write_document, write_tensors
+from saesweep.saes.folder import CFG_FILE, WEIGHTS_FILE, write_document, write_sparsity, write_tensors
 from saesweep.saes.normalize import Normalizer
 
 SCALER_FILE = "activation_scaler.json"
@@ -50,7 +50,8 @@ def save_training_form(
         folder: Made if need be.
         form: The SAE.
         cfg: SAELens' training configuration of it, for `cfg.json`.
-        sparsity_F: How often each latent fires, as a share of tokens in [0, 1].
+        sparsity_F: How often each latent fired in the window of training (`feature_sampling_window`), as a share of its
+            tokens in [0, 1]: what SAELens' checkpoints have, and no density of the exported form.
         extra_files: JSON documents to put beside them, by file name.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def save_training_form(
     write_document(
         folder / SCALER_FILE, {"scaling_factor": form.normalizer.scale, "has_whitening": whitening is not None}
     )
-    write_tensors(folder / SPARSITY_FILE, {"sparsity": log_sparsity(sparsity_F)})
+    write_sparsity(folder, sparsity_F)
     weights = {name: tensor.cpu().contiguous() for name, tensor in form.tensors.items()}
     if form.topk_threshold is not None:
         weights[THRESHOLD] = torch.tensor(form.topk_threshold, dtype=torch.float64)

@@ -188,7 +188,7 @@ class BaseRun(Spec):
     dead_feature_window: Steps = Duration(1000)
     """Auxiliary losses count a latent as dead when it has not fired for this long; at most a quarter of the run for the share reported."""
     feature_sampling_window: Steps = Duration(2000)
-    """Window over which firing frequencies (sparsity.safetensors) are counted."""
+    """Window of training over which the firing frequencies of snapshots are counted; those of exported SAEs are held-out."""
     dead_feature_threshold: float = Field(1e-8, ge=0)
     """SAELens' field that nothing reads; kept so that its files load."""
     n_eval_batches: int = Field(10, ge=1)

@@ -45,6 +45,13 @@ METRICS: dict[str, Metric] = {
             False,
             "1 - sum|x - x^|^2 / sum|x - mean x|^2 over all held-out tokens",
         ),
+        Metric(
+            "explained_variance_no_sinks",
+            "maximize",
+            "share",
+            False,
+            "explained variance over the tokens that are no attention sinks; the same where there are none",
+        ),
         Metric("l0", "minimize", "latents per token", False, "mean number of active latents"),
         Metric("l1", "minimize", "activation units", False, "mean sum of latent activations"),
         Metric("cosine_similarity", "maximize", "-1 to 1", False, "mean cosine between activations and reconstruction"),

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from saesweep import __version__
+from saesweep.evaluation import Densities
 from saesweep.experiment import Experiment, dump_yaml
 from saesweep.models import names_of_hook, saelens_pair
 from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
-from saesweep.saes import ExportedSAE, save_sae_folder
+from saesweep.saes import ExportedSAE, save_sae_folder, write_sparsity
 from saesweep.specs import BaseRun
 from saesweep.sweep.measure import Measured
 from saesweep.sweep.runner_cfg import NOT_IN_SAELENS, runner_cfg
@@ -80,9 +81,12 @@ def save_trial_sae(
     run = trial.exported_run(replicate)
     described = with_run_metadata(measured.sae, run, measured.metrics, measured.dead)
 
+    densities = measured.densities
+    assert densities is not None  # taken with the spread, as of every finished trial
+
     def fill(folder: Path) -> None:
         save_sae_folder(
-            folder, described, sparsity_F=measured.frequency_F, extra_files={"runner_cfg.json": runner_cfg(run)}
+            folder, described, sparsity_F=densities.share_F, extra_files={"runner_cfg.json": runner_cfg(run)}
         )
         write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial, replicate)))
         write_json(folder / "provenance.json", provenance(experiment, trial, measured, replicate))
@@ -142,6 +146,7 @@ def provenance(experiment: Experiment, trial: Trial, measured: Measured, replica
         "select_metrics": measured.metrics,
         "select_spread": trial.spread,
         "dead_window_tokens": trial.dead_window_tokens,
+        **({} if measured.densities is None else {"densities": measured.densities.described()}),
         **({} if trial.target_l0 is None else {"target_l0": trial.target_l0}),
         **({} if not trial.coefficient else {"coefficient": trial.coefficient}),
         "python": platform.python_version(),
@@ -151,14 +156,24 @@ def provenance(experiment: Experiment, trial: Trial, measured: Measured, replica
     }
 
 
-def copy_export(source: Path, target: Path, extra: Mapping[str, Any]) -> None:
-    """Copy an exported SAE's folder in one step, adding to its `provenance.json`."""
+def copy_export(source: Path, target: Path, extra: Mapping[str, Any], densities: Densities | None = None) -> None:
+    """Copy an exported SAE's folder in one step, adding to its `provenance.json`.
+
+    Args:
+        source: The folder.
+        target: Where the copy goes; what is there is replaced.
+        extra: What to add.
+        densities: How often its latents fire, in place of what the folder has of that.
+    """
     import json
 
     def fill(folder: Path) -> None:
         for file in source.iterdir():
             shutil.copy2(file, folder / file.name)
         found = json.loads((folder / "provenance.json").read_text())
+        if densities is not None:
+            write_sparsity(folder, densities.share_F)
+            found["densities"] = densities.described()
         write_json(folder / "provenance.json", {**found, **extra})
 
     target.parent.mkdir(parents=True, exist_ok=True)

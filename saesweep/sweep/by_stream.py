@@ -58,15 +58,16 @@ def finish_stream(setup: Setup, rows: Sequence[Row], stream: Stream) -> None:
         export_front(directory, own, directory.stream_path / "pareto")
     if best is not None:
         row = next(row for row in own if row.number == best)
-        test_metrics, test_spread = measure_on_test(setup, row)
+        found = measure_on_test(setup, row)
+        test_metrics = found.metrics
         extra = {
             "test_metrics": test_metrics,
             "objective": setup.objective.model_dump(mode="json"),
             "notes": notes,
             "stream": stream.label,
-            **({"test_spread": test_spread} if row.replicates > 1 else {}),
+            **({"test_spread": found.spread} if row.replicates > 1 else {}),
         }
-        copy_export(directory.trial_sae(best), directory.stream_path / "best", extra)
+        copy_export(directory.trial_sae(best), directory.stream_path / "best", extra, found.densities)
     write_json(
         directory.stream_path / _FILE,
         {"trials": len(own), "best": best, "notes": notes, "test_metrics": test_metrics},

@@ -50,10 +50,11 @@ def calibrate(
             rate = _stream_rate(setup)
             steps, slot = _steps(setup)
             reconstruction, splice = _measuring(setup, slot)
+            warnings = tuple(sinks.message() for sinks in setup.sinks)
         finally:
             setup.source.close()
     label = "" if segment is None else segment.stream.label
-    return Calibration(label, rate, steps, reconstruction, splice, start_up), dict(setup.d_in)
+    return Calibration(label, rate, steps, reconstruction, splice, start_up, warnings), dict(setup.d_in)
 
 
 def _stream_rate(setup: Setup) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from saesweep.evaluation import PairedSums
+from saesweep.evaluation import Densities, FiringCounter, PairedSums
 from saesweep.events import MatchedEntry, Row
 from saesweep.runs import RunDirectory
 from saesweep.saes import ExportedSAE, load_sae_folder
@@ -22,6 +22,18 @@ from saesweep.sweep.progress import Board
 from saesweep.sweep.ranking import winner
 from saesweep.sweep.references import reference_notes
 from saesweep.sweep.setup import Setup
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a winner measured on the `test` part."""
+
+    metrics: dict[str, float]
+    """The mean over its replicates."""
+    spread: dict[str, float]
+    """Their sample standard deviation; empty for a single one."""
+    densities: Densities
+    """How often the latents of the exported replicate, the first, fire."""
 
 
 @dataclass(frozen=True)
@@ -52,22 +64,19 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
     beaten = reference_notes(board.references(rows), rows, setup.objective, best)
     notes = (*notes, *matched_notes(entries), *about_winner, *noise_notes(rows, setup.objective), *beaten)
     outcome = Outcome(None, None, notes=notes)
+    tested: dict[int, Tested] = {}
     if entries:
-        entries = _export_matched(setup, rows, entries, notes)
+        entries = _export_matched(setup, rows, entries, notes, tested)
     if best is not None:
         row = next(row for row in rows if row.number == best)
-        known = [entry for entry in entries if entry.is_winner and entry.trial == best]
-        if known:
-            test_metrics, test_spread = dict(known[0].test_metrics), dict(known[0].test_spread)
-        else:
-            test_metrics, test_spread = measure_on_test(setup, row)
-        extra = {"test_metrics": test_metrics, "objective": setup.objective.model_dump(mode="json"), "notes": notes}
+        found = tested.get(best) or measure_on_test(setup, row)
+        extra = {"test_metrics": found.metrics, "objective": setup.objective.model_dump(mode="json"), "notes": notes}
         if row.replicates > 1:
-            extra["test_spread"] = test_spread
+            extra["test_spread"] = found.spread
         if setup.objective.is_pareto and len(rows) > 1:
             export_front(directory, rows, directory.pareto)
-        copy_export(directory.trial_sae(best), directory.best, extra)
-        outcome = Outcome(best, directory.best, test_metrics, notes, entries)
+        copy_export(directory.trial_sae(best), directory.best, extra, found.densities)
+        outcome = Outcome(best, directory.best, found.metrics, notes, entries)
     board.write(
         rows,
         status="complete",
@@ -80,10 +89,12 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
     return outcome
 
 
-def measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
-    """Return mean and spread over the winner's replicates; the first of them is the one exported."""
-    evaluator = setup.test_evaluator()
-    return mean_and_spread(evaluator.measure(_replicates(setup, row), row.hook, with_model=True, spread=True))
+def measure_on_test(setup: Setup, row: Row) -> Tested:
+    """Measure the replicates of a winner; the first of them is the one exported."""
+    saes = _replicates(setup, row)
+    counters = [FiringCounter() for _ in saes]
+    found = setup.test_evaluator().measure(saes, row.hook, with_model=True, spread=True, counters=counters)
+    return Tested(*mean_and_spread(found), counters[0].densities("test"))
 
 
 def _replicates(setup: Setup, row: Row) -> list[ExportedSAE]:
@@ -120,9 +131,21 @@ def _matched(setup: Setup, rows: tuple[Row, ...]) -> tuple[MatchedEntry, ...]:
 
 
 def _export_matched(
-    setup: Setup, rows: tuple[Row, ...], entries: Sequence[MatchedEntry], notes: Sequence[str]
+    setup: Setup,
+    rows: tuple[Row, ...],
+    entries: Sequence[MatchedEntry],
+    notes: Sequence[str],
+    tested: dict[int, Tested],
 ) -> tuple[MatchedEntry, ...]:
-    """Write the winner of each L0 to a folder named by L0 and architecture, each measured once on `test`."""
+    """Write the winner of each L0 to a folder named by L0 and architecture, each measured once on `test`.
+
+    Args:
+        setup: The run.
+        rows: Its leaderboard.
+        entries: The best at each L0.
+        notes: What to say about the run.
+        tested: What each trial measured on `test`; those measured here are added.
+    """
     directory, several_hooks = setup.directory, len({entry.hook for entry in entries}) > 1
     if directory.matched.exists():
         shutil.rmtree(directory.matched)
@@ -130,16 +153,18 @@ def _export_matched(
     found = []
     for entry in entries:
         if entry.is_winner:
-            metrics, spread = measure_on_test(setup, by_number[entry.trial])
-            entry = replace(entry, test_metrics=metrics, test_spread=spread)
+            if entry.trial not in tested:  # it may win at several L0
+                tested[entry.trial] = measure_on_test(setup, by_number[entry.trial])
+            of_test = tested[entry.trial]
+            entry = replace(entry, test_metrics=of_test.metrics, test_spread=of_test.spread)
             label = f"{entry.target_l0:g}-{entry.architecture}" + (f"-{_slug(entry.hook)}" if several_hooks else "")
             extra = {
-                "test_metrics": metrics,
+                "test_metrics": of_test.metrics,
                 "objective": setup.objective.model_dump(mode="json"),
                 "matched": asdict(entry),
                 "notes": list(notes),
             }
-            copy_export(directory.trial_sae(entry.trial), directory.matched / label, extra)
+            copy_export(directory.trial_sae(entry.trial), directory.matched / label, extra, of_test.densities)
         found.append(entry)
     return tuple(found)
 

@@ -7,10 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from saesweep.cohort import Cohort, Slot
-from saesweep.evaluation import HeldOutEvaluator
+from saesweep.evaluation import Densities, FiringCounter, HeldOutEvaluator
 from saesweep.saes import ExportedSAE
 
 
@@ -20,8 +18,9 @@ class Measured:
 
     sae: ExportedSAE
     metrics: dict[str, float]
-    frequency_F: Tensor
     dead: int
+    densities: Densities | None
+    """How often its latents fire on the `select` part; None where it was measured without spread."""
 
 
 def measure_slots(
@@ -39,7 +38,7 @@ def measure_slots(
         slots: Which of them to measure.
         evaluator: The held-out part to measure on.
         with_model: By trial number, whether to run the language model's head too.
-        with_spread: By trial number, whether to take standard errors over contexts too.
+        with_spread: By trial number, whether to take standard errors over contexts and the densities of the latents too.
     """
     groups: dict[tuple[str, bool, bool], list[int]] = defaultdict(list)
     for index, slot in enumerate(slots):
@@ -47,15 +46,16 @@ def measure_slots(
     found: dict[int, Measured] = {}
     for (hook, use_model, spread), members in groups.items():
         saes = [cohort.export(slots[index]) for index in members]
-        results = evaluator.measure(saes, hook, with_model=use_model, spread=spread)
-        for index, sae, metrics in zip(members, saes, results, strict=True):
+        counters = [FiringCounter() for _ in saes] if spread else []
+        results = evaluator.measure(saes, hook, with_model=use_model, spread=spread, counters=counters)
+        for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
             slot = slots[index]
             dead = int(slot.dead_F().sum())
             found[index] = Measured(
                 sae=sae,
                 metrics={**metrics, "dead_fraction": dead / sae.d_sae},
-                frequency_F=slot.firing.frequency_F().cpu(),
                 dead=dead,
+                densities=counters[place].densities("select") if spread else None,
             )
     return [found[index] for index in range(len(slots))]
 

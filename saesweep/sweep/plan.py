@@ -155,7 +155,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         calibrations=calibrations,
         seconds_full=_seconds(experiment, parts, full, confirm, calibrations),
         seconds_pruned=_seconds(experiment, parts, pruned, confirm, calibrations),
-        warnings=experiment.warnings,
+        warnings=(*experiment.warnings, *(text for each in calibrations for text in each.warnings)),
     )
 
 

@@ -85,6 +85,8 @@ class Calibration:
     splice_seconds: float
     """Cross-entropy metrics of one SAE on the whole `select` part; 0 without a language-model head."""
     start_up_seconds: float
+    warnings: tuple[str, ...] = ()
+    """What opening the stream showed, such as attention sinks."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,10 @@ def goal_texts(setup: Setup) -> tuple[str, ...]:
 
 
 def metric_columns(setup: Setup) -> tuple[str, ...]:
-    """Return the metrics worth a column: the goals' first, then the usual ones, then those of plugins."""
+    """Return the metrics worth a column: the goals' first, then the usual ones, then those of plugins.
+
+    Explained variance without attention sinks has a column where there are sinks.
+    """
     has_head = setup.source.model is not None and setup.source.model.has_lm_head
     usual = (
         ("l0", "delta_ce", "explained_variance", "dead_fraction")
@@ -52,7 +55,8 @@ def metric_columns(setup: Setup) -> tuple[str, ...]:
             "dead_fraction",
         )
     )
-    return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual, *registered_metrics()]))
+    without_sinks = ["explained_variance_no_sinks"] if setup.sinks else []
+    return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual, *without_sinks, *registered_metrics()]))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from saesweep.activations import ActivationSource, HeldOut, SourceFacts, check_source, open_source
+from saesweep.activations import ActivationSource, HeldOut, Sinks, SourceFacts, check_source, find_sinks, open_source
 from saesweep.cohort import Cohort
 from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator
@@ -60,6 +60,8 @@ class Setup:
     evaluator: HeldOutEvaluator
     """Of the `select` part: what trials are ranked on."""
     notes: list[str]
+    sinks: tuple[Sinks, ...]
+    """Attention sinks among the tokens that count, at the hooks that have some."""
     references: tuple[ReferenceRow, ...] = field(default=())
     """Published SAEs, measured once the run has begun."""
 
@@ -152,7 +154,8 @@ def prepare(
     d_in = dict(source.stream.d_in)
     sizes = size_stream(whole, segment, d_in, device)
     choices = directory.choices()
-    notes = [*experiment.warnings, *facts[streams.index(stream)].warnings]
+    sinks = _sinks(source, hooks)
+    notes = [*experiment.warnings, *facts[streams.index(stream)].warnings, *(each.message() for each in sinks)]
     if "slots" not in choices:
         choices["slots"], choices["slots_reason"] = sizes.slots.slots, sizes.slots.reason
     reference = make_reference(run)
@@ -194,6 +197,7 @@ def prepare(
         cohort=cohort,
         evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation),
         notes=notes,
+        sinks=sinks,
     )
 
 
@@ -206,6 +210,13 @@ def evaluator_of(part: HeldOut, source: ActivationSource, run: BaseRun, evaluati
         head_index=run.hook_head_index,
         contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
     )
+
+
+def _sinks(source: ActivationSource, hooks: Sequence[str]) -> tuple[Sinks, ...]:
+    """Return the attention sinks at the hooks of a stream, before anything trains on them."""
+    special = () if source.model is None else getattr(source.model.tokenizer, "all_special_ids", ())
+    found = (find_sinks(source.select, hook, special) for hook in hooks)
+    return tuple(each for each in found if each is not None)
 
 
 def _normalizers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class OpenRun:
         self.log(evaluation_names(metrics), tokens=tokens)
 
     def log_ending(self, summary: Mapping[str, Any], export: Path | None, *, tokens: int) -> None:
-        """Log how the trial ended, and a finished one's firing frequencies, as SAELens does."""
+        """Log how the trial ended, and a finished one's densities on held-out tokens, under SAELens' names."""
         self._run.summary.update(dict(summary))
         # The last point is written out now: what follows may wait for the network.
         self.log({} if export is None else _densities(export), tokens=tokens, commit=True)
@@ -146,10 +147,12 @@ def _densities(export: Path) -> dict[str, Any]:
     import wandb
     from safetensors.numpy import load_file
 
+    counted = json.loads((export / "provenance.json").read_text(encoding="utf-8"))["densities"]
     log10_F = load_file(export / "sparsity.safetensors")["sparsity"].astype(np.float64)
     return {
         "plots/feature_density_line_chart": wandb.Histogram(log10_F.tolist()),
         "metrics/mean_log10_feature_sparsity": float(log10_F.mean()),
         "sparsity/below_1e-5": int((log10_F < -5).sum()),
         "sparsity/below_1e-6": int((log10_F < -6).sum()),
+        "details/density_tokens": counted["tokens"],
     }

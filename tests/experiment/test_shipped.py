@@ -92,3 +92,10 @@ def test_template(tmp_path: Path) -> None:
     rng = random.Random(0)
     for _ in range(50):
         experiment.resolve(random_point(experiment, rng))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_files_for_real_models_leave_attention_sinks_out(path: Path) -> None:
+    run = load_experiment(path).base_run()
+    is_builtin = run.model_name is None or run.model_name.startswith("builtin:")
+    assert run.max_activation_norm_multiple == (None if is_builtin else 10)

@@ -1,0 +1,28 @@
+"""How often the latents of an exported SAE fire, as its folder says, and on which tokens that was counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saesweep.runs import read_json
+
+
+def read_log10_densities(folder: Path) -> list[float]:
+    """Return log10 of the share of tokens on which each latent of an exported SAE fires; empty where it has none."""
+    from safetensors.numpy import load_file
+
+    file = folder / "sparsity.safetensors"
+    return [float(v) for v in load_file(file)["sparsity"]] if file.exists() else []
+
+
+def counted_on(folder: Path) -> str:
+    """Return which tokens the densities of an exported SAE are counted on, such as `32,768 held-out test tokens`.
+
+    Exports of versions that counted in training say so: their figures include the dense beginning of the run.
+    """
+    file = folder / "provenance.json"
+    provenance = read_json(file) if file.exists() else None
+    found = provenance.get("densities") if isinstance(provenance, dict) else None
+    if not isinstance(found, dict):
+        return "training tokens (an export of an earlier version), which may include a dense beginning of the run"
+    return f"{found.get('tokens', 0):,} held-out {found.get('part')} tokens"
