@@ -41,6 +41,11 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--feature-tokens", metavar="N", type=int, default=200_000, help="held-out tokens to look at (default: 200000)"
     )
+    parser.add_argument(
+        "--allow-code-execution",
+        action="store_true",
+        help="for the feature page, load the model with arguments that run code, where the run's experiment allows it",
+    )
     parser.set_defaults(execute=execute)
 
 
@@ -61,6 +66,7 @@ def execute(args: argparse.Namespace) -> int:
         latents=latents,
         per_band=args.per_band,
         feature_tokens=args.feature_tokens,
+        allow_code_execution=args.allow_code_execution,
     )
     print(f"wrote {report.page}")
     if report.features is not None:

@@ -153,7 +153,8 @@ def _settings(
     for source in sources:
         own = Path(source).expanduser() / _OWN_FILE
         if own.is_file():
-            return load_experiment(own, overrides=overrides), [f"model and held-out tokens as in {own}"]
+            found = load_experiment(own, overrides=overrides, is_own=False)
+            return found, [f"model and held-out tokens as in {own}"]
     tree = _tree_from_metadata(saes[0])
     if "model_name" not in tree["base"] and not any(o.startswith("base.model_name=") for o in overrides):
         raise UserError(

@@ -14,6 +14,7 @@ from saesweep.experiment.hub import download
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.specs.base_run import SYNTHETIC
+from saesweep.specs.code_execution import OPT_IN
 
 SAELENS_MODEL_CLASS = "HookedTransformer"
 RUNNER_CFG = "runner_cfg.json"
@@ -30,9 +31,10 @@ _OF_THAT_MACHINE = frozenset(
         "checkpoint_path",
         "resume_from_checkpoint",
         "verbose",
+        OPT_IN,
     }
 )
-"""Fields that say nothing about the SAE: left out without a word."""
+"""Fields that say nothing about the SAE, and the permission to run code: left out without a word."""
 _SWITCHES_OFF: dict[str, Any] = {
     "compile_llm": False,
     "llm_compilation_mode": None,
@@ -163,8 +165,9 @@ def _read_own(path: Path) -> Imported:
     base = document.tree.get("base")
     if document.problems or not isinstance(base, dict) or "from_cfg" in base:
         raise UserError(f"{path} is not the experiment of an exported SAE")
-    # Where its snapshots went: a run that begins from there must not write over them.
-    return Imported({key: value for key, value in base.items() if key != "checkpoint_path"})
+    # Where its snapshots went: a run that begins from there must not write over them. And whether code may run is for
+    # the file that names this folder to say.
+    return Imported({key: value for key, value in base.items() if key not in ("checkpoint_path", OPT_IN)})
 
 
 def _read_runner(path: Path) -> Imported:

@@ -24,7 +24,15 @@ def why_no_features(run: RunData) -> str | None:
     return None
 
 
-def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tokens: int, report_link: str) -> str:
+def feature_page(
+    run: RunData,
+    *,
+    per_band: int,
+    latents: Sequence[int],
+    max_tokens: int,
+    report_link: str,
+    allow_code_execution: bool = False,
+) -> str:
     """Return the page of the best SAE; runs the language model over the held-out `test` part.
 
     Args:
@@ -33,6 +41,8 @@ def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tok
         latents: Further latents to show.
         max_tokens: Held-out activations to look at.
         report_link: Address of the report.
+        allow_code_execution: Let the run's file say that code beside the model may run; a run directory can be a
+            stranger's.
 
     Raises:
         UserError: The run has no text or no exported SAE, or a latent does not exist.
@@ -45,7 +55,8 @@ def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tok
     why_not = why_no_features(run)
     if best is None or why_not is not None:
         raise UserError(f"{run.directory.path}: {why_not}")
-    experiment = stream_of(streams_of(load_experiment(run.directory.experiment_file)), best.params).experiment
+    whole = load_experiment(run.directory.experiment_file, is_own=allow_code_execution)
+    experiment = stream_of(streams_of(whole), best.params).experiment
     base = experiment.base_run()
     sae = load_sae_folder(run.directory.best).to(resolve_device(base.device))
     strangers = [number for number in latents if not 0 <= number < sae.d_sae]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
+from saesweep.specs.code_execution import OPT_IN, arguments_that_run_code, refusal
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.synthetic import DEFAULT_D_IN, SyntheticSpec
@@ -115,6 +116,8 @@ class BaseRun(Spec):
     """Arguments of the model's forward call."""
     model_from_pretrained_kwargs: dict[str, Any] | None = None
     """Arguments of the model's loading call, such as {dtype: bfloat16}."""
+    allow_code_execution: bool = False
+    """Accept loading arguments that let files of the model run code here, such as `trust_remote_code: true` or `weights_only: false`."""
 
     # --- activation stream
     n_batches_in_buffer: int = Field(20, ge=1)
@@ -245,6 +248,14 @@ class BaseRun(Spec):
         return tuple(round(part * self.total_steps / parts) for part in range(1, parts))
 
     @property
+    def refused_arguments(self) -> list[str]:
+        """A message for each loading argument that would let code run where `allow_code_execution` is not set."""
+        if self.allow_code_execution:
+            return []
+        found = arguments_that_run_code(self.model_from_pretrained_kwargs)
+        return [refusal(argument, reason) for argument, reason in found.items()]
+
+    @property
     def is_synthetic(self) -> bool:
         """The activations come from known features and no language model."""
         return self.dataset_path == SYNTHETIC
@@ -269,6 +280,9 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
             found.append((field, f"not used by saesweep; {advice}"))
     if run.dataset_trust_remote_code:
         found.append(("dataset_trust_remote_code", "datasets 4 and newer cannot run remote code; leave it out"))
+    found.extend(("model_from_pretrained_kwargs", message) for message in run.refused_arguments)
+    if run.allow_code_execution and not arguments_that_run_code(run.model_from_pretrained_kwargs):
+        found.append((OPT_IN, "no argument of model_from_pretrained_kwargs runs code; leave it out"))
     if run.activations_mixing_fraction != 0.5:
         found.append(
             (

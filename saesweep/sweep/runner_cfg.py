@@ -15,6 +15,7 @@ _OURS = (
     "buffer_tokens",
     "max_activation_norm_multiple",
     "synthetic",
+    "allow_code_execution",
 )
 """Fields that SAELens does not know, and whose names its `from_dict` refuses; `experiment.yaml` beside the file has them."""
 SAELENS_VERSION = "6.54.12"

@@ -26,6 +26,7 @@ _NOT_THE_DATA = frozenset(
         "llm_compilation_mode",
         "n_batches_for_norm_estimate",
         "dataset_trust_remote_code",
+        "allow_code_execution",
         # Devices and the training side.
         "device",
         "llm_device",
