@@ -146,6 +146,7 @@ def test_the_metadata_of_an_sae_cannot_allow_it(tmp_path: Path) -> None:
     cfg = {"architecture": "standard", "d_in": 4, "d_sae": 8, "dtype": "float32", "metadata": {}}
     sae = ExportedSAE("standard", cfg, tensors).with_metadata(
         {
+            "sae_lens_version": "6.54.12",
             "model_name": str(save_llama(tmp_path / "model")),
             "hook_name": "model.layers.0",
             "dataset_path": "builtin:python-docs",
@@ -154,5 +155,5 @@ def test_the_metadata_of_an_sae_cannot_allow_it(tmp_path: Path) -> None:
         }
     )
     save_sae_folder(tmp_path / "sae", sae, sparsity_F=None)
-    with pytest.raises(UserError, match="--set base.allow_code_execution=true"):
+    with pytest.raises(UserError, match=r"--set base\.allow_code_execution=true"):
         evaluate_saes([tmp_path / "sae"])
