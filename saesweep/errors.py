@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saesweep.messages import presentable
+
 
 class UserError(Exception):
     """A mistake that the user can mend; printed as its message alone, with exit code 2."""
+
+    def __str__(self) -> str:
+        """Return the message, presentable: what files and libraries say may hold anything."""
+        return presentable(super().__str__())
 
 
 @dataclass(frozen=True, kw_only=True)

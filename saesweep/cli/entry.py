@@ -28,6 +28,7 @@ from saesweep.cli import (
 )
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.errors import UserError
+from saesweep.messages import presentable
 from saesweep.plugins import load_plugin
 
 _COMMANDS = (
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception:
-        traceback.print_exc()
+        print(presentable(traceback.format_exc()), file=sys.stderr)
         print(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
         return BUG
 

@@ -11,7 +11,7 @@ from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.hooks import hook_of
-from saesweep.experiment import Experiment, load_experiment, only_stream
+from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
 from saesweep.models import resolve_device
 from saesweep.saes import ExportedSAE, open_sae
 
@@ -159,6 +159,11 @@ def _settings(
     if "model_name" not in tree["base"] and not any(o.startswith("base.model_name=") for o in overrides):
         raise UserError(
             f"{sources[0]}: its metadata name no model; give --experiment FILE, or --model, --hook and --dataset"
+        )
+    if has_reference(tree) and not Path(sources[0]).expanduser().exists():
+        raise UserError(
+            f"{sources[0]}: its metadata hold references to environment variables, which are not filled in for files from "
+            "the Hub; give --experiment FILE"
         )
     note = "the tokens come from the training dataset, and these SAEs may have seen them; --experiment holds tokens out"
     return load_experiment(tree, overrides=overrides), [note]

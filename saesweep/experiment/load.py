@@ -65,8 +65,9 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
         UserError: An installed plugin cannot be imported.
     """
     load_installed_plugins()
-    fill_environment(document, os.environ if env is None else env)
-    imported_warnings, filled = apply_from_cfg(document)
+    env = os.environ if env is None else env
+    fill_environment(document, env)
+    imported_warnings, filled = apply_from_cfg(document, env)
     draft = read_draft(document, filled)
     parameters = (*check_space(draft), *target_parameters(draft.objective))
     check_base(draft)
@@ -77,7 +78,11 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
     check_search(draft, parameters, runs[0] if runs else None)
     document.raise_problems()
     experiment = Experiment(
-        spec=ExperimentSpec.model_validate(document.tree), tree=document.tree, architectures=draft.architectures
+        spec=ExperimentSpec.model_validate(document.tree),
+        tree=document.tree,
+        architectures=draft.architectures,
+        references=document.references,
+        environment=document.environment,
     )
     warnings = warnings_for(draft, parameters, runs, experiment.n_trials)
     return replace(experiment, warnings=(*imported_warnings, *warnings))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.experiment import load_experiment, stream_of, streams_of
+from saesweep.experiment import AsWritten, load_experiment, stream_of, streams_of
 from saesweep.report.data import RunData
 from saesweep.report.features import BANDS, Latent, describe_latents, sample_latents, unembedding_of
 from saesweep.report.html import document, escape, json_script
@@ -19,7 +19,7 @@ def why_no_features(run: RunData) -> str | None:
     """Return why a run can have no feature page; None where it can."""
     if run.best is None or not (run.directory.best / "cfg.json").exists():
         return "There is no feature page: no SAE is exported yet."
-    if load_experiment(run.directory.experiment_file).base_run().is_synthetic:
+    if load_experiment(run.directory.experiment_file, env=AsWritten()).base_run().is_synthetic:
         return "There is no feature page: synthetic activations have no text."
     return None
 

@@ -6,9 +6,10 @@ Defaults that differ from SAELens 6.54 are listed in docs/defaults.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
 from saesweep.specs.code_execution import OPT_IN, arguments_that_run_code, refusal
@@ -209,6 +210,32 @@ class BaseRun(Spec):
     """Weights & Biases."""
     sae: Annotated[SerializeAsAny[SAESpec], BeforeValidator(parse_sae)]
     """The SAE: its architecture, widths and that architecture's own fields."""
+
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """Fields that hold values of environment variables, as the experiment writes them, by dotted path."""
+
+    def with_references(self, written: Mapping[str, Any]) -> BaseRun:
+        """Return the same run, which knows how some of its fields (by dotted path) are to be written."""
+        found = self.model_copy()
+        found._written = dict(written)
+        return found
+
+    def as_written(self, dumped: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a dump of this run, or a part of one, with references in place of the values they stand for."""
+        found = dict(dumped)
+        for path, value in self._written.items():
+            block, _, name = path.rpartition(".")
+            if not block and name in found:
+                found[name] = value
+            elif block and name in found.get(block, {}):
+                found[block] = {**found[block], name: value}
+        return found
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show references in place of the values they stand for."""
+        hidden = {path.partition(".")[0] for path in self._written}
+        for name, value in super().__repr_args__():
+            yield name, "(from the environment)" if name in hidden else value
 
     @classmethod
     def groups(cls) -> dict[str, tuple[str, ...]]:

@@ -37,7 +37,7 @@ def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, floa
 def hook_metadata(run: BaseRun) -> dict[str, Any]:
     """Return SAELens' metadata of where an SAE's activations come from."""
     names = names_of_hook(run, run.hook_name)
-    return {
+    metadata = {
         "dataset_path": run.dataset_path,
         "hook_name": names.transformer_lens or run.hook_name,
         "model_name": run.model_name,
@@ -60,6 +60,10 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
             "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
         },
     }
+    found = run.as_written(metadata)
+    # Whoever loads the SAE has access of their own, and SAELens would send a reference as if it were a token.
+    kwargs = found["model_from_pretrained_kwargs"] or {}
+    return {**found, "model_from_pretrained_kwargs": {k: v for k, v in kwargs.items() if k != "token"}}
 
 
 def replicate_folder(directory: RunDirectory, number: int, replicate: int) -> Path:
@@ -103,7 +107,7 @@ def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
 def single_run_tree(experiment: Experiment, trial: Trial, replicate: int = 0) -> dict[str, Any]:
     """Return an experiment that trains this trial's settings alone, at the coefficient that it ended with."""
     run = trial.exported_run(replicate)
-    base = run.model_dump(mode="json", exclude_defaults=True)
+    base = run.as_written(run.model_dump(mode="json", exclude_defaults=True))
     base["sae"] = {
         "architecture": run.sae.architecture,
         **run.sae.model_dump(mode="json", exclude_defaults=True),
@@ -112,7 +116,7 @@ def single_run_tree(experiment: Experiment, trial: Trial, replicate: int = 0) ->
         "name": f"{experiment.spec.name}-trial-{trial.number}",
         "base": base,
         "space": {},
-        **{key: experiment.tree[key] for key in ("objective", "evaluation") if key in experiment.tree},
+        **{key: experiment.written[key] for key in ("objective", "evaluation") if key in experiment.written},
     }
     if "objective" in tree:  # one SAE matches nothing
         tree["objective"] = {key: value for key, value in tree["objective"].items() if key != "matched"}

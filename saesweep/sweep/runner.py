@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
-from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.experiment import AsWritten, Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.sweep.confirm import confirm
@@ -77,6 +78,7 @@ def run(
     """
     loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, overrides=overrides)
     directory = RunDirectory(Path(run_dir) if run_dir is not None else Path("runs") / loaded.spec.name)
+    keep_readable(str(directory.path))
     with directory:
         _same_experiment(directory, loaded)
         finished = _already_complete(directory, loaded)
@@ -97,7 +99,7 @@ def run(
             return finished
         facts = check(loaded)
         claim_checkpoint_path(loaded, directory)
-        directory.save_experiment(dump_yaml(loaded.tree))
+        directory.save_experiment(dump_yaml(loaded.written))
         tracker = make_tracker(loaded, directory, bus)
         if tracker is not None:
             bus.subscribe(tracker)
@@ -184,8 +186,8 @@ def _resume_command(source: object, overrides: Sequence[str], directory: RunDire
 def _same_experiment(directory: RunDirectory, experiment: Experiment) -> None:
     if not directory.experiment_file.exists():
         return
-    stored = load_experiment(directory.experiment_file)
-    changes = describe_changes(stored.tree, experiment.tree)
+    stored = load_experiment(directory.experiment_file, env=AsWritten())
+    changes = describe_changes(stored.written, experiment.written)
     if changes:
         raise UserError(
             f"{directory.path}: holds the run of another experiment; what differs:\n"
@@ -222,7 +224,7 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
     if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
         return None
     references = tuple(map(ReferenceRow.from_json, board.get("references", ())))
-    if tuple(row.source for row in references) != experiment.spec.evaluation.references:
+    if tuple(row.source for row in references) != experiment.written_references:
         return None
     rows = tuple(map(Row.from_json, board["rows"]))
     best = board["best"]

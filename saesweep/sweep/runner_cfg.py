@@ -24,7 +24,7 @@ SAELENS_VERSION = "6.54.12"
 
 def runner_cfg(run: BaseRun) -> dict[str, Any]:
     """Return the run as SAELens would write it: durations in steps, sizes resolved."""
-    data = run.model_dump(mode="json")
+    data = run.as_written(run.model_dump(mode="json"))
     for field in _OURS:
         del data[field]
     for field in type(run).model_fields:
@@ -33,11 +33,11 @@ def runner_cfg(run: BaseRun) -> dict[str, Any]:
             data[field] = run.to_steps(value)
     data["n_batches_in_buffer"] = -(-run.window_tokens // run.context_size)
     data["is_dataset_tokenized"] = bool(run.is_dataset_tokenized)
-    data["model_name"] = run.model_name or "none"
+    data["model_name"] = data["model_name"] or "none"
     data["dead_feature_window"] = run.to_steps(run.dead_feature_window)
     data["device"] = "cpu" if run.device == "auto" else run.device
-    data["checkpoint_path"] = run.checkpoint_path or "checkpoints"
-    data["output_path"] = run.output_path or "output"
+    data["checkpoint_path"] = data["checkpoint_path"] or "checkpoints"
+    data["output_path"] = data["output_path"] or "output"
     data["sae"] = training_sae_cfg(run)
     data["sae_lens_version"] = SAELENS_VERSION
     data["sae_lens_training_version"] = SAELENS_VERSION
