@@ -26,7 +26,7 @@ from saesweep.sweep.loaded_model import LoadedModel
 from saesweep.sweep.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
 from saesweep.sweep.search import open_search
 from saesweep.sweep.segments import Segment, Segments, shares
-from saesweep.sweep.setup import check, free_bytes
+from saesweep.sweep.setup import check, free_bytes, host_bytes
 from saesweep.sweep.simulate import simulate
 from saesweep.sweep.sizing import BlockPlan, SlotPlan, first_peers, plan_blocks, plan_slots
 from saesweep.sweep.trials import sparsity_label
@@ -186,6 +186,7 @@ def _part(experiment: Experiment, stream: Stream, trials: int, widths: dict[str,
         free_bytes=free_bytes(device),
         replicates=search.replicates,
         peers=first_peers(search, experiment.spec.objective),
+        host_bytes=host_bytes(device),
     )
     return _Part(stream, trials, runs, plan_blocks(runs[0], search, cohort), slots)
 

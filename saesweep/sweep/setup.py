@@ -52,6 +52,8 @@ class Setup:
     source: ActivationSource
     blocks: BlockPlan
     n_slots: int
+    background_checkpoints: bool
+    """Checkpoints are written from a copy, for which memory was planned."""
     device: torch.device
     cohort: Cohort
     evaluator: HeldOutEvaluator
@@ -162,8 +164,10 @@ def prepare(
             free_bytes=free_bytes(device),
             replicates=experiment.spec.search.replicates,
             peers=first_peers(experiment.spec.search, experiment.spec.objective),
+            host_bytes=host_bytes(device),
         )
         choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
+        choices["background_checkpoints"] = plan.background_checkpoints
     reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
         experiment.spec.cohort.kernels,
@@ -198,6 +202,7 @@ def prepare(
         source=source,
         blocks=blocks,
         n_slots=n_slots,
+        background_checkpoints=choices.get("background_checkpoints") is True,
         device=device,
         cohort=cohort,
         evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation),
@@ -221,6 +226,11 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def host_bytes(device: torch.device) -> int | None:
+    """Return the main memory that is free now; None where SAEs train in it, and `free_bytes` says it."""
+    return None if device.type == "cpu" else int(psutil.virtual_memory().available)
 
 
 def with_widths(run: BaseRun, d_in: Mapping[str, int]) -> BaseRun:
