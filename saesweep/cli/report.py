@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,13 +69,13 @@ def execute(args: argparse.Namespace) -> int:
         feature_tokens=args.feature_tokens,
         allow_code_execution=args.allow_code_execution,
     )
-    print(f"wrote {report.page}")
+    say(f"wrote {report.page}")
     if report.features is not None:
-        print(f"wrote {report.features}")
+        say(f"wrote {report.features}")
     if report.pngs:
-        print(f"wrote {len(report.pngs)} plots to {report.pngs[0].parent}")
+        say(f"wrote {len(report.pngs)} plots to {report.pngs[0].parent}")
     for note in report.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     return DONE
 
 

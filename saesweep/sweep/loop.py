@@ -142,15 +142,16 @@ class SweepLoop:
         """
         is_over = False
         try:
-            self._decide(Opened())
-            while self.stop_reason is None and not self._stop.requested:
-                self._block()
-                if self._writer.is_due(lambda: self._to_save()[1]):
-                    self.checkpoint()
+            with self._stop.finishing_blocks():
+                self._decide(Opened())
+                while self.stop_reason is None and not self._stop.requested:
+                    self._block()
+                    if self._writer.is_due(lambda: self._to_save()[1]):
+                        self.checkpoint()
+                    self._announce_checkpoints()
+                self.checkpoint()
+                self._writer.wait()
                 self._announce_checkpoints()
-            self.checkpoint()
-            self._writer.wait()
-            self._announce_checkpoints()
             is_over = True
         finally:
             self._writer.close(cancel=not is_over)

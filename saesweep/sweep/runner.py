@@ -74,7 +74,7 @@ def run(
 
     Raises:
         UserError: The experiment, the model, the data or the run directory has a mistake; nothing was trained.
-        KeyboardInterrupt: Ctrl-C was pressed twice.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or before or after training; its text is the command that resumes.
     """
     loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, overrides=overrides)
     directory = RunDirectory(Path(run_dir) if run_dir is not None else Path("runs") / loaded.spec.name)
@@ -97,17 +97,17 @@ def run(
                 )
             )
             return finished
-        facts = check(loaded)
-        claim_checkpoint_path(loaded, directory)
-        directory.save_experiment(dump_yaml(loaded.written))
-        tracker = make_tracker(loaded, directory, bus)
-        if tracker is not None:
-            bus.subscribe(tracker)
-        for listener in registered_trackers(loaded, directory.path, bus.emit):
-            bus.subscribe(listener)
         command = _resume_command(experiment, overrides, directory)
         started = time.monotonic()
         with StopFlag() as stop, _told_apart(directory, command):
+            facts = check(loaded)
+            claim_checkpoint_path(loaded, directory)
+            directory.save_experiment(dump_yaml(loaded.written))
+            tracker = make_tracker(loaded, directory, bus)
+            if tracker is not None:
+                bus.subscribe(tracker)
+            for listener in registered_trackers(loaded, directory.path, bus.emit):
+                bus.subscribe(listener)
             phase = train(loaded, directory, facts, bus, stop)
             if phase.is_complete and loaded.spec.search.confirm is not None:
                 phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, bus, stop)
@@ -151,19 +151,28 @@ def _ended(
 
 @contextmanager
 def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
-    """Turn a full disk into a message; mark a run that ends by a mistake of its surroundings as no longer running."""
+    """Turn a full disk into a message; mark a run that ends by a mistake of its surroundings or is stopped as no longer running."""
     try:
         yield
+    except KeyboardInterrupt:
+        _mark_interrupted(directory)
+        raise KeyboardInterrupt(f"interrupted; resume with: {resume_command}") from None
     except Exception as error:
         if is_disk_full(error):
             raise UserError(
                 f"{directory.path}: the disk is full. Everything up to the last checkpoint is safe; "
                 f"free some space, then go on with: {resume_command}"
             ) from error
-        board = _board(directory) if isinstance(error, UserError) else None
-        if board is not None and board.get("status") == "running":
-            write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
+        if isinstance(error, UserError):
+            _mark_interrupted(directory)
         raise
+
+
+def _mark_interrupted(directory: RunDirectory) -> None:
+    """Say in the status file of a run that nobody trains there any more."""
+    board = _board(directory)
+    if board is not None and board.get("status") == "running":
+        write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
 
 
 def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) -> int:
