@@ -134,7 +134,7 @@ class CheckpointWriter:
 
     def _run(self, write: Callable[[], None]) -> None:
         with suppress(OSError, AttributeError):  # training comes first; not every system has priorities of threads
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
         try:
             write()
         except Cancelled:

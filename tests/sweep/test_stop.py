@@ -36,6 +36,7 @@ def test_set_up_and_the_end_stop_at_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
+    before = signal.getsignal(number)
     reached: list[float] = []
 
     def endless(*_: Any, **__: Any) -> None:
@@ -47,9 +48,9 @@ def test_set_up_and_the_end_stop_at_once(
     with monkeypatch.context() as patched:
         patched.setattr(place, endless)
         assert main(command) == 130
-    assert time.monotonic() - reached[0] < 10
+    assert time.monotonic() - reached[0] < 20  # of the 60 that it would have taken
     assert f"resume with: saesweep run {experiment_file} --run-dir {run}" in capsys.readouterr().err
-    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert signal.getsignal(number) == before
     if (run / "leaderboard.json").exists():
         assert json.loads((run / "leaderboard.json").read_text())["status"] == "interrupted"
     assert main(command) == 0
