@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from saesweep.messages import masked, presentable, printable
+
+_SHOWN = 160
+"""Characters of a longer line that are shown."""
+
 
 class UserError(Exception):
     """A mistake that the user can mend; printed as its message alone, with exit code 2."""
+
+    def __str__(self) -> str:
+        """Return the message, presentable: what files and libraries say may hold anything."""
+        return presentable(super().__str__())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +44,11 @@ class Problem:
         head = ": ".join(part for part in (where, self.path, self.message) if part)
         if self.source is None or self.column is None:
             return head
-        return f"{head}\n    {self.source}\n    {' ' * (self.column - 1)}^"
+        # Of an endless line the part around the mistake; each character as wide as it is printed, the caret below it.
+        start = max(0, self.column - 1 - _SHOWN // 2) if len(self.source) > _SHOWN else 0
+        before = printable(masked(self.source[start : self.column - 1]))
+        after = printable(masked(self.source[self.column - 1 : start + _SHOWN]))
+        return f"{head}\n    {before}{after}\n    {' ' * len(before)}^"
 
 
 class ExperimentError(UserError):

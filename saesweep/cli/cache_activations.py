@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import add_overrides, new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -78,7 +79,7 @@ def execute(args: argparse.Namespace) -> int:
     line = ProgressLine("tokens")
 
     def say_need(need: DiskNeed) -> None:
-        print(
+        say(
             f"{need.folder}: {need.rows} rows to write in {need.dtype}, {need.needed_bytes / 1e9:.2f} GB; "
             f"{need.free_bytes / 1e9:.2f} GB are free",
             flush=True,
@@ -97,13 +98,13 @@ def execute(args: argparse.Namespace) -> int:
             dtype=None if args.dtype == "auto" else args.dtype,
             shard_bytes=shard_bytes,
             on_disk_need=say_need,
-            on_damage=lambda message: print(f"warning: {message}", flush=True),
-            on_warning=lambda message: print(f"warning: {message}", flush=True),
+            on_damage=lambda message: say(f"warning: {message}", flush=True),
+            on_warning=lambda message: say(f"warning: {message}", flush=True),
             on_progress=show,
         )
     finally:
         line.close()
-    print(
+    say(
         f"{target}: complete, {manifest.rows('train')} training rows at {', '.join(manifest.hooks)}; train from it with "
         f"base.use_cached_activations: true, base.cached_activations_path: {target}"
     )
@@ -111,7 +112,7 @@ def execute(args: argparse.Namespace) -> int:
         from saesweep.activations.cache.hub import upload_cache
 
         upload_cache(Path(target).expanduser(), args.hf_repo_id, private=args.hf_is_private_repo)
-        print(f"uploaded; train from it anywhere with base.cached_activations_path: {args.hf_repo_id}")
+        say(f"uploaded; train from it anywhere with base.cached_activations_path: {args.hf_repo_id}")
     return DONE
 
 

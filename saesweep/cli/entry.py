@@ -27,7 +27,9 @@ from saesweep.cli import (
     validate,
 )
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
+from saesweep.cli.say import say
 from saesweep.errors import UserError
+from saesweep.messages import presentable
 from saesweep.plugins import load_plugin
 
 _COMMANDS = (
@@ -94,18 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(error, file=sys.stderr)
         return MISTAKE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        say(str(stopped) or "interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has left. Without this the interpreter fails once more when it flushes on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception:
-        traceback.print_exc()
-        print(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
+        say(presentable(traceback.format_exc()), file=sys.stderr)
+        say(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
         return BUG
 
 

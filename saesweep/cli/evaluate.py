@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import add_overrides, new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -84,7 +85,7 @@ def execute(args: argparse.Namespace) -> int:
         ablation=args.ablation,
     )
     if args.json:
-        print(json.dumps(found.to_json(), indent=1, allow_nan=False))
+        say(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:
         _print_table(found)
     return DONE
@@ -95,4 +96,4 @@ def _print_table(found: Comparison) -> None:
     from saesweep.display.text import encodable
     from saesweep.evaluation import registered_metrics
 
-    print(encodable(evaluation_text(found.to_json(), registered_metrics()), sys.stdout.encoding))
+    say(encodable(evaluation_text(found.to_json(), registered_metrics()), sys.stdout.encoding))

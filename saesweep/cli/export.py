@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
     check_target(args.to, source, args.force)
     # resolve(): a link to a folder is filled, not replaced
     replace_folder(args.to.resolve(), lambda folder: _copy(source, folder))
-    print(f"copied {source} to {args.to}")
+    say(f"copied {source} to {args.to}")
     return DONE
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -69,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError(f"--match {args.match!r}: no hook of {args.model} has such a name; leave it out to list all")
     if args.json:
         for point in points:
-            print(json.dumps({"name": point.name, "axes": point.axes, "counterpart": point.counterpart}))
+            say(json.dumps({"name": point.name, "axes": point.axes, "counterpart": point.counterpart}))
     else:
         _print_table(points)
     return DONE
@@ -87,4 +88,4 @@ def _print_table(points: list[HookPoint]) -> None:
     name_width, shape_width = max(len(point.name) for point in points), max(map(len, shapes))
     for point, shape in zip(points, shapes, strict=True):
         counterpart = "" if point.counterpart is None else f"= {point.counterpart}"
-        print(f"{point.name:<{name_width}}  {shape:<{shape_width}}  {counterpart}".rstrip())
+        say(f"{point.name:<{name_width}}  {shape:<{shape_width}}  {counterpart}".rstrip())

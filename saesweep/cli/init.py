@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,5 +46,5 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError(f"{args.path}: exists already and is left as it is; name a new file") from None
     except OSError as error:
         raise UserError(f"{args.path}: cannot be written ({error.strerror}); name another file") from error
-    print(f"wrote {args.path}\nnext:\n  saesweep validate {args.path}\n  saesweep run {args.path}")
+    say(f"wrote {args.path}\nnext:\n  saesweep validate {args.path}\n  saesweep run {args.path}")
     return DONE

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -55,5 +56,5 @@ def execute(args: argparse.Namespace) -> int:
         if not args.run.is_dir():
             raise UserError(f"--details: {args.run} is no run directory")
         for line in ["", *details_lines(args.run, read_leaderboard(args.run))]:
-            print(encodable(line, sys.stdout.encoding))
+            say(encodable(line, sys.stdout.encoding))
     return DONE

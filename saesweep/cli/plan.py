@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import add_overrides, new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -45,5 +46,5 @@ def execute(args: argparse.Namespace) -> int:
     from saesweep.sweep.plan import plan
 
     made = plan(load_experiment(args.experiment, overrides=args.overrides), with_calibration=args.calibrate)
-    print(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
+    say(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
     return DONE

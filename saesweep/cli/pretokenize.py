@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -78,13 +79,11 @@ def execute(args: argparse.Namespace) -> int:
         done = pretokenize(spec, on_progress=show)
     finally:
         line.close()
-    print(
-        f"{done.path}: {done.rows} rows of {spec.context_size} tokens ({done.tokens}) from {done.documents} documents"
-    )
+    say(f"{done.path}: {done.rows} rows of {spec.context_size} tokens ({done.tokens}) from {done.documents} documents")
     for note in done.notes:
-        print(f"warning: {note}")
+        say(f"warning: {note}")
     if done.skipped:
-        print(f"warning: {done.skipped} documents could not be used (empty, or not text) and were left out")
+        say(f"warning: {done.skipped} documents could not be used (empty, or not text) and were left out")
     return DONE
 
 

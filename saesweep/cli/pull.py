@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -37,5 +38,5 @@ def execute(args: argparse.Namespace) -> int:
 
     check_target(args.to, None, args.force)
     sae = pull(args.source, args.to, revision=args.revision)
-    print(f"copied {args.source} ({sae.architecture}, {sae.d_in} to {sae.d_sae}) to {args.to}")
+    say(f"copied {args.source} ({sae.architecture}, {sae.d_in} to {sae.d_sae}) to {args.to}")
     return DONE

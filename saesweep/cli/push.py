@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -51,10 +52,10 @@ def execute(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
     )
     for path, size in done.files:
-        print(f"{size:>14,}  {path}")
+        say(f"{size:>14,}  {path}")
     for note in done.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     total = sum(size for _, size in done.files)
     where = f"to {done.repo}" + (f": {done.url}" if done.url else "")
-    print(f"{'would upload' if args.dry_run else 'uploaded'} {len(done.files)} files, {total:,} bytes, {where}")
+    say(f"{'would upload' if args.dry_run else 'uploaded'} {len(done.files)} files, {total:,} bytes, {where}")
     return DONE

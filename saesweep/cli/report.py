@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--feature-tokens", metavar="N", type=int, default=200_000, help="held-out tokens to look at (default: 200000)"
     )
+    parser.add_argument(
+        "--allow-code-execution",
+        action="store_true",
+        help="for the feature page, load the model with arguments that run code, where the run's experiment allows it",
+    )
     parser.set_defaults(execute=execute)
 
 
@@ -61,14 +67,15 @@ def execute(args: argparse.Namespace) -> int:
         latents=latents,
         per_band=args.per_band,
         feature_tokens=args.feature_tokens,
+        allow_code_execution=args.allow_code_execution,
     )
-    print(f"wrote {report.page}")
+    say(f"wrote {report.page}")
     if report.features is not None:
-        print(f"wrote {report.features}")
+        say(f"wrote {report.features}")
     if report.pngs:
-        print(f"wrote {len(report.pngs)} plots to {report.pngs[0].parent}")
+        say(f"wrote {len(report.pngs)} plots to {report.pngs[0].parent}")
     for note in report.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     return DONE
 
 

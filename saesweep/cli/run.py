@@ -22,8 +22,8 @@ _EXAMPLES = """\
   saesweep run experiments/gemma_l12.yaml --set search.trials=16 --set base.training_tokens=50M
   saesweep run my_experiment.yaml --run-dir /data/runs/first --display plain 2>&1 | tee run.log
 
-The same command again goes on where an interrupted run stopped. The first Ctrl-C finishes the block and saves; a second
-one stops now, and the work since the last checkpoint is done again.
+The same command again goes on where an interrupted run stopped. The first Ctrl-C during training finishes the
+block and saves; a second one, or one during set-up, stops now. The work since the last checkpoint is done again.
 """
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
+from saesweep.cli.say import say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
 
     text = json.dumps(experiment_schema(), indent=2)
     if args.output is None:
-        print(text)
+        say(text)
         return DONE
     try:
         args.output.write_text(text + "\n", encoding="utf-8")

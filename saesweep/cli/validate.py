@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import add_overrides, new_parser
 from saesweep.cli.exits import DONE, MISTAKE
+from saesweep.cli.say import say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,12 +41,12 @@ def execute(args: argparse.Namespace) -> int:
         try:
             experiment = load_experiment(path, overrides=args.overrides)
         except UserError as error:
-            print(error, file=sys.stderr)
+            say(error, file=sys.stderr)
             code = MISTAKE
         else:
-            print(f"{path}: ok: {_counts(experiment)}")
+            say(f"{path}: ok: {_counts(experiment)}")
             for warning in experiment.warnings:
-                print(f"{path}: warning: {warning}", file=sys.stderr)
+                say(f"{path}: warning: {warning}", file=sys.stderr)
     return code
 
 

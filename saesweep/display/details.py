@@ -29,12 +29,12 @@ def details_lines(run_dir: Path, board: Leaderboard) -> list[str]:
         run_dir: The run directory.
         board: Its leaderboard.
     """
-    from saesweep.experiment import are_comparable, load_experiment, streams_of
+    from saesweep.experiment import AsWritten, are_comparable, load_experiment, streams_of
 
     done = [row for row in board.rows if row.status == "complete"]
     if not done:
         return ["details: no trial has finished yet"]
-    experiment = load_experiment(run_dir / "experiment.yaml")
+    experiment = load_experiment(run_dir / "experiment.yaml", env=AsWritten())
     choices = tuple(dict.fromkeys(p.path for p in experiment.parameters() if p.spec.choice is not None))
     groups = {"": ending_order(run_dir, done)}
     if not are_comparable(streams_of(experiment)):

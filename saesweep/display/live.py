@@ -26,6 +26,7 @@ from saesweep.events import (
     TrialMeasured,
     TrialStarted,
 )
+from saesweep.messages import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -112,7 +113,7 @@ class LiveDisplay:
 
         # The style goes on the text, not on print(), which would colour the live view below it as well;
         # soft_wrap keeps paths and commands whole, so that they can be copied.
-        self._console.print(Text(line, style=style), soft_wrap=True)
+        self._console.print(Text(printable(line), style=style), soft_wrap=True)
 
 
 def board_view(
@@ -135,8 +136,8 @@ def board_view(
     caption = caption_lines(rows, hidden=len(rows) - len(visible), left_out=left_out)
     return Group(
         table,
-        *(Text(line, no_wrap=True, overflow="ellipsis", style="dim") for line in caption),
-        *(Text(line, no_wrap=True, overflow="ellipsis") for line in footer),
+        *(Text(printable(line), no_wrap=True, overflow="ellipsis", style="dim") for line in caption),
+        *(Text(printable(line), no_wrap=True, overflow="ellipsis") for line in footer),
     )
 
 

@@ -18,6 +18,7 @@ from saesweep.display.table import print_leaderboard, render_text, with_referenc
 from saesweep.display.text import encodable
 from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
+from saesweep.messages import printable
 
 WATCH_SECONDS = 2.0
 _GOAL = re.compile(r"(minimize|maximize) \w+( |$)")
@@ -128,10 +129,10 @@ def show_leaderboard(
         from saesweep.display.live import make_console
 
         console = make_console(stream, os.environ if env is None else env)
-        console.print(board.title, markup=False, soft_wrap=True)
+        console.print(printable(board.title), markup=False, soft_wrap=True)
         print_leaderboard(console, board.table_rows, metrics=board.metrics)
         for line in board.footer:
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(printable(line), markup=False, soft_wrap=True)
         return
     else:
         text = "\n".join([board.title, render_text(board.table_rows, metrics=board.metrics), *board.footer])

@@ -18,6 +18,7 @@ from saesweep.display.columns import (
     table_width,
 )
 from saesweep.events import ReferenceRow, Row
+from saesweep.messages import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -105,7 +106,7 @@ def print_leaderboard(console: Console, rows: Sequence[Row], *, metrics: Sequenc
     table, left_out = leaderboard_table(rows, metrics=metrics, width=console.width)
     console.print(table)
     for line in caption_lines(rows, left_out=left_out):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
@@ -115,8 +116,10 @@ def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(Text(column.heading), justify=column.align, no_wrap=True)
+        table.add_column(Text(printable(column.heading)), justify=column.align, no_wrap=True)
     for i, row in enumerate(rows):
-        cells: list[RenderableType] = [Text(column.cells[i]) for column in columns]  # Text: no markup in user's values
+        cells: list[RenderableType] = [
+            Text(printable(column.cells[i])) for column in columns
+        ]  # Text: no markup in user's values
         table.add_row(*cells, style="bold green" if row.on_front else _STYLES.get(row.status, ""))
     return table

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from saesweep.messages import printable
+
 MISSING = "-"
 
 HEADINGS: Mapping[str, str] = {
@@ -121,11 +123,11 @@ def label(metric: str) -> str:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """Return `text` with what `encoding` cannot say replaced by plain characters of the same width.
+    """Return `text` without what steers a terminal, and what `encoding` cannot say replaced by characters of the same width.
 
     A log file opened as ASCII or cp1252 must not end a training run with a UnicodeEncodeError.
     """
-    target = encoding or "utf-8"
+    text, target = printable(text), encoding or "utf-8"
     try:
         text.encode(target)
     except UnicodeEncodeError:

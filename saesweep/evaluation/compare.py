@@ -12,7 +12,7 @@ from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.hooks import hook_of
 from saesweep.evaluation.seen import OWN_FILE, may_have_seen
-from saesweep.experiment import Experiment, load_experiment, only_stream
+from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
 from saesweep.experiment.metadata import run_of_metadata
 from saesweep.models import resolve_device
 from saesweep.saes import ExportedSAE, open_sae
@@ -147,8 +147,8 @@ def _settings(
     for source in sources:
         own = Path(source).expanduser() / OWN_FILE
         if own.is_file():
-            found = load_experiment(own, overrides=overrides)
-            plain = load_experiment(own).base_run()
+            found = load_experiment(own, overrides=overrides, is_own=False)
+            plain = load_experiment(own, is_own=False).base_run()
             taken = [
                 what
                 for field, what in (("model_name", "model"), ("dataset_path", "dataset"))
@@ -159,6 +159,11 @@ def _settings(
     if "model_name" not in tree["base"] and not any(o.startswith("base.model_name=") for o in overrides):
         raise UserError(
             f"{sources[0]}: its metadata name no model; give --experiment FILE, or --model, --hook and --dataset"
+        )
+    if has_reference(tree) and not Path(sources[0]).expanduser().exists():
+        raise UserError(
+            f"{sources[0]}: its metadata hold references to environment variables, which are not filled in for files from "
+            "the Hub; give --experiment FILE"
         )
     return load_experiment(tree, overrides=overrides), []
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from saesweep.events.types import Event
+from saesweep.messages import presentable
 
 Listener: TypeAlias = Callable[[Event], None]
+
+
+_SAID = ("message", "reason")
+_SAID_LISTS = ("notes",)
 
 
 class EventBus:
@@ -21,6 +27,18 @@ class EventBus:
         self._listeners.append(listener)
 
     def emit(self, event: Event) -> None:
-        """Hand an event to all listeners."""
+        """Hand an event to all listeners, its messages presentable."""
+        event = _presentable(event)
         for listener in self._listeners:
             listener(event)
+
+
+def _presentable(event: Event) -> Event:
+    changes: dict[str, Any] = {}
+    for name in _SAID:
+        if text := getattr(event, name, ""):
+            changes[name] = presentable(text)
+    for name in _SAID_LISTS:
+        if texts := getattr(event, name, ()):
+            changes[name] = tuple(map(presentable, texts))
+    return replace(event, **changes) if changes else event

@@ -2,6 +2,7 @@
 
 from saesweep.experiment.check_search import SAMPLERS, rung_steps
 from saesweep.experiment.dump import dump_yaml
+from saesweep.experiment.environment import AsWritten, has_reference
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
 from saesweep.experiment.identity import describe_changes, fingerprint_of
@@ -15,6 +16,7 @@ __all__ = [
     "ARCHITECTURE",
     "SAMPLERS",
     "TARGET_L0",
+    "AsWritten",
     "Experiment",
     "Parameter",
     "Stream",
@@ -23,6 +25,7 @@ __all__ = [
     "dump_yaml",
     "experiment_schema",
     "fingerprint_of",
+    "has_reference",
     "load_experiment",
     "load_single_run",
     "only_stream",

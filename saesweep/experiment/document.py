@@ -37,6 +37,10 @@ class Document:
     keys: dict[Place, Mark] = field(default_factory=dict)
     values: dict[Place, Mark] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    references: dict[Place, str] = field(default_factory=dict)
+    """Texts with `${env:NAME}` as they were written, by the place of the value that was filled in."""
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    """The variables that they name, as far as they are set."""
 
     def mark(self, place: Place, *, at_key: bool = False) -> Mark:
         """Return the mark of a place, or of the nearest enclosing part that was written."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.check_search import rung_steps
-from saesweep.experiment.document import show
-from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
+from saesweep.experiment.document import Place, block, show
+from saesweep.experiment.environment import filled, has_reference, with_references
+from saesweep.experiment.fields import ARCHITECTURE, NESTED, TARGET_L0, flatten
 from saesweep.experiment.identity import fingerprint_of
 from saesweep.experiment.layers import base_architecture, build_run, layered
 from saesweep.experiment.parameters import (
@@ -31,14 +32,28 @@ _DEFAULT_TRIALS = 32
 class Experiment:
     """An experiment file without mistakes. `load_experiment` makes it."""
 
-    spec: ExperimentSpec
+    spec: ExperimentSpec = field(repr=False)
     """The file's sections."""
     tree: dict[str, Any] = field(repr=False)
-    """The data after environment variables, `--set` and `from_cfg`: what the run directory keeps."""
+    """The data after environment variables, `--set` and `from_cfg`; `written` is what the run directory keeps."""
     architectures: tuple[str, ...]
     """In play: the choices of `sae.architecture` in space, else the base run's, in order."""
     warnings: tuple[str, ...] = ()
     """What can run and may disappoint."""
+    references: Mapping[Place, str] = field(default_factory=dict, repr=False)
+    """Texts with `${env:NAME}` as they were written, by the place in `tree` that holds the value."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The variables that the experiment names, as far as they are set."""
+
+    @cached_property
+    def written(self) -> dict[str, Any]:
+        """The data as it is written: like `tree`, with references in place of secrets and places."""
+        return with_references(self.tree, self.references)
+
+    @property
+    def written_references(self) -> tuple[str, ...]:
+        """`evaluation.references` as they are written: what rows and files call them."""
+        return tuple(self.written.get("evaluation", {}).get("references", ()))
 
     @cached_property
     def _parameters(self) -> tuple[Parameter, ...]:
@@ -60,14 +75,21 @@ class Experiment:
         """
         architecture = params.get(ARCHITECTURE, base_architecture(self.tree))
         run, problems = (
-            build_run(layered(self.tree, architecture, params))
+            build_run(layered(self.tree, architecture, filled(dict(params), self.environment)))
             if architecture in self.architectures
             else (None, [(ARCHITECTURE, f"{architecture!r} is none of {', '.join(self.architectures)}")])
         )
         if run is None or problems:
             setting = ", ".join(f"{path} {show(value)}" for path, value in params.items()) or "no parameters"
             raise UserError(f"a trial with {setting}: " + "; ".join(f"{p}: {m}" for p, m in problems))
-        return run
+        return run.with_references(self._references_of(params))
+
+    def _references_of(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of a trial's run that hold references, as they are written, by dotted path."""
+        base = block(self.written, "base")
+        paths = {".".join(map(str, p[1 : 3 if p[1] in NESTED else 2])) for p in self.references if p[0] == "base"}
+        found = {path: flatten(base)[path] for path in paths if path not in params}
+        return {**found, **{path: value for path, value in params.items() if has_reference(value)}}
 
     def target_l0(self, params: Mapping[str, Any]) -> float | None:
         """Return the L0 that a trial aims at; None without `objective.matched`."""
@@ -142,4 +164,4 @@ class Experiment:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of everything that must stay the same for a run directory to be continued."""
-        return fingerprint_of(self.tree)
+        return fingerprint_of(self.written)

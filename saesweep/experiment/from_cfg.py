@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.experiment.document import Document, Place
+from saesweep.experiment.document import Document, Place, dotted
+from saesweep.experiment.environment import fill_place, has_reference
 from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fields
 from saesweep.experiment.hub import download
 from saesweep.experiment.metadata import METADATA_FIELDS, run_of_metadata
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.specs.base_run import SYNTHETIC, WEIGHT_PROCESSING
+from saesweep.specs.code_execution import OPT_IN
 
 SAELENS_MODEL_CLASS = "HookedTransformer"
 RUNNER_CFG = "runner_cfg.json"
@@ -31,9 +34,10 @@ _OF_THAT_MACHINE = frozenset(
         "checkpoint_path",
         "resume_from_checkpoint",
         "verbose",
+        OPT_IN,
     }
 )
-"""Fields that say nothing about the SAE: left out without a word."""
+"""Fields that say nothing about the SAE, and the permission to run code: left out without a word."""
 _SWITCHES_OFF: dict[str, Any] = {
     "compile_llm": False,
     "llm_compilation_mode": None,
@@ -52,10 +56,16 @@ class Imported:
 
     base: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+    is_local: bool = True
+    """Read from this machine; another's file must not ask for the values of environment variables here."""
 
 
-def apply_from_cfg(document: Document) -> tuple[list[str], frozenset[Place]]:
+def apply_from_cfg(document: Document, env: Mapping[str, str]) -> tuple[list[str], frozenset[Place]]:
     """Replace `base.from_cfg` by the fields it stands for; what the file states itself wins.
+
+    Args:
+        document: The experiment.
+        env: Variables for the references that our own exports keep.
 
     Returns:
         Warnings about fields that were not carried over, and the places that the configuration filled.
@@ -82,6 +92,20 @@ def apply_from_cfg(document: Document) -> tuple[list[str], frozenset[Place]]:
     for filled_place in filled:
         document.keys[filled_place] = document.values[filled_place] = mark
     document.tree = {**document.tree, "base": merged}
+    for filled_place in filled:
+        value: Any = merged
+        for part in filled_place[1:]:
+            value = value[part]
+        if not has_reference(value) or (len(filled_place) == 2 and filled_place[1] in NESTED):
+            continue  # the parts of a block are places of their own
+        if imported.is_local:
+            fill_place(document, filled_place, env)
+        else:
+            document.add(
+                place,
+                f"sets {dotted(filled_place)} by a reference to an environment variable, which a file from the Hub must "
+                f"not; set {dotted(filled_place)} yourself",
+            )
     return [f"base.from_cfg: {warning}" for warning in imported.warnings], frozenset(filled)
 
 
@@ -120,7 +144,8 @@ def read_cfg(source: str) -> Imported:
     for name in (RUNNER_CFG, SAE_CFG):
         downloaded = download(source, repo, f"{folder}/{name}" if folder else name)
         if downloaded is not None:
-            return _read_runner(downloaded) if name == RUNNER_CFG else _read_any(downloaded)
+            found = _read_runner(downloaded) if name == RUNNER_CFG else _read_any(downloaded)
+            return replace(found, is_local=False)
     raise UserError(f"{source!r}: the Hub repository {repo} has neither {RUNNER_CFG} nor {SAE_CFG} in {folder or '/'}")
 
 
@@ -150,8 +175,9 @@ def _read_own(path: Path) -> Imported:
     base = document.tree.get("base")
     if document.problems or not isinstance(base, dict) or "from_cfg" in base:
         raise UserError(f"{path} is not the experiment of an exported SAE")
-    # Where its snapshots went: a run that begins from there must not write over them.
-    return Imported({key: value for key, value in base.items() if key != "checkpoint_path"})
+    # Where its snapshots went: a run that begins from there must not write over them. And whether code may run is for
+    # the file that names this folder to say.
+    return Imported({key: value for key, value in base.items() if key not in ("checkpoint_path", OPT_IN)})
 
 
 def _read_runner(path: Path) -> Imported:

@@ -32,6 +32,11 @@ def _fixed_part(tree: Mapping[str, Any]) -> dict[str, Any]:
             block.pop(key, None)
             if not block:  # an empty section says the same as none
                 del fixed[section]
+    kwargs = fixed.get("base", {}).get("model_from_pretrained_kwargs") if isinstance(fixed.get("base"), dict) else None
+    if isinstance(kwargs, dict):
+        kwargs.pop("token", None)  # who asks changes nothing of what is read
+        if not kwargs:
+            del fixed["base"]["model_from_pretrained_kwargs"]
     return fixed
 
 

@@ -26,6 +26,7 @@ from saesweep.experiment.parameters import target_parameters
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.plugins import load_installed_plugins
 from saesweep.specs import ExperimentSpec
+from saesweep.specs.code_execution import OPT_IN
 
 
 def load_experiment(
@@ -33,6 +34,7 @@ def load_experiment(
     *,
     overrides: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
+    is_own: bool = True,
 ) -> Experiment:
     """Read and check an experiment. No network (but for a Hub id in `from_cfg`), no weights, no torch (but in a plugin).
 
@@ -40,6 +42,8 @@ def load_experiment(
         source: Path of a YAML file, or the same data as a mapping.
         overrides: `path=value` texts, applied in order over the file.
         env: Variables for `${env:NAME}`; the process's own when left out.
+        is_own: False for a file that lies beside an SAE or in a run directory and is read without being named: its
+            permission to run code does not count, only one among the overrides does.
 
     Raises:
         ExperimentError: The file has mistakes; it names all of them, with their places.
@@ -47,6 +51,8 @@ def load_experiment(
     """
     document = from_mapping(source) if isinstance(source, Mapping) else read_yaml(read_file(source), str(source))
     document.raise_problems()  # keys that were not read would only lead to wrong advice
+    if not is_own and isinstance(document.tree.get("base"), dict):
+        document.tree["base"].pop(OPT_IN, None)
     apply_overrides(document, overrides)
     return checked(document, env)
 
@@ -59,8 +65,9 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
         UserError: An installed plugin cannot be imported.
     """
     load_installed_plugins()
-    fill_environment(document, os.environ if env is None else env)
-    imported_warnings, filled = apply_from_cfg(document)
+    env = os.environ if env is None else env
+    fill_environment(document, env)
+    imported_warnings, filled = apply_from_cfg(document, env)
     draft = read_draft(document, filled)
     parameters = (*check_space(draft), *target_parameters(draft.objective))
     check_base(draft)
@@ -71,7 +78,11 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
     check_search(draft, parameters, runs[0] if runs else None)
     document.raise_problems()
     experiment = Experiment(
-        spec=ExperimentSpec.model_validate(document.tree), tree=document.tree, architectures=draft.architectures
+        spec=ExperimentSpec.model_validate(document.tree),
+        tree=document.tree,
+        architectures=draft.architectures,
+        references=document.references,
+        environment=document.environment,
     )
     warnings = warnings_for(draft, parameters, runs, experiment.n_trials)
     return replace(experiment, warnings=(*imported_warnings, *warnings))

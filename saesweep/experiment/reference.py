@@ -44,8 +44,9 @@ Defaults that differ from SAELens 6.54: [defaults.md](defaults.md).
 
 **count**: a whole number, also written `500k`, `90M` or `2B`. **duration**: steps (`1000`), tokens (`5Mtok`) or a share of the
 run (`5%`). Scalars follow YAML 1.2: `1e-4` is a number and `no` is text. `${env:NAME}` and `${env:NAME:-default}` are replaced
-in text values. A field marked ⌕ can be searched: it can be a key of `space`, of `by_architecture` and of a baseline. One marked
-⌕⌕ decides the activation stream: `space` can give it as a choice, and the trials of each value run one after the other.
+in text values, in memory only where the text is a token or a place. A field marked ⌕ can be searched: it can be a key of `space`,
+of `by_architecture` and of a baseline. One marked ⌕⌕ decides the activation stream: `space` can give it as a choice, and the
+trials of each value run one after the other.
 """
 _FROM_CFG = (
     "| `from_cfg` | text | `null` | Start from this configuration: a SAELens or saesweep folder, a `runner_cfg.json` or `cfg.json`, "

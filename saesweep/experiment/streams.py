@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from saesweep.errors import UserError
+from saesweep.experiment.document import Place
+from saesweep.experiment.environment import filled
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.fields import MODEL_PATHS, STREAM_PATHS, parts_of
 from saesweep.experiment.parameters import grid_size, settings_of, space_size
@@ -122,9 +124,14 @@ def _label(setting: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]) ->
 
 def _narrowed(experiment: Experiment, setting: Mapping[str, Any]) -> Experiment:
     """Return the experiment as one stream sees it."""
-    tree = copy.deepcopy(experiment.tree)
-    for path, value in setting.items():
+    tree, references = copy.deepcopy(experiment.tree), dict(experiment.references)
+    for path, written in setting.items():
         *blocks, name = parts_of(path)
+        place: Place = ("base", *blocks, name)
+        references = {known: text for known, text in references.items() if known[: len(place)] != place}
+        value = filled(written, experiment.environment)
+        if value != written:
+            references[place] = written
         block = tree["base"]
         for key in blocks:
             block = block.setdefault(key, {})
@@ -140,6 +147,8 @@ def _narrowed(experiment: Experiment, setting: Mapping[str, Any]) -> Experiment:
         tree=tree,
         architectures=experiment.architectures,
         warnings=experiment.warnings,
+        references=references,
+        environment=experiment.environment,
     )
 
 

@@ -38,11 +38,13 @@ def locate(run: BaseRun) -> ModelLocation:
     """Return where the model's files are; classic TransformerLens aliases are resolved for that library.
 
     Raises:
-        UserError: See `locate_model`.
+        UserError: See `locate_model`; or a loading argument would let code run, and the run does not allow it.
         ValueError: The run has no model (the synthetic source).
     """
     if run.model_name is None:
         raise ValueError("this run has no language model")
+    if refused := run.refused_arguments:  # for runs that were not read from a file, which is checked before
+        raise UserError(f"base.model_from_pretrained_kwargs: {refused[0]}")
     location = locate_model(run.model_name)
     if library_of(run) is Library.TRANSFORMER_LENS and not location.is_local:
         from saesweep.models.bridge import hub_name

@@ -171,7 +171,7 @@ def loading(location: ModelLocation, what: str) -> Iterator[None]:
         if "custom code" in reason:
             raise UserError(
                 f"base.model_name: {location.name!r} brings Python code of its own, which is not run; if you trust it, set "
-                "base.model_from_pretrained_kwargs: {trust_remote_code: true}"
+                "base.model_from_pretrained_kwargs: {trust_remote_code: true} and base.allow_code_execution: true"
             ) from error
         if location.is_local:
             raise UserError(

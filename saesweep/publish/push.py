@@ -130,7 +130,7 @@ def _listed(files: Mapping[str, Path | bytes]) -> tuple[tuple[str, int], ...]:
 
 
 def _refuse_secrets(files: Mapping[str, Path | bytes]) -> None:
-    """An experiment may hold a token (`${env:...}` is filled in when it is read); it must not become public."""
+    """An experiment may hold a token, written out by its author; it must not become public."""
     known = [value for name in ("HF_TOKEN", "WANDB_API_KEY") if len(value := os.environ.get(name, "")) >= 8]
     for content in files.values():
         if isinstance(content, bytes) or content.suffix not in (".json", ".yaml"):

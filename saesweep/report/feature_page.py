@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.experiment import load_experiment, stream_of, streams_of
+from saesweep.experiment import AsWritten, load_experiment, stream_of, streams_of
 from saesweep.report.data import RunData
 from saesweep.report.densities import counted_on, read_log10_densities
 from saesweep.report.features import BANDS, Latent, describe_latents, sample_latents, unembedding_of
@@ -19,12 +19,20 @@ def why_no_features(run: RunData) -> str | None:
     """Return why a run can have no feature page; None where it can."""
     if run.best is None or not (run.directory.best / "cfg.json").exists():
         return "There is no feature page: no SAE is exported yet."
-    if load_experiment(run.directory.experiment_file).base_run().is_synthetic:
+    if load_experiment(run.directory.experiment_file, env=AsWritten()).base_run().is_synthetic:
         return "There is no feature page: synthetic activations have no text."
     return None
 
 
-def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tokens: int, report_link: str) -> str:
+def feature_page(
+    run: RunData,
+    *,
+    per_band: int,
+    latents: Sequence[int],
+    max_tokens: int,
+    report_link: str,
+    allow_code_execution: bool = False,
+) -> str:
     """Return the page of the best SAE; runs the language model over the held-out `test` part.
 
     Args:
@@ -33,6 +41,8 @@ def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tok
         latents: Further latents to show.
         max_tokens: Held-out activations to look at.
         report_link: Address of the report.
+        allow_code_execution: Let the run's file say that code beside the model may run; a run directory can be a
+            stranger's.
 
     Raises:
         UserError: The run has no text or no exported SAE, or a latent does not exist.
@@ -45,7 +55,8 @@ def feature_page(run: RunData, *, per_band: int, latents: Sequence[int], max_tok
     why_not = why_no_features(run)
     if best is None or why_not is not None:
         raise UserError(f"{run.directory.path}: {why_not}")
-    experiment = stream_of(streams_of(load_experiment(run.directory.experiment_file)), best.params).experiment
+    whole = load_experiment(run.directory.experiment_file, is_own=allow_code_execution)
+    experiment = stream_of(streams_of(whole), best.params).experiment
     base = experiment.base_run()
     sae = load_sae_folder(run.directory.best).to(resolve_device(base.device))
     strangers = [number for number in latents if not 0 <= number < sae.d_sae]

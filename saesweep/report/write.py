@@ -37,6 +37,7 @@ def write_report(
     latents: Sequence[int] = (),
     per_band: int = PER_BAND,
     feature_tokens: int = FEATURE_TOKENS,
+    allow_code_execution: bool = False,
 ) -> Report:
     """Write the report of a run, finished or still going.
 
@@ -48,6 +49,7 @@ def write_report(
         latents: Latents to show beside the sample.
         per_band: Latents of each density band on the feature page.
         feature_tokens: Held-out activations that the feature page looks at.
+        allow_code_execution: Where the run's experiment allows code of the model to run, allow it for the feature page.
 
     Raises:
         UserError: It is no run directory, or a latent does not exist.
@@ -65,7 +67,12 @@ def write_report(
         notes.append(why_not)
     if feature_file is not None:
         text = feature_page(
-            run, per_band=per_band, latents=latents, max_tokens=feature_tokens, report_link="report.html"
+            run,
+            per_band=per_band,
+            latents=latents,
+            max_tokens=feature_tokens,
+            report_link="report.html",
+            allow_code_execution=allow_code_execution,
         )
         write_text(feature_file, text)
     page = folder / "report.html"

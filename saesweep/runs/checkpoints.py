@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from saesweep.runs.atomic import replace_folder, sha256, write_json
+from saesweep.runs.atomic import finite, replace_folder, sha256, write_bytes, write_json
+from saesweep.runs.tensor_file import write_tensors
 
 KEEP = 2
 
@@ -43,14 +45,30 @@ class CheckpointStore:
 
     def save(self, block: int, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Write a checkpoint, then drop all but the newest two."""
+        self.save_encoded(block, self.encode(state), tensors, is_cancelled=lambda: False)
+
+    def encode(self, state: Mapping[str, Any]) -> bytes:
+        """Return the JSON data of a checkpoint as it is written."""
+        return (json.dumps(finite(state), indent=1) + "\n").encode()
+
+    def save_encoded(
+        self, block: int, state: bytes, tensors: Mapping[str, Tensor], *, is_cancelled: Callable[[], bool]
+    ) -> None:
+        """Write a checkpoint, hashed on the way, then drop all but the newest two.
+
+        Raises:
+            Cancelled: `is_cancelled` said so before it was whole; nothing of it is left.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
 
         def fill(folder: Path) -> None:
-            save_file(
-                {name: t.detach().contiguous().cpu() for name, t in tensors.items()}, folder / "tensors.safetensors"
-            )
-            write_json(folder / "state.json", state)
-            sums = {name: sha256(folder / name) for name in ("state.json", "tensors.safetensors")}
+            sums = {
+                "state.json": hashlib.sha256(state).hexdigest(),
+                "tensors.safetensors": write_tensors(
+                    folder / "tensors.safetensors", tensors, is_cancelled=is_cancelled
+                ),
+            }
+            write_bytes(folder / "state.json", state)
             write_json(folder / "checksums.json", sums)
 
         replace_folder(self._folder / f"{block:08d}", fill)

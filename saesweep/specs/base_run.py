@@ -6,11 +6,13 @@ Defaults that differ from SAELens 6.54 are listed in docs/defaults.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
+from saesweep.specs.code_execution import OPT_IN, arguments_that_run_code, refusal
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.synthetic import DEFAULT_D_IN, SyntheticSpec
@@ -123,6 +125,8 @@ class BaseRun(Spec):
     """Arguments of the model's forward call."""
     model_from_pretrained_kwargs: dict[str, Any] | None = None
     """Arguments of the model's loading call, such as {dtype: bfloat16}."""
+    allow_code_execution: bool = False
+    """Accept loading arguments that let files of the model run code here, such as `trust_remote_code: true` or `weights_only: false`."""
 
     # --- activation stream
     n_batches_in_buffer: int = Field(20, ge=1)
@@ -215,6 +219,32 @@ class BaseRun(Spec):
     sae: Annotated[SerializeAsAny[SAESpec], BeforeValidator(parse_sae)]
     """The SAE: its architecture, widths and that architecture's own fields."""
 
+    _written: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """Fields that hold values of environment variables, as the experiment writes them, by dotted path."""
+
+    def with_references(self, written: Mapping[str, Any]) -> BaseRun:
+        """Return the same run, which knows how some of its fields (by dotted path) are to be written."""
+        found = self.model_copy()
+        found._written = dict(written)
+        return found
+
+    def as_written(self, dumped: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a dump of this run, or a part of one, with references in place of the values they stand for."""
+        found = dict(dumped)
+        for path, value in self._written.items():
+            block, _, name = path.rpartition(".")
+            if not block and name in found:
+                found[name] = value
+            elif block and name in found.get(block, {}):
+                found[block] = {**found[block], name: value}
+        return found
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Show references in place of the values they stand for."""
+        hidden = {path.partition(".")[0] for path in self._written}
+        for name, value in super().__repr_args__():
+            yield name, "(from the environment)" if name in hidden else value
+
     @classmethod
     def groups(cls) -> dict[str, tuple[str, ...]]:
         """Return the fields by what they are about, in order, for `--help`: `sae`, `logger` and `synthetic` are blocks."""
@@ -253,6 +283,14 @@ class BaseRun(Spec):
         return tuple(round(part * self.total_steps / parts) for part in range(1, parts))
 
     @property
+    def refused_arguments(self) -> list[str]:
+        """A message for each loading argument that would let code run where `allow_code_execution` is not set."""
+        if self.allow_code_execution:
+            return []
+        found = arguments_that_run_code(self.model_from_pretrained_kwargs)
+        return [refusal(argument, reason) for argument, reason in found.items()]
+
+    @property
     def is_synthetic(self) -> bool:
         """The activations come from known features and no language model."""
         return self.dataset_path == SYNTHETIC
@@ -277,6 +315,9 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
             found.append((field, f"not used by saesweep; {advice}"))
     if run.dataset_trust_remote_code:
         found.append(("dataset_trust_remote_code", "datasets 4 and newer cannot run remote code; leave it out"))
+    found.extend(("model_from_pretrained_kwargs", message) for message in run.refused_arguments)
+    if run.allow_code_execution and not arguments_that_run_code(run.model_from_pretrained_kwargs):
+        found.append((OPT_IN, "no argument of model_from_pretrained_kwargs runs code; leave it out"))
     if run.activations_mixing_fraction != 0.5:
         found.append(
             (

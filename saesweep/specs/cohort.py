@@ -23,8 +23,8 @@ class CohortSpec(Spec):
     """How Adam's moments are kept between steps: `bfloat16`, rounded stochastically, takes 8 instead of 12 bytes per parameter, and is not exact."""
     block_tokens: TokenCount | None = Field(None, ge=1)
     """Tokens between two scheduling decisions; from the rungs when left out."""
-    checkpoint_seconds: float = Field(60.0, ge=0)
-    """Least time between two checkpoints; work since the last one is redone after a kill, identically."""
+    checkpoint_seconds: float | None = Field(None, ge=0)
+    """Least seconds between two checkpoints; when left out, 10 or as many as keep their measured cost within 2% of the time."""
     memory_fraction: float = Field(0.8, gt=0, le=1)
     """Share of the free memory that `size: auto` plans with."""
     max_skipped_batches: int = Field(100, ge=0)

@@ -41,7 +41,7 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
     which `run_of_metadata` reads back.
     """
     names, pair = names_of_hook(run, run.hook_name), saelens_pair(run)
-    return {
+    metadata = {
         "dataset_path": run.dataset_path,
         "hook_name": pair.hook_name,
         "model_name": run.model_name,
@@ -62,11 +62,22 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
             "version": __version__,
             "model_class_name": run.model_class_name,
             "hook_name": run.hook_name,
-            "model_from_pretrained_kwargs": run.model_from_pretrained_kwargs,
-            **run.model_dump(mode="json", include=set(NOT_IN_SAELENS), exclude_defaults=True),
+            **_written_without_token(run, {"model_from_pretrained_kwargs": run.model_from_pretrained_kwargs}),
+            **run.as_written(run.model_dump(mode="json", include=set(NOT_IN_SAELENS), exclude_defaults=True)),
             "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
         },
     }
+    return _written_without_token(run, metadata)
+
+
+def _written_without_token(run: BaseRun, dumped: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part of a dump with references in place of secrets, and without the token that the model was loaded with.
+
+    Whoever loads the SAE has access of their own, and SAELens would send a reference as if it were a token.
+    """
+    found = run.as_written(dumped)
+    kwargs = found["model_from_pretrained_kwargs"] or {}
+    return {**found, "model_from_pretrained_kwargs": {k: v for k, v in kwargs.items() if k != "token"}}
 
 
 def replicate_folder(directory: RunDirectory, number: int, replicate: int) -> Path:
@@ -113,7 +124,7 @@ def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
 def single_run_tree(experiment: Experiment, trial: Trial, replicate: int = 0) -> dict[str, Any]:
     """Return an experiment that trains this trial's settings alone, at the coefficient that it ended with."""
     run = trial.exported_run(replicate)
-    base = run.model_dump(mode="json", exclude_defaults=True)
+    base = run.as_written(run.model_dump(mode="json", exclude_defaults=True))
     base["sae"] = {
         "architecture": run.sae.architecture,
         **run.sae.model_dump(mode="json", exclude_defaults=True),
@@ -122,7 +133,7 @@ def single_run_tree(experiment: Experiment, trial: Trial, replicate: int = 0) ->
         "name": f"{experiment.spec.name}-trial-{trial.number}",
         "base": base,
         "space": {},
-        **{key: experiment.tree[key] for key in ("objective", "evaluation") if key in experiment.tree},
+        **{key: experiment.written[key] for key in ("objective", "evaluation") if key in experiment.written},
     }
     if "objective" in tree:  # one SAE matches nothing
         tree["objective"] = {key: value for key, value in tree["objective"].items() if key != "matched"}

@@ -58,7 +58,7 @@ def confirm(
     )
     with folder:
         facts = check(longer)
-        folder.save_experiment(dump_yaml(longer.tree))
+        folder.save_experiment(dump_yaml(longer.written))
         listeners = EventBus(JsonLogListener(folder), forward(bus.emit, chosen))
         verdict = train(longer, folder, facts, listeners, stop)
     trained_tokens = search.trained_tokens + verdict.trained_tokens
@@ -149,7 +149,7 @@ def confirm_training_tokens(experiment: Experiment, confirm: ConfirmSpec) -> int
 
 def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Sequence[Row]) -> Experiment:
     """Return the experiment that trains the finalists side by side, with nothing pruned."""
-    tree = copy.deepcopy(experiment.tree)
+    tree = copy.deepcopy(experiment.written)
     tree["name"] = f"{experiment.spec.name[:72]}-confirm"
     tree["base"].pop("checkpoint_path", None)  # the search's; the finalists keep theirs in their own folders
     tree["base"]["training_tokens"] = confirm_training_tokens(experiment, confirm)
@@ -173,7 +173,7 @@ def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Seq
         **({} if search.max_failed is None else {"max_failed": search.max_failed}),
     }
     tree["cohort"] = {**tree.get("cohort", {}), "size": len(chosen) * confirm.replicates}
-    return load_experiment(tree)
+    return load_experiment(tree, env=experiment.environment)
 
 
 def _frozen(row: Row) -> dict[str, float]:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from saesweep.cohort import Slot
 from saesweep.events import BlockDone as BlockDoneEvent
 from saesweep.events import (
@@ -22,7 +24,7 @@ from saesweep.events import (
     TrialEnded,
     TrialStarted,
 )
-from saesweep.runs import Checkpoint, CheckpointStore
+from saesweep.runs import Checkpoint, CheckpointStore, CheckpointWriter
 from saesweep.scheduler import (
     Action,
     Ask,
@@ -72,6 +74,11 @@ class SweepLoop:
         self._bus = bus
         self._stop = stop
         self._store = CheckpointStore(setup.directory.checkpoints)
+        self._writer = CheckpointWriter(
+            self._store,
+            in_background=setup.background_checkpoints,
+            min_seconds=setup.experiment.spec.cohort.checkpoint_seconds,
+        )
         self._state = State.new(search.policy)
         self._cohort = setup.cohort
         self._stream = setup.source.stream
@@ -95,7 +102,6 @@ class SweepLoop:
         self._started = time.monotonic()
         self._progress = Progress()
         self._board = Board.of(setup)
-        self._last_checkpoint = time.monotonic()
         self._said_stop = False
 
     # ---------------------------------------------------------------- start
@@ -129,17 +135,26 @@ class SweepLoop:
     # ---------------------------------------------------------------- the loop
 
     def run(self) -> bool:
-        """Train until nothing is left to do; return False where someone asked to stop before that."""
-        self._decide(Opened())
-        while self.stop_reason is None:
-            if self._stop.requested:
+        """Train until nothing is left to do; return False where someone asked to stop before that.
+
+        The last checkpoint is on disk when it returns.
+        """
+        is_over = False
+        try:
+            with self._stop.finishing_blocks():
+                self._decide(Opened())
+                while self.stop_reason is None and not self._stop.requested:
+                    self._block()
+                    if self._writer.is_due(lambda: self._to_save()[1]):
+                        self.checkpoint()
+                    self._announce_checkpoints()
                 self.checkpoint()
-                return False
-            self._block()
-            if time.monotonic() - self._last_checkpoint >= self._setup.experiment.spec.cohort.checkpoint_seconds:
-                self.checkpoint()
-        self.checkpoint()
-        return True
+                self._writer.wait()
+                self._announce_checkpoints()
+            is_over = True
+        finally:
+            self._writer.close(cancel=not is_over)
+        return self.stop_reason is not None
 
     def _block(self) -> None:
         started = time.monotonic()
@@ -320,12 +335,15 @@ class SweepLoop:
         )
         self._board.write(rows, status="running", stream_tokens=self._stream.tokens_served, matched=self.matched(rows))
 
+    def _to_save(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        return slots_to_save(self._slots_by_trial(), self._restored)
+
     def checkpoint(self) -> None:
-        """Write everything needed to go on from this block boundary."""
-        started = time.monotonic()
-        metas, tensors = slots_to_save(self._slots_by_trial(), self._restored)
-        self._store.save(
+        """Write everything needed to go on from this block boundary; it may reach the disk later."""
+        metas, tensors = self._to_save()
+        self._writer.save(
             self.block,
+            self._stream.tokens_served,
             {
                 "stream_tokens": self._stream.tokens_served,
                 "segment": self._segment_index,
@@ -340,11 +358,7 @@ class SweepLoop:
             },
             tensors,
         )
-        self._last_checkpoint = time.monotonic()
-        self._bus.emit(
-            CheckpointSaved(
-                block=self.block,
-                stream_tokens=self._stream.tokens_served,
-                seconds=self._last_checkpoint - started,
-            )
-        )
+
+    def _announce_checkpoints(self) -> None:
+        for one in self._writer.finished():
+            self._bus.emit(CheckpointSaved(block=one.block, stream_tokens=one.stream_tokens, seconds=one.seconds))

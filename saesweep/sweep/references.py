@@ -33,8 +33,8 @@ def open_references(experiment: Experiment, d_in: Mapping[str, int]) -> Iterator
     Raises:
         UserError: One cannot be read, or is of another hook or width than the experiment reads.
     """
-    for name in experiment.spec.evaluation.references:
-        sae = open_sae(name)
+    for place, name in zip(experiment.spec.evaluation.references, experiment.written_references, strict=True):
+        sae = open_sae(place)
         hook = hook_of(sae, experiment, name)
         if hook not in d_in:
             raise UserError(

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
-from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.experiment import AsWritten, Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.sweep.confirm import confirm
@@ -73,10 +74,11 @@ def run(
 
     Raises:
         UserError: The experiment, the model, the data or the run directory has a mistake; nothing was trained.
-        KeyboardInterrupt: Ctrl-C was pressed twice.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or before or after training; its text is the command that resumes.
     """
     loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, overrides=overrides)
     directory = RunDirectory(Path(run_dir) if run_dir is not None else Path("runs") / loaded.spec.name)
+    keep_readable(str(directory.path))
     with directory:
         _same_experiment(directory, loaded)
         finished = _already_complete(directory, loaded)
@@ -95,17 +97,17 @@ def run(
                 )
             )
             return finished
-        facts = check(loaded)
-        claim_checkpoint_path(loaded, directory)
-        directory.save_experiment(dump_yaml(loaded.tree))
-        tracker = make_tracker(loaded, directory, bus)
-        if tracker is not None:
-            bus.subscribe(tracker)
-        for listener in registered_trackers(loaded, directory.path, bus.emit):
-            bus.subscribe(listener)
         command = _resume_command(experiment, overrides, directory)
         started = time.monotonic()
         with StopFlag() as stop, _told_apart(directory, command):
+            facts = check(loaded)
+            claim_checkpoint_path(loaded, directory)
+            directory.save_experiment(dump_yaml(loaded.written))
+            tracker = make_tracker(loaded, directory, bus)
+            if tracker is not None:
+                bus.subscribe(tracker)
+            for listener in registered_trackers(loaded, directory.path, bus.emit):
+                bus.subscribe(listener)
             phase = train(loaded, directory, facts, bus, stop)
             if phase.is_complete and loaded.spec.search.confirm is not None:
                 phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, bus, stop)
@@ -149,19 +151,28 @@ def _ended(
 
 @contextmanager
 def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
-    """Turn a full disk into a message; mark a run that ends by a mistake of its surroundings as no longer running."""
+    """Turn a full disk into a message; mark a run that ends by a mistake of its surroundings or is stopped as no longer running."""
     try:
         yield
+    except KeyboardInterrupt:
+        _mark_interrupted(directory)
+        raise KeyboardInterrupt(f"interrupted; resume with: {resume_command}") from None
     except Exception as error:
         if is_disk_full(error):
             raise UserError(
                 f"{directory.path}: the disk is full. Everything up to the last checkpoint is safe; "
                 f"free some space, then go on with: {resume_command}"
             ) from error
-        board = _board(directory) if isinstance(error, UserError) else None
-        if board is not None and board.get("status") == "running":
-            write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
+        if isinstance(error, UserError):
+            _mark_interrupted(directory)
         raise
+
+
+def _mark_interrupted(directory: RunDirectory) -> None:
+    """Say in the status file of a run that nobody trains there any more."""
+    board = _board(directory)
+    if board is not None and board.get("status") == "running":
+        write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
 
 
 def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) -> int:
@@ -186,8 +197,8 @@ def _resume_command(source: object, overrides: Sequence[str], directory: RunDire
 def _same_experiment(directory: RunDirectory, experiment: Experiment) -> None:
     if not directory.experiment_file.exists():
         return
-    stored = load_experiment(directory.experiment_file)
-    changes = describe_changes(stored.tree, experiment.tree)
+    stored = load_experiment(directory.experiment_file, env=AsWritten())
+    changes = describe_changes(stored.written, experiment.written)
     if changes:
         raise UserError(
             f"{directory.path}: holds the run of another experiment; what differs:\n"
@@ -224,7 +235,7 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
     if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
         return None
     references = tuple(map(ReferenceRow.from_json, board.get("references", ())))
-    if tuple(row.source for row in references) != experiment.spec.evaluation.references:
+    if tuple(row.source for row in references) != experiment.written_references:
         return None
     rows = tuple(map(Row.from_json, board["rows"]))
     best = board["best"]

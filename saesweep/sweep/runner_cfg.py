@@ -16,6 +16,7 @@ NOT_IN_SAELENS = (
     "buffer_tokens",
     "max_activation_norm_multiple",
     "synthetic",
+    "allow_code_execution",
 )
 """Fields that SAELens does not know, and whose names its `from_dict` refuses; `experiment.yaml` beside the file has them."""
 SAELENS_VERSION = "6.54.12"
@@ -24,7 +25,7 @@ SAELENS_VERSION = "6.54.12"
 
 def runner_cfg(run: BaseRun) -> dict[str, Any]:
     """Return the run as SAELens would write it: durations in steps, sizes resolved."""
-    data = run.model_dump(mode="json")
+    data = run.as_written(run.model_dump(mode="json"))
     for field in NOT_IN_SAELENS:
         del data[field]
     for field in type(run).model_fields:
@@ -33,15 +34,16 @@ def runner_cfg(run: BaseRun) -> dict[str, Any]:
             data[field] = run.to_steps(value)
     data["n_batches_in_buffer"] = -(-run.window_tokens // run.context_size)
     data["is_dataset_tokenized"] = bool(run.is_dataset_tokenized)
-    data["model_name"] = run.model_name or "none"
+    data["model_name"] = data["model_name"] or "none"
     data["dead_feature_window"] = run.to_steps(run.dead_feature_window)
     pair = saelens_pair(run)
     data["model_class_name"] = pair.model_class_name
     data["hook_name"] = pair.hook_name
-    data["model_from_pretrained_kwargs"] = pair.model_from_pretrained_kwargs or None
+    kwargs = run.as_written({"model_from_pretrained_kwargs": pair.model_from_pretrained_kwargs})
+    data["model_from_pretrained_kwargs"] = kwargs["model_from_pretrained_kwargs"] or None
     data["device"] = "cpu" if run.device == "auto" else run.device
-    data["checkpoint_path"] = run.checkpoint_path or "checkpoints"
-    data["output_path"] = run.output_path or "output"
+    data["checkpoint_path"] = data["checkpoint_path"] or "checkpoints"
+    data["output_path"] = data["output_path"] or "output"
     data["sae"] = training_sae_cfg(run)
     data["sae_lens_version"] = SAELENS_VERSION
     data["sae_lens_training_version"] = SAELENS_VERSION

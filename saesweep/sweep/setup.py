@@ -55,6 +55,8 @@ class Setup:
     rules: Rules
     """What the scheduler goes by."""
     n_slots: int
+    background_checkpoints: bool
+    """Checkpoints are written from a copy, for which memory was planned."""
     device: torch.device
     cohort: Cohort
     evaluator: HeldOutEvaluator
@@ -158,6 +160,7 @@ def prepare(
     notes = [*experiment.warnings, *facts[streams.index(stream)].warnings, *(each.message() for each in sinks)]
     if "slots" not in choices:
         choices["slots"], choices["slots_reason"] = sizes.slots.slots, sizes.slots.reason
+        choices["background_checkpoints"] = sizes.slots.background_checkpoints
     reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
         experiment.spec.cohort.kernels,
@@ -193,6 +196,7 @@ def prepare(
         blocks=sizes.blocks,
         rules=rules_of(whole, objective, sizes.blocks, n_slots, segment),
         n_slots=n_slots,
+        background_checkpoints=choices.get("background_checkpoints") is True,
         device=device,
         cohort=cohort,
         evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation),

@@ -94,6 +94,8 @@ class SlotPlan:
     reason: str
     slot_bytes: int
     shared_bytes: int
+    background_checkpoints: bool
+    """Main memory holds a copy of every slot beside them, which is written while training goes on."""
 
 
 def plan_slots(
@@ -105,6 +107,7 @@ def plan_slots(
     weight_bytes: int,
     free_bytes: int,
     replicates: int = 1,
+    host_bytes: int | None = None,
 ) -> SlotPlan:
     """Choose the number of slots.
 
@@ -116,12 +119,28 @@ def plan_slots(
         weight_bytes: Weights of the language model.
         free_bytes: Memory that is free now on the training device.
         replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
+        host_bytes: Memory that is free now on the host, where checkpoints are copied to; None where that is `free_bytes`.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
     shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments)
+
+    def planned(slots: int, reason: str) -> SlotPlan:
+        # More SAEs at once are worth more than a copy: where there is no room for one, training waits for checkpoints.
+        copied = slots * per_slot
+        if host_bytes is None:
+            is_copied = 2 * copied + shared <= free_bytes * cohort.memory_fraction
+        else:
+            is_copied = copied <= host_bytes * cohort.memory_fraction
+        copy = (
+            f"{copied / (1 << 30):.2f} GiB of main memory to write checkpoints from"
+            if is_copied
+            else "no room for a copy: training waits while checkpoints are written"
+        )
+        return SlotPlan(slots, f"{reason}; {copy}", per_slot, shared, is_copied)
+
     if cohort.size != "auto":
         trials = max(1, min(cohort.size // replicates, n_trials))
-        return SlotPlan(trials * replicates, "as the file says", per_slot, shared)
+        return planned(trials * replicates, "as the file says")
     usable = free_bytes * cohort.memory_fraction - shared
     fitting = int(usable // per_slot)
     # A third of the trials at once leaves the sampler something to learn from; two of each architecture show at the first
@@ -138,4 +157,4 @@ def plan_slots(
         + f", at most {_AUTO_MAX_SLOTS}"
         + (f", {replicates} SAEs each" if replicates > 1 else "")
     )
-    return SlotPlan(slots, why, per_slot, shared)
+    return planned(slots, why)

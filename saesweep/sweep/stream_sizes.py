@@ -51,6 +51,7 @@ def size_stream(
         weight_bytes=0,  # a model on the device has already taken its memory from what is free
         free_bytes=free_bytes(device),
         replicates=search.replicates,
+        host_bytes=host_bytes(device),
     )
     return StreamSizes(tuple(runs), plan_blocks(own.base_run(), search, cohort), slots)
 
@@ -65,3 +66,8 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def host_bytes(device: torch.device) -> int | None:
+    """Return the main memory that is free now; None where SAEs train in it, and `free_bytes` says it."""
+    return None if device.type == "cpu" else int(psutil.virtual_memory().available)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from saesweep.errors import UserError
-from saesweep.experiment import load_experiment
+from saesweep.experiment import AsWritten, load_experiment
 from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.specs import ObjectiveSpec
 from saesweep.study import EarlierTrial, SpaceView, lies_in, read_study
@@ -52,7 +52,7 @@ def _read(source: Path, space: SpaceView, objective: ObjectiveSpec) -> tuple[lis
     for file in (earlier.experiment_file, earlier.study_file):
         if not file.exists():
             raise UserError(f"search.warm_start: {source} is no run directory of saesweep: {file.name} is missing")
-    records = read_study(earlier.study_file, space_view(load_experiment(earlier.experiment_file)))
+    records = read_study(earlier.study_file, space_view(load_experiment(earlier.experiment_file, env=AsWritten())))
     finished = [record for record in records if record.state == "complete"]
     found = []
     for record in finished:

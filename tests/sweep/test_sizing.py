@@ -82,3 +82,27 @@ def test_memory_limits_the_slots_and_one_is_always_tried() -> None:
 
 def test_a_stated_size_is_obeyed() -> None:
     assert plan(30, 1 * GIB, size=7) == 7
+
+
+@pytest.mark.parametrize(
+    ("free_gib", "host_gib", "is_copied"),
+    [(200, None, True), (8, None, False), (8, 200, True), (200, 3, False)],
+)
+def test_a_copy_for_checkpoints_is_planned_and_never_costs_a_slot(
+    free_gib: int, host_gib: int | None, is_copied: bool
+) -> None:
+    """Where SAEs train on the host the copy lies beside them; a GPU's is in main memory."""
+    runs = [run_with({"d_in": 2304, "d_sae": 16384})]
+    made = plan_slots(
+        CohortSpec(size=4),
+        n_trials=12,
+        runs=runs,
+        hooks=1,
+        weight_bytes=0,
+        free_bytes=free_gib * GIB,
+        host_bytes=None if host_gib is None else host_gib * GIB,
+    )
+    assert made.slots == 4
+    assert made.background_checkpoints is is_copied
+    assert ("to write checkpoints from" in made.reason) is is_copied
+    assert ("training waits" in made.reason) is not is_copied

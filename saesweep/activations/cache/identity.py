@@ -26,6 +26,7 @@ _NOT_THE_DATA = frozenset(
         "llm_compilation_mode",
         "n_batches_for_norm_estimate",
         "dataset_trust_remote_code",
+        "allow_code_execution",
         # Devices and the training side.
         "device",
         "llm_device",
@@ -67,13 +68,22 @@ _NOT_THE_DATA = frozenset(
 _PART_OF_THE_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name")
 
 
-def source_fields(run: BaseRun, evaluation: EvaluationSpec) -> dict[str, Any]:
-    """Return the fields that decide the activations, as JSON: model, dataset, tokens, held-out sizes."""
+def source_fields(run: BaseRun, evaluation: EvaluationSpec, *, is_written: bool = True) -> dict[str, Any]:
+    """Return the fields that decide the activations, as JSON: model, dataset, tokens, held-out sizes.
+
+    Args:
+        run: The run.
+        evaluation: Says how much is held out.
+        is_written: With references in place of the values of environment variables, as a manifest keeps them.
+    """
     dumped = run.model_dump(mode="json", exclude=set(_NOT_THE_DATA))
+    if is_written:
+        dumped = run.as_written(dumped)
     for name in _PART_OF_THE_DATASET:  # named where they say something, so that older caches still fit
         if dumped[name] == type(run).model_fields[name].default:
             del dumped[name]
-    dumped["model_from_pretrained_kwargs"] = run.model_from_pretrained_kwargs or {}
+    kwargs = dumped["model_from_pretrained_kwargs"] or {}
+    dumped["model_from_pretrained_kwargs"] = {k: v for k, v in kwargs.items() if k != "token"}  # who asks
     return {
         **dumped,
         "evaluation.select_tokens": evaluation.select_tokens,

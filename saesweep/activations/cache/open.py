@@ -184,7 +184,10 @@ def _matching(folder: Path, run: BaseRun, evaluation: EvaluationSpec, hooks: Seq
             f"{PLACE}: {folder} is not finished ({manifest.rows(TRAIN)} of {manifest.tokens} rows); run the "
             "`saesweep cache-activations` command that began it again: it goes on where it stopped"
         )
-    changed = differences(manifest.source, source_fields(run, evaluation))
+    written, filled = (source_fields(run, evaluation, is_written=is_written) for is_written in (True, False))
+    # The cache may be of an experiment that names the same place by a variable, or without one.
+    same = {name for name, value in filled.items() if name in manifest.source and manifest.source[name] == value}
+    changed = differences(manifest.source, {**written, **{name: filled[name] for name in same}})
     missing = [hook for hook in hooks if hook not in manifest.hooks]
     if missing:
         changed.append(f"hook_name: {', '.join(manifest.hooks)} in the cache, {', '.join(missing)} in this run")

@@ -1,0 +1,86 @@
+"""Text on its way to people: references stand for the values they were filled with, and nothing in it steers a terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from urllib.parse import quote, quote_plus
+
+MAX_LINE = 2_000
+"""Characters of one line of a message; what a file holds can be of any length."""
+MAX_LINES = 400
+_CONTROL = re.compile(
+    # C0 but tab and newline, delete, C1; marks that reorder text; line breaks of Unicode alone.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff]"
+)
+_MIN_ANYWHERE = 8
+"""A value at least this long is replaced inside words too."""
+_MIN_LENGTH = 4
+"""Shorter values are ordinary words of a message."""
+
+_references: dict[str, str] = {}
+_paths: set[str] = set()
+
+
+def remember(value: str, reference: str) -> None:
+    """From now on show `reference` wherever a message would show `value`, however it is quoted there."""
+    if len(value) < _MIN_LENGTH or value == reference:
+        return
+    for form in (
+        value,
+        repr(value)[1:-1],
+        json.dumps(value)[1:-1],
+        quote(value),
+        quote(value, safe=""),
+        quote_plus(value),
+    ):
+        _references.setdefault(form, reference)
+    _pattern.cache_clear()
+
+
+def keep_readable(path: str) -> None:
+    """Show this path as it is, whatever is in it: it is part of commands that people copy."""
+    _paths.add(path)
+    _pattern.cache_clear()
+
+
+def masked(text: str) -> str:
+    """Return the text with references in place of the values that were remembered."""
+    pattern = _pattern()
+    return text if pattern is None else pattern.sub(lambda match: _references.get(match[0], match[0]), text)
+
+
+@lru_cache(maxsize=1)
+def _pattern() -> re.Pattern[str] | None:
+    if not _references:
+        return None
+    known = sorted({*_references, *_paths}, key=len, reverse=True)
+    return re.compile("|".join(_searched(form) for form in known))
+
+
+def _searched(form: str) -> str:
+    found = re.escape(form)
+    return found if len(form) >= _MIN_ANYWHERE else rf"(?<!\w){found}(?!\w)"
+
+
+def printable(text: str) -> str:
+    """Return the text without characters that a terminal obeys (colours, the cursor, the title), written as escapes."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(text: str) -> str:
+    """Return the text with endless lines, and endlessly many lines, cut."""
+    lines = text.split("\n")
+    left_out = len(lines) - MAX_LINES
+    if left_out > 0:
+        lines = [*lines[: MAX_LINES - 1], f"... ({left_out + 1} more lines)"]
+    return "\n".join(
+        line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}... ({len(line) - MAX_LINE} more characters)"
+        for line in lines
+    )
+
+
+def presentable(text: str) -> str:
+    """Return a message as people see it: masked, cut, and without control characters."""
+    return printable(shortened(masked(text)))

@@ -1,0 +1,195 @@
+"""Values of environment variables are used and never written: the whole run directory is searched for them, byte by byte."""
+
+from __future__ import annotations
+
+import copy
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saesweep
+from saesweep.cli import main
+from saesweep.display import make_display
+from saesweep.errors import UserError
+from saesweep.events import BlockDone, Event
+from saesweep.experiment import dump_yaml, load_experiment
+from saesweep.publish.push import push
+from tests.models.tiny import WORDS, save_llama
+from tests.sweep.studies import snapshot
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb's own imports
+
+TOKEN = "hf_secretSECRETsecretSECRET12345"
+PLACE = "S3CR3T-place-of-the-data"
+OWNER = "s3cr3t-owner"
+SECRETS = (TOKEN, PLACE, OWNER)
+REFERENCE = "${env:SAESWEEP_T_TOKEN}"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """An experiment whose model, data, token and tracker come from the environment."""
+    place = tmp_path / PLACE
+    save_llama(place / "model")
+    (place / "text.txt").write_text("\n".join(" ".join(WORDS[i % 90 : i % 90 + 30]) for i in range(1500)))
+    monkeypatch.setenv("SAESWEEP_T_TOKEN", TOKEN)
+    monkeypatch.setenv("SAESWEEP_T_PLACE", str(place))
+    monkeypatch.setenv("SAESWEEP_T_OWNER", OWNER)
+    monkeypatch.setenv("SAESWEEP_T_TOKENS", "16384")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return {
+        "name": "secret",
+        "base": {
+            "model_name": "${env:SAESWEEP_T_PLACE}/model",
+            "model_from_pretrained_kwargs": {"token": REFERENCE, "dtype": "float32"},
+            "hook_name": "model.layers.1",
+            "dataset_path": "${env:SAESWEEP_T_PLACE}/text.txt",
+            "context_size": 16,
+            "training_tokens": "${env:SAESWEEP_T_TOKENS}",
+            "train_batch_size_tokens": 256,
+            "device": "cpu",
+            "logger": {"wandb_entity": "${env:SAESWEEP_T_OWNER}"},
+            "sae": {"architecture": "topk", "d_sae": 64},
+        },
+        "space": {"sae.k": {"int": [2, 16]}},
+        "evaluation": {"select_tokens": 512, "test_tokens": 512},
+        "search": {"trials": 3, "rungs": ["50%"], "eta": 2},
+        "cohort": {"size": 2, "checkpoint_seconds": 0},
+    }
+
+
+def leaks(folder: Path, secrets: tuple[str, ...] = SECRETS) -> list[str]:
+    """Return the files of a folder, links included, whose bytes hold a secret."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert len(files) > 5
+    return [f"{file.relative_to(folder)}: {s}" for file in files for s in secrets if s.encode() in file.read_bytes()]
+
+
+def stopping_at(block: int) -> Callable[[Event], None]:
+    def listen(event: Event) -> None:
+        if isinstance(event, BlockDone) and event.block == block:
+            signal.raise_signal(signal.SIGINT)
+
+    return listen
+
+
+def test_nothing_of_a_run_holds_a_secret(tree: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    tree["base"]["logger"] = {"log_to_wandb": True, "wandb_project": "p"}
+    tree["search"]["confirm"] = {"top": 1, "replicates": 1, "training_tokens": "1x"}
+    file, run = tmp_path / "e.yaml", tmp_path / "run"
+    file.write_text(dump_yaml(tree))
+    with make_display("json") as shown:  # the command would end this process where W&B is slow to write its files
+        assert saesweep.run(file, run_dir=run, listeners=(shown,)).status == "complete"
+    said = capsys.readouterr()
+    assert not [secret for secret in SECRETS if secret in said.out + said.err]
+    assert leaks(run) == []
+    best = run / "best"
+    cfg, runner = (json.loads((best / name).read_text()) for name in ("cfg.json", "runner_cfg.json"))
+    assert cfg["metadata"]["model_name"] == runner["model_name"] == "${env:SAESWEEP_T_PLACE}/model"
+    assert runner["model_from_pretrained_kwargs"] == {"token": REFERENCE, "dtype": "float32"}
+    # SAELens would send the reference as a token.
+    assert cfg["metadata"]["model_from_pretrained_kwargs"] == {"dtype": "float32"}
+    assert runner["training_tokens"] == 16384  # a number decides what is trained, and is written out
+    for name in (run / "experiment.yaml", best / "experiment.yaml"):
+        assert "${env:SAESWEEP_T_PLACE}/text.txt" in name.read_text()
+        assert load_experiment(name).base_run().dataset_path.endswith(f"{PLACE}/text.txt")
+    pushed = push({"a/b": best}, "user/name", dry_run=True)
+    assert "README.md" in dict(pushed.files)
+    # An export is a start for the next experiment, and can be evaluated and reported: the references are filled again.
+    again = load_experiment({"name": "again", "base": {"from_cfg": str(best)}})
+    assert again.base_run().model_from_pretrained_kwargs == {"token": TOKEN, "dtype": "float32"}
+    assert TOKEN not in json.dumps(again.written)
+    assert main(["eval", str(best)]) == 0
+    assert main(["report", str(run), "--no-png", "--feature-tokens", "512"]) == 0
+    said = capsys.readouterr()
+    assert not [secret for secret in (TOKEN, OWNER) if secret in said.out + said.err]
+    assert leaks(run) == []
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_resumed_with_the_same_value_and_with_another(
+    change: bool, tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = saesweep.run(tree, run_dir=tmp_path / "whole")
+    run = tmp_path / "run"
+    first = saesweep.run(tree, run_dir=run, listeners=(stopping_at(1),))
+    assert first.status == "interrupted"
+    if change:  # the data has moved and the token was renewed
+        (tmp_path / PLACE).rename(tmp_path / "moved")
+        monkeypatch.setenv("SAESWEEP_T_PLACE", str(tmp_path / "moved"))
+        monkeypatch.setenv("SAESWEEP_T_TOKEN", "hf_another0another0another0")
+    second = saesweep.run(tree, run_dir=run)
+    assert (whole.status, second.status) == ("complete", "complete")
+    one, other = snapshot(tmp_path / "whole"), snapshot(run)
+    assert one["weights"] == other["weights"]
+    assert one["study"] == other["study"]
+    assert leaks(run, (*SECRETS, str(tmp_path / "moved"), "hf_another0another0another0")) == []
+
+
+def test_another_number_is_another_run(tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saesweep.run(tree, run_dir=tmp_path / "run", listeners=(stopping_at(1),))
+    monkeypatch.setenv("SAESWEEP_T_TOKENS", "32768")
+    with pytest.raises(UserError, match=r"base\.training_tokens: '16384' -> '32768'"):
+        saesweep.run(tree, run_dir=tmp_path / "run")
+
+
+def test_searched_places_keep_their_references(tree: dict[str, Any], tmp_path: Path) -> None:
+    """Parameters are stored in the study, and name streams, folders and rows."""
+    data = tmp_path / PLACE
+    (data / "other.txt").write_text((data / "text.txt").read_text()[::-1])
+    del tree["base"]["dataset_path"]
+    choices = ["${env:SAESWEEP_T_PLACE}/text.txt", "${env:SAESWEEP_T_PLACE}/other.txt"]
+    tree["space"]["dataset_path"] = {"choice": choices}
+    tree["search"]["baselines"] = [{"dataset_path": choices[1], "sae.k": 4}]
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert {row.params["dataset_path"] for row in result.rows} == set(choices)
+    assert leaks(tmp_path / "run") == []
+    runner = json.loads((tmp_path / "run" / "best" / "runner_cfg.json").read_text())
+    assert runner["dataset_path"] in choices
+
+
+def test_messages_and_representations_show_the_reference(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = load_experiment(tree)
+    shown = repr(experiment) + repr(experiment.base_run()) + str(experiment.base_run())
+    assert not [secret for secret in SECRETS if secret in shown]
+    wrong = copy.deepcopy(tree)
+    wrong["base"]["dataset_path"] = "${env:SAESWEEP_T_PLACE}/nowhere.txt"
+    with pytest.raises(UserError) as caught:
+        saesweep.run(wrong, run_dir=tmp_path / "run")
+    assert "${env:SAESWEEP_T_PLACE}/nowhere.txt" in str(caught.value)
+    assert PLACE not in str(caught.value)
+    monkeypatch.setenv("SAESWEEP_T_TOKEN", 'quoted \'n "odd" secret')
+    wrong["base"]["model_from_pretrained_kwargs"] = {"dtype": REFERENCE}
+    with pytest.raises(UserError) as caught:
+        saesweep.run(wrong, run_dir=tmp_path / "other")
+    assert REFERENCE in str(caught.value)
+    assert "odd" not in str(caught.value)
+
+
+def test_variables_are_not_needed_to_look_at_a_run(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saesweep.run(tree, run_dir=tmp_path / "run")
+    for name in ("TOKEN", "PLACE", "OWNER", "TOKENS"):
+        monkeypatch.delenv(f"SAESWEEP_T_{name}")
+    assert main(["leaderboard", str(tmp_path / "run"), "--details"]) == 0
+    assert main(["report", str(tmp_path / "run"), "--no-png", "--no-features"]) == 0
+    assert "not set" not in capsys.readouterr().err
+
+
+def test_a_file_from_the_hub_cannot_ask_for_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`model_name: evil/${env:HF_TOKEN}` in somebody's cfg.json would send the token as part of a request."""
+    from saesweep.experiment import from_cfg
+
+    monkeypatch.setenv("SAESWEEP_T_TOKEN", TOKEN)
+    cfg = {"model_name": f"evil/{REFERENCE}", "dataset_path": "d", "sae": {"architecture": "topk", "d_sae": 64}}
+    (tmp_path / "runner_cfg.json").write_text(json.dumps(cfg))
+    monkeypatch.setattr(from_cfg, "download", lambda *_: tmp_path / "runner_cfg.json")
+    with pytest.raises(UserError, match="a file from the Hub must not"):
+        load_experiment({"name": "x", "base": {"from_cfg": "user/repo/folder"}})
