@@ -8,6 +8,7 @@ The caller keeps one `State`, tells it what happened and carries out the actions
 """
 
 from saesweep.scheduler.decide import decide
+from saesweep.scheduler.judge import dominates, fronts
 from saesweep.scheduler.messages import (
     Action,
     Ask,
@@ -28,10 +29,12 @@ from saesweep.scheduler.replay import event_from_json, event_to_json, replay
 from saesweep.scheduler.state import State, TrialState
 
 __all__ = [
+    "fronts",
     "Policy",
     "State",
     "TrialState",
     "decide",
+    "dominates",
     "Event",
     "Opened",
     "Asked",
