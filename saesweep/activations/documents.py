@@ -106,7 +106,7 @@ def open_documents(run: BaseRun, *, n_token_ids: int | None = None) -> Documents
     def document(row: int, cell: Any, mask: Any = None) -> Document:
         try:
             found = convert(column, cell)
-            if convert is as_token_ids:
+            if convert is as_token_ids and isinstance(found, list):
                 check_token_ids(found, run.context_size, n_token_ids)
                 found = hide(found, mask) if masked and found else found
         except UnreadableRow as error:

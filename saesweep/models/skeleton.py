@@ -89,7 +89,7 @@ def _parameters_without_storage() -> Iterator[None]:
             parameter = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = without_storage  # type: ignore[method-assign]
+    nn.Module.register_parameter = without_storage  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

@@ -46,12 +46,13 @@ def fronts(pool: Mapping[int, Values]) -> list[list[int]]:
     """
     order = sorted(pool, key=lambda number: (pool[number], number))
     result: list[list[int]] = []
-    # With two objectives the last point of a front has its lowest second value so far, and decides alone.
-    lasts: list[tuple[float, float]] = []
+    # With two objectives the last point of a front has its lowest second value so far, and decides alone; with one, all
+    # points of a front are equal.
+    lasts: list[Values] = []
     for number in order:
         values = pool[number]
-        if len(values) == 2:
-            key = (values[1], values[0])
+        if len(values) <= 2:
+            key = values[::-1]
             place = bisect_left(lasts, key)
             lasts[place : place + 1] = [key]
         else:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from saesweep.events import Row
+from saesweep.scheduler import fronts
 from saesweep.specs import LOG_METRICS, ObjectiveSpec
 from saesweep.sweep.trials import ranked
 
@@ -47,18 +48,6 @@ def _excess(value: float, limit: float) -> float:
 def infeasibility(metrics: Mapping[str, float], objective: ObjectiveSpec) -> float:
     """Return the sum of all missed constraints; 0 for a feasible trial."""
     return sum(max(0.0, v) for v in violations(metrics, objective).values())
-
-
-def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Return whether `a` is at least as good in every cost and better in one."""
-    return all(x <= y for x, y in zip(a, b, strict=True)) and any(x < y for x, y in zip(a, b, strict=True))
-
-
-def front(candidates: Mapping[int, Sequence[float]]) -> list[int]:
-    """Return the numbers that no other candidate dominates, ascending."""
-    return sorted(
-        n for n, cost in candidates.items() if not any(dominates(other, cost) for other in candidates.values())
-    )
 
 
 def knee(candidates: Mapping[int, Sequence[float]], objective: ObjectiveSpec) -> int:
@@ -103,12 +92,9 @@ def rank(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
     layer: dict[int, int] = {}
     targets = {row.number: row.target_l0 or 0.0 for row in rows}
     for target in sorted(set(targets.values())):
-        left, depth = {n: c for n, c in done.items() if targets[n] == target}, 1
-        while left:
-            peel = front(left)
-            for number in peel:
-                layer[number] = depth
-                del left[number]
+        depth = 1
+        for peel in fronts({n: c for n, c in done.items() if targets[n] == target}):
+            layer.update(dict.fromkeys(peel, depth))
             depth += 1 if objective.is_pareto else len(peel)
     order = {"complete": 0, "training": 1, "waiting": 2, "pruned": 3, "failed": 4}
 

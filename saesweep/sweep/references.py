@@ -18,8 +18,9 @@ from saesweep.events import ReferenceRow, Row
 from saesweep.experiment import Experiment
 from saesweep.runs import read_json, write_json
 from saesweep.saes import ExportedSAE, open_sae
+from saesweep.scheduler import dominates
 from saesweep.specs import ObjectiveSpec
-from saesweep.sweep.ranking import costs, dominates, infeasibility
+from saesweep.sweep.ranking import costs, infeasibility
 
 if TYPE_CHECKING:
     from saesweep.sweep.setup import Setup

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from saesweep.scheduler import dominates
 from saesweep.specs import ObjectiveSpec, SearchSpec
-from saesweep.sweep.ranking import costs, dominates, infeasibility
+from saesweep.sweep.ranking import costs, infeasibility
 from saesweep.sweep.trials import Trial
 
 

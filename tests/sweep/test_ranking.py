@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec
-from saesweep.sweep.ranking import by_knee_distance, costs, dominates, front, knee, rank, violations, winner
+from saesweep.sweep.ranking import by_knee_distance, costs, knee, rank, violations, winner
 
 PARETO = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize": "delta_ce"}]})
 LIMITED = ObjectiveSpec.model_validate({"maximize": "explained_variance", "subject_to": {"l0": {"max": 20.0}}})
@@ -90,14 +90,38 @@ def test_nothing_finished() -> None:
     assert "no trial finished" in notes[0]
 
 
-@given(st.lists(st.tuples(st.floats(0, 100), st.floats(-5, 5)), min_size=1, max_size=12))
-def test_every_trial_is_on_the_front_or_dominated_by_it(points: list[tuple[float, float]]) -> None:
-    candidates = dict(enumerate(points))
-    best = front(candidates)
-    assert best
-    for number, point in candidates.items():
-        beaten = any(dominates(candidates[n], point) for n in best)
-        assert beaten != (number in best)
+def plain_layers(points: dict[int, tuple[float, ...]]) -> dict[int, int]:
+    """Return each point's layer by definition: peel off what nothing dominates, again and again."""
+
+    def beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+    layers: dict[int, int] = {}
+    depth = 1
+    while left := {n: p for n, p in points.items() if n not in layers}:
+        layers |= {n: depth for n, p in left.items() if not any(beats(other, p) for other in left.values())}
+        depth += 1
+    return layers
+
+
+@pytest.mark.parametrize("goals", [1, 2, 3])
+@given(data=st.data())
+def test_ranks_are_those_of_layers_by_definition(goals: int, data: st.DataObject) -> None:
+    # Few distinct values give ties and copies.
+    value = st.one_of(st.integers(0, 4).map(float), st.floats(-5, 5), st.just(float("inf")))
+    points = dict(enumerate(data.draw(st.lists(st.tuples(*[value] * goals), max_size=25))))
+    names = ("delta_ce", "mse", "kl_div")[:goals]
+    stated = [{"minimize": name} for name in names]
+    objective = ObjectiveSpec.model_validate(stated[0] if goals == 1 else {"pareto": stated})
+    rows = [row(n, l0=8, **dict(zip(names, point, strict=True))) for n, point in points.items()]
+    layers = plain_layers(points)
+    # Of one goal the rank counts the trials before it.
+    expected = {n: 1 + sum(o < d for o in layers.values()) for n, d in layers.items()} if goals == 1 else layers
+    found = rank(rows, objective)
+    assert {r.number: r.rank for r in found} == expected
+    assert [(r.rank, r.metrics[names[0]], r.number) for r in found] == sorted(
+        (expected[n], point[0], n) for n, point in points.items()
+    )
 
 
 @given(st.lists(st.tuples(st.floats(1, 100), st.floats(-5, 5)), min_size=1, max_size=10))
