@@ -1,8 +1,8 @@
 """Reads recorded learning curves: what trials were worth, point by point, when none of them was pruned. Needs no torch.
 
-    from benchmarks.curves.curves import load, shipped
-    for path in shipped():
-        for curve in load(path).curves: ...
+from benchmarks.curves.curves import load, shipped
+for path in shipped():
+    for curve in load(path).curves: ...
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class Source:
                 "feature_sampling_window": "100%",  # so that the firing counts are those of the whole run
                 "sae": {
                     "architecture": "topk",
+                    "k": 4,  # every trial states its own
                     "d_in": self.d_in,
                     "d_sae": self.d_sae,
                     "normalize_activations": "expected_average_only_in",
