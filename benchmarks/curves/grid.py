@@ -62,7 +62,7 @@ class TrialPlan:
 
 
 def trials(grid: Grid, seed: int) -> Iterator[TrialPlan]:
-    """Yield the trials of one seed."""
+    """Yield the trials of one seed, short runs among them."""
     for architecture in ARCHITECTURES:
         lengths = (1.0, SHORT) if seed in grid.short_seeds else (1.0,)
         for length in lengths:

@@ -67,6 +67,40 @@ class Source:
 
 _CE_SHARES = (5, 10, 15, 20, 30, 40, 50, 60, 80, 100)
 
+
+def _stories(layer: int) -> Source:
+    ks = (4, 8, 16, 32)
+    return Source(
+        f"stories260k_l{layer}",
+        {
+            "model_name": f"{_SHARED}/models/stories260K",
+            "model_class_name": "AutoModelForCausalLM",
+            "dataset_path": f"{_SHARED}/text/stories_sampled.txt",
+            "hook_name": f"model.layers.{layer}",
+            "context_size": 128,
+            "exclude_special_tokens": True,
+        },
+        d_in=64,
+        d_sae=512,
+        steps=350,
+        batch_tokens=256,
+        select_tokens=2048,
+        ce_tokens=1024,
+        ce_shares=_CE_SHARES,
+        grid=Grid(
+            lrs=dict.fromkeys(ARCHITECTURES, (1.5e-3, 4e-3, 1e-2, 2.5e-2)),
+            settings={
+                "topk": ks,
+                "batchtopk": ks,
+                "standard": (0.15, 0.5, 1.5, 4),
+                "gated": (0.15, 0.5, 1.5, 4),
+                "jumprelu": (0.015, 0.06, 0.25, 1),
+            },
+            targets=(8, 16, 32),
+        ),
+    )
+
+
 SOURCES = {
     source.name: source
     for source in (
@@ -99,5 +133,25 @@ SOURCES = {
                 targets=(8, 16, 32),
             ),
         ),
+        Source(
+            "synthetic_32",
+            {"model_name": None, "dataset_path": "builtin:synthetic"},
+            d_in=32,
+            d_sae=64,
+            steps=400,
+            grid=Grid(
+                lrs=dict.fromkeys(ARCHITECTURES, (2.5e-3, 7e-3, 2e-2, 5e-2)),
+                settings={
+                    "topk": (2, 4, 8, 16),
+                    "batchtopk": (2, 4, 8, 16),
+                    "standard": (0.4, 1, 2, 3),
+                    "gated": (0.4, 1.2, 2.5, 4),
+                    "jumprelu": (0.05, 0.15, 0.45, 1.2),
+                },
+                targets=(4, 8, 16),
+            ),
+        ),
+        _stories(1),
+        _stories(3),
     )
 }

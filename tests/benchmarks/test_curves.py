@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.curves.curves import CurveSet, load, path_of, save, shipped
 from benchmarks.curves.grid import ARCHITECTURES, Grid, TrialPlan
-from benchmarks.curves.record import join, recording_of
+from benchmarks.curves.record import join, missing
 from benchmarks.curves.recorder import SHARES, record
 from benchmarks.curves.sources import SOURCES, Source
 
@@ -33,7 +33,7 @@ _PLANS = (
 
 @pytest.fixture(scope="module")
 def mini() -> CurveSet:
-    return record(replace(recording_of(_MINI, seed=3), plans=_PLANS), lambda text: None)
+    return record(replace(missing(_MINI, 3, Path("nowhere")), plans=_PLANS), lambda text: None)
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: path.name)
@@ -82,7 +82,7 @@ def test_steered_trials_keep_their_coefficient(mini: CurveSet) -> None:
 
 
 def test_same_seed_gives_the_same_curves(mini: CurveSet) -> None:
-    again = record(replace(recording_of(_MINI, seed=3), plans=_PLANS), lambda text: None)
+    again = record(replace(missing(_MINI, 3, Path("nowhere")), plans=_PLANS), lambda text: None)
     for one, other in zip(mini.curves, again.curves, strict=True):
         timeless = [[replace(p, sae_seconds=0.0) for p in curve.points] for curve in (one, other)]
         assert timeless[0] == timeless[1]
@@ -99,14 +99,25 @@ def test_files_keep_five_digits(mini: CurveSet, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_passes_are_joined(mini: CurveSet, tmp_path: Path) -> None:
-    source = replace(_MINI, grid=replace(_MINI.grid, seeds=(3, 4)))
-    save(mini, path_of("mini-3", tmp_path / "parts"))
-    save(mini, path_of("mini-4", tmp_path / "parts"))
-    join(source, tmp_path / "parts", tmp_path)
-    whole = load(path_of("mini", tmp_path))
-    assert len(whole.curves) == 4
-    assert [each["seed"] for each in whole.about["passes"]] == [3, 3]
+def test_passes_are_joined_and_not_repeated(mini: CurveSet, tmp_path: Path) -> None:
+    grid = Grid(
+        lrs={name: (5e-3,) for name in ARCHITECTURES},
+        settings={name: (4.0,) if name.endswith("topk") else (0.5,) for name in ARCHITECTURES},
+        targets=(4,),
+        seeds=(3, 4),
+        steered_seeds=(3,),
+        short_seeds=(3,),
+    )
+    source, parts = replace(_MINI, grid=grid), tmp_path / "parts"
+    wanted = missing(source, 3, parts).plans
+    assert len(wanted) == 5 + 5 + 3
+    assert len(missing(source, 3, parts, with_short=False).plans) == 5 + 3
+    save(mini, path_of("mini-3-0", parts))
+    found = missing(source, 3, parts).plans
+    assert set(wanted) - set(found) == {_PLANS[0], _PLANS[1]}
+    save(replace(mini, curves=mini.curves[:1]), path_of("mini-4-0", parts))
+    join(source, parts, tmp_path)
+    assert len(load(path_of("mini", tmp_path)).curves) == 3
 
 
 def test_reading_needs_no_torch() -> None:
