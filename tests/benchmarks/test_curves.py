@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.curves.curves import CurveSet, load, path_of, save, shipped
-from benchmarks.curves.grid import ARCHITECTURES, Grid, TrialPlan
+from benchmarks.curves.grid import ARCHITECTURES, Grid, TrialPlan, trials
 from benchmarks.curves.record import join, missing
 from benchmarks.curves.recorder import SHARES, record
 from benchmarks.curves.sources import SOURCES, Source
 
+_NONE: dict[str, tuple[float, ...]] = dict.fromkeys(ARCHITECTURES, ())
 _MINI = Source(
     "mini",
     {"model_name": None, "dataset_path": "builtin:synthetic"},
@@ -23,7 +24,7 @@ _MINI = Source(
     steps=100,
     batch_tokens=64,
     select_tokens=256,
-    grid=Grid(lrs={}, settings={}, targets=(4,)),
+    grid=Grid(lrs=_NONE, settings=_NONE, targets=(4,)),
 )
 _PLANS = (
     TrialPlan("batchtopk", 5e-3, 4, length=0.25),
@@ -41,8 +42,14 @@ def test_shipped_curves_are_whole(path: Path) -> None:
     found = load(path)
     source = SOURCES[found.source]
     assert path == path_of(found.source)
-    assert {curve.architecture for curve in found.curves} == set(ARCHITECTURES)
-    assert {curve.seed for curve in found.curves} == set(source.grid.seeds)
+    plans = [
+        (c.seed, TrialPlan(c.architecture, c.lr, c.setting, target_l0=c.target_l0, length=c.length))
+        for c in found.curves
+    ]
+    seeds = {seed for seed, _ in plans}
+    assert {0, 1} <= seeds
+    assert len(plans) == len(set(plans))
+    assert set(plans) == {(seed, plan) for seed in seeds for plan in trials(source.grid, seed)}
     for curve in found.curves:
         assert curve.is_complete is (curve.failed_at is None)
         if curve.length == 1.0 and curve.is_complete:
