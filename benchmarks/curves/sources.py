@@ -153,5 +153,62 @@ SOURCES = {
         ),
         _stories(1),
         _stories(3),
+        Source(
+            "synthetic_64",
+            {
+                "model_name": None,
+                "dataset_path": "builtin:synthetic",
+                "synthetic": {"num_features": 512, "firing_probability": {"mean_active": 12, "exponent": 0.5}},
+            },
+            d_in=64,
+            d_sae=256,
+            steps=350,
+            batch_tokens=256,
+            select_tokens=2048,
+            grid=Grid(
+                lrs=dict.fromkeys(ARCHITECTURES, (2e-3, 5e-3, 1.2e-2, 3e-2)),
+                settings={
+                    "topk": (4, 8, 16, 32),
+                    "batchtopk": (4, 8, 16, 32),
+                    "standard": (0.3, 0.8, 1.6, 2.8),
+                    "gated": (0.4, 1.2, 2.5, 4),
+                    "jumprelu": (0.04, 0.13, 0.4, 1.1),
+                },
+                targets=(8, 16, 32),
+            ),
+        ),
+        Source(
+            "smollm2_l12",
+            {
+                "model_name": "${env:SMOLLM2:-smollm2}",
+                "model_class_name": "AutoModelForCausalLM",
+                "model_from_pretrained_kwargs": {"dtype": "float32"},
+                "dataset_path": f"{_SHARED}/text/wikitext2_valid.txt",
+                "hook_name": "model.layers.12",
+                "context_size": 256,
+                "exclude_special_tokens": True,
+                "max_activation_norm_multiple": 10,  # the first position is an attention sink
+            },
+            d_in=576,
+            d_sae=1152,
+            steps=250,
+            batch_tokens=256,
+            select_tokens=1024,
+            ce_tokens=256,
+            ce_shares=(100,),
+            grid=Grid(
+                lrs=dict.fromkeys(ARCHITECTURES, (1e-3, 2.5e-3, 6e-3)),
+                settings={
+                    "topk": (8, 16, 32, 64),
+                    "batchtopk": (8, 16, 32, 64),
+                    "standard": (0.5, 2, 6, 16),
+                    "gated": (0.8, 3, 8, 20),
+                    "jumprelu": (0.1, 0.35, 1.1, 3),
+                },
+                targets=(16, 32, 64),
+                steered_seeds=(),
+                short_seeds=(),
+            ),
+        ),
     )
 }
