@@ -72,7 +72,7 @@ def _source(run: RunDirectory, trial: int | None) -> Path:
 
 def _exported_trials(run: RunDirectory) -> list[int]:
     folders = (path.parent.parent.name for path in (run.path / "trials").glob("*/sae/cfg.json"))
-    return sorted(int(name) for name in folders if name.isdigit())
+    return sorted(int(name) for name in folders if name.isascii() and name.isdecimal())
 
 
 def check_target(target: Path, source: Path | None, force: bool) -> None:

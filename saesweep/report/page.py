@@ -287,10 +287,21 @@ def _latents(run: RunData, figures: _Figures) -> str:
 
 def read_log10_frequencies(folder: Path) -> list[float]:
     """Return log10 of the firing frequency of each latent of an exported SAE; empty where it has none."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     file = folder / "sparsity.safetensors"
-    return [float(v) for v in load_file(file)["sparsity"]] if file.exists() else []
+    if not file.exists():
+        return []
+    try:
+        found_F = load_file(file)["sparsity"]
+        values = [float(v) for v in found_F]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{file}: damaged ({reason}); export the SAE again, or remove this file") from None
+    if not all(map(math.isfinite, values)):
+        raise UserError(f"{file}: damaged, it holds NaN or infinities; export the SAE again, or remove this file")
+    return values
 
 
 def _cost(run: RunData, figures: _Figures) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saesweep.errors import UserError
+from saesweep.files import read_json_object
 from saesweep.saes.exported import DTYPES, ExportedSAE, cfg_problems, tensor_problems
 from saesweep.saes.saelens_v5 import is_v5_cfg, upgrade_v5_cfg
 
@@ -93,17 +95,12 @@ def _is_neutral_scale(file: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 def _read_cfg(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: missing; a saved SAE has {CFG_FILE} and {WEIGHTS_FILE}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, a million brackets
-        raise UserError(f"{path}: not valid JSON ({error}); restore or export it again") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: must be a JSON object, got a {type(data).__name__}")
+    data = read_json_object(path, fix="restore it, or export the SAE again")
     cfg: dict[str, Any] = upgrade_v5_cfg(data) if is_v5_cfg(data) else data
     if problems := cfg_problems(cfg):
         raise UserError(f"{path}: {'; '.join(problems)}")
     version = str(cfg["metadata"].get("sae_lens_version", ""))
-    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 6:
+    if not re.match(r"[0-9]{1,9}(\.|$)", version) or int(version.split(".")[0]) < 6:
         raise UserError(
             f"{path}: metadata.sae_lens_version is {version or 'missing'}, but only the format of SAELens 6 is read; "
             "load and save the SAE with SAELens 6 to convert it"

@@ -13,6 +13,7 @@ import torch
 
 from saesweep import __version__
 from saesweep.experiment import Experiment, dump_yaml
+from saesweep.files import read_json_object
 from saesweep.models import names_of_hook
 from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
@@ -21,6 +22,8 @@ from saesweep.specs import BaseRun
 from saesweep.sweep.measure import Measured
 from saesweep.sweep.runner_cfg import runner_cfg
 from saesweep.sweep.trials import Trial
+
+_TRAIN_AGAIN = "restore it, or start a new run with --run-dir: this trial's SAE is written once, at its end"
 
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
@@ -147,12 +150,11 @@ def provenance(experiment: Experiment, trial: Trial, measured: Measured, replica
 
 def copy_export(source: Path, target: Path, extra: Mapping[str, Any]) -> None:
     """Copy an exported SAE's folder in one step, adding to its `provenance.json`."""
-    import json
 
     def fill(folder: Path) -> None:
         for file in source.iterdir():
             shutil.copy2(file, folder / file.name)
-        found = json.loads((folder / "provenance.json").read_text())
+        found = read_json_object(folder / "provenance.json", fix=_TRAIN_AGAIN)
         write_json(folder / "provenance.json", {**found, **extra})
 
     target.parent.mkdir(parents=True, exist_ok=True)
