@@ -6,6 +6,7 @@ import errno
 import re
 import sqlite3
 
+STUDY_FIX = "restore it; or delete it where checkpoints/ beside it has a checkpoint, and `saesweep run` makes it again"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL_TEXTS = ("no space left on device", "database or disk is full", "disk quota exceeded")
 _FIXES = {
@@ -42,7 +43,7 @@ def fault_of(error: BaseException | None) -> str | None:
 def _fault(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, sqlite3.Error):
-        return _of_sqlite(error, text)
+        return _of_sqlite(text)
     wrapped = _OS_ERROR.search(text)
     number = error.errno if isinstance(error, OSError) else int(wrapped[1]) if wrapped else None
     if number in _FULL or any(part in text.lower() for part in _FULL_TEXTS):
@@ -59,7 +60,7 @@ def _fault(error: BaseException) -> str | None:
     return None
 
 
-def _of_sqlite(error: sqlite3.Error, text: str) -> str | None:
+def _of_sqlite(text: str) -> str:
     """Say what SQLite says, whose errors name no file."""
     lower = text.lower()
     if "locked" in lower or "busy" in lower:
@@ -71,6 +72,4 @@ def _of_sqlite(error: sqlite3.Error, text: str) -> str | None:
         return "the study (study.db): the disk is full; free some space"
     if "readonly" in lower or "unable to open" in lower or "disk i/o" in lower:
         return f"the study (study.db) cannot be written: {text}; check its permissions, its folder and the disk"
-    if isinstance(error, sqlite3.DatabaseError):
-        return f"the study (study.db) is damaged: {text}; restore it, or delete it where checkpoints/ has a checkpoint"
-    return None
+    return f"the study (study.db) is damaged: {text}; {STUDY_FIX}"

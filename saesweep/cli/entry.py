@@ -28,6 +28,7 @@ from saesweep.cli import (
 )
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.errors import UserError
+from saesweep.faults import fault_of
 from saesweep.plugins import load_plugin
 
 _COMMANDS = (
@@ -103,7 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has left. Without this the interpreter fails once more when it flushes on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except Exception:
+    except Exception as error:
+        if (fault := fault_of(error)) is not None:  # no command need look out for the disk, permissions and locks
+            print(fault, file=sys.stderr)
+            return MISTAKE
         traceback.print_exc()
         print(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
         return BUG

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from saesweep import __version__
 from saesweep.display.columns import row_label
 from saesweep.display.text import duration, metric_value, setting, short_count, short_rate
+from saesweep.errors import UserError
 from saesweep.events import Row
 from saesweep.report.data import RunData
 from saesweep.report.figures import (

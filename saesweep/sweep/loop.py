@@ -143,6 +143,7 @@ class SweepLoop:
         return True
 
     def _block(self) -> None:
+        self._setup.directory.check_is_held()
         started = time.monotonic()
         tokens_before = self._sae_tokens()
         self._cohort.begin_block()
@@ -334,6 +335,7 @@ class SweepLoop:
 
     def checkpoint(self) -> None:
         """Write everything needed to go on from this block boundary."""
+        self._setup.directory.check_is_held()
         started = time.monotonic()
         metas, tensors = slots_to_save(self._slots_by_trial(), self._restored)
         self._store.save(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,10 @@ from typing import Any, Literal
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
 from saesweep.experiment import Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.faults import fault_of
 from saesweep.plugins import named_plugins
 from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.sweep.confirm import confirm
-from saesweep.sweep.disk import is_disk_full
 from saesweep.sweep.finish import Outcome
 from saesweep.sweep.log import JsonLogListener
 from saesweep.sweep.phase import Phase, train
@@ -77,7 +77,8 @@ def run(
     """
     loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, overrides=overrides)
     directory = RunDirectory(Path(run_dir) if run_dir is not None else Path("runs") / loaded.spec.name)
-    with directory:
+    command = _resume_command(experiment, overrides, directory)
+    with _faults_told(directory, command), directory:
         _same_experiment(directory, loaded)
         finished = _already_complete(directory, loaded)
         bus = EventBus(JsonLogListener(directory), *listeners)
@@ -103,9 +104,8 @@ def run(
             bus.subscribe(tracker)
         for listener in registered_trackers(loaded, directory.path, bus.emit):
             bus.subscribe(listener)
-        command = _resume_command(experiment, overrides, directory)
         started = time.monotonic()
-        with StopFlag() as stop, _told_apart(directory, command):
+        with StopFlag() as stop, _no_longer_running(directory):
             phase = train(loaded, directory, facts, bus, stop)
             if phase.is_complete and loaded.spec.search.confirm is not None:
                 phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, bus, stop)
@@ -148,19 +148,29 @@ def _ended(
 
 
 @contextmanager
-def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
-    """Turn a full disk into a message; mark a run that ends by a mistake of its surroundings as no longer running."""
+def _faults_told(directory: RunDirectory, resume_command: str) -> Iterator[None]:
+    """Turn a fault of the surroundings (a full disk, a lock, a folder that is gone) into one message."""
     try:
         yield
     except Exception as error:
-        if is_disk_full(error):
-            raise UserError(
-                f"{directory.path}: the disk is full. Everything up to the last checkpoint is safe; "
-                f"free some space, then go on with: {resume_command}"
-            ) from error
-        board = _board(directory) if isinstance(error, UserError) else None
-        if board is not None and board.get("status") == "running":
-            write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
+        fault = None if isinstance(error, UserError) else fault_of(error)
+        if fault is None:
+            raise
+        safe = "Everything up to the last checkpoint is safe; " if any(directory.checkpoints.glob("*")) else ""
+        raise UserError(f"{directory.path}: {fault}. {safe}resume with: {resume_command}") from error
+
+
+@contextmanager
+def _no_longer_running(directory: RunDirectory) -> Iterator[None]:
+    """Mark a run that an error ends as interrupted."""
+    try:
+        yield
+    except Exception:
+        with suppress(OSError, UserError):  # the disk may be full, or the folder gone
+            directory.check_is_held()
+            board = _board(directory)
+            if board is not None and board.get("status") == "running":
+                write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
         raise
 
 
@@ -198,7 +208,7 @@ def _board(directory: RunDirectory) -> dict[str, Any] | None:
     """Return `leaderboard.json`; None where there is none or it is damaged: checkpoints and study are the truth."""
     try:
         found = read_json(directory.leaderboard_file)
-    except (UserError, OSError):
+    except UserError:
         return None
     return found if isinstance(found, dict) else None
 
