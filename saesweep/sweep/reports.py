@@ -85,7 +85,9 @@ class Reports:
             values[number] = {rung: cost for rung in due[number]}
             self._record(slots[number], results, mean, spread)
             for rung in due[number]:
-                self._search.study.report(number, self._search.policy.rungs_tokens[rung], found)
+                tokens = self._search.policy.rungs_tokens[rung]
+                self._search.study.report(number, tokens, found)
+                self._trials[number].rungs.append((tokens, list(found)))
         for number, mine in slots.items():
             self._log.steered(mine)
             self._log.trained(mine, losses[number])
