@@ -14,6 +14,8 @@ from saesweep.errors import UserError
 
 WANDB_FOLDER = "wandb"
 """W&B's own folder in a run directory: it makes links there, and nothing of ours is read or written in it."""
+_MAX_DEPTH_IN_RUN = 6
+"""`confirm/<fingerprint>/trials/0000/snapshots/<tokens>` lies this deep."""
 
 
 def read_text(path: Path, *, fix: str) -> str:
@@ -29,7 +31,7 @@ def read_text(path: Path, *, fix: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged, this is not UTF-8 text (byte {error.start}); {fix}") from None
+        raise UserError(f"{path}: damaged, not UTF-8 text (byte {error.start}); {fix}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}; {fix}") from None
 
@@ -49,7 +51,7 @@ def parse_json(text: str, *, place: object, fix: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise UserError(f"{place}: damaged, this is no JSON ({reason}); {fix}") from None
+        raise UserError(f"{place}: damaged, not valid JSON ({reason}); {fix}") from None
 
 
 def read_json(path: Path, *, fix: str = "start a new run with --run-dir") -> Any:
@@ -77,7 +79,7 @@ def read_json_object(path: Path, *, fix: str = "start a new run with --run-dir")
     """
     data = read_json(path, fix=fix)
     if not isinstance(data, dict):
-        raise UserError(f"{path}: damaged, it must be a JSON object and holds a {type(data).__name__}; {fix}")
+        raise UserError(f"{path}: damaged, it must be a JSON object, got a {type(data).__name__}; {fix}")
     return data
 
 
@@ -113,6 +115,24 @@ def refuse_links(folder: Path, *, deep: bool = True) -> None:
             kind = stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode)
             named = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(kind, "a device")
             raise UserError(f"{entry.path}: is {named}, no file of a run; remove it")
+
+
+def refuse_links_in_run(folder: Path) -> None:
+    """Refuse links in a folder that is a run directory, or lies in one; other folders (the Hub's cache) may have them.
+
+    Raises:
+        UserError: Something in it, or a folder between it and its run directory, is a link.
+    """
+    place = folder.absolute()
+    for root in (place, *place.parents[:_MAX_DEPTH_IN_RUN]):
+        if (root / "run.json").is_file():
+            for parent in (place, *place.parents):
+                if parent == root:
+                    break
+                if parent.is_symlink():
+                    raise UserError(f"{parent}: is a link; links in a run directory are not followed. Remove it")
+            refuse_links(folder)
+            return
 
 
 def _entries(folder: Path, deep: bool) -> Iterator[os.DirEntry[str]]:

@@ -12,7 +12,7 @@ from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fi
 from saesweep.experiment.hub import download
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
-from saesweep.files import read_json_object, read_text
+from saesweep.files import read_json_object, read_text, refuse_links_in_run
 from saesweep.specs.base_run import SYNTHETIC
 
 SAELENS_MODEL_CLASS = "HookedTransformer"
@@ -138,6 +138,7 @@ def read_cfg(source: str) -> Imported:
 
 
 def _read_folder(folder: Path) -> Imported:
+    refuse_links_in_run(folder)
     if (folder / OWN).is_file() and (folder / SAE_CFG).is_file():
         return _read_own(folder / OWN)
     if (folder / RUNNER_CFG).is_file():
