@@ -84,7 +84,10 @@ def test_a_study_behind_its_checkpoint_is_made_again_and_nothing_differs(
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ("update trial_params set param_value = param_value * 1.01 where param_name = 'lr' and trial_id = 1", "settings"),
+        (
+            "update trial_params set param_value = param_value * 1.01 where param_name = 'lr' and trial_id = 1",
+            "settings",
+        ),
         ("update trial_values set value = value + 1", "result"),
         ("update trial_intermediate_values set intermediate_value = intermediate_value + 1", "report"),
         ("update trial_values set value = value + 1", "of trial"),
@@ -171,7 +174,9 @@ def test_a_study_locked_midway_is_one_message(
             locks.append(sqlite3.connect(tmp_path / "run" / "study.db", isolation_level=None))
             locks[0].execute("begin exclusive")
 
-    with pytest.raises(UserError, match=r"(?s)locked by another program.*last checkpoint is safe; resume with: saesweep run"):
+    with pytest.raises(
+        UserError, match=r"(?s)locked by another program.*last checkpoint is safe; resume with: saesweep run"
+    ):
         saesweep.run(tree, run_dir=tmp_path / "run", listeners=[lock])
     locks[0].close()
     assert saesweep.run(tree, run_dir=tmp_path / "run").status == "complete"
