@@ -332,6 +332,7 @@ class SweepLoop:
                 matched=self.matched(rows),
             )
         )
+        self._setup.directory.check_is_held()  # writing would make a new folder in its place
         self._board.write(rows, status="running", stream_tokens=self._stream.tokens_served, matched=self.matched(rows))
 
     def checkpoint(self) -> None:
