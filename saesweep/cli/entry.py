@@ -29,6 +29,7 @@ from saesweep.cli import (
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.cli.say import say
 from saesweep.errors import UserError
+from saesweep.faults import fault_of
 from saesweep.messages import presentable
 from saesweep.plugins import load_plugin
 
@@ -105,7 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (`| head`) has left. Without this the interpreter fails once more when it flushes on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except Exception:
+    except Exception as error:
+        if (fault := fault_of(error)) is not None:  # no command need look out for the disk, permissions and locks
+            say(fault, file=sys.stderr)
+            return MISTAKE
         say(presentable(traceback.format_exc()), file=sys.stderr)
         say(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
         return BUG

@@ -11,6 +11,7 @@ from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
 from saesweep.cli.say import say
 from saesweep.errors import UserError
+from saesweep.files import refuse_links
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -25,6 +26,7 @@ The folder loads with SAELens' SAE.load_from_disk and, as base: {from_cfg: my_sa
 _EXPORTED_FILES = frozenset(
     {
         "cfg.json",
+        "checksums.json",
         "experiment.yaml",
         "provenance.json",
         "runner_cfg.json",
@@ -47,8 +49,10 @@ def add_parser(commands: Subparsers) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Copy the folder."""
     from saesweep.runs import RunDirectory, replace_folder
+    from saesweep.saes.folder import check_checksums
 
     source = _source(RunDirectory(args.run), args.trial)
+    check_checksums(source)  # a damaged SAE is not handed on
     check_target(args.to, source, args.force)
     # resolve(): a link to a folder is filled, not replaced
     replace_folder(args.to.resolve(), lambda folder: _copy(source, folder))
@@ -59,6 +63,7 @@ def execute(args: argparse.Namespace) -> int:
 def _source(run: RunDirectory, trial: int | None) -> Path:
     if not run.path.is_dir():
         raise UserError(f"{run.path}: no such run directory")
+    refuse_links(run.path)
     if trial is None:
         if not (run.best / "cfg.json").is_file():
             raise UserError(f"{run.best}: no exported SAE yet; wait for the run to end, or name one with --trial")
@@ -73,7 +78,7 @@ def _source(run: RunDirectory, trial: int | None) -> Path:
 
 def _exported_trials(run: RunDirectory) -> list[int]:
     folders = (path.parent.parent.name for path in (run.path / "trials").glob("*/sae/cfg.json"))
-    return sorted(int(name) for name in folders if name.isdigit())
+    return sorted(int(name) for name in folders if name.isascii() and name.isdecimal())
 
 
 def check_target(target: Path, source: Path | None, force: bool) -> None:

@@ -12,6 +12,7 @@ from saesweep.display.saved import Leaderboard
 from saesweep.display.text import label, metric_value
 from saesweep.errors import UserError
 from saesweep.events import Row
+from saesweep.files import read_text
 from saesweep.specs import LOG_METRICS
 
 if TYPE_CHECKING:
@@ -53,11 +54,12 @@ def ending_order(run_dir: Path, rows: Sequence[Row]) -> list[Row]:
     last: dict[int, int] = {}
     file = run_dir / "events.jsonl"
     if file.exists():
-        for index, line in enumerate(file.read_text(encoding="utf-8").split("\n")[:-1]):  # what follows is torn
+        text = read_text(file, fix="restore it, or remove it: the report and --details do without")
+        for index, line in enumerate(text.split("\n")[:-1]):  # what follows is torn
             if '"TrialEnded"' in line:
                 try:
                     last[json.loads(line)["number"]] = index
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     raise UserError(f"{file}:{index + 1}: damaged, this is no event; delete the line") from None
     return sorted(rows, key=lambda row: (last.get(row.number, -1), row.number))
 

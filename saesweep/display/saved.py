@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -18,6 +17,7 @@ from saesweep.display.table import print_leaderboard, render_text, with_referenc
 from saesweep.display.text import encodable
 from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
+from saesweep.files import read_json_object, refuse_links
 from saesweep.messages import printable
 
 WATCH_SECONDS = 2.0
@@ -87,8 +87,10 @@ def read_leaderboard(path: Path) -> Leaderboard:
         raise UserError(
             f"{file}: not there; a run writes it after its first block, so name a run directory of saesweep"
         )
+    if path.is_dir():
+        refuse_links(path, deep=False)
+    data = read_json_object(file, fix="a run that is resumed writes it again")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
         board = Leaderboard(
             name=data["name"],
             status=data["status"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from saesweep.experiment.hub import download
 from saesweep.experiment.metadata import METADATA_FIELDS, run_of_metadata
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.files import read_json_object, read_text, refuse_links_in_run
 from saesweep.specs.base_run import SYNTHETIC, WEIGHT_PROCESSING
 from saesweep.specs.code_execution import OPT_IN
 
@@ -150,6 +150,7 @@ def read_cfg(source: str) -> Imported:
 
 
 def _read_folder(folder: Path) -> Imported:
+    refuse_links_in_run(folder)
     if (folder / OWN).is_file() and (folder / SAE_CFG).is_file():
         return _read_own(folder / OWN)
     if (folder / RUNNER_CFG).is_file():
@@ -171,7 +172,7 @@ def _read_folder(folder: Path) -> Imported:
 
 def _read_own(path: Path) -> Imported:
     """Read the experiment beside one of our exports: exact, where SAELens' file rounds durations to steps."""
-    document = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    document = read_yaml(read_text(path, fix="restore it, or export the SAE again"), str(path))
     base = document.tree.get("base")
     if document.problems or not isinstance(base, dict) or "from_cfg" in base:
         raise UserError(f"{path} is not the experiment of an exported SAE")
@@ -272,10 +273,4 @@ def _dtype(key: str, value: Any) -> Any:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} is no configuration of an SAE: it holds a {type(data).__name__}, not a mapping")
-    return data
+    return read_json_object(path, fix="restore it, or export the SAE again")

@@ -25,6 +25,8 @@ def download(source: str, repo: str, name: str, *, revision: str | None = None) 
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    if {".", ".."} & {*repo.split("/"), *name.split("/")}:
+        raise UserError(f"{source!r} is no place on the Hub; write user/repo/folder, without `.` and `..`")
     try:
         is_offline = not _resolves(constants.ENDPOINT)
         return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=5, local_files_only=is_offline))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from saesweep import __version__
 from saesweep.display.text import metric_value
 from saesweep.errors import UserError
+from saesweep.files import read_json_object, read_text
 from saesweep.saes import ExportedSAE
 
 MARK = "<!-- written by saesweep push -->"
@@ -43,15 +43,9 @@ def read_entry(name: str, sae: ExportedSAE, folder: Path) -> Entry:
         UserError: A file beside them is damaged.
     """
     provenance, experiment = folder / "provenance.json", folder / "experiment.yaml"
-    try:
-        found = json.loads(provenance.read_text(encoding="utf-8")) if provenance.is_file() else {}
-        text = experiment.read_text(encoding="utf-8") if experiment.is_file() else None
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{folder}: provenance.json or experiment.yaml is damaged ({error}); export the SAE again"
-        ) from None
-    if not isinstance(found, dict):
-        raise UserError(f"{provenance}: must be a JSON object, got a {type(found).__name__}; export the SAE again")
+    fix = "export the SAE again"
+    found = read_json_object(provenance, fix=fix) if provenance.is_file() else {}
+    text = read_text(experiment, fix=fix) if experiment.is_file() else None
     for part in ("test_metrics", "select_metrics"):
         try:
             _numbers(found.get(part))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
+from saesweep.files import refuse_links_in_run
 from saesweep.runs import RunDirectory
 from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.saes.folder import CFG_FILE
@@ -24,6 +25,8 @@ def collect_run(run: Path, *, pareto: bool = False, matched: bool = False, trial
     Raises:
         UserError: There is no such SAE.
     """
+    if run.is_dir():
+        refuse_links_in_run(run)
     if (run / CFG_FILE).is_file():
         return {name_of(load_sae_folder(run), run.resolve().name): run}
     directory = RunDirectory(run)

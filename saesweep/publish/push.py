@@ -17,6 +17,7 @@ from saesweep.saes import ExportedSAE, load_sae_folder, save_sae_folder
 CARD = "README.md"
 PUBLISHED = (
     "cfg.json",
+    "checksums.json",
     "sae_weights.safetensors",
     "sparsity.safetensors",
     "runner_cfg.json",

@@ -13,6 +13,7 @@ from typing import Any
 from saesweep.display.saved import Leaderboard, read_leaderboard
 from saesweep.errors import UserError
 from saesweep.events import Row
+from saesweep.files import refuse_links
 from saesweep.runs import RunDirectory
 
 
@@ -83,6 +84,7 @@ def read_run(path: Path) -> RunData:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no such run directory")
+    refuse_links(path)
     directory = RunDirectory(path)
     board = read_leaderboard(path)
     with _telling(directory.events_file):

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from saesweep.errors import UserError
 from saesweep.runs import read_json
 
 
 def read_log10_densities(folder: Path) -> list[float]:
     """Return log10 of the share of tokens on which each latent of an exported SAE fires; empty where it has none."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     file = folder / "sparsity.safetensors"
-    return [float(v) for v in load_file(file)["sparsity"]] if file.exists() else []
+    if not file.exists():
+        return []
+    try:
+        values = [float(v) for v in load_file(file)["sparsity"]]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{file}: damaged ({reason}); export the SAE again, or remove this file") from None
+    if not all(map(math.isfinite, values)):
+        raise UserError(f"{file}: damaged, it holds NaN or infinities; export the SAE again, or remove this file")
+    return values
 
 
 def counted_on(folder: Path) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from saesweep.errors import UserError
+from saesweep.files import WANDB_FOLDER
+
+_LEFT_OVER = re.compile(
+    r"\.(?P<target>.+)\.(?:(?:[0-9]+\.)?tmp|(?P<old>old)|rewound(?:-journal|-wal|-shm)?)", re.DOTALL
+)
+"""Names that a file or folder has while it is written, or while another takes its place."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -29,18 +34,6 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(finite(data), indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Return the data of a JSON file that a run has written.
-
-    Raises:
-        UserError: It is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged, this is no JSON ({error}); start a new run with --run-dir") from None
-
-
 def finite(value: Any) -> Any:
     """Return JSON data with NaN and infinities replaced by None: strict JSON readers refuse them."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -55,13 +48,13 @@ def finite(value: Any) -> Any:
 def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Build a folder under a temporary name, then put it in the target's place.
 
-    A kill between the two renames leaves no target, never a half-written one.
+    A kill between the two renames leaves no target, never a half-written one; what follows a kill, this or
+    `sweep_left_overs`, puts the old one back.
     """
-    tmp = target.with_name(f".{target.name}.tmp")
-    old = target.with_name(f".{target.name}.old")
-    for left_over in (tmp, old):
-        if left_over.exists():
-            shutil.rmtree(left_over)
+    tmp, old = _aside(target)
+    _put_back(target)
+    if tmp.exists():
+        shutil.rmtree(tmp)
     tmp.mkdir(parents=True)
     try:
         fill(tmp)
@@ -79,17 +72,43 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(old)
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+def is_left_over(name: str) -> bool:
+    """Return whether a name is one that only a file or folder of ours has, and only while it is written."""
+    return _LEFT_OVER.fullmatch(name) is not None
 
 
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
+def sweep_left_overs(folder: Path) -> None:
+    """Remove what a killed writer left anywhere in a run directory; put back a folder whose place nothing has taken.
+
+    The caller holds the run's lock, so that nobody is writing. W&B's folder is left alone.
+    """
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        found = _LEFT_OVER.fullmatch(name)
+        is_folder = path.is_dir() and not path.is_symlink()
+        if found is None:
+            if is_folder and name != WANDB_FOLDER:
+                sweep_left_overs(path)
+        elif found["old"] is not None and is_folder:
+            _put_back(folder / found["target"])
+        elif is_folder:
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _aside(target: Path) -> tuple[Path, Path]:
+    """Return the names of the folder that is being written, and of the one whose place it takes."""
+    return target.with_name(f".{target.name}.tmp"), target.with_name(f".{target.name}.old")
+
+
+def _put_back(target: Path) -> None:
+    """Undo a replacement that a kill cut off between its two renames; finish one that it cut off after them."""
+    _, old = _aside(target)
+    if old.exists() and not target.exists():
+        os.replace(old, target)
+    elif old.exists():
+        shutil.rmtree(old)
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +16,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from saesweep.runs.atomic import finite, replace_folder, sha256, write_bytes, write_json
+from saesweep.errors import UserError
+from saesweep.files import read_json_object, sha256
+from saesweep.runs.atomic import finite, replace_folder, write_bytes, write_json
 from saesweep.runs.tensor_file import write_tensors
 
 KEEP = 2
+_FILES = ("state.json", "tensors.safetensors")
+_BLOCK = re.compile(r"[0-9]{8,18}")
+"""Names of whole checkpoints; `str.isdigit` would also take digits that are none to `int`, such as a superscript two."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,13 @@ class CheckpointStore:
         for block in self._blocks():
             folder = self._folder / f"{block:08d}"
             try:
-                sums = json.loads((folder / "checksums.json").read_text())
-                for name, expected in sums.items():
-                    if sha256(folder / name) != expected:
+                sums = read_json_object(folder / "checksums.json")
+                for name in _FILES:
+                    if sha256(folder / name) != sums.get(name):
                         raise ValueError(f"{name} does not match its checksum")
-                state = json.loads((folder / "state.json").read_text())
+                state = read_json_object(folder / "state.json")
                 return Checkpoint(block, state, load_file(folder / "tensors.safetensors")), damaged
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
+            except (OSError, UserError, ValueError, SafetensorError) as error:
                 damaged.append(f"checkpoint {folder} is damaged ({error}); going back to the one before")
                 # Out of the way: as the newest by number it would outlive the whole ones written from now on.
                 aside = self._folder / f"damaged-{folder.name}"
@@ -104,4 +110,5 @@ class CheckpointStore:
     def _blocks(self) -> list[int]:
         if not self._folder.exists():
             return []
-        return sorted((int(p.name) for p in self._folder.iterdir() if p.name.isdigit()), reverse=True)
+        names = [p.name for p in self._folder.iterdir() if _BLOCK.fullmatch(p.name) and p.is_dir()]
+        return sorted((int(name) for name in names if f"{int(name):08d}" == name), reverse=True)

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.runs.atomic import read_json, write_json, write_text
+from saesweep.files import read_json_object, refuse_links
+from saesweep.runs.atomic import is_left_over, sweep_left_overs, write_json, write_text
 
-FORMAT_VERSION = 3
-"""2: checkpoints hold replicates."""
+FORMAT_VERSION = 4
+"""2: checkpoints hold replicates; 4: they hold the settings and the results of every trial."""
+
+MAX_SLOTS = 1_000_000
+"""More SAEs at once than any memory holds."""
+_CHOICES_FIX = "restore it, or start a new run with --run-dir"
 
 
 class RunDirectory:
@@ -27,6 +32,7 @@ class RunDirectory:
         self.stream_path = path
         """Where what belongs to one activation stream is kept: the folder itself where all trials share one."""
         self._lock: int | None = None
+        self._identity: tuple[int, int] | None = None
 
     # --- places
     @property
@@ -92,24 +98,35 @@ class RunDirectory:
 
     # --- ownership
     def open(self) -> RunDirectory:
-        """Make the folder, take its lock and check its format.
+        """Make the folder, take its lock, check its format and remove what a killed writer left.
 
         Raises:
-            UserError: Another process runs here, the folder is not a run directory, or another version wrote it.
+            UserError: Another process runs here, the folder is not a run directory, it holds links, or another version
+                wrote it.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path}: is a file; a run directory must be a folder. Choose another with --run-dir")
         marker = self.path / "run.json"
-        if self.path.is_dir() and not marker.exists() and any(p.name != "lock" for p in self.path.iterdir()):
-            raise UserError(
-                f"{self.path}: holds other files and is no run directory; choose an empty or new folder with --run-dir"
-            )
+        if self.path.is_dir():
+            # A process that was killed while it made the folder left its lock, and perhaps an unfinished run.json.
+            strangers = [p.name for p in self.path.iterdir() if p.name != "lock" and not is_left_over(p.name)]
+            if strangers and not marker.exists():
+                raise UserError(
+                    f"{self.path}: holds other files and is no run directory; "
+                    "choose an empty or new folder with --run-dir"
+                )
+            refuse_links(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._acquire()
-        if marker.exists():
-            self._check_format(marker)
-        else:
-            write_json(marker, {"format_version": FORMAT_VERSION})
+        try:
+            if marker.exists():
+                self._check_format(marker)
+            sweep_left_overs(self.path)
+            if not marker.exists():
+                write_json(marker, {"format_version": FORMAT_VERSION})
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def close(self) -> None:
@@ -117,6 +134,22 @@ class RunDirectory:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def check_is_held(self) -> None:
+        """Check that the folder is still the one that was opened: writing would make a new one in its place.
+
+        Raises:
+            UserError: It was removed, moved or replaced.
+        """
+        try:
+            status = os.stat(self.path / "lock")
+        except OSError:
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != self._identity:
+            raise UserError(
+                f"{self.path}: was removed, moved or replaced while the run used it; put it back to resume the run, "
+                "or start a new one"
+            )
 
     def __enter__(self) -> RunDirectory:
         return self.open()
@@ -126,22 +159,23 @@ class RunDirectory:
 
     def _acquire(self) -> None:
         path = self.path / "lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = path.read_text().strip() or "another process"
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(descriptor)
             raise UserError(
                 f"{self.path}: in use by {holder}; wait for it, stop it, or choose another folder with --run-dir"
             ) from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
-        self._lock = descriptor
+        self._lock, status = descriptor, os.fstat(descriptor)
+        self._identity = (status.st_dev, status.st_ino)
 
     def _check_format(self, marker: Path) -> None:
-        found = read_json(marker)
-        if not isinstance(found, dict) or "format_version" not in found:
+        found = read_json_object(marker)
+        if "format_version" not in found:
             raise UserError(f"{marker}: has no format_version; this is no run directory of saesweep")
         version = found["format_version"]
         if version != FORMAT_VERSION:
@@ -159,11 +193,15 @@ class RunDirectory:
         """
         if not self.choices_file.exists():
             return {}
-        found = read_json(self.choices_file)
-        if not isinstance(found, dict):
+        found = read_json_object(self.choices_file, fix=_CHOICES_FIX)
+        slots = found.get("slots", 1)
+        if type(slots) is not int or not 1 <= slots <= MAX_SLOTS:
             raise UserError(
-                f"{self.choices_file}: must be a JSON object, got a {type(found).__name__}; start a new run"
+                f"{self.choices_file}: damaged, slots must be a whole number from 1 to {MAX_SLOTS} and is "
+                f"{str(slots)[:40]!r}; {_CHOICES_FIX}"
             )
+        if not isinstance(found.get("slots_reason", ""), str):
+            raise UserError(f"{self.choices_file}: damaged, slots_reason must be text; {_CHOICES_FIX}")
         return found
 
     def save_choices(self, choices: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saesweep.errors import UserError
+from saesweep.files import read_json_object, sha256
 from saesweep.saes.exported import DTYPES, ExportedSAE, cfg_problems, tensor_problems
 from saesweep.saes.saelens_v5 import is_v5_cfg, upgrade_v5_cfg
 
 CFG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 SPARSITY_FILE = "sparsity.safetensors"
+CHECKSUMS_FILE = "checksums.json"
+"""SHA-256 of the safetensors files beside it, where saesweep wrote the folder. SAELens neither reads nor writes it."""
+_CHECKED = (WEIGHTS_FILE, SPARSITY_FILE)
 
 
 def save_sae_folder(
@@ -53,20 +58,46 @@ def save_sae_folder(
             raise ValueError(f"sparsity_F must be {sae.d_sae} firing shares between 0 and 1")
         write_sparsity(folder, sparsity_F)
     write_tensors(folder / WEIGHTS_FILE, {k: v.detach().cpu().contiguous() for k, v in sae.tensors.items()})
+    write_checksums(folder)
     write_document(folder / CFG_FILE, sae.cfg)  # last: a folder with a cfg.json is complete
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of the tensors that a folder holds now."""
+    sums = {name: sha256(folder / name) for name in _CHECKED if (folder / name).is_file()}
+    write_document(folder / CHECKSUMS_FILE, sums)
+
+
+def check_checksums(folder: Path) -> None:
+    """Check the tensors in a folder against its checksums; a folder of another tool has none.
+
+    Raises:
+        UserError: A file is not the one that was exported.
+    """
+    file = folder / CHECKSUMS_FILE
+    if not file.exists():
+        return
+    fix = f"export the SAE again, or delete {CHECKSUMS_FILE} if the weights were changed on purpose"
+    sums = read_json_object(file, fix=fix)
+    if WEIGHTS_FILE not in sums:
+        raise UserError(f"{file}: damaged, it has no checksum of {WEIGHTS_FILE}; {fix}")
+    for name in _CHECKED:
+        if name in sums and (folder / name).is_file() and sha256(folder / name) != sums[name]:
+            raise UserError(f"{folder / name}: does not match its checksum in {CHECKSUMS_FILE}: damaged; {fix}")
 
 
 def load_sae_folder(folder: str | Path) -> ExportedSAE:
     """Read a published SAE, of saesweep or of SAELens 5 or 6 (a final folder, not a mid-run checkpoint), on the CPU.
 
     Raises:
-        UserError: A file is missing, damaged, of an unknown architecture, or tensors do not fit `cfg.json`.
+        UserError: A file is missing, damaged, not what its checksum says, of an unknown architecture, or tensors do not fit `cfg.json`.
     """
     folder = Path(folder)
     cfg = _read_cfg(folder / CFG_FILE)
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise UserError(f"{path}: missing; a saved SAE has {CFG_FILE} and {WEIGHTS_FILE}")
+    check_checksums(folder)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             # Shapes come from the header, so that a folder that does not fit is refused before anything large is read.
@@ -93,17 +124,12 @@ def _is_neutral_scale(file: Any, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 def _read_cfg(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: missing; a saved SAE has {CFG_FILE} and {WEIGHTS_FILE}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, a million brackets
-        raise UserError(f"{path}: not valid JSON ({error}); restore or export it again") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: must be a JSON object, got a {type(data).__name__}")
+    data = read_json_object(path, fix="restore it, or export the SAE again")
     cfg: dict[str, Any] = upgrade_v5_cfg(data) if is_v5_cfg(data) else data
     if problems := cfg_problems(cfg):
         raise UserError(f"{path}: {'; '.join(problems)}")
     version = str(cfg["metadata"].get("sae_lens_version", ""))
-    if not version.split(".")[0].isdigit() or int(version.split(".")[0]) < 6:
+    if not re.match(r"[0-9]{1,9}(\.|$)", version) or int(version.split(".")[0]) < 6:
         raise UserError(
             f"{path}: metadata.sae_lens_version is {version or 'missing'}, but only the format of SAELens 6 is read; "
             "load and save the SAE with SAELens 6 to convert it"

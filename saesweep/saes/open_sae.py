@@ -6,6 +6,7 @@ from pathlib import Path
 
 from saesweep.errors import UserError
 from saesweep.experiment.hub import download
+from saesweep.files import refuse_links_in_run
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.folder import CFG_FILE, WEIGHTS_FILE, load_sae_folder
 from saesweep.saes.gemma_scope import PARAMS_FILE, load_gemma_scope
@@ -32,6 +33,7 @@ def open_sae(source: str | Path) -> ExportedSAE:
 
 
 def _open_folder(folder: Path) -> ExportedSAE:
+    refuse_links_in_run(folder)
     if (folder / CFG_FILE).is_file():
         return load_sae_folder(folder)
     if (folder / PARAMS_FILE).is_file():

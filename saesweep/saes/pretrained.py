@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from saesweep.errors import UserError
+from saesweep.files import read_json_object
 from saesweep.saes.architecture import Architecture, Params, architecture_for
 from saesweep.saes.folder import CFG_FILE, WEIGHTS_FILE
 from saesweep.saes.folding import fold_scale, fold_whitening, shift_encoder
@@ -24,6 +24,8 @@ from saesweep.saes.open_sae import open_sae
 from saesweep.saes.runtime_norm import RUNTIME_MODES
 from saesweep.saes.training_form import SCALER_FILE, THRESHOLD, WHITENING_FILE
 from saesweep.specs import BaseRun
+
+_FIX = "restore it, or save the SAE again"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def read_pretrained(source: str) -> Pretrained:
     """
     folder = Path(source).expanduser()
     if (folder / CFG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file():
-        cfg = _json(folder / CFG_FILE)
+        cfg = read_json_object(folder / CFG_FILE, fix=_FIX)
         if "decoder_init_norm" in cfg or (folder / SCALER_FILE).is_file():
             return _read_training_form(folder, cfg)
     sae = open_sae(source)
@@ -156,7 +158,7 @@ def _read_training_form(folder: Path, cfg: dict[str, Any]) -> Pretrained:
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise UserError(f"{folder}: NaN or infinite values in {', '.join(bad)}")
     centred = bool(cfg.get("apply_b_dec_to_input", True))
-    scaler = _json(folder / SCALER_FILE) if (folder / SCALER_FILE).is_file() else {}
+    scaler = read_json_object(folder / SCALER_FILE, fix=_FIX) if (folder / SCALER_FILE).is_file() else {}
     if isinstance(scale := scaler.get("scaling_factor"), (int, float)):
         tensors = fold_scale(tensors, float(scale))
     if {"mean", "matrix", "inverse_matrix"} <= set(whitening):
@@ -168,13 +170,3 @@ def _read_training_form(folder: Path, cfg: dict[str, Any]) -> Pretrained:
         tensors = fold_whitening(tensors, map_, centred=centred)
     mode = str(cfg.get("normalize_activations", "none"))
     return Pretrained(str(folder), tensors, mode if mode in RUNTIME_MODES else "none", centred)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: must be a JSON object, got a {type(data).__name__}")
-    return data

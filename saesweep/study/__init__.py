@@ -6,6 +6,7 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
     study.tell(0, "complete", [0.2], constraints={"l0_max": -4.0})
 """
 
+from saesweep.study.catch_up import KeptTrial, catch_up
 from saesweep.study.grid import trial_limit
 from saesweep.study.history import EarlierTrial, lies_in, read_study
 from saesweep.study.importance import MIN_TRIALS, Importance, importances
@@ -23,11 +24,13 @@ __all__ = [
     "EarlierTrial",
     "Effect",
     "Importance",
+    "KeptTrial",
     "Marginal",
     "ParameterView",
     "SpaceView",
     "Study",
     "TrialRecord",
+    "catch_up",
     "check_sampler",
     "importances",
     "lies_in",

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.study.record import STATES, TrialRecord, to_record
 from saesweep.study.space_view import SpaceView
-from saesweep.study.storage import open_storage, silence_optuna
+from saesweep.study.storage import damage_told, open_storage, refuse_empty, silence_optuna
 from saesweep.study.suggestion import frozen
 
 
@@ -39,14 +40,20 @@ def read_study(path: Path, space: SpaceView) -> list[TrialRecord]:
         UserError: The file is no study.
     """
     silence_optuna()
+    refuse_empty(path)
     storage = open_storage(str(path))
     try:
-        name = optuna.get_all_study_summaries(storage)[0].study_name
-        trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
-        return [to_record(trial, space) for trial in trials if trial.state in STATES]
+        with damage_told(str(path)):
+            return _records(storage, space)
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _records(storage: RDBStorage, space: SpaceView) -> list[TrialRecord]:
+    name = optuna.get_all_study_summaries(storage)[0].study_name
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    return [to_record(trial, space) for trial in trials if trial.state in STATES]
 
 
 def lies_in(space: SpaceView, params: Mapping[str, Any]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 
 from saesweep.errors import UserError
-from saesweep.study.storage import open_storage, silence_optuna
+from saesweep.study.storage import damage_told, open_storage, refuse_empty, silence_optuna
 
 
 def load_plain_study(path_or_url: str, name: str) -> optuna.Study:
@@ -15,7 +17,13 @@ def load_plain_study(path_or_url: str, name: str) -> optuna.Study:
         UserError: The storage cannot be opened, or holds no study of this name.
     """
     silence_optuna()
-    try:
-        return optuna.load_study(study_name=name, storage=open_storage(path_or_url))
-    except KeyError:
-        raise UserError(f"{path_or_url}: holds no study named {name!r}") from None
+    if "://" not in path_or_url:
+        refuse_empty(Path(path_or_url))
+    storage = open_storage(path_or_url)
+    with damage_told(path_or_url):
+        try:
+            study = optuna.load_study(study_name=name, storage=storage)
+        except KeyError:
+            raise UserError(f"{path_or_url}: holds no study named {name!r}") from None
+        study.get_trials(deepcopy=False)  # what is damaged is met here, and not by a plot
+        return study

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage
 
 from saesweep.errors import UserError
+from saesweep.faults import STUDY_FIX, fault_of
 from saesweep.study.samplers import Direction
 
 SQLITE_TIMEOUT_SECONDS = 60
@@ -38,15 +41,66 @@ def open_storage(path_or_url: str) -> RDBStorage:
         UserError: When the file is no study, another Optuna version wrote it, or the database cannot be reached.
     """
     is_url = "://" in path_or_url
+    if not is_url:
+        _check_file(Path(path_or_url))
     url = path_or_url if is_url else f"sqlite:///{Path(path_or_url).absolute()}"
     engine = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}} if url.startswith("sqlite") else {}
     try:
-        return RDBStorage(url, engine_kwargs=engine)
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise UserError(f"{path_or_url} cannot be opened as an Optuna study: {reason}") from error
-    except (ImportError, ValueError) as error:
-        raise UserError(f"{path_or_url}: not a storage that Optuna can open: {error}") from error
+        with damage_told(path_or_url):
+            return RDBStorage(url, engine_kwargs=engine)
+    except (ImportError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path_or_url}: not a storage that Optuna can open: {reason}") from error
+
+
+@contextmanager
+def damage_told(path_or_url: str) -> Iterator[None]:
+    """Turn what a damaged or locked study does to its reader into one message.
+
+    Raises:
+        UserError: The block failed as it does where the storage holds something that Optuna did not write.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        sqlite3.Error,
+        sqlalchemy.exc.SQLAlchemyError,
+        optuna.exceptions.OptunaError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = (str(getattr(error, "orig", None) or error) or type(error).__name__).splitlines()[0][:300]
+        told = (fault_of(error) or "").replace(
+            "(study.db) ", ""
+        ) or f"damaged, or no Optuna study ({type(error).__name__}: {reason}); {STUDY_FIX}"
+        raise UserError(f"{path_or_url}: {told}") from error
+
+
+def refuse_empty(path: Path) -> None:
+    """Refuse a study's file that holds nothing: Optuna would make a new study of it where somebody only wants to look.
+
+    Raises:
+        UserError: It is empty.
+    """
+    if path.is_file() and path.stat().st_size == 0:
+        raise UserError(f"{path}: empty; {STUDY_FIX}")
+
+
+def _check_file(path: Path) -> None:
+    """Let SQLite check a file that is there: an index that lost rows would be read without any error."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with damage_told(str(path)), closing(sqlite3.connect(path, timeout=SQLITE_TIMEOUT_SECONDS)) as connection:
+        (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise ValueError(str(found))
 
 
 def open_study(

@@ -24,7 +24,7 @@ from saesweep.study.record import (
 )
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
-from saesweep.study.storage import open_storage, open_study, silence_optuna
+from saesweep.study.storage import damage_told, open_storage, open_study, silence_optuna
 from saesweep.study.suggestion import Suggestion, frozen, suggest
 
 N_STARTUP_TRIALS = 10
@@ -108,7 +108,8 @@ class Study:
         }
         storage = open_storage(path_or_url)
         try:
-            study = open_study(storage, name=name, directions=directions, setup=setup, fingerprint=fingerprint)
+            with damage_told(path_or_url):
+                study = open_study(storage, name=name, directions=directions, setup=setup, fingerprint=fingerprint)
         except BaseException:
             _close(storage)
             raise
@@ -156,6 +157,29 @@ class Study:
             )
         )
         return suggestion.params
+
+    @property
+    def sampler(self) -> str:
+        """What suggests trials, as the file names it."""
+        return self._sampler
+
+    def restore(self, number: int, params: Mapping[str, Any]) -> None:
+        """Add a running trial that a checkpoint holds and the study does not, with its settings by path.
+
+        Raises:
+            UserError: The study cannot take this trial as its next, or its settings lie outside the space.
+        """
+        count = len(self._study.get_trials(deepcopy=False))
+        if number != count:
+            raise UserError(f"study.db holds {count} trials, so that trial {number} of the checkpoint cannot be added")
+        try:
+            point = frozen(self._space, params)
+            trial = optuna.trial.create_trial(
+                state=TrialState.RUNNING, params=point.named, distributions=point.distributions
+            )
+        except (KeyError, ValueError) as error:
+            raise UserError(f"trial {number} of the checkpoint does not lie in this space: {error}") from None
+        self._study.add_trial(trial)
 
     def _suggest(self, trials: Sequence[FrozenTrial], stratum: dict[str, Any], given: Mapping[str, Any]) -> Suggestion:
         """Suggest the next trial."""

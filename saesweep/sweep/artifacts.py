@@ -14,6 +14,7 @@ import torch
 from saesweep import __version__
 from saesweep.evaluation import Densities
 from saesweep.experiment import Experiment, dump_yaml
+from saesweep.files import read_json_object
 from saesweep.models import names_of_hook, saelens_pair
 from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
@@ -22,6 +23,8 @@ from saesweep.specs import BaseRun
 from saesweep.sweep.measure import Measured
 from saesweep.sweep.runner_cfg import NOT_IN_SAELENS, runner_cfg
 from saesweep.sweep.trials import Trial
+
+_TRAIN_AGAIN = "restore it, or start a new run with --run-dir: this trial's SAE is written once, at its end"
 
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
@@ -176,12 +179,11 @@ def copy_export(source: Path, target: Path, extra: Mapping[str, Any], densities:
         extra: What to add.
         densities: How often its latents fire, in place of what the folder has of that.
     """
-    import json
 
     def fill(folder: Path) -> None:
         for file in source.iterdir():
             shutil.copy2(file, folder / file.name)
-        found = json.loads((folder / "provenance.json").read_text())
+        found = read_json_object(folder / "provenance.json", fix=_TRAIN_AGAIN)
         if densities is not None:
             write_sparsity(folder, densities.share_F)
             found["densities"] = densities.described()

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from saesweep.errors import UserError
@@ -154,7 +155,13 @@ def _read(directory: RunDirectory, stream: Stream) -> _Winner | None:
 
 def _winner_of(file: Path) -> dict[str, Any]:
     data = read_json(file)
-    if not isinstance(data, dict) or not {"trials", "best", "notes", "test_metrics"} <= data.keys():
+    if (
+        not isinstance(data, dict)
+        or not {"trials", "best", "notes", "test_metrics"} <= data.keys()
+        or not isinstance(data["best"], (int, NoneType))
+        or not isinstance(data["notes"], list)
+        or not isinstance(data["test_metrics"], dict)
+    ):
         raise UserError(f"{file}: damaged; delete it, and the same command finds the winner again")
     return data
 

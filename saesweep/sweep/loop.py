@@ -7,7 +7,7 @@ checkpoint is repeated identically by a resumed run; the study verifies what it 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ from saesweep.scheduler import (
     StopRequested,
     decide,
 )
+from saesweep.study import KeptTrial, catch_up
 from saesweep.sweep.artifacts import save_trial_record
 from saesweep.sweep.batches import FiniteBatches
 from saesweep.sweep.by_stream import ranked_by_stream
@@ -45,7 +46,6 @@ from saesweep.sweep.grouping import answer
 from saesweep.sweep.matched import matched_entries
 from saesweep.sweep.measure import mean_and_spread
 from saesweep.sweep.progress import Board, Progress
-from saesweep.sweep.ranking import costs, natural_values, violations
 from saesweep.sweep.reports import Reports
 from saesweep.sweep.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.sweep.search import Search
@@ -54,6 +54,7 @@ from saesweep.sweep.setup import Setup
 from saesweep.sweep.snapshots import Snapshots
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.stopping import stop_reason
+from saesweep.sweep.told import result_to_tell
 from saesweep.sweep.trial_log import TrialLog
 from saesweep.sweep.trials import Trial, new_trial, row_of
 
@@ -127,10 +128,20 @@ class SweepLoop:
         self._batches.skipped = state["skipped_batches"]
         self._ended = list(state["ended"])
         self._seconds_before = state["training_seconds"]
+        known, behind = catch_up(self._search.study, [self._kept(data) for data in state["trials"]])
+        if behind:
+            message = f"study.db lacked what the checkpoint holds of {behind} trials; it was made again from there"
+            self._bus.emit(Note(level="warning", message=message))
         for data in state["trials"]:
-            self._trial(data["number"], self._search.study.ask(data["number"])).load(data)
+            self._trial(data["number"], known[data["number"]].params).load(data)
         self._restored = saved_slots(checkpoint)  # none at the end of an earlier segment
         return {number: trial.tokens for number, trial in self.trials.items()}
+
+    def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
+        """Return what a checkpoint holds of a trial, as the study would."""
+        has_ended = data["status"] not in ("training", "waiting")
+        result = result_to_tell(data, self._setup.objective) if has_ended else {"state": None, "values": None}
+        return KeptTrial(number=data["number"], params=data["params"], rungs=dict(data["rungs"]), **result)
 
     # ---------------------------------------------------------------- the loop
 
@@ -157,6 +168,7 @@ class SweepLoop:
         return self.stop_reason is not None
 
     def _block(self) -> None:
+        self._setup.directory.check_is_held()
         started = time.monotonic()
         tokens_before = self._sae_tokens()
         self._cohort.begin_block()
@@ -269,17 +281,7 @@ class SweepLoop:
         trial.status, trial.slot, trial.reason = status, None, reason
         if status != "failed":
             self._ended.append(trial.number)
-        attrs = {"tokens": trial.tokens, "metrics": {k: v for k, v in trial.metrics.items() if v - v == 0}}
-        if status == "complete":
-            self._search.study.tell(
-                trial.number,
-                "complete",
-                natural_values(costs(trial.metrics, self._setup.objective), self._setup.objective),
-                constraints=violations(trial.metrics, self._setup.objective),
-                attrs=attrs,
-            )
-        else:
-            self._search.study.tell(trial.number, "pruned", attrs={**attrs, "reason": reason, "status": status})
+        self._search.study.tell(trial.number, **result_to_tell(trial.state(), self._setup.objective))
         save_trial_record(self._setup.directory, trial)
         self._bus.emit(TrialEnded(number=trial.number, status=status, tokens=trial.tokens, reason=reason))
 
@@ -333,13 +335,15 @@ class SweepLoop:
                 matched=self.matched(rows),
             )
         )
+        self._setup.directory.check_is_held()  # writing would make a new folder in its place
         self._board.write(rows, status="running", stream_tokens=self._stream.tokens_served, matched=self.matched(rows))
 
     def _to_save(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
         return slots_to_save(self._slots_by_trial(), self._restored)
 
     def checkpoint(self) -> None:
-        """Write everything needed to go on from this block boundary; it may reach the disk later."""
+        """Write everything needed to resume from this block boundary; it may reach the disk later."""
+        self._setup.directory.check_is_held()
         metas, tensors = self._to_save()
         self._writer.save(
             self.block,

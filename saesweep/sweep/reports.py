@@ -89,7 +89,9 @@ class Reports:
             self._record(slots[number], results, mean, spread)
             for rung in due[number]:
                 if rung < self._search.policy.end_rung:  # what the end is worth is told, not reported
-                    self._search.study.report(number, self._search.policy.rungs_tokens[rung], found)
+                    tokens = self._search.policy.rungs_tokens[rung]
+                    self._search.study.report(number, tokens, found)
+                    self._trials[number].rungs.append((tokens, list(found)))
         for number, mine in slots.items():
             self._log.steered(mine)
             self._log.trained(mine, losses[number])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,11 @@ from typing import Any, Literal
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
 from saesweep.experiment import AsWritten, Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.faults import fault_of
 from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.sweep.confirm import confirm
-from saesweep.sweep.disk import is_disk_full
 from saesweep.sweep.finish import Outcome
 from saesweep.sweep.log import JsonLogListener
 from saesweep.sweep.phase import Phase, train
@@ -78,8 +78,9 @@ def run(
     """
     loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, overrides=overrides)
     directory = RunDirectory(Path(run_dir) if run_dir is not None else Path("runs") / loaded.spec.name)
+    command = _resume_command(experiment, overrides, directory)
     keep_readable(str(directory.path))
-    with directory:
+    with _surroundings_reported(directory, command), directory:
         _same_experiment(directory, loaded)
         finished = _already_complete(directory, loaded)
         bus = EventBus(JsonLogListener(directory), *listeners)
@@ -97,9 +98,8 @@ def run(
                 )
             )
             return finished
-        command = _resume_command(experiment, overrides, directory)
         started = time.monotonic()
-        with StopFlag() as stop, _told_apart(directory, command):
+        with StopFlag() as stop, _marked_interrupted(directory, command):
             facts = check(loaded)
             claim_checkpoint_path(loaded, directory)
             directory.save_experiment(dump_yaml(loaded.written))
@@ -150,29 +150,38 @@ def _ended(
 
 
 @contextmanager
-def _told_apart(directory: RunDirectory, resume_command: str) -> Iterator[None]:
-    """Turn a full disk into a message; mark a run that ends by a mistake of its surroundings or is stopped as no longer running."""
+def _surroundings_reported(directory: RunDirectory, resume_command: str) -> Iterator[None]:
+    """Turn a fault of the surroundings (a full disk, a lock, a folder that is gone) into one message."""
+    try:
+        yield
+    except Exception as error:
+        fault = None if isinstance(error, UserError) else fault_of(error)
+        if fault is None:
+            raise
+        safe = "Everything up to the last checkpoint is safe; " if any(directory.checkpoints.glob("*")) else ""
+        raise UserError(f"{directory.path}: {fault}. {safe}resume with: {resume_command}") from error
+
+
+@contextmanager
+def _marked_interrupted(directory: RunDirectory, resume_command: str) -> Iterator[None]:
+    """Mark a run that an error or a signal ends as interrupted, and say how to resume it."""
     try:
         yield
     except KeyboardInterrupt:
         _mark_interrupted(directory)
         raise KeyboardInterrupt(f"interrupted; resume with: {resume_command}") from None
-    except Exception as error:
-        if is_disk_full(error):
-            raise UserError(
-                f"{directory.path}: the disk is full. Everything up to the last checkpoint is safe; "
-                f"free some space, then go on with: {resume_command}"
-            ) from error
-        if isinstance(error, UserError):
-            _mark_interrupted(directory)
+    except Exception:
+        _mark_interrupted(directory)
         raise
 
 
 def _mark_interrupted(directory: RunDirectory) -> None:
     """Say in the status file of a run that nobody trains there any more."""
-    board = _board(directory)
-    if board is not None and board.get("status") == "running":
-        write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
+    with suppress(OSError, UserError):  # the disk may be full, or the folder gone
+        directory.check_is_held()
+        board = _board(directory)
+        if board is not None and board.get("status") == "running":
+            write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
 
 
 def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) -> int:
@@ -211,7 +220,7 @@ def _board(directory: RunDirectory) -> dict[str, Any] | None:
     """Return `leaderboard.json`; None where there is none or it is damaged: checkpoints and study are the truth."""
     try:
         found = read_json(directory.leaderboard_file)
-    except (UserError, OSError):
+    except UserError:
         return None
     return found if isinstance(found, dict) else None
 

@@ -172,6 +172,11 @@ def prepare(
     )
     directory.save_choices(choices)
     n_slots = int(choices["slots"])
+    if n_slots % experiment.spec.search.replicates:
+        raise UserError(
+            f"{directory.choices_file}: damaged, slots is {n_slots}, which is no multiple of search.replicates "
+            f"({experiment.spec.search.replicates}); restore it, or start a new run with --run-dir"
+        )
     notes.append(f"cohort of {n_slots} on {device} ({choices['slots_reason']})")
     notes.extend(engine_notes)
     cohort = Cohort(

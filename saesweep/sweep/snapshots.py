@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from saesweep.cohort import Slot
 from saesweep.errors import UserError
 from saesweep.events import EventBus, SnapshotSaved
 from saesweep.experiment import Experiment, dump_yaml
+from saesweep.files import read_json_object
 from saesweep.runs import RunDirectory, replace_folder, write_json, write_text
 from saesweep.saes import save_training_form
 from saesweep.specs import BaseRun
@@ -97,8 +97,8 @@ def claim_checkpoint_path(experiment: Experiment, directory: RunDirectory) -> No
     mine = {"run_dir": str(directory.path.resolve()), "fingerprint": experiment.fingerprint()}
     if marker.exists():
         try:
-            owner = json.loads(marker.read_text())
-        except ValueError:
+            owner = read_json_object(marker)
+        except UserError:
             owner = {}
         if owner != mine:
             raise UserError(

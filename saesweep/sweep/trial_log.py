@@ -29,7 +29,9 @@ class TrialLog:
             tokens: Of each trial in the checkpoint, the tokens that it had seen; the logs of all others are emptied.
         """
         for file in sorted((self._directory.path / "trials").glob("*/metrics.jsonl")):
-            _keep_until(JsonLines(file), tokens.get(int(file.parent.name), -1))
+            name = file.parent.name
+            if name.isascii() and name.isdecimal():  # other folders are nobody's
+                _keep_until(JsonLines(file), tokens.get(int(name), -1))
 
     def measured(self, slot: Slot, results: Sequence[Measured], mean: dict[str, float]) -> None:
         """Log the held-out metrics of a trial: the mean of its replicates, and each where there are several."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,21 +38,25 @@ class Trial:
     """The coefficient that each replicate ended with, once it is finished."""
     trend: list[list[float]] = field(default_factory=list)
     """(tokens, goal) at both ends of the stretch that tells whether it is still improving."""
+    rungs: list[tuple[int, list[float]]] = field(default_factory=list)
+    """What was reported to the study: (training tokens, objective values in their own directions)."""
     stream: str = ""
     """Label of its activation stream; empty where all trials share one."""
 
     def state(self) -> dict[str, Any]:
-        """Return the JSON part of a checkpoint; settings come from the study."""
+        """Return the JSON part of a checkpoint: settings and results, which the study must hold as well."""
         names = ("status", "slot", "tokens", "joined_at_tokens", "metrics", "measured_at_tokens", "dead_window_tokens")
         data = {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
         # Which trials of an earlier stream were baselines, their numbers do not tell.
         data |= {"spread": self.spread, "is_baseline": self.is_baseline, "stream": self.stream}
-        return {**data, "frozen": self.frozen, "trend": self.trend}
+        return {**data, "frozen": self.frozen, "trend": self.trend, "params": self.params, "rungs": self.rungs}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         for name, value in state.items():
-            setattr(self, name, value)
+            if name != "params":  # the study gives them as the space has them, JSON as lists
+                setattr(self, name, value)
+        self.metrics = {name: math.nan if value is None else value for name, value in state["metrics"].items()}
 
     def exported_run(self, replicate: int) -> BaseRun:
         """Return the run that an exported SAE states: the coefficient that the replicate ended with, if it was steered."""

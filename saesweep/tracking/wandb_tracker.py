@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import secrets
@@ -15,6 +14,7 @@ from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.events import Event, Note, RunEnded, SnapshotSaved, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
+from saesweep.files import read_json_object
 from saesweep.runs import write_json
 from saesweep.specs.logger import LoggerSpec
 from saesweep.tracking.wandb_runs import OpenRun, RunOpener, RunSettings
@@ -226,7 +226,10 @@ def _identity(run_dir: Path, experiment: str) -> dict[str, str]:
     """Return what names this run directory's runs on W&B: the same for every start, another for every directory."""
     file = run_dir / "wandb.json"
     if file.exists():
-        found: dict[str, str] = json.loads(file.read_text())
+        fix = "remove it, and the run is logged under new names"
+        found = read_json_object(file, fix=fix)
+        if not all(isinstance(found.get(key), str) for key in ("group", "id_prefix")):
+            raise UserError(f"{file}: damaged, it names no group and id_prefix; {fix}")
         return found
     token = secrets.token_hex(4)
     identity = {"group": f"{experiment}-{token}", "id_prefix": token}

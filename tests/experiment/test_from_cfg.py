@@ -290,7 +290,7 @@ def test_mistakes_of_the_configuration_are_shown_at_from_cfg(
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("{", "cannot be read as JSON"), ("[1]", "holds a list"), ('{"a": 1}', "no configuration of an SAE")],
+    [("{", "not valid JSON"), ("[1]", "got a list"), ('{"a": 1}', "no configuration of an SAE")],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, only_problem: One, content: str, says: str) -> None:
     path = tmp_path / "cfg.json"

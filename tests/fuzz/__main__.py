@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from tests.fuzz.run import fuzz, shares
+from tests.fuzz.run_directories import RUN_TARGETS, RunDirectories
 from tests.fuzz.targets import World
 
 
@@ -25,10 +26,13 @@ def main() -> int:
     args = parser.parse_args()
     failed, total, began = 0, 0, time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        world = World(Path(scratch) / "world")
+        worlds: dict[bool, World | RunDirectories] = {}
         for name, inputs in shares(args.inputs, args.target).items():
+            of_runs = name in RUN_TARGETS
+            if of_runs not in worlds:
+                worlds[of_runs] = RunDirectories(Path(scratch) / "runs") if of_runs else World(Path(scratch) / "world")
             started = time.monotonic()
-            count, failures = fuzz(name, world, inputs, args.seed)
+            count, failures = fuzz(name, worlds[of_runs], inputs, args.seed)
             total, failed = total + count, failed + len(failures)
             verdict = f"{len(failures)} failures" if failures else "ok"
             print(f"{name:20} {count:6} inputs, {time.monotonic() - started:6.1f} s: {verdict}", flush=True)

@@ -13,6 +13,7 @@ import pytest
 
 from saesweep.cli import main
 from tests.fuzz.run import fuzz, shares
+from tests.fuzz.run_directories import RUN_TARGETS, RunDirectories
 from tests.fuzz.targets import TARGETS, Bomb, World
 from tests.fuzz.watch import watched
 from tests.models.tiny import save_llama
@@ -25,10 +26,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("fuzz") / "world")
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> RunDirectories:
+    return RunDirectories(tmp_path_factory.mktemp("fuzz") / "runs")
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files_are_read_or_refused(name: str, world: World) -> None:
     inputs = shares(INPUTS)[name]
     count, failures = fuzz(name, world, inputs, number=0)
+    assert not failures, "\n".join(failures)
+    assert count >= 0.9 * inputs
+
+
+@pytest.mark.parametrize("name", RUN_TARGETS)
+def test_damaged_run_directories_are_read_or_refused(name: str, runs: RunDirectories) -> None:
+    inputs = shares(INPUTS)[name]
+    count, failures = fuzz(name, runs, inputs, number=0)
     assert not failures, "\n".join(failures)
     assert count >= 0.9 * inputs
 

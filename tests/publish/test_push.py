@@ -92,6 +92,7 @@ def test_the_best_sae_and_its_card(hub: StubHub, run: Path) -> None:
     assert set(files) == {path for path, _ in done.files}
     assert {path.removeprefix(f"{BEST}/") for path in files if path.startswith(BEST)} == {
         "cfg.json", "sae_weights.safetensors", "sparsity.safetensors", "runner_cfg.json", "provenance.json", "experiment.yaml",
+        "checksums.json",
     }  # fmt: skip
     assert files[f"{BEST}/sae_weights.safetensors"] == (run / "best" / "sae_weights.safetensors").read_bytes()
     card = files["README.md"].decode()

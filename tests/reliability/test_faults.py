@@ -162,7 +162,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(
         dump(path, data)
 
     monkeypatch.setattr(atomic_module, "_dump", full)
-    with pytest.raises(UserError, match=r"the disk is full.*go on with: saesweep run"):
+    with pytest.raises(UserError, match=r"the disk is full.*resume with: saesweep run"):
         saesweep.run(tree, run_dir=tmp_path / "run")
     monkeypatch.undo()
     assert saesweep.run(tree, run_dir=tmp_path / "run").status == "complete"

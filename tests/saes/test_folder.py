@@ -40,6 +40,7 @@ def test_files(tmp_path: Path) -> None:
     save_sae_folder(tmp_path, exported, sparsity_F=share_F, extra_files={"runner_cfg.json": {"lr": 1e-4}})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "cfg.json",
+        "checksums.json",
         "runner_cfg.json",
         "sae_weights.safetensors",
         "sparsity.safetensors",

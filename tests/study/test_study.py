@@ -380,7 +380,7 @@ def test_file_that_is_no_study(tmp_path: Path) -> None:
     path = tmp_path / "s.db"
     path.write_bytes(b"this is no database, but long enough to be read as one" * 40)
     before = path.read_bytes()
-    with pytest.raises(UserError, match="cannot be opened as an Optuna study"):
+    with pytest.raises(UserError, match="the study is damaged: file is not a database; restore it"):
         open_study(path)
     assert path.read_bytes() == before
 

@@ -25,6 +25,7 @@ def test_a_sweep_exports_its_winner_and_says_so(tree: dict[str, Any], tmp_path: 
     best = tmp_path / "run" / "best"
     assert {p.name for p in best.iterdir()} == {
         "cfg.json",
+        "checksums.json",
         "sae_weights.safetensors",
         "sparsity.safetensors",
         "runner_cfg.json",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from saesweep.errors import UserError
 
 OVERRIDE = "SAESWEEP_KERNELS"
 """Environment variable with a JSON object of `KernelChoice` fields that replaces every other source."""
+_STALE_SECONDS = 3600
 
 
 def kernel_choice(
@@ -39,7 +41,13 @@ def kernel_choice(
     if (text := os.environ.get(OVERRIDE)) is not None:
         choice, source = _parsed(text), f"{OVERRIDE} in the environment"
     elif stored is not None:
-        choice, source = KernelChoice.from_json(stored), "kept from this run's first start"
+        try:
+            choice, source = KernelChoice.from_json(stored), "kept from this run's first start"
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"choices.json of the run: damaged, kernels are no settings of this version ({error}); "
+                "restore it, or start a new run with --run-dir"
+            ) from None
     else:
         return _cached(d_in, d_sae, torch.device(device))
     if not is_exact(choice, d_in, device=device):
@@ -98,7 +106,7 @@ def _cpu_name() -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # No cache yet, or a damaged one: it holds nothing that cannot be measured again.
         return {}
     return found if isinstance(found, dict) else {}
@@ -107,8 +115,14 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(path: Path, known: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for left_over in path.parent.glob(f"{path.name}.*"):  # of killed processes; one that still writes is young
+        if time.time() - left_over.stat().st_mtime > _STALE_SECONDS:
+            left_over.unlink(missing_ok=True)
 
 
 def _parsed(text: str) -> KernelChoice:

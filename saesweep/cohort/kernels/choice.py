@@ -34,10 +34,12 @@ class KernelChoice:
             raise ValueError(f"gemm: {self.gemm!r} is not one of {', '.join(get_args(Gemm))}")
         if self.pairs not in get_args(PairKernels):
             raise ValueError(f"pairs: {self.pairs!r} is not one of {', '.join(get_args(PairKernels))}")
-        if self.chunk_elements < 1:
-            raise ValueError(f"chunk_elements: {self.chunk_elements} must be positive")
-        if not 0.0 <= self.dense_above <= 1.0:
-            raise ValueError(f"dense_above: {self.dense_above} is not between 0 and 1")
+        if type(self.chunk_elements) is not int or not 1 <= self.chunk_elements <= 1 << 40:
+            raise ValueError(f"chunk_elements: {self.chunk_elements!r} must be a positive whole number up to 2**40")
+        if type(self.screen) is not bool:
+            raise ValueError(f"screen: {self.screen!r} must be true or false")
+        if not isinstance(self.dense_above, (int, float)) or not 0.0 <= self.dense_above <= 1.0:
+            raise ValueError(f"dense_above: {self.dense_above!r} is not between 0 and 1")
 
     def chunk_rows(self, d_sae: int) -> int:
         """Return the tokens of one chunk."""
