@@ -17,6 +17,7 @@ from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.sweep.artifacts import copy_export, replicate_folder
 from saesweep.sweep.matched import Weights, best_at_middle, curve_points, matched_entries, matched_notes
 from saesweep.sweep.measure import mean_and_spread
+from saesweep.sweep.memory import measuring
 from saesweep.sweep.noise import noise_notes
 from saesweep.sweep.progress import Board
 from saesweep.sweep.ranking import winner
@@ -83,7 +84,8 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
 def measure_on_test(setup: Setup, row: Row) -> tuple[dict[str, float], dict[str, float]]:
     """Return mean and spread over the winner's replicates; the first of them is the one exported."""
     evaluator = setup.test_evaluator()
-    return mean_and_spread(evaluator.measure(_replicates(setup, row), row.hook, with_model=True, spread=True))
+    with measuring():
+        return mean_and_spread(evaluator.measure(_replicates(setup, row), row.hook, with_model=True, spread=True))
 
 
 def _replicates(setup: Setup, row: Row) -> list[ExportedSAE]:

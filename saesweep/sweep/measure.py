@@ -12,6 +12,7 @@ from torch import Tensor
 from saesweep.cohort import Cohort, Slot
 from saesweep.evaluation import HeldOutEvaluator
 from saesweep.saes import ExportedSAE
+from saesweep.sweep.memory import measuring
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def measure_slots(
     found: dict[int, Measured] = {}
     for (hook, use_model, spread), members in groups.items():
         saes = [cohort.export(slots[index]) for index in members]
-        results = evaluator.measure(saes, hook, with_model=use_model, spread=spread)
+        with measuring():
+            results = evaluator.measure(saes, hook, with_model=use_model, spread=spread)
         for index, sae, metrics in zip(members, saes, results, strict=True):
             slot = slots[index]
             dead = int(slot.dead_F().sum())

@@ -23,6 +23,7 @@ from saesweep.sweep.confirm import confirm_training_tokens
 from saesweep.sweep.corners import largest_run
 from saesweep.sweep.estimate import Work, seconds_of
 from saesweep.sweep.loaded_model import LoadedModel
+from saesweep.sweep.measuring_memory import measuring_bytes
 from saesweep.sweep.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
 from saesweep.sweep.search import open_search
 from saesweep.sweep.segments import Segment, Segments, shares
@@ -66,6 +67,7 @@ class _Part:
             rungs_tokens=self.blocks.rungs_tokens,
             slot_bytes=self.slots.slot_bytes,
             shared_bytes=self.slots.shared_bytes,
+            measuring_bytes=self.slots.measuring_bytes,
         )
 
     def work(self, search: SearchSpec, objective: ObjectiveSpec, *, prunes: bool) -> Work:
@@ -139,6 +141,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         rungs_tokens=first.rungs_tokens,
         slot_bytes=first.slot_bytes,
         shared_bytes=first.shared_bytes,
+        measuring_bytes=first.measuring_bytes,
         sae_tokens_full=round(sum(work.sae_tokens for work in full)),
         sae_tokens_pruned=int(sum(work.sae_tokens for work in pruned)),
         confirm_sae_tokens=round(confirm.sae_tokens),
@@ -177,15 +180,18 @@ def _part(experiment: Experiment, stream: Stream, trials: int, widths: dict[str,
         )
     runs = [run.model_copy(update={"sae": run.sae.resolve_widths(_width(run, widths))}) for run in runs]
     search, cohort = experiment.spec.search, experiment.spec.cohort
+    hooks = len(stream.experiment.hook_names())
+    evaluation = experiment.spec.evaluation
     slots = plan_slots(
         cohort,
         n_trials=max(1, trials),
         runs=runs,
-        hooks=len(stream.experiment.hook_names()),
+        hooks=hooks,
         weight_bytes=0,
         free_bytes=free_bytes(device),
         replicates=search.replicates,
         peers=first_peers(search, experiment.spec.objective),
+        measuring_bytes=max(measuring_bytes(run, evaluation, hooks, device) for run in runs),
     )
     return _Part(stream, trials, runs, plan_blocks(runs[0], search, cohort), slots)
 

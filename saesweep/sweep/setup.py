@@ -26,6 +26,7 @@ from saesweep.study import check_sampler
 from saesweep.sweep.corners import largest_run, normalize_modes
 from saesweep.sweep.engines import make_engine, make_reference
 from saesweep.sweep.loaded_model import LoadedModel
+from saesweep.sweep.measuring_memory import KEPT_BYTES, measuring_bytes
 from saesweep.sweep.references import open_references
 from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan, first_peers, plan_blocks, plan_slots
@@ -162,6 +163,7 @@ def prepare(
             free_bytes=free_bytes(device),
             replicates=experiment.spec.search.replicates,
             peers=first_peers(experiment.spec.search, experiment.spec.objective),
+            measuring_bytes=max(measuring_bytes(each, experiment.spec.evaluation, len(hooks), device) for each in runs),
         )
         choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
     reference = make_reference(run)
@@ -200,12 +202,14 @@ def prepare(
         n_slots=n_slots,
         device=device,
         cohort=cohort,
-        evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation),
+        evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation, kept_bytes=KEPT_BYTES),
         notes=notes,
     )
 
 
-def evaluator_of(part: HeldOut, source: ActivationSource, run: BaseRun, evaluation: EvaluationSpec) -> HeldOutEvaluator:
+def evaluator_of(
+    part: HeldOut, source: ActivationSource, run: BaseRun, evaluation: EvaluationSpec, *, kept_bytes: int = 0
+) -> HeldOutEvaluator:
     """Return the evaluator of a held-out part of a stream, as its run and the experiment want it."""
     return HeldOutEvaluator(
         part,
@@ -213,6 +217,7 @@ def evaluator_of(part: HeldOut, source: ActivationSource, run: BaseRun, evaluati
         ce_tokens=evaluation.ce_tokens,
         head_index=run.hook_head_index,
         contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
+        kept_bytes=kept_bytes,
     )
 
 

@@ -78,8 +78,13 @@ def slot_bytes(run: BaseRun, adam_moments: str = "float32") -> int:
     return (4 + 2 * _BYTES[adam_moments]) * slot_parameters(run)
 
 
-def shared_bytes(runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moments: str = "float32") -> int:
-    """Return the memory that the slots share: one set of gradients, the widest step's activations, the window, the model."""
+def shared_bytes(
+    runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moments: str = "float32", measuring_bytes: int = 0
+) -> int:
+    """Return the memory that the slots share: one set of gradients, the widest step's activations, the window, the model.
+
+    Measuring comes between steps, so that the larger of the two counts.
+    """
     first = runs[0]
     widest = max(run.sae.d_sae or 0 for run in runs)
     d_in = max(run.sae.d_in or 0 for run in runs)
@@ -90,7 +95,7 @@ def shared_bytes(runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moment
     # GPU, which works on whole batches and on factors in three halves.
     step = 8 * 4 * first.train_batch_size_tokens * widest
     window = first.window_tokens * d_in * _BYTES[first.dtype] * hooks
-    return gradients + step + window + 2 * weight_bytes
+    return max(gradients + step, measuring_bytes) + window + 2 * weight_bytes
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class SlotPlan:
     reason: str
     slot_bytes: int
     shared_bytes: int
+    measuring_bytes: int
 
 
 def plan_slots(
@@ -113,6 +119,7 @@ def plan_slots(
     free_bytes: int,
     replicates: int = 1,
     peers: int = 1,
+    measuring_bytes: int = 0,
 ) -> SlotPlan:
     """Choose the number of slots.
 
@@ -125,12 +132,13 @@ def plan_slots(
         free_bytes: Memory that is free now on the training device.
         replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
         peers: Trials of each architecture that a rung needs before it can judge; 1 where nothing is judged.
+        measuring_bytes: Most memory that measuring takes.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
-    shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments)
+    shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments, measuring_bytes)
     if cohort.size != "auto":
         trials = max(1, min(cohort.size // replicates, n_trials))
-        return SlotPlan(trials * replicates, "as the file says", per_slot, shared)
+        return SlotPlan(trials * replicates, "as the file says", per_slot, shared, measuring_bytes)
     usable = free_bytes * cohort.memory_fraction - shared
     fitting = int(usable // per_slot)
     # A third of the trials at once leaves the sampler something to learn from; with fewer than `peers` of each
@@ -147,4 +155,4 @@ def plan_slots(
         + f", at most {_AUTO_MOST_SLOTS}"
         + (f", {replicates} SAEs each" if replicates > 1 else "")
     )
-    return SlotPlan(slots, why, per_slot, shared)
+    return SlotPlan(slots, why, per_slot, shared, measuring_bytes)
