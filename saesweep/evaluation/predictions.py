@@ -34,8 +34,15 @@ def rows_at_once(d_vocab: int, device: torch.device) -> int:
     return max(1, _CPU_PIECE_LOGITS // d_vocab, min(_CPU_MIN_ROWS, _CPU_MAX_PIECE_LOGITS // d_vocab))
 
 
-def logit_bytes(device: torch.device) -> int:
-    """Return the most memory that logits take while SAEs are measured, whatever the vocabulary (below 2^25)."""
+def logit_bytes(d_vocab: int | None, device: torch.device) -> int:
+    """Return the most memory that logits take while SAEs are measured.
+
+    Args:
+        d_vocab: Tokens of the vocabulary; None where they are not known: the bound that any vocabulary (below 2^25) keeps.
+        device: Where they are.
+    """
+    if d_vocab is not None:
+        return 4 * _COPIES * rows_at_once(d_vocab, device) * d_vocab
     return 4 * _COPIES * (_CPU_MAX_PIECE_LOGITS if device.type == "cpu" else _PIECE_LOGITS)
 
 

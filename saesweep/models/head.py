@@ -41,7 +41,9 @@ class SplitHead:
         self._output: Any = None
         self.d_vocab = model.d_vocab
         """Number of logits."""
-        self.reason: str | None = None if self._body is not None else "the model's class names no body apart from its head"
+        self.reason: str | None = (
+            None if self._body is not None else "the model's class names no body apart from its head"
+        )
         """Why the head cannot be split off; None where it can."""
 
     @property
@@ -101,10 +103,11 @@ class SplitHead:
         with ExitStack() as stack:
             stack.enter_context(self._model.exclusive())
             own = vars(self._body)
-            before = own.get("forward")  # accelerate's device map puts its own there
+            if "forward" in own:  # accelerate's device map puts one there
+                stack.callback(own.update, forward=own["forward"])
+            else:
+                stack.callback(own.pop, "forward")
             own["forward"] = lambda *_args, **_kwargs: output
-            stack.callback(own.update, forward=before) if before is not None else stack.callback(own.pop, "forward")
-            ids_1R = torch.zeros(1, len(states_RX), dtype=torch.int64, device=self._model.device)
             return self._model.network_logits(torch.zeros(1, len(states_RX), dtype=torch.int64))[0]
 
     def _difference(self, few_NT: Tensor, replace: Splice | None, whole_TV: Tensor) -> str | None:

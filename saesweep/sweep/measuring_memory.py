@@ -18,16 +18,19 @@ _SAES_AT_ONCE = 16
 _LATENT_COPIES = 4
 
 
-def measuring_bytes(run: BaseRun, evaluation: EvaluationSpec, hooks: int, device: torch.device) -> int:
+def measuring_bytes(
+    run: BaseRun, evaluation: EvaluationSpec, hooks: int, device: torch.device, d_vocab: int | None = None
+) -> int:
     """Return the most memory that measuring SAEs of a run takes on the training device, beside their weights.
 
-    It does not depend on the vocabulary: logits exist for a bounded piece of the tokens.
+    A wide vocabulary does not matter: logits exist for a bounded piece of the tokens.
 
     Args:
         run: A run whose widths are known: the one with the widest SAE.
         evaluation: The held-out parts.
         hooks: Hooks read at once.
         device: Where it trains.
+        d_vocab: Tokens of the vocabulary; None before the model is known, for the most that any takes.
     """
     d_in, d_sae = run.sae.d_in or 0, run.sae.d_sae or 0
     latents = 4 * _LATENT_COPIES * rows_at_once(d_sae, device) * d_sae
@@ -42,4 +45,4 @@ def measuring_bytes(run: BaseRun, evaluation: EvaluationSpec, hooks: int, device
     if device.type == "cpu":  # where main memory is the device's
         of_ce = min(evaluation.ce_tokens or evaluation.select_tokens, evaluation.select_tokens)
         kept = hooks * (evaluation.select_tokens * width + min(KEPT_BYTES, 2 * of_ce * width))
-    return max(latents, logit_bytes(device) + forward_pass) + kept
+    return max(latents, logit_bytes(d_vocab, device) + forward_pass) + kept

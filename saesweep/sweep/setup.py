@@ -154,6 +154,7 @@ def prepare(
     choices = directory.choices()
     notes = [*experiment.warnings, *facts[streams.index(stream)].warnings]
     if "slots" not in choices:
+        d_vocab = None if source.model is None else source.model.d_vocab
         plan = plan_slots(
             experiment.spec.cohort,
             n_trials=n_trials,
@@ -163,7 +164,9 @@ def prepare(
             free_bytes=free_bytes(device),
             replicates=experiment.spec.search.replicates,
             peers=first_peers(experiment.spec.search, experiment.spec.objective),
-            measuring_bytes=max(measuring_bytes(each, experiment.spec.evaluation, len(hooks), device) for each in runs),
+            measuring_bytes=max(
+                measuring_bytes(each, experiment.spec.evaluation, len(hooks), device, d_vocab) for each in runs
+            ),
         )
         choices["slots"], choices["slots_reason"] = plan.slots, plan.reason
     reference = make_reference(run)

@@ -68,9 +68,13 @@ def test_equal_to_whole_passes(folders: dict[str, Path], family: str, hook: str)
         torch.testing.assert_close(start.clean(batch), model.logits(batch), rtol=1e-6, atol=1e-6)
         for change in (lambda a: 0.5 * a, torch.zeros_like, lambda a: a.mul_(2.0)):
             expected = model.logits(batch, replace=(hook, change))
-            torch.testing.assert_close(start.spliced(batch, change), expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+            torch.testing.assert_close(
+                start.spliced(batch, change), expected, rtol=0, atol=1e-6 * float(expected.abs().max())
+            )
     assert start.head.is_split
-    torch.testing.assert_close(start.clean(tokens(2)), model.logits(tokens(2)), rtol=1e-6, atol=1e-6)  # nothing left behind
+    torch.testing.assert_close(
+        start.clean(tokens(2)), model.logits(tokens(2)), rtol=1e-6, atol=1e-6
+    )  # nothing left behind
 
 
 def test_earlier_blocks_do_not_run(folders: dict[str, Path]) -> None:
