@@ -38,9 +38,12 @@ def logit_bytes(d_vocab: int | None, device: torch.device) -> int:
     """Return the most memory that logits take while SAEs are measured.
 
     Args:
-        d_vocab: Tokens of the vocabulary; None where they are not known: the bound that any vocabulary (below 2^25) keeps.
+        d_vocab: Tokens of the vocabulary, 0 without a language-model head; None where they are not known: the bound that any
+            vocabulary (below 2^25) keeps.
         device: Where they are.
     """
+    if d_vocab == 0:
+        return 0
     if d_vocab is not None:
         return 4 * _COPIES * rows_at_once(d_vocab, device) * d_vocab
     return 4 * _COPIES * (_CPU_MAX_PIECE_LOGITS if device.type == "cpu" else _PIECE_LOGITS)

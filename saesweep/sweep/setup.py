@@ -154,7 +154,7 @@ def prepare(
     choices = directory.choices()
     notes = [*experiment.warnings, *facts[streams.index(stream)].warnings]
     if "slots" not in choices:
-        d_vocab = None if source.model is None else source.model.d_vocab
+        d_vocab = source.model.d_vocab if source.model is not None and source.model.has_lm_head else 0
         plan = plan_slots(
             experiment.spec.cohort,
             n_trials=n_trials,
