@@ -25,8 +25,6 @@ WEIGHTS = {
     "google/gemma-2-2b": 2_614_341_888,
     "gpt2": 124_439_808,
     "EleutherAI/pythia-70m-deduped": 70_426_624,
-    "EleutherAI/pythia-70m": 70_426_624,
-    "tiny-stories-1L-21M": 21_000_000,
     "roneneldan/TinyStories-1Layer-21M": 21_000_000,
 }
 """Parameters of the models that shipped experiments read, from their cards."""
@@ -84,7 +82,7 @@ def test_shipped_experiments_fit_the_device_that_their_header_names(file: Path) 
     )
     assert weights + planned.slots * planned.slot_bytes + planned.shared_bytes <= memory
     assert "memory holds" not in planned.reason  # as many at once as the search wants
-    assert planned.measuring_bytes < memory / 10
+    assert planned.measuring_bytes < memory / 3
 
 
 def test_memory_that_runs_out_in_measuring_is_told_apart(tmp_path: Path) -> None:
