@@ -65,7 +65,9 @@ def test_shipped_experiments_fit_the_device_that_their_header_names(file: Path) 
     device = GPU if "GPU)" in file.read_text().splitlines()[0] and "no GPU" not in file.read_text() else CPU
     name = str(run.model_name)
     is_small = run.is_synthetic or name.startswith(("builtin:", "/somewhere"))
-    weights = 0 if is_small else WEIGHTS[name] * BYTES[str(run.model_from_pretrained_kwargs.get("dtype", run.dtype))]
+    weights = (
+        0 if is_small else WEIGHTS[name] * BYTES[str((run.model_from_pretrained_kwargs or {}).get("dtype", run.dtype))]
+    )
     runs = [largest_run(experiment, name) for name in experiment.architectures]
     runs = [run.model_copy(update={"sae": run.sae.resolve_widths(run.sae.d_in or 64)}) for run in runs]
     hooks = len(experiment.hook_names())
