@@ -113,6 +113,7 @@ def evaluate_saes(
                 [saes[i].to(device) for i in members], place, with_model=True, spread=True, paired=True
             )
             metrics.update(zip(members, found, strict=True))
+        notes += evaluator.new_notes()
     finally:
         source.close()
     return Comparison(

@@ -38,6 +38,7 @@ class HeldOutEvaluator:
         head_index: Attention head that the activations come from.
         contexts_per_forward: Contexts in one forward pass.
         ablation: What scores are relative to: activations replaced by zeros, as in SAELens, or by their mean.
+        kept_bytes: Main memory at each hook for what clean forward passes gave, where SAEs are measured again and again.
     """
 
     def __init__(
@@ -49,7 +50,10 @@ class HeldOutEvaluator:
         head_index: int | None = None,
         contexts_per_forward: int = 32,
         ablation: Literal["zero", "mean"] = "zero",
+        kept_bytes: int = 0,
     ) -> None:
+        self._kept_bytes = kept_bytes
+        self._said: set[str] = set()
         self._ablation = ablation
         self._part = part
         self._model = model if model is not None and model.has_lm_head else None
@@ -167,6 +171,17 @@ class HeldOutEvaluator:
             self._sink_limits[hook] = None if sinks is None else sinks.limit
         return self._sink_limits[hook]
 
+    def new_notes(self) -> list[str]:
+        """Return what measuring found out about the model and has not been reported yet, one sentence each."""
+        notes = [
+            f"measuring at {hook} does without {name}, which this model does not allow ({reason}); figures are the same, slower"
+            for hook, spliced in self._spliced.items()
+            for name, reason in spliced.shortcuts_off().items()
+        ]
+        found = [note for note in notes if note not in self._said]
+        self._said.update(found)
+        return found
+
     def _batches(self, hook: str, n_rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield at most so many activations [N, D], the context that each is from, and true activations [N, G]."""
         mask_NT = self._part.mask_NT
@@ -210,6 +225,7 @@ class HeldOutEvaluator:
                 head_index=self._head_index,
                 contexts_per_forward=self._contexts_per_forward,
                 mean_D=self._mean_D(hook) if self._ablation == "mean" else None,
+                kept_bytes=self._kept_bytes,
             )
         return self._spliced[hook]
 

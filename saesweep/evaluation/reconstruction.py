@@ -77,7 +77,7 @@ class ReconstructionMetrics:
         if variance > 0:
             explained = 1 - mse / variance
         else:
-            explained = 1.0 if mse == 0 else float("-inf")
+            explained = 1.0 if mse == 0 else float("nan")  # no variance to explain a share of
         return {
             "mse": mse,
             "explained_variance": explained,

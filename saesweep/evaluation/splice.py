@@ -2,8 +2,8 @@
 
 Cross-entropy and KL divergence with the hook's activations replaced by the SAE's reconstruction (positions that
 are left out of training keep their own), against the clean model and against zero ablation. As SAELens'
-`get_recons_loss` defines them; logits in fp32.
-Shape suffixes: C contexts, T positions, V vocabulary, D = d_in, H heads.
+`get_recons_loss` defines them; logits in fp32. A score whose ablation changes nothing is undefined: NaN.
+Shape suffixes: C contexts, T positions, D = d_in, H heads, X width of what the head reads, R positions that count.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from saesweep.evaluation.predictions import Scores, rows_at_once, scores
 from saesweep.evaluation.spread import PairedSums, ratio_stderr
-from saesweep.models import LanguageModel, LateStart, replace_activations, shape_activations
+from saesweep.models import LanguageModel, LateStart, SplitHead, replace_activations, shape_activations
+from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.saes import ExportedSAE
 
-_LOGIT_ROWS = 4096
-"""Positions whose log-probabilities exist at once: a 256k vocabulary is 1 MB a row."""
+_NO_EFFECT = 1e-6
+"""Nats per token: an ablation that changes less is within the rounding of float32 logits."""
 
 
 def replacement(sae: ExportedSAE, mask_CT: Tensor, *, head_index: int | None) -> Callable[[Tensor], Tensor]:
@@ -50,8 +52,9 @@ def ablation(acts: Tensor, *, head_index: int | None, mean_D: Tensor | None) -> 
 class SplicedMetrics:
     """Cross-entropy and KL metrics of several SAEs at one hook, over a fixed set of contexts.
 
-    The clean forward runs once per batch for the whole cohort, spliced ones start at the hook; the ablated losses are
-    computed once and kept.
+    The clean forward runs once per batch for the whole cohort (once in all where memory allows), spliced ones start at the
+    hook; the ablated losses are computed once and kept. Forward passes end before the head, which then runs on a few tokens
+    at a time.
 
     Args:
         model: A language model with a head.
@@ -59,8 +62,9 @@ class SplicedMetrics:
         mask_CT: Positions whose activations count.
         hook: The hook whose activations are replaced.
         head_index: Head to replace; None for the whole activation.
-        contexts_per_forward: Contexts in one forward pass.
+        contexts_per_forward: Most contexts in one forward pass.
         mean_D: What the ablation puts in place of the activations; None for zeros.
+        kept_bytes: Main memory for what clean passes gave, for SAEs that are measured later.
     """
 
     def __init__(
@@ -73,15 +77,27 @@ class SplicedMetrics:
         head_index: int | None = None,
         contexts_per_forward: int = 32,
         mean_D: Tensor | None = None,
+        kept_bytes: int = 0,
     ) -> None:
         self._mean_D = mean_D
         self._model = model
         self._tokens_CT = tokens_CT
         self._mask_CT = mask_CT
-        self._start = LateStart(model, hook)
+        self._hook = hook
+        self._head = SplitHead(model)
+        self._start = LateStart(model, hook, self._head, kept_bytes=kept_bytes)
         self._head_index = head_index
-        self._step = contexts_per_forward
+        self._most_contexts = contexts_per_forward
+        self._step: int | None = None
         self._clean: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def shortcuts_off(self) -> dict[str, str]:
+        """Return which shortcuts the model did not allow in the first measurement, and why."""
+        reasons = {
+            "forward passes that start at the hook": self._start.reason,
+            "logits of a few tokens at a time": self._head.reason if self._clean is not None else None,
+        }
+        return {name: reason for name, reason in reasons.items() if reason is not None}
 
     @torch.no_grad()
     def measure(
@@ -126,25 +142,45 @@ class SplicedMetrics:
     def _losses(self, saes: Sequence[ExportedSAE]) -> list[tuple[Tensor, Tensor]]:
         """Return each SAE's cross-entropy [C, T-1] and KL divergence [C, T]; the clean and ablated ones are kept."""
         first_time = self._clean is None
-        clean_parts: list[tuple[Tensor, Tensor, Tensor]] = []
-        sae_parts: list[list[tuple[Tensor, Tensor]]] = [[] for _ in saes]
-        for start in range(0, self._tokens_CT.shape[0], self._step):
-            tokens = self._tokens_CT[start : start + self._step].to(self._model.device)
-            mask = self._mask_CT[start : start + self._step]
-            clean_logits = self._start.clean(tokens)
-            if first_time:
-                ablated = self._start.spliced(
-                    tokens, lambda a: ablation(a, head_index=self._head_index, mean_D=self._mean_D)
-                )
-                clean_parts.append(
-                    (_cross_entropy(clean_logits, tokens), _cross_entropy(ablated, tokens), _kl(clean_logits, ablated))
-                )
-            for parts, sae in zip(sae_parts, saes, strict=True):
-                logits = self._start.spliced(tokens, replacement(sae, mask, head_index=self._head_index))
-                parts.append((_cross_entropy(logits, tokens), _kl(clean_logits, logits)))
+        parts: list[list[tuple[Tensor, Tensor]]] = []
+        for number, piece in enumerate(self._pieces()):
+            tokens_CT, mask_CT = self._tokens_CT[piece].to(self._model.device), self._mask_CT[piece]
+            clean_CTX = self._start.clean(tokens_CT, number)
+            spliced = [self._start.spliced(tokens_CT, self._ablated)] if first_time else []
+            spliced += [
+                self._start.spliced(tokens_CT, replacement(sae, mask_CT, head_index=self._head_index)) for sae in saes
+            ]
+            rows_CT = mask_CT.to(clean_CTX.device)
+            found = scores(
+                self._head,
+                clean_CTX[rows_CT],
+                [states_CTX[rows_CT] for states_CTX in spliced],
+                tokens_CT.roll(-1, 1)[rows_CT.to(tokens_CT.device)],
+            )
+            parts.append([_by_context(each, mask_CT) for each in found])
+        clean, *others = (
+            tuple(torch.cat(column) for column in zip(*own, strict=True)) for own in zip(*parts, strict=True)
+        )
         if first_time:
-            self._clean = tuple(torch.cat(p) for p in zip(*clean_parts, strict=True))  # type: ignore[assignment]
-        return [(torch.cat([ce for ce, _ in parts]), torch.cat([kl for _, kl in parts])) for parts in sae_parts]
+            ablated, *others = others
+            self._clean = (clean[0], *ablated)
+        return others
+
+    def _pieces(self) -> list[slice]:
+        """Return the contexts of each forward pass: as few as a CPU's caches, and logits that come whole, call for."""
+        if self._step is None:
+            self._head.prove(self._tokens_CT.to(self._model.device), self._hook, self._ablated)
+            context, step = self._tokens_CT.shape[1], self._most_contexts
+            if self._model.device.type == "cpu":
+                step = min(step, CPU_PIECE_TOKENS // context)
+            if not self._head.is_split:
+                step = min(step, rows_at_once(self._model.d_vocab, self._model.device) // context)
+            self._step = max(1, step)
+        n_contexts = self._tokens_CT.shape[0]
+        return [slice(start, start + self._step) for start in range(0, n_contexts, self._step)]
+
+    def _ablated(self, acts: Tensor) -> Tensor:
+        return ablation(acts, head_index=self._head_index, mean_D=self._mean_D)
 
     def _summarise(self, ce_CT: Tensor, kl_CT: Tensor, *, spread: bool) -> dict[str, float]:
         assert self._clean is not None
@@ -160,10 +196,10 @@ class SplicedMetrics:
             "ce_loss_with_sae": ce,
             "ce_loss_without_sae": clean,
             "ce_loss_with_ablation": ablated,
-            "ce_loss_score": (ablated - ce) / (ablated - clean),
+            "ce_loss_score": _score(ce - clean, ablated - clean),
             "kl_div": kl,
             "kl_div_with_ablation": kl_ablated,
-            "kl_div_score": (kl_ablated - kl) / kl_ablated,
+            "kl_div_score": _score(kl, kl_ablated),
         }
         if spread:
             kl_C, kl_ablated_C = ((t * full).sum(1) for t in (kl_CT, kl_ablated_CT))
@@ -189,24 +225,16 @@ class SplicedMetrics:
         }
 
 
-def _cross_entropy(logits_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
-    """Return the loss of predicting each next token, float64 [C, T-1]."""
-    vocabulary = logits_CTV.shape[-1]
-    logits_NV = logits_CTV[:, :-1].reshape(-1, vocabulary)
-    target_N = tokens_CT[:, 1:].reshape(-1)
-    pieces = [
-        torch.nn.functional.cross_entropy(rows.float(), target, reduction="none")
-        for rows, target in zip(torch.split(logits_NV, _LOGIT_ROWS), torch.split(target_N, _LOGIT_ROWS), strict=True)
-    ]
-    return torch.cat(pieces).double().reshape(tokens_CT.shape[0], -1).cpu()
+def _by_context(found: Scores, mask_CT: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cross-entropy [C, T-1] and divergence [C, T], 0 where nothing counts."""
+    both = []
+    for values_R in (found.ce_R, found.kl_R):
+        values_CT = torch.zeros(mask_CT.shape, dtype=torch.float64)
+        values_CT[mask_CT.cpu()] = values_R
+        both.append(values_CT)
+    return both[0][:, :-1], both[1]
 
 
-def _kl(clean_CTV: Tensor, other_CTV: Tensor) -> Tensor:
-    """Return KL(clean || other) at each position, float64 [C, T]."""
-    shape = clean_CTV.shape
-    clean_NV, other_NV = clean_CTV.reshape(-1, shape[-1]), other_CTV.reshape(-1, shape[-1])
-    pieces = []
-    for p, q in zip(torch.split(clean_NV, _LOGIT_ROWS), torch.split(other_NV, _LOGIT_ROWS), strict=True):
-        log_p, log_q = p.float().log_softmax(-1), q.float().log_softmax(-1)
-        pieces.append((log_p.exp() * (log_p - log_q)).sum(-1))
-    return torch.cat(pieces).double().reshape(shape[:2]).cpu()
+def _score(missed: float, possible: float) -> float:
+    """Return which share of what the ablation costs is not lost, NaN where it costs nothing."""
+    return 1 - missed / possible if abs(possible) > _NO_EFFECT else float("nan")

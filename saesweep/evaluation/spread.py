@@ -49,8 +49,9 @@ class PairedSums:
         return replace(self, numerator_SC=self.numerator_SC.mean(0, keepdim=True))
 
     def values(self) -> Tensor:
-        """Return the metric of each SAE, [S]."""
-        return self.offset + self.sign * self.numerator_SC.sum(1) / self.denominator_C.sum()
+        """Return the metric of each SAE, [S]; NaN where there is nothing to divide by."""
+        total = self.denominator_C.sum()
+        return self.offset + self.sign * self.numerator_SC.sum(1) / torch.where(total == 0, torch.nan, total)
 
     def stderr(self, weights_S: Tensor) -> float:
         """Return the standard error over contexts of a weighted sum of the SAEs' values.

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft
 from saesweep.experiment.nearest import did_you_mean
-from saesweep.specs import METRICS, Goal, ObjectiveSpec
+from saesweep.specs import METRICS, BaseRun, Goal, ObjectiveSpec
 from saesweep.specs.base_run import SYNTHETIC
 
 
-def check_objective(draft: Draft) -> None:
-    """Note unknown metrics, goals that are none or two, empty bounds, metrics that the source cannot give."""
+def check_objective(draft: Draft, runs: Sequence[BaseRun]) -> None:
+    """Note unknown metrics, goals that are none or two, empty bounds, metrics that the source cannot give.
+
+    Args:
+        draft: The experiment as far as it is read.
+        runs: The runs at the edges of its space.
+    """
     objective, document = draft.objective, draft.document
     if objective is None:
         return
@@ -20,11 +27,11 @@ def check_objective(draft: Draft) -> None:
         what = "none of them" if not given else " and ".join(given)
         document.add(("objective",), f"needs exactly one of minimize, maximize, pareto; has {what}")
     if objective.minimize is not None:
-        _check_metric(draft, objective.minimize, ("objective", "minimize"))
+        _check_metric(draft, runs, objective.minimize, ("objective", "minimize"))
     if objective.maximize is not None:
-        _check_metric(draft, objective.maximize, ("objective", "maximize"))
+        _check_metric(draft, runs, objective.maximize, ("objective", "maximize"))
     for index, goal in enumerate(objective.pareto):
-        _check_goal(draft, goal, ("objective", "pareto", index))
+        _check_goal(draft, runs, goal, ("objective", "pareto", index))
     if given == ["pareto"] and "pareto" in objective.model_fields_set and len(objective.pareto) < 2:
         document.add(("objective", "pareto"), f"has {len(objective.pareto)} goal(s); a front needs two or more")
     metrics = [goal.metric for goal in objective.pareto]
@@ -33,21 +40,21 @@ def check_objective(draft: Draft) -> None:
             document.add(("objective", "pareto", index), f"{metric} is a goal already")
     for metric, bound in objective.subject_to.items():
         place: Place = ("objective", "subject_to", metric)
-        _check_metric(draft, metric, place, at_key=True)
+        _check_metric(draft, runs, metric, place, at_key=True)
         if bound.min is None and bound.max is None:
             document.add(place, "has no limit; give min, max or both")
         elif bound.min is not None and bound.max is not None and bound.min > bound.max:
             document.add(place, f"min {show(bound.min)} is above max {show(bound.max)}: no trial can meet it")
 
 
-def _check_goal(draft: Draft, goal: Goal, place: Place) -> None:
+def _check_goal(draft: Draft, runs: Sequence[BaseRun], goal: Goal, place: Place) -> None:
     if (goal.minimize is None) == (goal.maximize is None):
         draft.document.add(place, "takes one metric: {minimize: NAME} or {maximize: NAME}")
         return
-    _check_metric(draft, goal.metric, (*place, "minimize" if goal.minimize is not None else "maximize"))
+    _check_metric(draft, runs, goal.metric, (*place, "minimize" if goal.minimize is not None else "maximize"))
 
 
-def _check_metric(draft: Draft, name: str, place: Place, *, at_key: bool = False) -> None:
+def _check_metric(draft: Draft, runs: Sequence[BaseRun], name: str, place: Place, *, at_key: bool = False) -> None:
     if name not in METRICS:
         hint = did_you_mean(name, METRICS) or f"; known: {', '.join(METRICS)}"
         draft.document.add(place, f"unknown metric {name!r}{hint}", at_key=at_key)
@@ -63,6 +70,15 @@ def _check_metric(draft: Draft, name: str, place: Place, *, at_key: bool = False
             f"{name} compares with true features, which only dataset_path: {SYNTHETIC} has; use explained_variance or mse",
             at_key=at_key,
         )
+    elif METRICS[name].needs_next_token:
+        last_only = next((run for run in runs if not run.has_next_tokens), None)
+        if last_only is not None:
+            draft.document.add(
+                place,
+                f"{name} compares with next tokens, and base.seqpos_slice {list(last_only.seqpos_slice)} selects the last "
+                "position alone, which has none; use kl_div or explained_variance, or select more positions",
+                at_key=at_key,
+            )
 
 
 def objective_warnings(objective: ObjectiveSpec | None, searches_sparsity: bool) -> list[str]:

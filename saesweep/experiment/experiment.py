@@ -120,7 +120,9 @@ class Experiment:
         return tuple(dict.fromkeys(searched or [self.base_run().hook_name]))
 
     def objective(self, has_lm_head: bool) -> ObjectiveSpec:
-        """Return the objective: the stated one, else a front of L0 and what reconstruction costs.
+        """Return the objective: the stated one, else a front of L0 and what reconstruction costs the model's predictions.
+
+        That is cross-entropy, or the KL divergence where `seqpos_slice` selects no position with a next token.
 
         Args:
             has_lm_head: Whether the activations' source has a language-model head to measure cross-entropy with.
@@ -130,7 +132,8 @@ class Experiment:
         """
         stated = self.spec.objective
         if stated is None:
-            cost = Goal(minimize="delta_ce") if has_lm_head else Goal(maximize="explained_variance")
+            loss = "delta_ce" if self.base_run().has_next_tokens else "kl_div"
+            cost = Goal(minimize=loss) if has_lm_head else Goal(maximize="explained_variance")
             return ObjectiveSpec(pareto=(Goal(minimize="l0"), cost))
         lacking = [name for name in stated.metric_names() if METRICS[name].needs_lm_head and not has_lm_head]
         if lacking:

@@ -73,7 +73,7 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
     check_base(draft)
     check_by_architecture(draft)
     runs = check_runs(draft, parameters)
-    check_objective(draft)
+    check_objective(draft, runs)
     check_matched(draft, parameters, runs)
     check_search(draft, parameters, runs[0] if runs else None)
     document.raise_problems()

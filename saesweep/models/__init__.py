@@ -3,6 +3,7 @@
 from saesweep.models.base import LanguageModel, Splice
 from saesweep.models.counterparts import HookNames, names_of_hook
 from saesweep.models.device import resolve_device
+from saesweep.models.head import SplitHead
 from saesweep.models.hook_names import hugging_face_hook, transformer_lens_hook
 from saesweep.models.inspection import HookPoint, list_hooks
 from saesweep.models.late_start import LateStart
@@ -18,6 +19,7 @@ __all__ = [
     "ModelFacts",
     "SAELensPair",
     "Splice",
+    "SplitHead",
     "hugging_face_hook",
     "inspect_model",
     "list_hooks",

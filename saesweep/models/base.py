@@ -40,6 +40,7 @@ class LanguageModel(ABC):
         d_vocab: Number of logits.
         n_token_ids: Rows of the token embedding.
         has_lm_head: Whether `logits` are next-token predictions.
+        network: The module of transformers that runs underneath; None where there is none.
     """
 
     tokenizer: Any
@@ -47,9 +48,11 @@ class LanguageModel(ABC):
     d_vocab: int
     n_token_ids: int
     has_lm_head: bool
+    network: Any = None
 
     def __init__(self, *, autocast: bool) -> None:
         self._autocast = autocast
+        self._forward_kwargs: dict[str, Any] = {}
         self._one_at_a_time = threading.RLock()
 
     @abstractmethod
@@ -75,7 +78,8 @@ class LanguageModel(ABC):
 
         Args:
             tokens_NT: Token ids, int64, on any device.
-            replace: A hook whose output is exchanged before the layers after it run.
+            replace: A hook whose output is exchanged before the layers after it run. Of a module that runs several times,
+                the first output is, which is the one that `activations` returns.
         """
 
     @abstractmethod
@@ -88,6 +92,12 @@ class LanguageModel(ABC):
         Returns:
             For every hook its shape; None where it holds no tensor or never runs.
         """
+
+    def network_logits(self, tokens_NT: Tensor) -> Tensor:
+        """Run the network underneath, past any hook points of this library, and return its logits [N,T,V]."""
+        with self._forward_pass():
+            logits: Tensor = self.network(tokens_NT.to(self.device), **self._forward_kwargs).logits
+            return logits
 
     def exclusive(self) -> AbstractContextManager[Any]:
         """Keep other threads' forward passes out: for whoever changes the model's modules for a while."""

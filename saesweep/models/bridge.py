@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError
+from saesweep.models.outputs import only_first
 
 
 class BridgeModel(LanguageModel):
@@ -27,6 +28,7 @@ class BridgeModel(LanguageModel):
     ) -> None:
         super().__init__(autocast=autocast)
         self.bridge = bridge
+        self.network = bridge.original_model
         self.tokenizer = tokenizer
         self.device = torch.device(bridge.cfg.device)
         self.d_vocab = int(bridge.cfg.d_vocab)
@@ -63,7 +65,10 @@ class BridgeModel(LanguageModel):
 
     def logits(self, tokens_NT: Tensor, *, replace: Splice | None = None) -> Tensor:
         """Run the whole model, with the output of one hook point exchanged where `replace` says so."""
-        hooks = [] if replace is None else [(replace[0], lambda output, hook: replace[1](output))]
+        hooks = []
+        if replace is not None:
+            new = only_first(replace[1])
+            hooks = [(replace[0], lambda output, hook: new(output))]
         with self._forward_pass():
             logits: Tensor = self._run(tokens_NT, hooks, return_type="logits")
             return logits

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError
 from saesweep.models.compiled import CompiledBlocks
 from saesweep.models.hook_names import INPUT, split_input
+from saesweep.models.outputs import exchange_output, first_tensor, only_first
 
 
 class HuggingFaceModel(LanguageModel):
@@ -28,7 +29,7 @@ class HuggingFaceModel(LanguageModel):
         self, model: nn.Module, tokenizer: Any, *, autocast: bool = False, forward_kwargs: dict[str, Any] | None = None
     ) -> None:
         super().__init__(autocast=autocast)
-        self.model = model
+        self.model = self.network = model
         self.tokenizer = tokenizer
         # With a device map the parameters lie on several devices; token ids go where the embedding is.
         embedding_VD = model.get_input_embeddings().weight  # type: ignore[operator]
@@ -107,14 +108,14 @@ class HuggingFaceModel(LanguageModel):
             handle = module.register_forward_hook(lambda _module, _args, output: put(output))
         return handle
 
-    def _exchange(self, hook: str, new: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    def _exchange(self, hook: str, new_output: Callable[[Tensor], Tensor]) -> RemovableHandle:
         name, is_input = split_input(hook)
-        module = self._module(name)
+        module, new = self._module(name), only_first(new_output)
         handle: RemovableHandle
         if is_input:
             handle = module.register_forward_pre_hook(_exchange_input(new), with_kwargs=True)
         else:
-            handle = module.register_forward_hook(lambda _module, _args, output: _exchange_output(new, output))
+            handle = module.register_forward_hook(lambda _module, _args, output: exchange_output(new, output))
         return handle
 
     def _module(self, name: str) -> nn.Module:
@@ -125,17 +126,6 @@ class HuggingFaceModel(LanguageModel):
 
     def _run(self, tokens_NT: Tensor) -> Any:
         return self.model(tokens_NT.to(self.device), **self._forward_kwargs)
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """Return the tensor that a module's output stands for, None where it holds none."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, dict):  # transformers' ModelOutput
-        output = tuple(output.values())
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    return None
 
 
 class _ShapeNotes:
@@ -162,15 +152,6 @@ def predicts_next_token(model: nn.Module) -> bool:
     # BERT has a causal class too, which looks both ways unless it is configured as a decoder.
     is_encoder = config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES  # type: ignore[union-attr]
     return not is_encoder or bool(getattr(config, "is_decoder", False))
-
-
-def _exchange_output(new: Callable[[Tensor], Tensor], output: Any) -> Any:
-    if isinstance(output, Tensor):
-        return new(output)
-    if isinstance(output, dict):
-        first = next(iter(output))
-        return type(output)(**{**output, first: new(output[first])})
-    return type(output)((new(output[0]), *output[1:]))
 
 
 def _exchange_input(new: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], Any]:

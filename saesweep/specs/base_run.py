@@ -291,6 +291,11 @@ class BaseRun(Spec):
         return [refusal(argument, reason) for argument, reason in found.items()]
 
     @property
+    def has_next_tokens(self) -> bool:
+        """Whether any position that `seqpos_slice` selects has a next token in its context: the last one has none."""
+        return any(at + 1 < self.context_size for at in range(self.context_size)[slice(*self.seqpos_slice)])
+
+    @property
     def is_synthetic(self) -> bool:
         """The activations come from known features and no language model."""
         return self.dataset_path == SYNTHETIC

@@ -22,6 +22,8 @@ class Metric:
     description: str
     needs_true_features: bool = False
     """Only `dataset_path: builtin:synthetic` knows the features behind its activations."""
+    needs_next_token: bool = False
+    """Compares predictions with the token that follows; the last position of a context has none."""
 
 
 def _recovery(name: str, description: str) -> Metric:
@@ -66,11 +68,24 @@ METRICS: dict[str, Metric] = {
             "nats per token",
             True,
             "cross-entropy with the SAE spliced in, minus the model's own",
+            needs_next_token=True,
         ),
         Metric(
-            "ce_loss_score", "maximize", "share", True, "(CE_ablated - CE_sae) / (CE_ablated - CE_clean), zero ablation"
+            "ce_loss_score",
+            "maximize",
+            "share",
+            True,
+            "(CE_ablated - CE_sae) / (CE_ablated - CE_clean), zero ablation",
+            needs_next_token=True,
         ),
-        Metric("ce_loss_with_sae", "minimize", "nats per token", True, "cross-entropy with the SAE spliced in"),
+        Metric(
+            "ce_loss_with_sae",
+            "minimize",
+            "nats per token",
+            True,
+            "cross-entropy with the SAE spliced in",
+            needs_next_token=True,
+        ),
         Metric("kl_div", "minimize", "nats per token", True, "KL(clean || with SAE) of the next-token distribution"),
         Metric("kl_div_score", "maximize", "share", True, "(KL_ablated - KL_sae) / KL_ablated, zero ablation"),
         _recovery("mmcs", "mean over true features of the largest cosine with a decoder row"),

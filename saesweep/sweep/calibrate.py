@@ -17,6 +17,7 @@ from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun
 from saesweep.sweep.corners import largest_run
 from saesweep.sweep.loaded_model import LoadedModel
+from saesweep.sweep.measuring_memory import KEPT_BYTES
 from saesweep.sweep.planned import Calibration
 from saesweep.sweep.segments import Segment
 from saesweep.sweep.setup import Facts, Setup, prepare
@@ -114,6 +115,7 @@ def _measuring(setup: Setup, slot: Slot) -> tuple[float, float]:
         hook,
         head_index=setup.base.hook_head_index,
         contexts_per_forward=contexts,
+        kept_bytes=KEPT_BYTES,  # as in the run
     )
     spliced.measure([sae])
     seconds, times = _timed(lambda: spliced.measure([sae]), setup.device, at_least=0.5)

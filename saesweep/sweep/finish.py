@@ -17,6 +17,7 @@ from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.sweep.artifacts import copy_export, replicate_folder
 from saesweep.sweep.matched import Weights, best_at_middle, curve_points, matched_entries, matched_notes
 from saesweep.sweep.measure import mean_and_spread
+from saesweep.sweep.memory import measuring
 from saesweep.sweep.noise import noise_notes
 from saesweep.sweep.progress import Board
 from saesweep.sweep.ranking import winner
@@ -93,7 +94,8 @@ def measure_on_test(setup: Setup, row: Row) -> Tested:
     """Measure the replicates of a winner; the first of them is the one exported."""
     saes = _replicates(setup, row)
     counters = [FiringCounter() for _ in saes]
-    found = setup.test_evaluator().measure(saes, row.hook, with_model=True, spread=True, counters=counters)
+    with measuring():
+        found = setup.test_evaluator().measure(saes, row.hook, with_model=True, spread=True, counters=counters)
     return Tested(*mean_and_spread(found), counters[0].densities("test"))
 
 

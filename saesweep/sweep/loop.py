@@ -186,6 +186,8 @@ class SweepLoop:
         for number, mine in slots.items():
             self.trials[number].tokens = mine[0].tokens
         self._decide(self._reports.of_block(self._state, self._cohort, slots, losses))
+        for message in self._setup.evaluator.new_notes():
+            self._bus.emit(Note(level="info", message=message))
         trained = self._sae_tokens() - tokens_before
         self.trained_tokens += trained
         self._announce(time.monotonic() - started, trained, losses)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from saesweep.cohort import Cohort, Slot
 from saesweep.evaluation import Densities, FiringCounter, HeldOutEvaluator
 from saesweep.saes import ExportedSAE
+from saesweep.sweep.memory import measuring
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def measure_slots(
     for (hook, use_model, spread), members in groups.items():
         saes = [cohort.export(slots[index]) for index in members]
         counters = [FiringCounter() for _ in saes] if spread else []
-        results = evaluator.measure(saes, hook, with_model=use_model, spread=spread, counters=counters)
+        with measuring():
+            results = evaluator.measure(saes, hook, with_model=use_model, spread=spread, counters=counters)
         for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
             slot = slots[index]
             dead = int(slot.dead_F().sum())

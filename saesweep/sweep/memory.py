@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from saesweep.errors import UserError
@@ -18,10 +21,31 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (RuntimeError, OSError)) and any(text in str(error).lower() for text in _MESSAGES)
 
 
-def shrink(directory: RunDirectory, replicates: int, error: str) -> str:
+class MeasuringMemoryError(MemoryError):
+    """Memory ran out while SAEs were measured on held-out tokens: other settings matter than in training."""
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Let an error that says that memory ran out say that it did so while SAEs were measured."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if isinstance(error, UserError) or not is_out_of_memory(error):
+            raise
+        raise MeasuringMemoryError(str(error) or type(error).__name__) from error
+
+
+def shrink(directory: RunDirectory, replicates: int, error: str, *, is_measuring: bool = False) -> str:
     """Halve the cohort of a run and take its study back to the last checkpoint; return what to tell the user.
 
     What trained since the checkpoint trains again, with other neighbours: the study must not hold its results.
+
+    Args:
+        directory: The run.
+        replicates: SAEs per trial.
+        error: What ran out of memory.
+        is_measuring: Whether it happened while SAEs were measured.
 
     Raises:
         UserError: There is only one trial in the cohort.
@@ -29,6 +53,12 @@ def shrink(directory: RunDirectory, replicates: int, error: str) -> str:
     choices = directory.choices()
     before = int(choices["slots"])
     trials = before // replicates
+    if trials <= 1 and is_measuring:
+        raise UserError(
+            f"out of memory while a single trial was measured ({error}). Make a forward pass over held-out contexts smaller: "
+            "base.eval_batch_size_prompts (store_batch_size_prompts where it is not set), or base.context_size; or free "
+            "memory. The same command resumes the run"
+        )
     if trials <= 1:
         raise UserError(
             f"out of memory with a single trial in the cohort ({error}). Make it smaller: base.sae.d_sae, "

@@ -15,7 +15,7 @@ from saesweep.sweep.by_stream import conclude, finish_stream, is_finished
 from saesweep.sweep.finish import Outcome, finish
 from saesweep.sweep.loaded_model import LoadedModel
 from saesweep.sweep.loop import SweepLoop
-from saesweep.sweep.memory import is_out_of_memory, shrink
+from saesweep.sweep.memory import MeasuringMemoryError, is_out_of_memory, shrink
 from saesweep.sweep.progress import Board, goal_texts, metric_columns
 from saesweep.sweep.references import measure_references
 from saesweep.sweep.search import open_search
@@ -145,6 +145,7 @@ def _stay(
             if isinstance(error, UserError) or not is_out_of_memory(error):
                 raise
             reason = (str(error) or type(error).__name__).splitlines()[0]
+            is_measuring = isinstance(error, MeasuringMemoryError)
         finally:
             setup.source.close()
         spent_tokens += sum(loop.trained_tokens for loop in loops)
@@ -153,7 +154,8 @@ def _stay(
         del setup
         loops.clear()
         loaded.drop()
-        bus.emit(Note(level="warning", message=shrink(directory, experiment.spec.search.replicates, reason)))
+        said = shrink(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
+        bus.emit(Note(level="warning", message=said))
 
 
 def _train(

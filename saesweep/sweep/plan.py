@@ -66,6 +66,7 @@ class _Part:
             rungs_tokens=blocks.rungs_tokens,
             slot_bytes=slots.slot_bytes,
             shared_bytes=slots.shared_bytes,
+            measuring_bytes=slots.measuring_bytes,
             policy=None if self.rules is None else self.rules.policy,
         )
 
@@ -146,6 +147,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         rungs_tokens=first.rungs_tokens,
         slot_bytes=first.slot_bytes,
         shared_bytes=first.shared_bytes,
+        measuring_bytes=first.measuring_bytes,
         sae_tokens_full=round(sum(work.sae_tokens for work in full)),
         sae_tokens_pruned=int(sum(work.sae_tokens for work in pruned)),
         confirm_sae_tokens=round(confirm.sae_tokens),

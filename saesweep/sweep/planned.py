@@ -39,6 +39,8 @@ class PlannedStream:
     rungs_tokens: tuple[int, ...]
     slot_bytes: int
     shared_bytes: int
+    measuring_bytes: int
+    """Part of `shared_bytes` where it is more than what a training step takes."""
     policy: Policy | None
     """The scheduler's rules there; None where the stream has no trials. With several streams, trials are numbered through
     and the budget is that of the streams up to this one."""
@@ -109,6 +111,8 @@ class Plan:
     rungs_tokens: tuple[int, ...]
     slot_bytes: int
     shared_bytes: int
+    measuring_bytes: int
+    """Most memory that measuring takes; part of `shared_bytes` where it is more than what a training step takes."""
     sae_tokens_full: int
     """SAE-tokens of all trials if none is pruned."""
     sae_tokens_pruned: int
@@ -143,7 +147,8 @@ class Plan:
             f"  blocks of {format_count(self.block_tokens)} tokens, rungs at {rungs}",
             f"  cohort of {self.slots} on {self.device} ({self.slots_reason})",
             f"  memory: {self.slot_bytes / _GIB:.2f} GiB per SAE + {self.shared_bytes / _GIB:.2f} GiB shared"
-            f" = {(self.slots * self.slot_bytes + self.shared_bytes) / _GIB:.2f} GiB, language model not counted",
+            f" = {(self.slots * self.slot_bytes + self.shared_bytes) / _GIB:.2f} GiB, language model not counted"
+            f" (measuring takes up to {self.measuring_bytes / _GIB:.2f} GiB of what is shared)",
             f"  SAE-tokens: {format_count(self.sae_tokens_full)} if every trial runs to its end,"
             f" about {format_count(self.sae_tokens_pruned)} with pruning"
             + (f"; {format_count(self.confirm_sae_tokens)} more to confirm" if self.confirm_sae_tokens else ""),

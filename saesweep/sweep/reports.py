@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from saesweep.cohort import Cohort, Slot
 from saesweep.evaluation import needs_language_model
 from saesweep.scheduler import BlockDone, State
+from saesweep.specs import ObjectiveSpec
 from saesweep.sweep.artifacts import save_trial_sae
 from saesweep.sweep.batches import check_held_out
 from saesweep.sweep.matched import trend_points
@@ -79,7 +80,7 @@ class Reports:
             cost = costs(mean, self._objective)
             if any(c - c != 0 for c in cost):  # NaN or infinite
                 check_held_out(self._setup.source.select, slot.run.hook_name)
-                failed[number] = f"a metric of the objective was NaN or infinite at {slot.tokens} tokens"
+                failed[number] = _undefined(mean, self._objective, slot)
                 continue
             found = natural_values(cost, self._objective)
             reported = tuple(mean.get(metric, math.nan) for metric in self._aim.metrics)
@@ -109,6 +110,16 @@ class Reports:
             for replicate, result in enumerate(results):
                 save_trial_sae(self._setup.directory, self._setup.experiment, trial, result, replicate)
         self._log.measured(slot, results, mean)
+
+
+def _undefined(metrics: Mapping[str, float], objective: ObjectiveSpec, slot: Slot) -> str:
+    """Return why a trial whose objective has no value fails; it alone does, and the others go on."""
+    values = {goal.metric: metrics.get(goal.metric, math.nan) for goal in objective.goals}
+    names = [name for name, value in values.items() if not math.isfinite(value)]
+    why = ""
+    if {"ce_loss_score", "kl_div_score"}.intersection(names):
+        why = f": zeros in place of the activations of {slot.run.hook_name} do not change the model's predictions"
+    return f"the objective's {' and '.join(names)} was NaN or infinite at {slot.tokens} tokens{why}"
 
 
 def _trend_due(trial: Trial) -> bool:

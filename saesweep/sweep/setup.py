@@ -25,6 +25,7 @@ from saesweep.study import check_sampler
 from saesweep.sweep.corners import normalize_modes
 from saesweep.sweep.engines import make_engine, make_reference
 from saesweep.sweep.loaded_model import LoadedModel
+from saesweep.sweep.measuring_memory import KEPT_BYTES
 from saesweep.sweep.references import open_references
 from saesweep.sweep.search import Rules, rules_of
 from saesweep.sweep.segments import Segment
@@ -204,13 +205,15 @@ def prepare(
         background_checkpoints=choices.get("background_checkpoints") is True,
         device=device,
         cohort=cohort,
-        evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation),
+        evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation, kept_bytes=KEPT_BYTES),
         notes=notes,
         sinks=sinks,
     )
 
 
-def evaluator_of(part: HeldOut, source: ActivationSource, run: BaseRun, evaluation: EvaluationSpec) -> HeldOutEvaluator:
+def evaluator_of(
+    part: HeldOut, source: ActivationSource, run: BaseRun, evaluation: EvaluationSpec, *, kept_bytes: int = 0
+) -> HeldOutEvaluator:
     """Return the evaluator of a held-out part of a stream, as its run and the experiment want it."""
     return HeldOutEvaluator(
         part,
@@ -218,6 +221,7 @@ def evaluator_of(part: HeldOut, source: ActivationSource, run: BaseRun, evaluati
         ce_tokens=evaluation.ce_tokens,
         head_index=run.hook_head_index,
         contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
+        kept_bytes=kept_bytes,
     )
 
 

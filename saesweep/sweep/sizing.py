@@ -71,8 +71,13 @@ def slot_bytes(run: BaseRun, adam_moments: str = "float32") -> int:
     return (4 + 2 * _BYTES[adam_moments]) * slot_parameters(run)
 
 
-def shared_bytes(runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moments: str = "float32") -> int:
-    """Return the memory that the slots share: one set of gradients, the widest step's activations, the window, the model."""
+def shared_bytes(
+    runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moments: str = "float32", measuring_bytes: int = 0
+) -> int:
+    """Return the memory that the slots share: one set of gradients, the widest step's activations, the window, the model.
+
+    Measuring comes between steps, so that the larger of the two counts.
+    """
     first = runs[0]
     widest = max(run.sae.d_sae or 0 for run in runs)
     d_in = max(run.sae.d_in or 0 for run in runs)
@@ -83,7 +88,7 @@ def shared_bytes(runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moment
     # GPU, which works on whole batches and on factors in three halves.
     step = 8 * 4 * first.train_batch_size_tokens * widest
     window = first.window_tokens * d_in * _BYTES[first.dtype] * hooks
-    return gradients + step + window + 2 * weight_bytes
+    return max(gradients + step, measuring_bytes) + window + 2 * weight_bytes
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ class SlotPlan:
     reason: str
     slot_bytes: int
     shared_bytes: int
+    measuring_bytes: int
+    """Most memory that measuring takes; `shared_bytes` holds it where it is more than a training step's."""
     background_checkpoints: bool
     """Main memory holds a copy of every slot beside them, which is written while training goes on."""
 
@@ -107,6 +114,7 @@ def plan_slots(
     weight_bytes: int,
     free_bytes: int,
     replicates: int = 1,
+    measuring_bytes: int = 0,
     host_bytes: int | None = None,
 ) -> SlotPlan:
     """Choose the number of slots.
@@ -119,10 +127,11 @@ def plan_slots(
         weight_bytes: Weights of the language model.
         free_bytes: Memory that is free now on the training device.
         replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
+        measuring_bytes: Most memory that measuring takes.
         host_bytes: Memory that is free now on the host, where checkpoints are copied to; None where that is `free_bytes`.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
-    shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments)
+    shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments, measuring_bytes)
 
     def planned(slots: int, reason: str) -> SlotPlan:
         # More SAEs at once are worth more than a copy: where there is no room for one, training waits for checkpoints.
@@ -136,7 +145,7 @@ def plan_slots(
             if is_copied
             else "no room for a copy: training waits while checkpoints are written"
         )
-        return SlotPlan(slots, f"{reason}; {copy}", per_slot, shared, is_copied)
+        return SlotPlan(slots, f"{reason}; {copy}", per_slot, shared, measuring_bytes, is_copied)
 
     if cohort.size != "auto":
         trials = max(1, min(cohort.size // replicates, n_trials))

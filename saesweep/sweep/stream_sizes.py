@@ -11,6 +11,7 @@ import torch
 from saesweep.experiment import Experiment, streams_of
 from saesweep.specs import BaseRun
 from saesweep.sweep.corners import largest_run
+from saesweep.sweep.measuring_memory import measuring_bytes
 from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan, SlotPlan, plan_blocks, plan_slots
 
@@ -51,6 +52,8 @@ def size_stream(
         weight_bytes=0,  # a model on the device has already taken its memory from what is free
         free_bytes=free_bytes(device),
         replicates=search.replicates,
+        # The vocabulary is taken as wide as any, because `plan` does not know it, and `run` is to decide as `plan` does.
+        measuring_bytes=max(measuring_bytes(run, own.spec.evaluation, len(own.hook_names()), device) for run in runs),
         host_bytes=host_bytes(device),
     )
     return StreamSizes(tuple(runs), plan_blocks(own.base_run(), search, cohort), slots)

@@ -1,5 +1,7 @@
 """Metrics against plain formulas on the whole set at once, whatever the batch sizes."""
 
+import math
+
 import pytest
 import torch
 
@@ -49,3 +51,9 @@ def test_nothing_to_measure() -> None:
 def test_zero_activations_do_not_blow_up_the_norm_ratio() -> None:
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     assert measured(x, x + 1, torch.ones(2, 1), [2])["l2_ratio"] == pytest.approx((16 + 25) ** 0.5 / 5)
+
+
+def test_no_variance_has_no_share_explained() -> None:
+    x = torch.ones(5, 3)
+    assert math.isnan(measured(x, 2 * x, torch.ones(5, 4), [5])["explained_variance"])
+    assert measured(x, x, torch.ones(5, 4), [5])["explained_variance"] == 1.0

@@ -1,6 +1,7 @@
 """Sweeps over a tiny language model: several hooks in one forward pass, encoders, the model running ahead."""
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import saesweep
@@ -77,6 +79,46 @@ def test_three_hooks_share_one_forward_pass_and_are_ranked(
     lm_tree["space"] = {"hook_name": {"choice": HOOKS[:1]}}
     saesweep.run(lm_tree, run_dir=tmp_path / "one")
     assert len(passes) == len(of_three)  # three hooks cost what one costs
+
+
+def without_effect(folder: str) -> None:
+    """Let the attention of the second layer give zeros."""
+    weights = load_file(Path(folder) / "model.safetensors")
+    weights["model.layers.1.self_attn.o_proj.weight"].zero_()
+    save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_hook_without_effect_ends_its_own_trial_only(lm_tree: dict[str, Any], tmp_path: Path) -> None:
+    without_effect(lm_tree["base"]["model_name"])
+    lm_tree["space"] = {"hook_name": {"choice": ["model.layers.1.self_attn", "model.layers.0"]}}
+    lm_tree["objective"] = {"maximize": "ce_loss_score"}
+    result = saesweep.run(lm_tree, run_dir=tmp_path / "score")
+    by_hook = {row.hook: row for row in result.rows}
+    assert by_hook["model.layers.0"].status == "complete"
+    assert by_hook["model.layers.0"].metrics["ce_loss_score"] > 0
+    failed = by_hook["model.layers.1.self_attn"]
+    assert failed.status == "failed"
+    assert "ce_loss_score" in failed.reason
+    assert "do not change the model's predictions" in failed.reason
+    assert result.exit_code == 0
+
+    del lm_tree["objective"]  # L0 and delta_ce have values everywhere
+    result = saesweep.run(lm_tree, run_dir=tmp_path / "default")
+    assert {row.status for row in result.rows} == {"complete"}
+    (row,) = (row for row in result.rows if row.hook == "model.layers.1.self_attn")
+    assert row.metrics["delta_ce"] == 0
+    assert math.isnan(row.metrics["ce_loss_score"])
+
+
+def test_the_last_position_alone_is_ranked_by_the_divergence(lm_tree: dict[str, Any], tmp_path: Path) -> None:
+    lm_tree["base"] |= {"seqpos_slice": [-1, None], "context_size": 4, "training_tokens": 1024}
+    lm_tree["space"] = {"sae.k": {"choice": [2, 8]}}
+    lm_tree["evaluation"] = {"select_tokens": 64, "test_tokens": 64}
+    result = saesweep.run(lm_tree, run_dir=tmp_path / "last")
+    assert {row.status for row in result.rows} == {"complete"}
+    for row in result.rows:
+        assert row.metrics["kl_div"] > 0
+        assert math.isnan(row.metrics["delta_ce"])
 
 
 @pytest.mark.parametrize(
