@@ -158,12 +158,12 @@ class SplicedMetrics:
                 tokens_CT.roll(-1, 1)[rows_CT.to(tokens_CT.device)],
             )
             parts.append([_by_context(each, mask_CT) for each in found])
-        clean, *others = (
-            tuple(torch.cat(column) for column in zip(*own, strict=True)) for own in zip(*parts, strict=True)
-        )
+        (clean, _), *others = [
+            (torch.cat([loss for loss, _ in own]), torch.cat([kl for _, kl in own])) for own in zip(*parts, strict=True)
+        ]
         if first_time:
-            ablated, *others = others
-            self._clean = (clean[0], *ablated)
+            (ablated, kl), *others = others
+            self._clean = (clean, ablated, kl)
         return others
 
     def _pieces(self) -> list[slice]:

@@ -127,7 +127,7 @@ class SplitHead:
         for found_TV, tolerance in ((at_once_TV, 1e-6), (in_pieces_TV, max(1e-6, rounding))):
             if found_TV.shape != whole_TV.shape:
                 return f"its head gives logits of shape {list(found_TV.shape)} instead of {list(whole_TV.shape)}"
-            error = float((found_TV.float() - whole_TV.float()).abs().max())
-            if not error <= tolerance * scale:
-                return f"its head alone gives logits that differ by {error:.2g}"
+            largest = float((found_TV.float() - whole_TV.float()).abs().max())
+            if not largest <= tolerance * scale:
+                return f"its head alone gives logits that differ by {largest:.2g}"
         return None

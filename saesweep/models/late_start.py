@@ -59,8 +59,9 @@ class LateStart:
             number: Which batch this is, to be remembered where memory allows; it always stands for the same tokens.
         """
         if number is not None and number in self._kept:
-            states_NTX, self._output = _to(self._kept[number], self._model.device)
-            return states_NTX
+            kept: Tensor
+            kept, self._output = _to(self._kept[number], self._model.device)
+            return kept
         states_NTX = self._run_clean(tokens_NT)
         if not self._is_proved:
             self._is_proved = True
