@@ -37,7 +37,7 @@ METRICS = ("l0", "explained_variance", "mse", "delta_ce")
 TABLE = ROOT / "saesweep" / "forecast" / "table.json"
 _RIDGE = 0.02
 """Of the regression within one source: few trials hardly determine weights of features that go together."""
-_MAX_STUDENT = 2.0
+_MAX_STUDENT = 3.0
 _MIN_SDS = {"1": 0.05}
 _MIN_SD = 0.02
 
@@ -107,7 +107,7 @@ def _entries(curves: Sequence[Curve]) -> dict[str, Any]:
 def _rows(curves: Sequence[Curve], metric: str) -> dict[float, list[float]]:
     """Return by lead, ascending: means of the weights, the triangle of their covariance, the deviation of the error."""
     names = names_of(family_of(curves[0]), metric)
-    samples: dict[float, dict[str, list[Sample]]] = {}
+    samples: dict[float, dict[str, dict[int, list[Sample]]]] = {}
     leads: dict[float, list[float]] = {}
     for curve in curves:
         end = getattr(curve.end, metric)
@@ -118,11 +118,15 @@ def _rows(curves: Sequence[Curve], metric: str) -> dict[float, list[float]]:
             course = course_of(curve, [point.step])
             value = to_scale(metric, getattr(point, metric))
             sample = features_of(course, metric, value, to_scale("l0", point.l0)), to_scale(metric, end) - value
-            samples.setdefault(share, {}).setdefault(curve.source, []).append(sample)
+            samples.setdefault(share, {}).setdefault(curve.source, {}).setdefault(curve.seed, []).append(sample)
             leads.setdefault(share, []).append(course.leads[0])
     found = {}
     for share in sorted(samples, reverse=True):
-        fits = [_regression(own, names) for own in samples[share].values() if len(own) > 2 * len(names)]
+        fits = [
+            _regression(list(by_seed.values()), names)
+            for by_seed in samples[share].values()
+            if sum(map(len, by_seed.values())) > 2 * len(names)
+        ]
         lead = round(statistics.fmean(leads[share]), 3)
         if not fits:
             continue
@@ -142,13 +146,24 @@ def _student(n: int) -> float:
     return min((n - 1) / (n - 3), _MAX_STUDENT) if n > 3 else _MAX_STUDENT
 
 
-def _regression(samples: Sequence[Sample], names: Sequence[str]) -> tuple[np.ndarray, float, int]:
-    """Return weights of centred features, the error's standard deviation and the number of samples of one source."""
-    x, y = np.array([f for f, _ in samples]), np.array([change for _, change in samples])
-    x = x @ centring(tuple(x.mean(axis=0)), names).T
+def _regression(by_seed: Sequence[Sequence[Sample]], names: Sequence[str]) -> tuple[np.ndarray, float, int]:
+    """Return weights of centred features, the error's standard deviation and the number of samples of one source.
+
+    Features are centred within each seed, since a seed is an experiment of its own: other data, other held-out tokens. What
+    the seeds differ by in their mean change is no error of a trial.
+    """
+    rows, changes = [], []
+    overall = float(np.mean([change for own in by_seed for _, change in own]))
+    for own in by_seed:
+        x = np.array([features for features, _ in own])
+        y = np.array([change for _, change in own])
+        rows.append(x @ centring(tuple(x.mean(axis=0)), names).T)
+        changes.append(y - y.mean() + overall)
+    x, y = np.concatenate(rows), np.concatenate(changes)
     weights = np.linalg.solve(x.T @ x + _RIDGE * len(y) * np.eye(x.shape[1]), x.T @ y)
     error = y - x @ weights
-    return weights, math.sqrt(float(error @ error) / max(1, len(y) - x.shape[1])), len(y)
+    free = max(1, len(y) - x.shape[1] - len(by_seed) + 1)
+    return weights, math.sqrt(float(error @ error) / free), len(y)
 
 
 def _widest(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Policy:
     """The goals, and the limits that a finished trial must keep."""
     rungs_tokens: tuple[int, ...] = ()
     """Training tokens, *of the trial*, at which it is judged; ascending, each below `total_tokens`."""
-    min_probability: float = 0.02
+    min_probability: float = 0.01
     """A trial whose probability of ending among what the aim keeps is below this is pruned."""
     quota: int = 0
     """Trials of each architecture that are never pruned."""

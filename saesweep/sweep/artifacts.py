@@ -18,7 +18,7 @@ from saesweep.files import read_json_object
 from saesweep.models import names_of_hook, saelens_pair
 from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
-from saesweep.saes import ExportedSAE, save_sae_folder, write_sparsity
+from saesweep.saes import ExportedSAE, save_sae_folder, write_checksums, write_sparsity
 from saesweep.specs import BaseRun
 from saesweep.sweep.measure import Measured
 from saesweep.sweep.runner_cfg import NOT_IN_SAELENS, runner_cfg
@@ -186,6 +186,7 @@ def copy_export(source: Path, target: Path, extra: Mapping[str, Any], densities:
         found = read_json_object(folder / "provenance.json", fix=_TRAIN_AGAIN)
         if densities is not None:
             write_sparsity(folder, densities.share_F)
+            write_checksums(folder)
             found["densities"] = densities.described()
         write_json(folder / "provenance.json", {**found, **extra})
 
