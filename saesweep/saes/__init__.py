@@ -13,7 +13,7 @@ from saesweep.saes.architecture import (
 )
 from saesweep.saes.calibrate import calibrate_threshold
 from saesweep.saes.exported import ExportedSAE, rows_at_once
-from saesweep.saes.folder import load_sae_folder, save_sae_folder, write_sparsity
+from saesweep.saes.folder import load_sae_folder, save_sae_folder, write_checksums, write_sparsity
 from saesweep.saes.normalize import Normalizer
 from saesweep.saes.open_sae import open_sae
 from saesweep.saes.pretrained import Pretrained, check_pretrained, pretrained_params, read_pretrained
@@ -41,5 +41,6 @@ __all__ = [
     "Normalizer",
     "TrainingForm",
     "save_training_form",
+    "write_checksums",
     "write_sparsity",
 ]
