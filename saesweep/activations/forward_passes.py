@@ -130,7 +130,7 @@ class ForwardPasses:
 
 
 def forward_pieces(n_contexts: int, at_most: int) -> Iterator[slice]:
-    """Cut contexts into the fewest forward passes of at most `at_most` contexts, near-equal in size."""
+    """Cut contexts into the fewest forward passes of at most `at_most` contexts, near-equal in size; none into none."""
     count = -(-n_contexts // at_most)
-    bounds = [n_contexts * part // count for part in range(count + 1)]
-    return (slice(start, end) for start, end in itertools.pairwise(bounds))
+    for part in range(count):
+        yield slice(n_contexts * part // count, n_contexts * (part + 1) // count)

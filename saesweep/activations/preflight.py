@@ -96,9 +96,12 @@ def check_source(
     documents.unreadable.check_sample(len(sample))
     packer = Packer(packing)
     contexts = sum(1 for tokens in sample for _ in packer.pack(tokens))
-    if contexts == 0 and isinstance(documents, MapDocuments) and len(sample) == documents.size:
-        if not packing.concatenate and not documents.is_tokenized:
-            raise UserError(no_document_is_long_enough(documents.name, run.context_size))
+    is_whole = isinstance(documents, MapDocuments) and len(sample) == documents.size
+    if contexts == 0 and not packing.concatenate and not documents.is_tokenized:
+        # As with rows that cannot be used, a sample is enough: what hardly any document fills gives no dataset.
+        name = documents.name if is_whole else f"the {len(sample)} of {documents.name} looked at"
+        raise UserError(no_document_is_long_enough(name, run.context_size))
+    if contexts == 0 and is_whole:
         raise UserError(
             f"base.context_size: {documents.name} does not fill one context of {run.context_size} tokens; "
             "lower context_size or use a larger dataset"

@@ -88,9 +88,9 @@ def test_a_saved_dataset_without_a_train_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["input_ids", "tokens"])
 def test_token_columns_are_detected_and_win(tmp_path: Path, column: str) -> None:
     file = str(write_rows(tmp_path / "a.jsonl", [{"text": "w1", column: [3, 4]}, {"text": "w2", column: [5, 6]}]))
-    assert everything(dataset_path=file) == [[3, 4], [5, 6]]
+    assert everything(dataset_path=file, context_size=2) == [[3, 4], [5, 6]]
     assert open_documents(run_of(dataset_path=file)).is_tokenized
-    assert everything(dataset_path=file, is_dataset_tokenized=True) == [[3, 4], [5, 6]]
+    assert everything(dataset_path=file, context_size=2, is_dataset_tokenized=True) == [[3, 4], [5, 6]]
     assert everything(dataset_path=file, is_dataset_tokenized=False) == ["w1", "w2"]
 
 

@@ -142,7 +142,7 @@ def test_a_column_of_token_ids_or_of_conversations_by_name(tmp_path: Path) -> No
     file.write_text(json.dumps({"text": "w1", "ids": [3, 4], "talk": talk}))
     documents = open_documents(run_of(dataset_path=str(file), column_name="ids"))
     assert documents.is_tokenized
-    assert of_run(dataset_path=str(file), column_name="ids") == [[3, 4]]
+    assert of_run(dataset_path=str(file), column_name="ids", context_size=2) == [[3, 4]]
     assert of_run(dataset_path=str(file), column_name="talk", use_chat_formatting=True) == [
         Conversation(tuple(talk), row=0)
     ]
@@ -153,7 +153,7 @@ def test_a_column_of_token_ids_in_another_library_s_format(tmp_path: Path) -> No
     """As SAELens saves its datasets."""
     saved = datasets.Dataset.from_dict({"ids": [[3, 4], [5, 6]]}).with_format("torch")
     saved.save_to_disk(str(tmp_path / "saved"))
-    assert of_run(dataset_path=str(tmp_path / "saved"), column_name="ids") == [[3, 4], [5, 6]]
+    assert of_run(dataset_path=str(tmp_path / "saved"), column_name="ids", context_size=2) == [[3, 4], [5, 6]]
 
 
 def test_synthetic_activations_have_no_dataset_to_select_from() -> None:

@@ -126,7 +126,12 @@ def test_a_first_token_beyond_the_embedding_is_refused(added: Path, tmp_path: Pa
         check_source(run(added, texts(tmp_path / "a.txt", 0)), EVALUATION, [HOOK], training_tokens=100)
 
 
-def test_documents_shorter_than_their_own_context_name_the_field_that_says_so(llama: Path, tmp_path: Path) -> None:
-    asked = run(llama, texts(tmp_path / "a.txt", 0), context_size=32, disable_concat_sequences=True)
-    with pytest.raises(UserError, match=r"base\.disable_concat_sequences: no document of .* has the 32 tokens"):
+@pytest.mark.parametrize(("n_lines", "said"), [(200, r"of .*a\.txt"), (400, r"of the 256 of .*a\.txt looked at")])
+def test_documents_shorter_than_their_own_context_name_the_field_that_says_so(
+    n_lines: int, said: str, llama: Path, tmp_path: Path
+) -> None:
+    file = texts(tmp_path / "a.txt", 0)
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:n_lines]))
+    asked = run(llama, file, context_size=32, disable_concat_sequences=True)
+    with pytest.raises(UserError, match=rf"base\.disable_concat_sequences: no document {said} has the 32 tokens"):
         check_source(asked, EVALUATION, [HOOK], training_tokens=100)

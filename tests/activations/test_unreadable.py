@@ -67,7 +67,7 @@ def test_lines_of_text_that_are_not_utf8(llama: Path, tmp_path: Path) -> None:
 def test_null_cells_of_a_table(llama: Path, streaming: bool, tmp_path: Path) -> None:
     cells = [[3, 4], None, [5, None], [6, 7], [-1, 3]]
     datasets.Dataset.from_dict({"input_ids": cells}).to_parquet(str(tmp_path / "a.parquet"))
-    documents = open_documents(run(llama, tmp_path / "a.parquet", streaming=streaming))
+    documents = open_documents(run(llama, tmp_path / "a.parquet", streaming=streaming, context_size=2))
     rows = documents.read(range(5)) if isinstance(documents, MapDocuments) else list(documents.iterate(0))
     assert rows == [[3, 4], [], [], [6, 7], []]
     assert documents.unreadable.count == 3

@@ -104,9 +104,17 @@ def test_says_where_it_is_not_exact(architecture: object, autocast: bool, word: 
         engine.step(architecture, {}, torch.zeros(1, 8), Knobs(), None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("spec_class", [TopKSpec, BatchTopKSpec, MatryoshkaBatchTopKSpec])
-def test_the_topk_family_keeps_its_kernels_with_autocast(spec_class: type[TopKSpec]) -> None:
-    assert SparseEngine(autocast=True).supports(architecture_for(spec_class(d_in=8, d_sae=16, k=2))) is None
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TopKSpec(d_in=8, d_sae=16, k=2),
+        BatchTopKSpec(d_in=8, d_sae=16, k=2),
+        MatryoshkaBatchTopKSpec(d_in=8, d_sae=16, k=2, matryoshka_widths=(4, 8)),
+    ],
+    ids=lambda spec: spec.architecture,
+)
+def test_the_topk_family_keeps_its_kernels_with_autocast(spec: TopKSpec) -> None:
+    assert SparseEngine(autocast=True).supports(architecture_for(spec)) is None
 
 
 @pytest.mark.parametrize("mode", ["none", "expected_average_only_in", "covariance_whitening"])
