@@ -133,7 +133,11 @@ class SweepLoop:
             message = f"study.db lacked what the checkpoint holds of {behind} trials; it was made again from there"
             self._bus.emit(Note(level="warning", message=message))
         for data in state["trials"]:
-            self._trial(data["number"], known[data["number"]].params).load(data)
+            trial = self._trial(data["number"], known[data["number"]].params)
+            trial.load(data)
+            if trial.slot is not None and trial.slot >= policy.n_slots:
+                # The cohort has shrunk: as in the scheduler, the trial waits for a slot, and may be pruned before its turn.
+                trial.status, trial.slot = "waiting", None
         self._restored = saved_slots(checkpoint)  # none at the end of an earlier segment
         return {number: trial.tokens for number, trial in self.trials.items()}
 
@@ -280,6 +284,7 @@ class SweepLoop:
         if trial.slot is not None:
             for replicate in range(self._replicates):
                 self._cohort.remove(trial.slot * self._replicates + replicate)
+        self._restored.pop(trial.number, None)  # of a trial that ends while it waits for a slot
         trial.status, trial.slot, trial.reason = status, None, reason
         if status != "failed":
             self._ended.append(trial.number)

@@ -121,6 +121,10 @@ def test_out_of_memory_halves_the_cohort_and_loses_no_trial(
     assert all(row.status in ("complete", "pruned") for row in result.rows)
     assert all(row.tokens == 10_240 for row in result.rows if row.status == "complete")
     assert RunDirectory(tmp_path / "run").choices()["slots"] == 2
+    # Those that were pruned while they waited for a slot have left nothing in memory.
+    last, _ = CheckpointStore(tmp_path / "run" / "checkpoints").load_latest()
+    assert last is not None
+    assert last.state["slots"] == []
 
 
 def test_a_shrunken_run_resumes_as_shrunken(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
