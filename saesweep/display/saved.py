@@ -22,6 +22,7 @@ from saesweep.messages import printable
 
 WATCH_SECONDS = 2.0
 _GOAL = re.compile(r"(minimize|maximize) \w+( |$)")
+_FIX = "a run that is resumed writes it again"
 _ENDED = ("complete", "interrupted", "already complete")
 
 
@@ -89,7 +90,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
         )
     if path.is_dir():
         refuse_links(path, deep=False)
-    data = read_json_object(file, fix="a run that is resumed writes it again")
+    data = read_json_object(file, fix=_FIX)
     try:
         board = Leaderboard(
             name=data["name"],
@@ -117,7 +118,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = "; ".join(str(error).splitlines()[:3])
         raise UserError(
-            f"{file}: is no leaderboard of this version of saesweep ({type(error).__name__}: {reason})"
+            f"{file}: is no leaderboard of this version of saesweep ({type(error).__name__}: {reason}); {_FIX}"
         ) from None
 
 

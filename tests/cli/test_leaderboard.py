@@ -63,12 +63,22 @@ def test_null_metrics_are_shown_as_missing(tmp_path, capsys):
     assert "31.9" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a"}', '{"name": 1, "status": 2, "rows": [{"x": 1}]}'])
-def test_what_is_no_leaderboard_is_refused(tmp_path, capsys, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "damaged, not valid JSON"),
+        ("[]", "damaged, it must be a JSON object, got a list"),
+        ("{}", "is no leaderboard"),
+        ('{"name": "a"}', "is no leaderboard"),
+        ('{"name": 1, "status": 2, "rows": [{"x": 1}]}', "is no leaderboard"),
+    ],
+)
+def test_what_is_no_leaderboard_is_refused(tmp_path, capsys, text, message):
     (tmp_path / "leaderboard.json").write_text(text)
     assert main(["leaderboard", str(tmp_path)]) == 2
     err = capsys.readouterr().err
-    assert "leaderboard.json: is no leaderboard" in err
+    assert f"leaderboard.json: {message}" in err
+    assert "a run that is resumed writes it again" in err
     assert len(err.splitlines()) == 1
 
 

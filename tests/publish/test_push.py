@@ -194,7 +194,8 @@ def test_a_dry_run_asks_nobody(hub: StubHub, run: Path, capsys: pytest.CaptureFi
     assert main(["push", str(run), "--repo", REPO, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert f"{BEST}/sae_weights.safetensors" in out
-    assert "would upload 7 files" in out
+    assert f"{BEST}/checksums.json" in out
+    assert "would upload 8 files" in out
     assert "notes.txt" not in out
     assert hub.requests == []
 

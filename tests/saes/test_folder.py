@@ -78,7 +78,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(folder: Path, monkeypa
         save_sae_folder(folder, export("topk", dtype=torch.float32)[3], sparsity_F=None)
     after = load_sae_folder(folder)
     assert after.cfg == before.cfg
-    assert sorted(path.name for path in folder.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["cfg.json", "checksums.json", "sae_weights.safetensors"]
 
 
 def _edit_cfg(folder: Path, **changes: Any) -> None:
@@ -91,6 +91,7 @@ def _edit_tensors(folder: Path, **changes: Any) -> None:
     tensors = load_file(folder / "sae_weights.safetensors")
     tensors = {key: value for key, value in {**tensors, **changes}.items() if value is not ...}
     save_file(tensors, folder / "sae_weights.safetensors")
+    (folder / "checksums.json").unlink()  # changed on purpose
 
 
 BROKEN_CFG: list[tuple[dict[str, Any], str]] = [
@@ -131,10 +132,13 @@ def test_tensors_that_do_not_fit_are_refused(folder: Path, changes: dict[str, An
     assert "sae_weights.safetensors" in str(caught.value)
 
 
+@pytest.mark.parametrize("has_checksums", [True, False])
 @pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors"])
-def test_missing_and_damaged_files_are_named(folder: Path, name: str) -> None:
+def test_missing_and_damaged_files_are_named(folder: Path, name: str, has_checksums: bool) -> None:
     path = folder / name
     whole = path.read_bytes()
+    if not has_checksums:
+        (folder / "checksums.json").unlink()
     for damaged in (whole[: len(whole) // 2], b"", b"\xff\xfe\x00garbage"):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match=name):
@@ -144,8 +148,31 @@ def test_missing_and_damaged_files_are_named(folder: Path, name: str) -> None:
         load_sae_folder(folder)
 
 
+def test_weights_and_densities_that_were_not_exported_together_are_refused(tmp_path: Path) -> None:
+    exported = export("topk", dtype=torch.float32)[3]
+    for name in ("sae_weights.safetensors", "sparsity.safetensors"):
+        folder = tmp_path / name
+        save_sae_folder(folder, exported, sparsity_F=torch.zeros(D_SAE))
+        stored = load_file(folder / name)
+        first = next(iter(stored))
+        save_file({**stored, first: stored[first] + 1}, folder / name)
+        with pytest.raises(UserError, match=rf"{name}: does not match its checksum in checksums\.json"):
+            load_sae_folder(folder)
+        (folder / "checksums.json").unlink()  # changed on purpose
+        assert load_sae_folder(folder).cfg == exported.cfg
+
+
+def test_checksums_without_the_weights_are_refused(folder: Path) -> None:
+    (folder / "checksums.json").write_text("{}")
+    with pytest.raises(UserError, match=r"checksums\.json: damaged, it has no checksum of sae_weights\.safetensors"):
+        load_sae_folder(folder)
+
+
 def test_a_pickle_in_place_of_the_weights_is_not_opened(folder: Path) -> None:
     torch.save({"W_dec": torch.zeros(2)}, folder / "sae_weights.safetensors")
+    with pytest.raises(UserError, match="does not match its checksum"):
+        load_sae_folder(folder)
+    (folder / "checksums.json").unlink()
     with pytest.raises(UserError, match="not a readable safetensors file"):
         load_sae_folder(folder)
 
