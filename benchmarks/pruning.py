@@ -31,13 +31,11 @@ METRIC = "explained_variance"
 
 def search(args: argparse.Namespace, work: Path, seed: int, pruner: str) -> dict[str, Any]:
     """Run one search, or read what it came to; returns its cost and its best trial."""
-    name = f"{pruner}-{seed}" if pruner == "none" else f"eta{args.eta}-{seed}"
+    name = f"{pruner}-{seed}"
     tree = experiment(name, model=args.model, trials=args.trials, tokens=args.tokens, pruner=pruner)
     tree["base"]["seed"] = tree["search"]["seed"] = seed
     tree["search"]["sampler"] = "tpe"
     tree["base"]["train_batch_size_tokens"] = args.batch_tokens
-    if pruner == "rung":
-        tree["search"]["eta"] = args.eta
     file, run_dir = work / f"{name}.yaml", work / name
     file.write_text(yaml.safe_dump(tree))
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
@@ -73,7 +71,7 @@ def compare(args: argparse.Namespace, work: Path) -> dict[str, Any]:
     ]
     best_of_full = [seed["full"]["best"]["test"] for seed in seeds]
     return {
-        "settings": {n: getattr(args, n) for n in ("model", "trials", "tokens", "batch_tokens", "eta", "seeds")},
+        "settings": {n: getattr(args, n) for n in ("model", "trials", "tokens", "batch_tokens", "seeds")},
         "machine": machine(),
         "seeds": seeds,
         "share_of_tokens": statistics.mean(seed["share_of_tokens"] for seed in seeds),
@@ -112,9 +110,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=64, help="trials of each search (default: 64)")
     parser.add_argument("--tokens", type=int, default=200_000, help="training tokens of a full trial (default: 200k)")
     parser.add_argument("--batch-tokens", type=int, default=1024, help="tokens of a batch (default: 1024)")
-    parser.add_argument(
-        "--eta", type=int, default=3, help="with rungs, one comparable trial in ETA goes on (default: 3)"
-    )
     parser.add_argument("--seeds", type=int, default=3, help="seeds of data, weights and sampler (default: 3)")
     parser.add_argument("--jobs", type=int, default=1, help="searches at once, each on its share of the cores")
     parser.add_argument("--work-dir", type=Path, help="where the run directories go, and are resumed")

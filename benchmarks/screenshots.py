@@ -50,7 +50,7 @@ def stories(shared: Path, run_dir: Path) -> Path:
             "lr": {"float": [5e-4, 3e-3], "log": True},
         },
         "evaluation": {"select_tokens": "20k", "test_tokens": "40k", "ce_tokens": "10k"},
-        "search": {"trials": 12, "stratify": "sae.architecture", "rungs": ["12.5%"], "eta": 3},
+        "search": {"trials": 12, "stratify": "sae.architecture", "rungs": ["12.5%"]},
         "cohort": {"size": 6},
     }
     saesweep.run(experiment, run_dir=run_dir)

@@ -92,7 +92,6 @@ def experiment(name: str, *, model: str, trials: int, tokens: int, pruner: str) 
             "stratify": "sae.architecture",
             "sampler": "random" if pruner == "none" else "tpe",
             "pruner": pruner,
-            **({} if pruner == "none" else {"rungs": ["5%", "20%"], "eta": 3}),
         },
     }
 

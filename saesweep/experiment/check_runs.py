@@ -22,7 +22,7 @@ _FOLLOWS: dict[str, tuple[str, ...]] = {
     "sae.k": _WIDTHS,
     "sae.d_sae": _WIDTHS,
     "sae.expansion_factor": _WIDTHS,
-    "sae.matryoshka_widths": _WIDTHS,
+    "sae.matryoshka_widths": (*_WIDTHS, "sae.architecture"),
     "sae.target_l0": ("sae.jumprelu_sparsity_loss_mode", "preset"),
 }
 """Field named by a mistake between fields -> the other fields in it."""

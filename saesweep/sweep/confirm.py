@@ -165,6 +165,9 @@ def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Seq
                     setting.setdefault(path, getattr(sae, path[4:]))
             values = dict.fromkeys(setting[path] for setting in settings if path in setting)
             tree.setdefault("space", {})[path] = {"choice": list(values)}
+            for own in tree.get("by_architecture", {}).values():  # every finalist states its own now
+                own.pop(path, None)
+                own.get("sae", {}).pop(path.removeprefix("sae."), None)
     tree["search"] = {
         "sampler": "fixed",
         "fixed": settings,

@@ -187,6 +187,12 @@ def test_a_gemma_scope_file_is_a_row(tmp_path: Path, metadata: dict[str, Any]) -
     assert found.saes[1].metrics["mse"] == pytest.approx(0, abs=1e-9)
 
 
+def test_metadata_do_not_permit_code_to_run(metadata: dict[str, Any], tmp_path: Path) -> None:
+    asked = {"model_from_pretrained_kwargs": {"trust_remote_code": True}, "allow_code_execution": True}
+    with pytest.raises(UserError, match="allow_code_execution"):
+        measure(sae_folder(tmp_path / "a", {**metadata, "saesweep": asked}))
+
+
 def test_a_wrong_width_is_a_clear_message(tmp_path: Path, metadata: dict[str, Any]) -> None:
     narrow = sae_folder(tmp_path / "a", metadata, d_in=8)
     with pytest.raises(UserError, match=r"8 wide, but 'model\.layers\.1' of this model is 32 wide"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -203,10 +204,11 @@ def test_shares_baselines_and_rungs(tmp_path: Path) -> None:
         counts[r.architecture, r.target_l0] += 1
     assert len(counts) == 9
     assert max(counts.values()) - min(counts.values()) <= 1
-    # Steered trials are not judged before their coefficient is frozen, at 70%.
+    # Only trials at the same target are rivals.
+    by_number = {r.number: r for r in rows}
     for r in rows:
-        if r.status == "pruned" and r.architecture in ("jumprelu", "standard"):
-            assert r.tokens >= 0.8 * r.total_tokens
+        if bar := re.search(r"the bar is trial (\d+)", r.reason):
+            assert by_number[int(bar[1])].target_l0 == r.target_l0
 
 
 def test_confirmation_trains_the_finalists_again_at_their_frozen_coefficients(

@@ -43,8 +43,9 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(stream=stream, model=model, select=None, test=None, close=lambda: None)
 
     monkeypatch.setattr(setup, "open_source", source)
-    monkeypatch.setattr(setup, "evaluator_of", lambda *_: None)
+    monkeypatch.setattr(setup, "evaluator_of", lambda *_, **__: None)
     monkeypatch.setattr(setup, "_normalizers", lambda *_: {})
+    monkeypatch.setattr(setup, "_sinks", lambda *_: ())
     monkeypatch.setattr(setup, "make_engine", lambda *_, reference, **__: (reference, None, []))
 
 

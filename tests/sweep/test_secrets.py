@@ -57,7 +57,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         },
         "space": {"sae.k": {"int": [2, 16]}},
         "evaluation": {"select_tokens": 512, "test_tokens": 512},
-        "search": {"trials": 3, "rungs": ["50%"], "eta": 2},
+        "search": {"trials": 3, "rungs": ["50%"], "min_rung_steps": 1},
         "cohort": {"size": 2, "checkpoint_seconds": 0},
     }
 
