@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saesweep.experiment.fields import run_fields
-
 METADATA_FIELDS = (
     "model_name",
     "model_class_name",
@@ -22,18 +20,32 @@ METADATA_FIELDS = (
     "disable_concat_sequences",
 )
 """Fields of a run that SAELens writes there."""
+PAIR_FIELDS = ("model_class_name", "hook_name", "model_from_pretrained_kwargs")
+"""The run's own stand in the block `saesweep`: SAELens may load the model by others."""
+SAESWEEP_FIELDS = (
+    "dataset_name",
+    "split",
+    "data_files",
+    "data_dir",
+    "column_name",
+    "max_activation_norm_multiple",
+    "synthetic",
+)
+"""Fields of a run without a name in SAELens that say which activations an SAE is for; they stand in the same block. The
+schedule does not: neither does `buffer_tokens`, which means nothing without the batch. Nor is the permission to run code
+read from a published file."""
 
 
 def run_of_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the run as far as they are known.
 
-    In our exports the block `saesweep` has the run's own model class and hook, which need not be those that SAELens
-    loads the model with, and the fields that SAELens has no name for.
+    In our exports the block `saesweep` has the run's own `PAIR_FIELDS` and its `SAESWEEP_FIELDS`; anything else there is
+    not read.
     """
     found = {name: metadata.get(name) for name in METADATA_FIELDS}
     own = metadata.get("saesweep")
     if isinstance(own, dict):
-        found |= {name: own[name] for name in run_fields() if name in own}
+        found |= {name: own[name] for name in (*PAIR_FIELDS, *SAESWEEP_FIELDS) if name in own}
     # Null stands for the default everywhere else; here it means that documents are joined without a token.
     no_separator = "sequence_separator_token" in metadata and found["sequence_separator_token"] is None
     known = {name: value for name, value in found.items() if value is not None}

@@ -14,6 +14,7 @@ import torch
 from saesweep import __version__
 from saesweep.evaluation import Densities
 from saesweep.experiment import Experiment, dump_yaml
+from saesweep.experiment.metadata import SAESWEEP_FIELDS
 from saesweep.files import read_json_object
 from saesweep.models import names_of_hook, saelens_pair
 from saesweep.plugins import loaded_plugins
@@ -21,7 +22,7 @@ from saesweep.runs import RunDirectory, finite, replace_folder, write_json, writ
 from saesweep.saes import ExportedSAE, save_sae_folder, write_checksums, write_sparsity
 from saesweep.specs import BaseRun
 from saesweep.sweep.measure import Measured
-from saesweep.sweep.runner_cfg import NOT_IN_SAELENS, runner_cfg
+from saesweep.sweep.runner_cfg import runner_cfg
 from saesweep.sweep.trials import Trial
 
 _TRAIN_AGAIN = "restore it, or start a new run with --run-dir: this trial's SAE is written once, at its end"
@@ -66,7 +67,7 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
             "model_class_name": run.model_class_name,
             "hook_name": run.hook_name,
             **_written_without_token(run, {"model_from_pretrained_kwargs": run.model_from_pretrained_kwargs}),
-            **run.as_written(run.model_dump(mode="json", include=set(NOT_IN_SAELENS), exclude_defaults=True)),
+            **run.as_written(run.model_dump(mode="json", include=set(SAESWEEP_FIELDS), exclude_defaults=True)),
             "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
         },
     }
@@ -79,7 +80,9 @@ def _written_without_token(run: BaseRun, dumped: Mapping[str, Any]) -> dict[str,
     Whoever loads the SAE has access of their own, and SAELens would send a reference as if it were a token.
     """
     found = run.as_written(dumped)
-    kwargs = found["model_from_pretrained_kwargs"] or {}
+    kwargs = found["model_from_pretrained_kwargs"]
+    if kwargs is None:
+        return found
     return {**found, "model_from_pretrained_kwargs": {k: v for k, v in kwargs.items() if k != "token"}}
 
 
