@@ -50,7 +50,7 @@ search:
   trials: 9
   seed: 0
   stratify: sae.architecture              # an equal share of the trials for each architecture
-  rungs: [10%, 30%]                       # where trials are compared with their like, and the worse ones end
+  rungs: [10%, 20%, 40%]                  # where a trial is judged by the forecast of its end, and hopeless ones are pruned
 
 cohort: {size: auto}                      # SAEs that train at once from one activation stream
 """

@@ -116,7 +116,11 @@ class Plan:
     sae_tokens_full: int
     """SAE-tokens of all trials if none is pruned."""
     sae_tokens_pruned: int
-    """An estimate with pruning: what the scheduler leaves of trials of random quality."""
+    """An estimate with pruning: what the scheduler leaves of trials that change as recorded ones did."""
+    finished_pruned: int
+    """Trials that are expected to finish, by the same estimate."""
+    first_judged_step: int | None
+    """The step of a trial at which it is first judged; None where no trial is."""
     confirm_sae_tokens: int
     """SAE-tokens of the confirmation of the finalists; 0 without one."""
     gflops: float
@@ -145,6 +149,7 @@ class Plan:
             *self._stream_lines(),
             *([f"  {self.matched}"] if self.matched else []),
             f"  blocks of {format_count(self.block_tokens)} tokens, rungs at {rungs}",
+            f"  {self._pruning_text()}",
             f"  cohort of {self.slots} on {self.device} ({self.slots_reason})",
             f"  memory: {self.slot_bytes / _GIB:.2f} GiB per SAE + {self.shared_bytes / _GIB:.2f} GiB shared"
             f" = {(self.slots * self.slot_bytes + self.shared_bytes) / _GIB:.2f} GiB, language model not counted"
@@ -157,6 +162,15 @@ class Plan:
             *(f"    {s.number}: {s.architecture} {s.sparsity}  {_settings(s.params)}" for s in self.samples),
             *(f"  warning: {warning}" for warning in self.warnings),
         ]
+
+    def _pruning_text(self) -> str:
+        """Return when trials are first judged, and how many are expected to finish."""
+        if self.first_judged_step is None:
+            return "pruning: no trial is judged, each trains to its end"
+        return (
+            f"pruning: a trial is first judged at step {self.first_judged_step} ({format_count(self.rungs_tokens[0])} tokens); "
+            f"about {self.finished_pruned} of {self.trials} trials are expected to finish, as recorded learning curves went"
+        )
 
     def _stream_lines(self) -> list[str]:
         if not self.streams[0].label:
