@@ -36,15 +36,16 @@ class BlockPlan:
 def plan_blocks(run: BaseRun, search: SearchSpec, cohort: CohortSpec) -> BlockPlan:
     """Return the block length and the rungs, each moved to the nearest block boundary.
 
-    Without `cohort.block_tokens`, a block is the first rung, or a twentieth of the run where nothing is judged; at
+    Without `cohort.block_tokens`, a block is about a twentieth of the run, and a whole part of the way to the first rung; at
     least ten steps where the run has them, because exported thresholds are calibrated on the block's last ten batches.
     """
     total, rungs = run.total_steps, rung_steps(search, run)
     if cohort.block_tokens is not None:
         block = max(1, round(cohort.block_tokens / run.train_batch_size_tokens))
     else:
-        block = rungs[0] if rungs else total // 20
-        block = max(block, min(_CALIBRATION_STEPS, total))
+        block = max(total // 20, min(_CALIBRATION_STEPS, total))
+        if rungs and rungs[0] > block:
+            block = round(rungs[0] / round(rungs[0] / block))
     block = max(1, min(block, total))
     on_grid = sorted({max(1, round(rung / block)) * block for rung in rungs})
     return BlockPlan(

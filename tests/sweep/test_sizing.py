@@ -34,6 +34,12 @@ def test_a_block_holds_the_calibration_batches_of_a_short_run() -> None:
     assert blocks.rung_steps == (10,)  # 5% and 20% both fall on the first boundary
 
 
+def test_a_late_first_rung_is_a_whole_number_of_blocks() -> None:
+    search = SearchSpec.model_validate({"rungs": ["38%", "60%"]})
+    blocks = plan_blocks(run_with(), search, CohortSpec())
+    assert (blocks.block_steps, blocks.rung_steps) == (10, (80, 120))
+
+
 @pytest.mark.parametrize(("warm_up", "first"), [(0, 50), ("40%", 80)])
 def test_no_rung_lies_within_warm_up_or_before_a_minimum_of_steps(warm_up: Any, first: int) -> None:
     search = SearchSpec.model_validate({"rungs": ["5%", "25%", "40%", "60%"]})
