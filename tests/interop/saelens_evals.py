@@ -37,6 +37,7 @@ from saesweep.activations.rows import RowFilter
 from saesweep.builtin import model_path
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.experiment import load_experiment
+from saesweep.models import bridge
 from saesweep.models.huggingface import HuggingFaceModel
 from saesweep.saes import (
     ExportedSAE,
@@ -239,6 +240,8 @@ def _relative(ours: float, theirs: float) -> float:
 
 def compare_configs(table: Table) -> None:
     """Let SAELens read the runner_cfg.json of every architecture of the shipped experiments."""
+    # The TransformerLens of this environment is older than ours and lacks the table of official names.
+    bridge.hub_name = lambda name: name
     for file in sorted(Path("experiments").glob("*.yaml")):
         experiment = load_experiment(file)
         for architecture in experiment.architectures:
