@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from saesweep.specs import BaseRun, Duration, LearningRate
@@ -75,13 +75,9 @@ class Course:
             scope=scope,
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the course as plain JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Course:
-        """Return the course that `to_json` described."""
+        """Return the course that `dataclasses.asdict` described, before or after a trip through a JSON file."""
         return cls(**{**data, "leads": tuple(data["leads"])})
 
 

@@ -9,7 +9,7 @@ The caller keeps one `State`, tells it what happened and carries out the actions
 
 from saesweep.scheduler.aim import Aim
 from saesweep.scheduler.decide import decide
-from saesweep.scheduler.judge import dominates, fronts
+from saesweep.scheduler.dominance import dominates, fronts
 from saesweep.scheduler.messages import (
     Action,
     Ask,

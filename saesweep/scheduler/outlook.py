@@ -26,6 +26,7 @@ from saesweep.forecast import (
     to_scale,
 )
 from saesweep.scheduler.aim import Aim, Limit
+from saesweep.scheduler.dominance import fronts
 from saesweep.scheduler.state import State, TrialState
 
 SLACK = 0.1
@@ -61,19 +62,19 @@ class Outlook:
 
 
 def contenders(state: State, table: Table) -> dict[int, Contender]:
-    """Return every trial that has been measured and was not pruned, by number.
+    """Return every live trial that has been measured, and the finished ones that are rivals, by number.
 
     A live one is forecast from its latest report. Those that are furthest ahead come first, since what they have done since
     an earlier rung helps to forecast the trials there.
     """
     aim, end = state.policy.aim, state.policy.end_rung
     found: dict[int, dict[str, Forecast]] = {}
+    for trial in _finished_rivals(state):
+        values = zip(aim.metrics, trial.reports[end], strict=True)
+        found[trial.number] = {metric: Forecast(metric, to_scale(metric, value)) for metric, value in values}
     by_rung: dict[int, list[TrialState]] = {}
-    for trial in state.trials.values():
-        if trial.status == "complete" and end in trial.reports:
-            values = zip(aim.metrics, trial.reports[end], strict=True)
-            found[trial.number] = {metric: Forecast(metric, to_scale(metric, value)) for metric, value in values}
-        elif trial.live and trial.reports:
+    for trial in state.live_trials:
+        if trial.reports:
             by_rung.setdefault(max(trial.reports), []).append(trial)
     done: list[TrialState] = []
     for rung in sorted(by_rung, reverse=True):
@@ -99,6 +100,28 @@ def contenders(state: State, table: Table) -> dict[int, Contender]:
         )
         for number, forecasts in found.items()
     }
+
+
+def _finished_rivals(state: State) -> list[TrialState]:
+    """Return the feasible finished trials that no other one of their group dominates: whoever beats a trial, one of them does."""
+    aim, end = state.policy.aim, state.policy.end_rung
+    by_group: dict[str, dict[int, tuple[float, ...]]] = {}
+    for trial in state.trials.values():
+        if is_feasible(trial, state):
+            values = dict(zip(aim.metrics, trial.reports[end], strict=True))
+            costs = tuple(goal.sign * to_scale(goal.metric, values[goal.metric]) for goal in aim.goals)
+            by_group.setdefault(trial.group, {})[trial.number] = costs
+    return [state.trials[number] for pool in by_group.values() for number in fronts(pool)[0]]
+
+
+def is_feasible(trial: TrialState, state: State) -> bool:
+    """Return whether a trial has finished within the limits and, with matched L0, near its target; a dead SAE never has."""
+    aim, end = state.policy.aim, state.policy.end_rung
+    if trial.status != "complete" or end not in trial.reports:
+        return False
+    values = dict(zip(aim.metrics, trial.reports[end], strict=True))
+    bounds = (*aim.limits, *aim.near(trial.course.target_l0))
+    return values["l0"] > 0 and all(limit.keeps(values[limit.metric]) for limit in bounds)
 
 
 def report_of(trial: TrialState, aim: Aim, metric: str, rung: int) -> Report:

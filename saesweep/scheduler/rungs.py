@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from saesweep.forecast import Moments, Table, shipped_table
-from saesweep.scheduler.judge import dominates
+from saesweep.scheduler.dominance import dominates
 from saesweep.scheduler.messages import Prune
-from saesweep.scheduler.outlook import Contender, Outlook, contenders, outlook, report_of
+from saesweep.scheduler.outlook import Contender, Outlook, contenders, is_feasible, outlook, report_of
 from saesweep.scheduler.reason import reason_of
 from saesweep.scheduler.state import State, TrialState
 
@@ -29,7 +29,7 @@ def with_evidence(state: State, finished: Sequence[TrialState]) -> State:
     return replace(state, evidence=evidence) if finished else state
 
 
-def judge(state: State, table: Table | None = None) -> list[Prune]:
+def judge(state: State) -> list[Prune]:
     """Return the live trials to prune, each with its reason, by trial number.
 
     All live trials are judged at once, by their latest reports, whenever some have reported: what was learned since counts
@@ -43,11 +43,10 @@ def judge(state: State, table: Table | None = None) -> list[Prune]:
 
     Args:
         state: With the reports of this block recorded.
-        table: The prior of forecasts; the one that comes with the package when left out.
     """
     if state.policy.pruner == "none":
         return []
-    outlooks = outlooks_of(state, table or shipped_table())
+    outlooks = outlooks_of(state, shipped_table())
     doomed = {
         number: found
         for number, found in outlooks.items()
@@ -92,7 +91,7 @@ def _without_hopes(state: State, doomed: Mapping[int, Outlook], outlooks: Mappin
     more_to_come = state.next_number < state.policy.n_trials
     for group in {state.trials[number].group for number in doomed}:
         members = [trial for trial in state.trials.values() if trial.group == group]
-        if any(_is_feasible(trial, state) for trial in members if trial.status == "complete"):
+        if any(is_feasible(trial, state) for trial in members):
             continue
         live = [outlooks[trial.number] for trial in members if trial.number in outlooks]
         hope = max(live, key=_hopefulness)
@@ -104,14 +103,6 @@ def _without_hopes(state: State, doomed: Mapping[int, Outlook], outlooks: Mappin
 def _hopefulness(found: Outlook) -> tuple[float, ...]:
     own = found.contender
     return own.feasible, -own.excess, found.probability, -own.number
-
-
-def _is_feasible(trial: TrialState, state: State) -> bool:
-    aim, end = state.policy.aim, state.policy.end_rung
-    if end not in trial.reports:
-        return False
-    values = dict(zip(aim.metrics, trial.reports[end], strict=True))
-    return all(limit.keeps(values[limit.metric]) for limit in (*aim.limits, *aim.near(trial.course.target_l0)))
 
 
 def _without_contradictions(state: State, doomed: Mapping[int, Outlook]) -> dict[int, Outlook]:

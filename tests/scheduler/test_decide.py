@@ -27,7 +27,7 @@ from saesweep.scheduler import (
     rungs,
 )
 from saesweep.scheduler.aim import GoalAim, Limit
-from saesweep.scheduler.judge import fronts
+from saesweep.scheduler.dominance import fronts
 
 from .simulator import FRONT, MSE, Simulator, plain_course, table
 
@@ -156,6 +156,17 @@ def test_while_none_is_feasible_the_likeliest_is_kept_once_no_other_is_to_come()
     more = opened(policy(aim=limited, n_trials=9))
     _, actions = at(more, 10, {0: (0.5, 60.0), 1: (1.0, 40.0), 2: (1.0, 50.0)})
     assert pruned(actions) == [0, 1, 2]
+
+
+def test_a_dead_sae_is_nobodys_rival() -> None:
+    """It has the smallest L0 of all, and is no answer."""
+    rules = policy(n_trials=2, n_slots=1, aim=Aim(goals=(GoalAim("l0", maximize=False),)))
+    state = opened(rules)
+    state, _ = at(state, 10, {0: (0.01,)})
+    state, actions = at(state, 90, {0: (0.0,)}, rung=1)
+    state, _ = decide(state, answered(rules, actions[1]))  # type: ignore[arg-type]
+    _, actions = at(state, 10, {1: (20.0,)})
+    assert pruned(actions) == []
 
 
 def test_a_k_is_the_final_l0_from_the_first_report_on() -> None:

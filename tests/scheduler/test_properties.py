@@ -23,7 +23,7 @@ from saesweep.scheduler import (
     replay,
 )
 from saesweep.scheduler.aim import Limit
-from saesweep.scheduler.judge import dominates
+from saesweep.scheduler.dominance import dominates
 
 from .simulator import FRONT, MSE, Simulator, plain_course
 

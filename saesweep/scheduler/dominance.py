@@ -1,0 +1,44 @@
+"""Domination of tuples of costs, all to be minimised: for rungs, rankings and fronts alike."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+Values = tuple[float, ...]
+
+
+def fronts(pool: Mapping[int, Values]) -> list[list[int]]:
+    """Sort a pool into fronts: each point is dominated by one of the front before it, and by none of its own.
+
+    Efficient non-dominated sort with binary search (Zhang et al. 2015): in lexicographic order a point can only be
+    dominated by points before it, and the fronts that dominate it come before those that do not.
+    """
+    order = sorted(pool, key=lambda number: (pool[number], number))
+    result: list[list[int]] = []
+    # With two objectives the last point of a front has its lowest second value so far, and decides alone; with one, all
+    # points of a front are equal.
+    lasts: list[Values] = []
+    for number in order:
+        values = pool[number]
+        if len(values) <= 2:
+            key = values[::-1]
+            place = bisect_left(lasts, key)
+            lasts[place : place + 1] = [key]
+        else:
+            place = bisect_left(result, True, key=partial(_none_dominates, pool, values))
+        if place == len(result):
+            result.append([])
+        result[place].append(number)
+    return result
+
+
+def _none_dominates(pool: Mapping[int, Values], values: Values, front: Sequence[int]) -> bool:
+    """Return whether no member of a front dominates the values; the latest members are the likeliest to."""
+    return not any(dominates(pool[member], values) for member in reversed(front))
+
+
+def dominates(a: Values, b: Values) -> bool:
+    """Return whether `a` is nowhere worse than `b` and somewhere better; lower is better."""
+    return a != b and all(x <= y for x, y in zip(a, b, strict=True))
