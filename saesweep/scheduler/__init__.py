@@ -27,6 +27,7 @@ from saesweep.scheduler.messages import (
 )
 from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.replay import event_from_json, event_to_json, replay
+from saesweep.scheduler.rungs import expected_ends
 from saesweep.scheduler.state import State, TrialState
 
 __all__ = [
@@ -52,5 +53,6 @@ __all__ = [
     "Stop",
     "replay",
     "event_to_json",
+    "expected_ends",
     "event_from_json",
 ]

@@ -98,6 +98,8 @@ class Prune:
     reason: str
     rung: int | None = None
     """Index of the rung that judged it, where one did."""
+    expected: Mapping[str, float] = field(default_factory=dict)
+    """The metrics that it was expected to end with, by name; what has no forecast is missing. For the sampler."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,11 @@ class Contender:
     its coefficient is still being steered there."""
     is_finished: bool
 
+    @property
+    def expected(self) -> dict[str, float]:
+        """The middle of each forecast that there is, as a value of its metric."""
+        return {metric: known.value for metric, known in self.forecasts.items() if known.is_known}
+
 
 @dataclass(frozen=True)
 class Outlook:

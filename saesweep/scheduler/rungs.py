@@ -60,9 +60,18 @@ def judge(state: State) -> list[Prune]:
             number=number,
             reason=reason_of(state, found, outlooks),
             rung=max(state.trials[number].reports),
+            expected=found.contender.expected,
         )
         for number, found in sorted(doomed.items())
     ]
+
+
+def expected_ends(state: State) -> dict[int, Mapping[str, float]]:
+    """Return the metrics that each live, measured trial is expected to end with, by number: what a sampler may learn from."""
+    if state.policy.pruner == "none":
+        return {}
+    found = contenders(state, shipped_table())
+    return {number: own.expected for number, own in found.items() if not own.is_finished}
 
 
 def outlooks_of(state: State, table: Table) -> dict[int, Outlook]:

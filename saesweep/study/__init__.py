@@ -13,7 +13,7 @@ from saesweep.study.importance import MIN_TRIALS, Importance, importances
 from saesweep.study.marginal import Effect, Marginal, marginals
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
-from saesweep.study.record import TrialRecord
+from saesweep.study.record import ExpectedEnd, TrialRecord
 from saesweep.study.rewind import rewind_study
 from saesweep.study.samplers import check_sampler
 from saesweep.study.space_view import SpaceView
@@ -22,6 +22,7 @@ from saesweep.study.study import Study
 __all__ = [
     "MIN_TRIALS",
     "EarlierTrial",
+    "ExpectedEnd",
     "Effect",
     "Importance",
     "KeptTrial",

@@ -48,6 +48,26 @@ class TrialRecord:
         return sum(v for v in self.constraints.values() if v > 0)
 
 
+@dataclass(frozen=True)
+class ExpectedEnd:
+    """What a trial that was pruned, or is still training, is expected to be worth at its end."""
+
+    values: tuple[float, ...]
+    """One per objective, in its own direction."""
+    violations: Mapping[str, float]
+    """By name, as a complete trial's constraints; above 0 is infeasible."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values, the study's user attribute `expected`."""
+        return {"values": list(self.values), "violations": dict(self.violations)}
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> ExpectedEnd | None:
+        """Return what the study was told of a pruned trial; None where it was told nothing."""
+        found = trial.user_attrs.get("expected")
+        return None if found is None else cls(tuple(found["values"]), found["violations"])
+
+
 def to_record(trial: FrozenTrial, space: SpaceView) -> TrialRecord:
     """Return an Optuna trial as a record."""
     attrs = {key: value for key, value in trial.user_attrs.items() if not key.startswith(RUNG_PREFIX)}

@@ -16,6 +16,7 @@ from saesweep.study.history import EarlierTrial, as_trials
 from saesweep.study.record import (
     RUNG_PREFIX,
     STATES,
+    ExpectedEnd,
     TerminalState,
     TrialRecord,
     rung_reports,
@@ -25,7 +26,7 @@ from saesweep.study.record import (
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
 from saesweep.study.storage import damage_told, open_storage, open_study, silence_optuna
-from saesweep.study.suggestion import Suggestion, frozen, suggest
+from saesweep.study.suggestion import Suggestion, as_expected, frozen, suggest
 
 N_STARTUP_TRIALS = 10
 """Random trials before TPE models the space, Optuna's default; half of it in each stratum, which is a smaller space."""
@@ -128,7 +129,11 @@ class Study:
         self.close()
 
     def ask(
-        self, number: int, stratum: Mapping[str, Any] | None = None, given: Mapping[str, Any] | None = None
+        self,
+        number: int,
+        stratum: Mapping[str, Any] | None = None,
+        given: Mapping[str, Any] | None = None,
+        expected: Mapping[int, ExpectedEnd] | None = None,
     ) -> dict[str, Any]:
         """Return the settings of a trial by dotted path; add the trial where the study does not have it yet.
 
@@ -136,6 +141,8 @@ class Study:
             number: Number of the trial; a new one has the next number of the study.
             stratum: Settings that the trial shares with its stratum, whose trials alone the sampler sees.
             given: Further settings of this trial; those of the baseline of its number when left out.
+            expected: What running trials are expected to be worth, by number. The sampler learns from it, as from what it was
+                told of pruned ones, so that it leaves settings that will not do before any of their trials has finished.
 
         Raises:
             UserError: When a baseline does not fit its stratum or the space, or a grid has no points left.
@@ -146,7 +153,8 @@ class Study:
             return self._space.decode(trials[number].params)
         if number > len(trials):
             raise ValueError(f"trial {number} is asked, but the study's next trial is {len(trials)}")
-        suggestion = self._suggest(trials, dict(stratum or {}), self._baseline(number) if given is None else given)
+        settings = self._baseline(number) if given is None else given
+        suggestion = self._suggest(trials, dict(stratum or {}), settings, expected or {})
         # One transaction: a kill leaves a whole trial or none.
         self._study.add_trial(
             optuna.trial.create_trial(
@@ -181,7 +189,13 @@ class Study:
             raise UserError(f"trial {number} of the checkpoint does not lie in this space: {error}") from None
         self._study.add_trial(trial)
 
-    def _suggest(self, trials: Sequence[FrozenTrial], stratum: dict[str, Any], given: Mapping[str, Any]) -> Suggestion:
+    def _suggest(
+        self,
+        trials: Sequence[FrozenTrial],
+        stratum: dict[str, Any],
+        given: Mapping[str, Any],
+        expected: Mapping[int, ExpectedEnd],
+    ) -> Suggestion:
         """Suggest the next trial."""
         number = len(trials)
         settings = {**given, **stratum}
@@ -202,7 +216,7 @@ class Study:
         )
         return suggest(
             self._space,
-            [*self._history, *trials],
+            [*self._history, *(as_expected(trial, expected.get(trial.number)) for trial in trials)],
             directions=self._study.directions,
             sampler=sampler,
             entropy=(self._seed, number),

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
 from saesweep.study.grid import MAX_LISTED, all_points
+from saesweep.study.record import ExpectedEnd
 from saesweep.study.samplers import SamplerFactory
 from saesweep.study.space_view import SpaceView
 
@@ -79,6 +80,26 @@ def suggest(
     if not unseen:
         return suggestion
     return frozen(space, unseen[_seed(entropy, attempt + 1) % len(unseen)])
+
+
+def as_expected(trial: FrozenTrial, expected: ExpectedEnd | None) -> FrozenTrial:
+    """Return a copy of a pruned or running trial as if it had ended as expected; any other trial as it is.
+
+    Args:
+        trial: A trial of the study.
+        expected: What is expected of it where it is running.
+    """
+    end = ExpectedEnd.of(trial) if trial.state == TrialState.PRUNED else expected
+    if end is None or trial.state == TrialState.COMPLETE:
+        return trial
+    return optuna.trial.create_trial(
+        state=TrialState.COMPLETE,
+        values=list(end.values),
+        params=trial.params,
+        distributions=trial.distributions,
+        system_attrs={k: v for k, v in trial.system_attrs.items() if not k.startswith("constraints:")},
+        constraints=dict(end.violations),
+    )
 
 
 def frozen(space: SpaceView, params: Mapping[str, Any]) -> Suggestion:

@@ -37,8 +37,9 @@ from saesweep.scheduler import (
     Stop,
     StopRequested,
     decide,
+    expected_ends,
 )
-from saesweep.study import KeptTrial, catch_up
+from saesweep.study import ExpectedEnd, KeptTrial, catch_up
 from saesweep.sweep.artifacts import save_trial_record
 from saesweep.sweep.batches import FiniteBatches
 from saesweep.sweep.by_stream import ranked_by_stream
@@ -54,7 +55,7 @@ from saesweep.sweep.setup import Setup
 from saesweep.sweep.snapshots import Snapshots
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.stopping import stop_reason
-from saesweep.sweep.told import result_to_tell
+from saesweep.sweep.told import expected_end, result_to_tell
 from saesweep.sweep.trial_log import TrialLog
 from saesweep.sweep.trials import Trial, new_trial, row_of
 
@@ -224,16 +225,23 @@ class SweepLoop:
 
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
-            trial = self._trial(action.number, self._search.ask(action.number, action.stratum))
+            params = self._search.ask(action.number, action.stratum, self._expected_ends())
+            trial = self._trial(action.number, params)
             self._decide(answer(action, trial, self._search.policy))
         elif isinstance(action, Place):
             self._place(self.trials[action.number], action.slot)
         elif isinstance(action, Prune):
+            self.trials[action.number].expected = dict(action.expected)
             self._end(self.trials[action.number], "failed" if action.number in failed else "pruned", action.reason)
         elif isinstance(action, Complete):
             self._end(self.trials[action.number], "complete", "")
         elif isinstance(action, Stop):
             self.stop_reason = action.reason
+
+    def _expected_ends(self) -> dict[int, ExpectedEnd]:
+        """Return what the training trials are expected to be worth, for the sampler."""
+        found = {n: expected_end(e, self._setup.objective) for n, e in expected_ends(self._state).items()}
+        return {number: end for number, end in found.items() if end is not None}
 
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
         run, stream = self._setup.resolve(params), self._setup.stream_of(params).label

@@ -13,7 +13,7 @@ from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Aim, Policy
 from saesweep.specs import ObjectiveSpec
-from saesweep.study import SpaceView, Study, trial_limit
+from saesweep.study import ExpectedEnd, SpaceView, Study, trial_limit
 from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan
 from saesweep.sweep.space import space_view
@@ -49,10 +49,10 @@ class Search:
         """The rules as the scheduler knows them."""
         return self.rules.policy
 
-    def ask(self, number: int, stratum: str) -> dict[str, Any]:
-        """Return the settings of a trial."""
+    def ask(self, number: int, stratum: str, expected: Mapping[int, ExpectedEnd] | None = None) -> dict[str, Any]:
+        """Return the settings of a trial; `expected` is what running trials are expected to be worth."""
         given = None if self.segment is None else self.segment.settings_of(number)
-        return self.study.ask(number, self.rules.strata[stratum] or None, given)
+        return self.study.ask(number, self.rules.strata[stratum] or None, given, expected)
 
     def is_baseline(self, number: int) -> bool:
         """Return whether a trial that is asked now is a baseline."""

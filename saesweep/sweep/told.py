@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from saesweep.specs import ObjectiveSpec
+from saesweep.study import ExpectedEnd
 from saesweep.sweep.ranking import costs, natural_values, violations
 
 
@@ -26,8 +27,16 @@ def result_to_tell(trial: Mapping[str, Any], objective: ObjectiveSpec) -> dict[s
             "constraints": violations(metrics, objective),
             "attrs": attrs,
         }
-    return {
-        "state": "pruned",
-        "values": None,
-        "attrs": {**attrs, "reason": trial["reason"], "status": trial["status"]},
-    }
+    attrs |= {"reason": trial["reason"], "status": trial["status"]}
+    if (end := expected_end(trial["expected"], objective)) is not None:
+        attrs["expected"] = end.to_json()
+    return {"state": "pruned", "values": None, "attrs": attrs}
+
+
+def expected_end(expected: Mapping[str, float], objective: ObjectiveSpec) -> ExpectedEnd | None:
+    """Return what a sampler learns from a trial that has not finished; None where a goal or a limit has no forecast."""
+    values = natural_values(costs(expected, objective), objective)
+    missed = violations(expected, objective)
+    if not all(map(math.isfinite, [*values, *missed.values()])):
+        return None
+    return ExpectedEnd(tuple(values), missed)

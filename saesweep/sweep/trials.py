@@ -38,6 +38,8 @@ class Trial:
     """The coefficient that each replicate ended with, once it is finished."""
     trend: list[list[float]] = field(default_factory=list)
     """(tokens, goal) at both ends of the stretch that tells whether it is still improving."""
+    expected: dict[str, float] = field(default_factory=dict)
+    """The metrics that a pruned trial was expected to end with."""
     rungs: list[tuple[int, list[float]]] = field(default_factory=list)
     """What was reported to the study: (training tokens, objective values in their own directions)."""
     stream: str = ""
@@ -49,7 +51,8 @@ class Trial:
         data = {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
         # Which trials of an earlier stream were baselines, their numbers do not tell.
         data |= {"spread": self.spread, "is_baseline": self.is_baseline, "stream": self.stream}
-        return {**data, "frozen": self.frozen, "trend": self.trend, "params": self.params, "rungs": self.rungs}
+        data |= {"frozen": self.frozen, "trend": self.trend, "expected": self.expected}
+        return {**data, "params": self.params, "rungs": self.rungs}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""

@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from saesweep.errors import UserError
-from saesweep.study import ParameterView, SpaceView, Study, TrialRecord, trial_limit
+from saesweep.study import ExpectedEnd, ParameterView, SpaceView, Study, TrialRecord, trial_limit
 
 from .spaces import LR, SPACE, loss, open_study
 
@@ -446,3 +446,32 @@ def test_no_point_of_a_finite_space_is_suggested_twice(tmp_path: Path, sampler: 
             seen.append(study.ask(number, stratum))
             study.tell(number, "complete", [float(seen[-1]["sae.k"])])
     assert len({str(sorted(params.items())) for params in seen}) == 20
+
+
+def test_the_sampler_finds_the_limits_from_pruned_trials_alone(tmp_path: Path) -> None:
+    """Scores grow with k, and only k <= 6 of 4 to 200 is feasible: every trial so far was pruned for the limit."""
+
+    def mean_of_last(name: str, told: bool) -> float:
+        k = ParameterView(path="sae.k", kind="int", low=4, high=200)
+        asked = []
+        with open_study(tmp_path / name, space=SpaceView(parameters=(k, LR)), directions=("maximize",)) as study:
+            for number in range(30):
+                asked.append(study.ask(number)["sae.k"])
+                study.report(number, 1000, [float(asked[-1])])
+                end = ExpectedEnd((float(asked[-1]),), {"l0_max": asked[-1] / 6 - 1})
+                study.tell(number, "pruned", attrs={"expected": end.to_json()} if told else {})
+        return sum(asked[-10:]) / 10
+
+    assert mean_of_last("told.db", told=True) < mean_of_last("untold.db", told=False) / 2
+
+
+def test_the_sampler_learns_from_what_running_trials_are_expected_to_be(tmp_path: Path) -> None:
+    def suggested(name: str, expected: dict[int, ExpectedEnd]) -> dict[str, Any]:
+        with open_study(tmp_path / name, sampler="tpe") as study:
+            for number in range(14):
+                study.ask(number)
+            return study.ask(14, expected=expected)
+
+    ends = {number: ExpectedEnd((float(number),), {}) for number in range(14)}
+    assert suggested("a.db", ends) == suggested("b.db", ends)
+    assert suggested("c.db", {}) != suggested("a2.db", ends)
