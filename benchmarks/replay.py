@@ -30,6 +30,7 @@ from saesweep.forecast import Table, from_json, to_scale
 from saesweep.scheduler import Ask, Asked, BlockDone, Opened, Policy, State, Stop, decide, rungs
 from saesweep.scheduler.aim import Aim, GoalAim, Limit
 from saesweep.specs import SearchSpec
+from saesweep.sweep.search import min_probability
 
 TOTAL_TOKENS = 1_000_000
 """Stands for the length of a run, whatever it was."""
@@ -194,7 +195,7 @@ def policy_of(aim: Aim, n: int, search: SearchSpec) -> tuple[Policy, tuple[float
         total_tokens=TOTAL_TOKENS,
         aim=aim,
         rungs_tokens=tuple(round(share * TOTAL_TOKENS) for share in shares),
-        min_probability=search.min_probability,
+        min_probability=min_probability(search, len(aim.goals)),
         quota=search.min_per_architecture,
         pruner=search.pruner,
     )

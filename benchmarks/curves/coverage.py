@@ -13,12 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.curves.curves import Curve, CurveSet, load, shipped
 from benchmarks.curves.fit import course_of, family_of, fit, kind_of
-from saesweep.forecast import Report, Table, forecast_all, from_json, to_scale
+from saesweep.forecast import Report, Table, forecast_all, from_json
 
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 METRICS = ("explained_variance", "l0")
-NINETY = 1.645
-"""Standard deviations from the mean that hold 90% of a normal distribution."""
 
 
 def left_out(sets: Sequence[CurveSet]) -> Iterator[tuple[CurveSet, Table]]:
@@ -27,14 +25,14 @@ def left_out(sets: Sequence[CurveSet]) -> Iterator[tuple[CurveSet, Table]]:
         yield own, from_json(fit(curve for other in sets if other is not own for curve in other.curves))
 
 
-def errors(own: CurveSet, table: Table, metric: str, share: float) -> dict[str, list[float]]:
-    """Return by family what forecasts from a share of the run missed, in their own standard deviations."""
+def held(own: CurveSet, table: Table, metric: str, share: float) -> dict[str, list[bool]]:
+    """Return by family whether the 90% interval of a forecast from a share of the run held the end, for every trial."""
     by_kind: dict[tuple[str, int], list[Curve]] = {}
     for curve in own.curves:
         # The L0 of a k needs no forecast.
         if curve.is_complete and curve.length == 1.0 and not (metric == "l0" and curve.setting_field == "k"):
             by_kind.setdefault((kind_of(curve), curve.seed), []).append(curve)
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[bool]] = {}
     for curves in by_kind.values():
         points = [min(c.points, key=lambda p, c=c: abs(p.step / c.total_steps - share)) for c in curves]  # type: ignore[misc]
         reports = [
@@ -42,8 +40,8 @@ def errors(own: CurveSet, table: Table, metric: str, share: float) -> dict[str, 
             for c, p in zip(curves, points, strict=True)
         ]
         for curve, forecast in zip(curves, forecast_all(table, reports, {}), strict=True):
-            miss = to_scale(metric, getattr(curve.end, metric)) - forecast.mean
-            found.setdefault(family_of(curve), []).append(miss / forecast.sd)
+            low, high = forecast.interval(0.9)
+            found.setdefault(family_of(curve), []).append(low <= getattr(curve.end, metric) <= high)
     return found
 
 
@@ -54,9 +52,8 @@ def main() -> None:
         for family in ("k", "penalty", "steered"):
             cells = []
             for share in SHARES:
-                missed = [z for own, table in tables for z in errors(own, table, metric, share).get(family, [])]
-                held = sum(abs(z) <= NINETY for z in missed) / len(missed) if missed else None
-                cells.append("" if held is None else f"{share:.0%} {held:.2f}")
+                cases = [case for own, table in tables for case in held(own, table, metric, share).get(family, [])]
+                cells.append(f"{share:.0%} {sum(cases) / len(cases):.2f}" if cases else "")
             if any(cells):
                 print(f"{metric:19s} {family:8s} {'  '.join(cells)}")
 

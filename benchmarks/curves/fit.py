@@ -4,7 +4,7 @@
     python benchmarks/curves/fit.py --leave-out tiny_lm --out table.json
 
 For each kind of trial, metric and lead, the change to the end is regressed on the features of the trials within every source;
-the table holds the mean and the standard deviation of each weight over the sources, and the error within them.
+the table holds the mean and the standard deviation of each weight over the sources, and the error within them (the geometric mean).
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ METRICS = ("l0", "explained_variance", "mse", "delta_ce")
 TABLE = ROOT / "saesweep" / "forecast" / "table.json"
 _RIDGE = 0.02
 """Of the regression within one source: few trials hardly determine weights of features that go together."""
-_MAX_STUDENT = 3.0
 _MIN_SDS = {"1": 0.05}
 _MIN_SD = 0.02
 
@@ -133,17 +132,12 @@ def _rows(curves: Sequence[Curve], metric: str) -> dict[float, list[float]]:
         weights = np.array([weights for weights, _, _ in fits])
         mean, n = weights.mean(axis=0), len(fits)
         # The next source differs from their mean, which is itself uncertain.
-        between = np.cov(weights, rowvar=False) * (1 + 1 / n) * _student(n) if n > 1 else np.diag(mean**2)
+        between = np.cov(weights, rowvar=False) * (1 + 1 / n) if n > 1 else np.diag(mean**2)
         covariance = between + np.diag([_MIN_SDS.get(name, _MIN_SD) ** 2 for name in names])
-        error = math.sqrt(sum(e * e * k for _, e, k in fits) / sum(k for _, _, k in fits))
+        error = math.exp(sum(math.log(max(e, 1e-4)) * k for _, e, k in fits) / sum(k for _, _, k in fits))
         triangle = covariance[np.tril_indices(len(names))]
         found[lead] = [float(f"{v:.3g}") for v in (*mean, *triangle, error)]
     return found
-
-
-def _student(n: int) -> float:
-    """Return the variance of Student's t over a normal one's, bounded: a covariance of few sources is itself uncertain."""
-    return min((n - 1) / (n - 3), _MAX_STUDENT) if n > 3 else _MAX_STUDENT
 
 
 def _regression(by_seed: Sequence[Sequence[Sample]], names: Sequence[str]) -> tuple[np.ndarray, float, int]:

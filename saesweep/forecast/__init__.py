@@ -11,6 +11,7 @@ from saesweep.forecast.forecast import (
     forecast_all,
     probability_better,
 )
+from saesweep.forecast.noise import Noise, noises_of
 from saesweep.forecast.scale import from_scale, orientation, to_scale
 from saesweep.forecast.table import Entry, Prior, Table, from_json, shipped_table
 
@@ -24,6 +25,7 @@ __all__ = [
     "Forecast",
     "Key",
     "Moments",
+    "Noise",
     "Prior",
     "Report",
     "Table",
@@ -34,6 +36,7 @@ __all__ = [
     "from_scale",
     "kind_of",
     "names_of",
+    "noises_of",
     "orientation",
     "probability_better",
     "shipped_table",

@@ -39,6 +39,11 @@ class Course:
     scope: str = ""
     """What it is trained on, stream and hook: what is learned in one scope says nothing of another."""
 
+    @property
+    def scoped_kind(self) -> str:
+        """The kind within its scope: whose trials share what is learned of them."""
+        return f"{self.scope} / {self.kind}" if self.scope else self.kind
+
     @classmethod
     def of(
         cls,

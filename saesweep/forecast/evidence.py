@@ -29,6 +29,11 @@ class Moments:
         """Number of trials."""
         return round(self.products[0][0]) if self.products else 0
 
+    @property
+    def mean(self) -> Features:
+        """Mean of the features."""
+        return tuple(value / self.n for value in self.products[0])
+
     def plus(self, features: Features, change: float) -> Moments:
         """Return the sums with one more trial."""
         rows = self.products or ((0.0,) * len(features),) * len(features)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 
 import numpy as np
 
 from saesweep.forecast.course import Course
 from saesweep.forecast.evidence import Array, Evidence, Key, Moments
 from saesweep.forecast.features import Features, centring, features_of, names_of
+from saesweep.forecast.noise import Noise, cdf, quantile
 from saesweep.forecast.scale import from_scale, to_scale
 from saesweep.forecast.table import Prior, Table
 
@@ -27,7 +27,6 @@ _K_SD = 0.02
 """What the L0 of an SAE that is exported with a threshold differs from its k, in logarithm: it is calibrated on other tokens."""
 _ALMOST = 0.999
 """A topk SAE whose L0 is this much of its k has k active latents on every token, and will have."""
-_STANDARD = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class Forecast:
     """Centred."""
     covariance: Array = field(default_factory=lambda: np.zeros((0, 0)))
     """Of the weights."""
+    freedom: float = math.inf
+    """Degrees of freedom of the error, as of Student's t."""
 
     @property
     def sd(self) -> float:
@@ -65,7 +66,7 @@ class Forecast:
 
     def interval(self, probability: float = 0.9) -> tuple[float, float]:
         """Return the bounds, as values of the metric, between which the end lies with a probability."""
-        reach = _STANDARD.inv_cdf(0.5 + probability / 2) * self.sd
+        reach = quantile(0.5 + probability / 2, self.freedom) * self.sd
         ends = (from_scale(self.metric, self.mean - reach), from_scale(self.metric, self.mean + reach))
         return min(ends), max(ends)
 
@@ -74,7 +75,7 @@ class Forecast:
         if not self.is_known:
             return 0.5
         sd = self.sd
-        return float(self.mean <= scaled) if sd == 0 else _STANDARD.cdf((scaled - self.mean) / sd)
+        return float(self.mean <= scaled) if sd == 0 else cdf((scaled - self.mean) / sd, self.freedom)
 
     def probability_above(self, scaled: float) -> float:
         """Return the probability that the end lies at or above a number on the scale; 1/2 where nothing is known."""
@@ -103,7 +104,7 @@ def probability_better(one: Forecast, other: Forecast, sign: int, slack: float =
     lead = sign * (other.mean - one.mean) + slack
     if variance == 0:
         return 0.5 if lead == 0 else float(lead > 0)
-    return _STANDARD.cdf(lead / math.sqrt(variance))
+    return cdf(lead / math.sqrt(variance), min(one.freedom, other.freedom))
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,7 @@ class Report:
     @property
     def key(self) -> Key:
         """The regression that it belongs to."""
-        course = self.course
-        return f"{course.scope} / {course.kind}" if course.scope else course.kind, self.metric, self.rung
+        return self.course.scoped_kind, self.metric, self.rung
 
     @property
     def features(self) -> Features:
@@ -142,7 +142,7 @@ class Ahead:
 
 
 def forecast_all(
-    table: Table, reports: Sequence[Report], evidence: Evidence, ahead: Iterable[Ahead] = ()
+    table: Table, reports: Sequence[Report], evidence: Evidence, ahead: Iterable[Ahead] = (), noise: Noise | None = None
 ) -> list[Forecast]:
     """Return the forecasts of trials of one kind from one rung.
 
@@ -151,6 +151,7 @@ def forecast_all(
         reports: Of one kind, metric and rung.
         evidence: Of the finished trials of the experiment.
         ahead: Live trials of the kind that have passed this rung.
+        noise: How large errors are in this experiment; as in the table, and unsure, where nothing is known.
     """
     first = reports[0]
     if first.metric == "l0" and first.course.l0 is not None:
@@ -164,32 +165,35 @@ def forecast_all(
     names = names_of(first.course.family, first.metric)
     centre = _centre([r.features for r in reports] + [a.report.features for a in further], moments)
     to_centre = centring(centre, names)
-    weights, covariance = _posterior(prior, moments, further, to_centre)
+    noise = noise or Noise()
+    variance = max(prior.error_sd, 1e-6) ** 2 * noise.scale
+    weights, covariance = _posterior(prior, moments, further, to_centre, variance)
     found = []
     for report in reports:
         x = to_centre @ np.asarray(report.features)
         found.append(
-            Forecast(report.metric, report.scaled + float(x @ weights), prior.error_sd**2, first.key, x, covariance)
+            Forecast(
+                report.metric, report.scaled + float(x @ weights), variance, first.key, x, covariance, noise.freedom
+            )
         )
     return found
 
 
-def _posterior(prior: Prior, moments: Moments, ahead: Sequence[Ahead], to_centre: Array) -> tuple[Array, Array]:
-    """Return the mean and the covariance of the weights, given what the experiment has shown."""
-    noise = max(prior.error_sd, 1e-6) ** 2
-    precision = np.linalg.inv(np.asarray(prior.covariance) + 1e-9 * np.eye(len(prior.means)))
-    pull = precision @ np.asarray(prior.means)
+def _posterior(
+    prior: Prior, moments: Moments, ahead: Sequence[Ahead], to_centre: Array, variance: float
+) -> tuple[Array, Array]:
+    """Return the mean and the covariance of the weights, given what finished trials and those further ahead have shown."""
+    n = len(prior.means)
+    products, with_change = np.zeros((n, n)), np.zeros(n)
     if moments.n:
         products = to_centre @ np.asarray(moments.products) @ to_centre.T
         with_change = to_centre @ np.asarray(moments.with_change)
-        precision, pull = precision + products / noise, pull + with_change / noise
     for other in ahead:
         x = to_centre @ np.asarray(other.report.features)
-        weight = 1.0 / (noise + other.end.sd**2)
-        precision = precision + weight * np.outer(x, x)
-        pull = pull + weight * x * (other.end.mean - other.report.scaled)
-    covariance = np.linalg.inv(precision)
-    return covariance @ pull, covariance
+        weight = variance / (variance + other.end.sd**2)  # an end that is itself a forecast counts for less
+        products = products + weight * np.outer(x, x)
+        with_change = with_change + weight * x * (other.end.mean - other.report.scaled)
+    return prior.posterior(variance, products, with_change)
 
 
 def _centre(features: Sequence[Features], moments: Moments) -> Features:

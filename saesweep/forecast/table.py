@@ -20,6 +20,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import numpy as np
+
+from saesweep.forecast.evidence import Array
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -30,7 +34,20 @@ class Prior:
     covariance: tuple[tuple[float, ...], ...]
     """Between sources."""
     error_sd: float
-    """Between the trials of one experiment, given their features."""
+    """Between the trials of one experiment, given their features: the geometric mean over sources."""
+
+    def posterior(self, variance: float, products: Array, with_change: Array) -> tuple[Array, Array]:
+        """Return the mean and the covariance of the weights, given what the experiment has shown.
+
+        Args:
+            variance: Of the errors.
+            products: [n, n] sum over trials of the products of their centred features.
+            with_change: [n] sum of the features times the change.
+        """
+        precision = np.linalg.inv(np.asarray(self.covariance) + 1e-9 * np.eye(len(self.means)))
+        covariance = np.asarray(np.linalg.inv(precision + products / variance), dtype=np.float64)
+        mean: Array = covariance @ (precision @ np.asarray(self.means) + with_change / variance)
+        return mean, covariance
 
 
 @dataclass(frozen=True)

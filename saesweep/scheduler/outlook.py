@@ -21,6 +21,7 @@ from saesweep.forecast import (
     Report,
     Table,
     forecast_all,
+    noises_of,
     orientation,
     probability_better,
     to_scale,
@@ -77,6 +78,9 @@ def contenders(state: State, table: Table) -> dict[int, Contender]:
     for trial in _finished_rivals(state):
         values = zip(aim.metrics, trial.reports[end], strict=True)
         found[trial.number] = {metric: Forecast(metric, to_scale(metric, value)) for metric, value in values}
+    noises = noises_of(
+        table, state.evidence, {trial.course.scoped_kind: trial.course for trial in state.trials.values()}
+    )
     by_rung: dict[int, list[TrialState]] = {}
     for trial in state.live_trials:
         if trial.reports:
@@ -91,7 +95,9 @@ def contenders(state: State, table: Table) -> dict[int, Contender]:
             for metric in aim.metrics:
                 reports = [report_of(trial, aim, metric, rung) for trial in trials]
                 ahead = [Ahead(report_of(t, aim, metric, rung), found[t.number][metric]) for t in further]
-                forecasts = forecast_all(table, reports, state.evidence, ahead)
+                forecasts = forecast_all(
+                    table, reports, state.evidence, ahead, noises.get((trials[0].course.scope, metric))
+                )
                 for trial, known in zip(trials, forecasts, strict=True):
                     found.setdefault(trial.number, {})[metric] = known
         done += by_rung[rung]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -134,6 +134,7 @@ class Study:
         stratum: Mapping[str, Any] | None = None,
         given: Mapping[str, Any] | None = None,
         expected: Mapping[int, ExpectedEnd] | None = None,
+        refuses: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> dict[str, Any]:
         """Return the settings of a trial by dotted path; add the trial where the study does not have it yet.
 
@@ -143,6 +144,7 @@ class Study:
             given: Further settings of this trial; those of the baseline of its number when left out.
             expected: What running trials are expected to be worth, by number. The sampler learns from it, as from what it was
                 told of pruned ones, so that it leaves settings that will not do before any of their trials has finished.
+            refuses: Whether settings by path are not worth a trial: others are suggested instead, where there are any.
 
         Raises:
             UserError: When a baseline does not fit its stratum or the space, or a grid has no points left.
@@ -154,7 +156,7 @@ class Study:
         if number > len(trials):
             raise ValueError(f"trial {number} is asked, but the study's next trial is {len(trials)}")
         settings = self._baseline(number) if given is None else given
-        suggestion = self._suggest(trials, dict(stratum or {}), settings, expected or {})
+        suggestion = self._suggest(trials, dict(stratum or {}), settings, expected or {}, refuses)
         # One transaction: a kill leaves a whole trial or none.
         self._study.add_trial(
             optuna.trial.create_trial(
@@ -195,6 +197,7 @@ class Study:
         stratum: dict[str, Any],
         given: Mapping[str, Any],
         expected: Mapping[int, ExpectedEnd],
+        refuses: Callable[[Mapping[str, Any]], bool] | None,
     ) -> Suggestion:
         """Suggest the next trial."""
         number = len(trials)
@@ -223,6 +226,7 @@ class Study:
             settings=settings,
             stratum=stratum,
             n_earlier=len(self._history),
+            refuses=refuses,
         )
 
     def _baseline(self, number: int) -> dict[str, Any]:

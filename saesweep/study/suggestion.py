@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from saesweep.study.samplers import SamplerFactory
 from saesweep.study.space_view import SpaceView
 
 _ATTEMPTS = 11
-"""A suggestion that repeats an earlier trial is made again up to ten times by the sampler, ..."""
+"""A suggestion that repeats an earlier trial, or is refused, is made again up to ten times by the sampler, ..."""
 _RANDOM_ATTEMPTS = 200
 """... then so often at random; what is left of a space with finitely many points is found by listing it."""
 
@@ -49,6 +49,7 @@ def suggest(
     settings: Mapping[str, Any],
     stratum: Mapping[str, Any],
     n_earlier: int = 0,
+    refuses: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> Suggestion:
     """Suggest a trial in an in-memory copy of the study, so that nothing half-made ever reaches the storage.
 
@@ -62,6 +63,8 @@ def suggest(
         stratum: The part of `settings` that all trials of the stratum share: the sampler sees only trials with these
             values, and without these parameters, which are constant for it.
         n_earlier: How many of `trials` are of an earlier study.
+        refuses: Whether settings by path are not worth a trial. One that is refused is suggested after all where the space
+            seems to have no other.
     """
     seen = [space.decode(trial.params) for trial in trials]
     peers = [trial for trial, params in zip(trials, seen, strict=True) if space.has_settings(params, stratum)]
@@ -69,7 +72,7 @@ def suggest(
     study.add_trials(_without(trial, stratum, space) for trial in peers)
     suggestion = _draw(study, space, settings)
     for attempt in range(1, _ATTEMPTS + _RANDOM_ATTEMPTS):
-        if suggestion.params not in seen:
+        if suggestion.params not in seen and not (refuses is not None and refuses(suggestion.params)):
             return suggestion
         study.tell(len(study.get_trials(deepcopy=False)) - 1, state=TrialState.FAIL)
         seed = _seed(entropy, attempt)
@@ -77,6 +80,7 @@ def suggest(
         suggestion = _draw(study, space, settings)
     own = seen[n_earlier:]  # what an earlier run has tried may be tried again, but here a copy teaches nothing
     unseen = [point for point in all_points(space, settings, MAX_LISTED) or () if point not in own]
+    unseen = [point for point in unseen if refuses is None or not refuses(point)] or unseen
     if not unseen:
         return suggestion
     return frozen(space, unseen[_seed(entropy, attempt + 1) % len(unseen)])

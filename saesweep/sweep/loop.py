@@ -225,7 +225,9 @@ class SweepLoop:
 
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
-            params = self._search.ask(action.number, action.stratum, self._expected_ends())
+            params = self._search.ask(
+                action.number, action.stratum, self._expected_ends(), self._setup.cannot_keep_limits
+            )
             trial = self._trial(action.number, params)
             self._decide(answer(action, trial, self._search.policy))
         elif isinstance(action, Place):

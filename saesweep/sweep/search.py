@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Aim, Policy
-from saesweep.specs import ObjectiveSpec
+from saesweep.specs import ObjectiveSpec, SearchSpec
 from saesweep.study import ExpectedEnd, SpaceView, Study, trial_limit
 from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan
@@ -20,6 +20,9 @@ from saesweep.sweep.space import space_view
 from saesweep.sweep.warm_start import warm_start
 
 _ALL = "all"
+MIN_PROBABILITY = 0.01
+MIN_PROBABILITY_ON_FRONT = 0.1
+"""Of a front, trials are worth less one by one: replayed, this keeps 99% of its hypervolume."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,29 @@ class Search:
         """The rules as the scheduler knows them."""
         return self.rules.policy
 
-    def ask(self, number: int, stratum: str, expected: Mapping[int, ExpectedEnd] | None = None) -> dict[str, Any]:
-        """Return the settings of a trial; `expected` is what running trials are expected to be worth."""
+    def ask(
+        self,
+        number: int,
+        stratum: str,
+        expected: Mapping[int, ExpectedEnd] | None = None,
+        refuses: Callable[[Mapping[str, Any]], bool] | None = None,
+    ) -> dict[str, Any]:
+        """Return the settings of a trial.
+
+        Args:
+            number: Of the trial.
+            stratum: Whose settings it has.
+            expected: What running trials are expected to be worth.
+            refuses: Whether settings are not worth a trial; not asked by a search that prunes nothing.
+        """
         given = None if self.segment is None else self.segment.settings_of(number)
-        return self.study.ask(number, self.rules.strata[stratum] or None, given, expected)
+        return self.study.ask(
+            number,
+            self.rules.strata[stratum] or None,
+            given,
+            expected,
+            None if self.policy.pruner == "none" else refuses,
+        )
 
     def is_baseline(self, number: int) -> bool:
         """Return whether a trial that is asked now is a baseline."""
@@ -94,7 +116,7 @@ def rules_of(
         total_tokens=blocks.total_tokens,
         rungs_tokens=blocks.rungs_tokens,
         aim=Aim.of(objective),
-        min_probability=search.min_probability,
+        min_probability=min_probability(search, len(objective.goals)),
         quota=search.min_per_architecture,
         strata=tuple(strata),
         stratum_limits=limits if any(limit is not None for limit in limits) else (),
@@ -104,6 +126,13 @@ def rules_of(
     )
     n_baselines = 0 if search.fixed else len(search.baselines if segment is None else segment.given)
     return Rules(policy, strata, n_baselines)
+
+
+def min_probability(search: SearchSpec, n_goals: int) -> float:
+    """Return below which probability of being kept a trial is pruned: the file's, or the default for so many goals."""
+    if search.min_probability is not None:
+        return search.min_probability
+    return MIN_PROBABILITY if n_goals == 1 else MIN_PROBABILITY_ON_FRONT
 
 
 def open_search(

@@ -31,6 +31,7 @@ from saesweep.sweep.search import Rules, rules_of
 from saesweep.sweep.segments import Segment
 from saesweep.sweep.sizing import BlockPlan
 from saesweep.sweep.stream_sizes import size_stream, with_widths
+from saesweep.sweep.told import cannot_keep_limits
 
 
 @dataclass
@@ -79,6 +80,10 @@ class Setup:
     def resolve(self, params: Mapping[str, Any]) -> BaseRun:
         """Return the full run of a trial, of whichever stream, with its widths."""
         return with_widths(self.experiment.resolve(params), self.widths[self.stream_of(params).label])
+
+    def cannot_keep_limits(self, params: Mapping[str, Any]) -> bool:
+        """Return whether a trial with these settings has an L0 beyond the objective's limits by construction."""
+        return cannot_keep_limits(self.resolve(params), self.objective)
 
 
 Facts = tuple[SourceFacts, ...]

@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from saesweep.specs import ObjectiveSpec
+from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.study import ExpectedEnd
 from saesweep.sweep.ranking import costs, natural_values, violations
+
+_K_ERROR = 1.1
+"""An L0 differs from its k by at most this factor, where a threshold is exported in place of the k."""
 
 
 def result_to_tell(trial: Mapping[str, Any], objective: ObjectiveSpec) -> dict[str, Any]:
@@ -40,3 +43,14 @@ def expected_end(expected: Mapping[str, float], objective: ObjectiveSpec) -> Exp
     if not all(map(math.isfinite, [*values, *missed.values()])):
         return None
     return ExpectedEnd(tuple(values), missed)
+
+
+def cannot_keep_limits(run: BaseRun, objective: ObjectiveSpec) -> bool:
+    """Return whether the L0 that a run has by construction, its k, is beyond a limit.
+
+    An SAE with few latents to choose from may end below its k; nothing is said of such a one.
+    """
+    limit, k = objective.subject_to.get("l0"), getattr(run.sae, "k", None)
+    if limit is None or k is None or run.sae.d_sae is None or k > run.sae.d_sae / 4:
+        return False
+    return (limit.max is not None and k > _K_ERROR * limit.max) or (limit.min is not None and _K_ERROR * k < limit.min)

@@ -124,7 +124,10 @@ def test_what_two_alike_trials_share_decides_nothing_between_them() -> None:
     """The change of the source is uncertain by far more than the lead, and cancels."""
     one, two = report(3), replace(report(3), value=report(3).value * 1.3)
     a, b = forecast_all(table(0.0), [one, two], {})
-    a, b = (replace(f, covariance=np.diag([9.0, 0, 0, 0, 0, 0, 0]), own_variance=ERROR_SD**2) for f in (a, b))
+    a, b = (
+        replace(f, covariance=np.diag([9.0, 0, 0, 0, 0, 0, 0]), own_variance=ERROR_SD**2, freedom=math.inf)
+        for f in (a, b)
+    )
     assert a.sd > 2.9
     assert probability_better(a, b, 1) > 0.95
     assert probability_better(b, a, 1) == pytest.approx(1 - probability_better(a, b, 1))

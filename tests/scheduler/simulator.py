@@ -47,7 +47,7 @@ def plain_course(policy: Policy, **changes: Any) -> Course:
     return Course(**{**fields, **changes})
 
 
-def table(error_sd: float = 0.05, shared_sd: float = 0.0) -> Table:
+def table(error_sd: float = 0.02, shared_sd: float = 0.0) -> Table:
     """A prior under which no metric changes from any rung on, but for the errors of the trial and of the source."""
 
     def entry(family: str, metric: str) -> Entry:

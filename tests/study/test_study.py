@@ -475,3 +475,22 @@ def test_the_sampler_learns_from_what_running_trials_are_expected_to_be(tmp_path
     ends = {number: ExpectedEnd((float(number),), {}) for number in range(14)}
     assert suggested("a.db", ends) == suggested("b.db", ends)
     assert suggested("c.db", {}) != suggested("a2.db", ends)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_settings_that_are_refused_are_not_suggested(tmp_path: Path, sampler: str) -> None:
+    k = ParameterView(path="sae.k", kind="int", low=4, high=64)
+    with open_study(tmp_path / "study.db", space=SpaceView(parameters=(k, LR)), sampler=sampler) as study:
+        asked = [study.ask(number, refuses=lambda params: params["sae.k"] > 6)["sae.k"] for number in range(20)]
+    assert max(asked) <= 6
+
+
+def test_what_is_refused_is_suggested_where_nothing_else_is_left(tmp_path: Path) -> None:
+    k = ParameterView(path="sae.k", kind="int", low=4, high=8)
+    with open_study(tmp_path / "study.db", space=SpaceView(parameters=(k,)), sampler="random") as study:
+        asked = []
+        for number in range(5):
+            asked.append(study.ask(number, refuses=lambda params: params["sae.k"] > 6)["sae.k"])
+            study.tell(number, "complete", [1.0])
+    assert set(asked[:3]) == {4, 5, 6}
+    assert set(asked) == {4, 5, 6, 7, 8}
