@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 import saesweep
+from saesweep.driver import phase
+from saesweep.driver.stop import StopFlag
 from saesweep.events import EventBus
 from saesweep.experiment import Experiment, load_experiment, streams_of
+from saesweep.planning.plan import plan
+from saesweep.planning.planned import PlannedStream
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
-from saesweep.sweep import phase, setup, stream_sizes
-from saesweep.sweep.plan import plan
-from saesweep.sweep.planned import PlannedStream
-from saesweep.sweep.stop import StopFlag
+from saesweep.worker import setup, stream_sizes
 from tests.reliability.conftest import few_trials
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import saesweep
+from saesweep.driver import loop as loop_module
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, RunEnded, TrialStarted
-from saesweep.sweep import loop as loop_module
 from tests.sweep.studies import snapshot
 
 

@@ -14,10 +14,10 @@ import pytest
 import saesweep
 from saesweep.activations import open as opening
 from saesweep.cohort import Cohort
+from saesweep.driver import phase
 from saesweep.errors import ExperimentError, UserError
 from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment, streams_of
-from saesweep.sweep import phase
 from tests.models.tiny import WORDS, save_llama
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
