@@ -9,16 +9,16 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from saesweep.driver.finish import Outcome, export_front, measure_on_test
+from saesweep.driver.finish import Outcome, copy_front, export_front, measure_on_test
 from saesweep.driver.noise import bracketed, noise_notes
 from saesweep.driver.ranking import rank, winner
+from saesweep.driver.session import Session
+from saesweep.engines.protocol import Export, Worker
 from saesweep.errors import UserError
 from saesweep.events import Row
 from saesweep.experiment import Stream, are_comparable
 from saesweep.runs import RunDirectory, read_json, replace_folder, write_json
 from saesweep.specs import ObjectiveSpec
-from saesweep.worker.artifacts import copy_export
-from saesweep.worker.setup import Setup
 
 _FILE = "winner.json"
 
@@ -40,35 +40,37 @@ class _Winner:
     test_metrics: Mapping[str, float]
 
 
-def finish_stream(setup: Setup, rows: Sequence[Row], stream: Stream) -> None:
+def finish_stream(session: Session, worker: Worker, rows: Sequence[Row], stream: Stream) -> None:
     """Export the best trial of the open stream and measure it on `test`, while the stream's model is loaded.
 
     Args:
-        setup: The run, with that stream open.
+        session: The run.
+        worker: Has that stream open.
         rows: The leaderboard.
         stream: The stream.
     """
-    directory = setup.directory
-    own = rank([row for row in rows if row.stream == stream.label], setup.objective)
+    directory, objective = session.directory, session.objective
+    own = rank([row for row in rows if row.stream == stream.label], objective)
     if not own:  # its share was taken back
         return
-    best, notes = winner(own, setup.objective)
-    notes = [*_in_folder(notes, stream), *noise_notes(own, setup.objective)]
+    best, notes = winner(own, objective)
+    notes = [*_in_folder(notes, stream), *noise_notes(own, objective)]
     test_metrics: dict[str, float] = {}
-    if setup.objective.is_pareto:
-        export_front(directory, own, directory.stream_path / "pareto")
+    if objective.is_pareto:
+        export_front(worker, own, directory.stream_path / "pareto")
     if best is not None:
         row = next(row for row in own if row.number == best)
-        found = measure_on_test(setup, row)
-        test_metrics = found.metrics
+        found = measure_on_test(worker, row)
+        test_metrics = dict(found.metrics)
         extra = {
             "test_metrics": test_metrics,
-            "objective": setup.objective.model_dump(mode="json"),
+            "objective": objective.model_dump(mode="json"),
             "notes": notes,
             "stream": stream.label,
             **({"test_spread": found.spread} if row.replicates > 1 else {}),
         }
-        copy_export(directory.trial_sae(best), directory.stream_path / "best", extra, found.densities)
+        target = str(directory.stream_path / "best")
+        worker.export(Export(number=best, target=target, extra=extra, is_tested=True))
     write_json(
         directory.stream_path / _FILE,
         {"trials": len(own), "best": best, "notes": notes, "test_metrics": test_metrics},
@@ -111,7 +113,7 @@ def conclude(
         candidates = rank([row for row in rows if row.number in winners], objective)
         best = winner(candidates, objective)[0]
         if objective.is_pareto:
-            export_front(directory, rows, directory.pareto)
+            copy_front(directory, rows, directory.pareto)
     elif winners:
         best = next(iter(winners))
         assert best is not None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from saesweep.driver.by_stream import copy_stream_exports
+from saesweep.driver.facts import check
 from saesweep.driver.finish import Outcome
 from saesweep.driver.log import JsonLogListener
 from saesweep.driver.matched import best_at_middle, matched_entries, matched_notes
@@ -20,16 +21,21 @@ from saesweep.driver.noise import noise_notes
 from saesweep.driver.phase import Phase, train
 from saesweep.driver.ranking import by_knee_distance, costs, winner
 from saesweep.driver.stop import StopFlag
+from saesweep.engines.protocol import Engine
 from saesweep.events import BlockDone, Event, EventBus, Note, Row
 from saesweep.experiment import Experiment, are_comparable, dump_yaml, load_experiment, stream_of, streams_of
-from saesweep.runs import RunDirectory
+from saesweep.runs import RunDirectory, copy_export
 from saesweep.specs import ConfirmSpec, ObjectiveSpec, format_count, multiple_of
-from saesweep.worker.artifacts import copy_export
-from saesweep.worker.setup import check
 
 
 def confirm(
-    experiment: Experiment, spec: ConfirmSpec, directory: RunDirectory, search: Phase, bus: EventBus, stop: StopFlag
+    experiment: Experiment,
+    spec: ConfirmSpec,
+    directory: RunDirectory,
+    search: Phase,
+    engine: Engine,
+    bus: EventBus,
+    stop: StopFlag,
 ) -> Phase:
     """Train the finalists of a search again and return the search with their verdict.
 
@@ -57,10 +63,10 @@ def confirm(
         )
     )
     with folder:
-        facts = check(longer)
+        facts = check(longer, engine)
         folder.save_experiment(dump_yaml(longer.written))
         listeners = EventBus(JsonLogListener(folder), forward(bus.emit, chosen))
-        verdict = train(longer, folder, facts, listeners, stop)
+        verdict = train(longer, folder, facts, engine, listeners, stop)
     trained_tokens = search.trained_tokens + verdict.trained_tokens
     if not verdict.is_complete:
         search.board.write(

@@ -1,4 +1,4 @@
-"""The run loop: trains blocks, measures, lets the scheduler decide, and carries its decisions out.
+"""The run loop: a worker trains a block, the scheduler decides on its report, and the decisions are the next commands.
 
 A block is: train, measure what is due, report, judge, tell, ask, then (when it is time) checkpoint. Everything after a
 checkpoint is repeated identically by a resumed run; the study verifies what it already holds.
@@ -11,20 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
-from saesweep.cohort import Slot
 from saesweep.driver.by_stream import ranked_by_stream
+from saesweep.driver.commands import Todo, told
 from saesweep.driver.grouping import answer
 from saesweep.driver.matched import matched_entries
-from saesweep.driver.progress import Board, Progress
+from saesweep.driver.progress import Progress
 from saesweep.driver.reports import Reports
 from saesweep.driver.search import Search
+from saesweep.driver.session import Session
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.stopping import stop_reason
 from saesweep.driver.told import expected_end, result_to_tell
 from saesweep.driver.trial_log import TrialLog
-from saesweep.driver.trials import Trial, new_trial, row_of
+from saesweep.driver.trials import Trial, new_trial, row_of, save_trial_record
+from saesweep.engines.protocol import BlockRequest, Engine, Saved, SaveRequest, Worker
 from saesweep.events import BlockDone as BlockDoneEvent
 from saesweep.events import (
     CheckpointSaved,
@@ -35,7 +35,6 @@ from saesweep.events import (
     TrialEnded,
     TrialStarted,
 )
-from saesweep.runs import Checkpoint, CheckpointStore, CheckpointWriter
 from saesweep.scheduler import (
     Action,
     Ask,
@@ -51,101 +50,83 @@ from saesweep.scheduler import (
     expected_ends,
 )
 from saesweep.study import ExpectedEnd, KeptTrial, catch_up
-from saesweep.worker.artifacts import save_trial_record
-from saesweep.worker.batches import FiniteBatches
-from saesweep.worker.measure import mean_and_spread
-from saesweep.worker.saved import SavedSlot, saved_slots, slots_to_save
-from saesweep.worker.seeds import derive
-from saesweep.worker.setup import Setup
-from saesweep.worker.snapshots import Snapshots
 
 
 class SweepLoop:
     """One run of a sweep, from its start or its last checkpoint to its end or an interruption.
 
     Args:
-        setup: What was opened and decided.
+        session: What was opened and decided.
         search: The study and the scheduler's rules.
+        engine: Has the reports of the worker.
+        worker: Trains and measures.
         bus: Who wants to know.
         stop: Set by Ctrl-C.
     """
 
-    def __init__(self, setup: Setup, search: Search, bus: EventBus, stop: StopFlag) -> None:
-        self._setup = setup
+    def __init__(
+        self, session: Session, search: Search, engine: Engine, worker: Worker, bus: EventBus, stop: StopFlag
+    ) -> None:
+        self._session = session
         self._search = search
+        self._engine = engine
+        self._worker = worker
         self._bus = bus
         self._stop = stop
-        self._store = CheckpointStore(setup.directory.checkpoints)
-        self._writer = CheckpointWriter(
-            self._store,
-            in_background=setup.background_checkpoints,
-            min_seconds=setup.experiment.spec.cohort.checkpoint_seconds,
-        )
         self._state = State.new(search.policy)
-        self._cohort = setup.cohort
-        self._stream = setup.source.stream
-        self._replicates = setup.experiment.spec.search.replicates
-        self._batches = FiniteBatches(
-            self._stream,
-            most_skipped=setup.experiment.spec.cohort.max_skipped_batches,
-            say=lambda message: bus.emit(Note(level="warning", message=message)),
-        )
-        self._log = TrialLog(setup.directory, bus)
-        self._snapshots = Snapshots(setup, bus, self._replicates)
-        self._segment_index = None if setup.segment is None else setup.segment.index
+        self._todo = Todo()
+        self._log = TrialLog(session.directory, bus)
         self.trials: dict[int, Trial] = {}
-        self._reports = Reports(setup, search, self._log, self.trials, replicates=self._replicates)
+        self._reports = Reports(search, session.objective, self._log, self.trials)
         self.stop_reason: str | None = None
         self.block = 0
+        self.stream_tokens = session.opened.stream_tokens
+        self.epoch = 0
+        self.skipped_batches = session.opened.skipped_batches
+        """Batches left out because of NaN or infinities, over all starts of the run."""
+        self.unreadable_rows = 0
         self.trained_tokens = 0
-        self._restored: dict[int, list[SavedSlot]] = {}
         self._ended: list[int] = []
         self._seconds_before = 0.0
         self._started = time.monotonic()
         self._progress = Progress()
-        self._board = Board.of(setup)
         self._said_stop = False
 
     # ---------------------------------------------------------------- start
 
-    def restore(self) -> tuple[int | None, list[str]]:
-        """Go back to the newest whole checkpoint.
+    def restore(self) -> int | None:
+        """Go back to the checkpoint that the worker has gone back to.
 
         Returns:
-            The stream position gone back to, None where there is no checkpoint; and a message per damaged one.
+            The stream position gone back to, None where there is no checkpoint.
         """
-        checkpoint, damaged = self._store.load_latest()
-        self._log.go_back({} if checkpoint is None else self._load(checkpoint))
-        return (None if checkpoint is None else self._stream.tokens_served), damaged
+        opened = self._session.opened
+        self._log.go_back({} if opened.driver is None else self._load(opened.driver))
+        return None if opened.driver is None else opened.stream_tokens
 
-    def _load(self, checkpoint: Checkpoint) -> dict[int, int]:
-        state = checkpoint.state
-        self.block = checkpoint.block
+    def _load(self, saved: Mapping[str, Any]) -> dict[int, int]:
+        self.block = self._session.opened.block
         # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
         policy = self._search.policy
-        self._state = replace(State.from_json(state["scheduler"]), policy=policy, n_slots=policy.n_slots)
-        if state.get("segment") == self._segment_index:
-            self._stream.load_state(state["stream"])
-        self._batches.skipped = state["skipped_batches"]
-        self._ended = list(state["ended"])
-        self._seconds_before = state["training_seconds"]
-        known, behind = catch_up(self._search.study, [self._kept(data) for data in state["trials"]])
+        self._state = replace(State.from_json(saved["scheduler"]), policy=policy, n_slots=policy.n_slots)
+        self._ended = list(saved["ended"])
+        self._seconds_before = saved["training_seconds"]
+        known, behind = catch_up(self._search.study, [self._kept(data) for data in saved["trials"]])
         if behind:
             message = f"study.db lacked what the checkpoint holds of {behind} trials; it was made again from there"
             self._bus.emit(Note(level="warning", message=message))
-        for data in state["trials"]:
+        for data in saved["trials"]:
             trial = self._trial(data["number"], known[data["number"]].params)
             trial.load(data)
             if trial.slot is not None and trial.slot >= policy.n_slots:
                 # The cohort has shrunk: as in the scheduler, the trial waits for a slot, and may be pruned before its turn.
                 trial.status, trial.slot = "waiting", None
-        self._restored = saved_slots(checkpoint)  # none at the end of an earlier segment
         return {number: trial.tokens for number, trial in self.trials.items()}
 
     def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
         """Return what a checkpoint holds of a trial, as the study would."""
         has_ended = data["status"] not in ("training", "waiting")
-        result = result_to_tell(data, self._setup.objective) if has_ended else {"state": None, "values": None}
+        result = result_to_tell(data, self._session.objective) if has_ended else {"state": None, "values": None}
         return KeptTrial(number=data["number"], params=data["params"], rungs=dict(data["rungs"]), **result)
 
     # ---------------------------------------------------------------- the loop
@@ -155,54 +136,51 @@ class SweepLoop:
 
         The last checkpoint is on disk when it returns.
         """
-        is_over = False
-        try:
-            with self._stop.finishing_blocks():
-                self._decide(Opened())
-                while self.stop_reason is None and not self._stop.requested:
-                    self._block()
-                    if self._writer.is_due(lambda: self._to_save()[1]):
-                        self.checkpoint()
-                    self._announce_checkpoints()
-                self.checkpoint()
-                self._writer.wait()
-                self._announce_checkpoints()
-            is_over = True
-        finally:
-            self._writer.close(cancel=not is_over)
+        with self._stop.finishing_blocks():
+            self._decide(Opened())
+            wants_checkpoint = False
+            while self.stop_reason is None and not self._stop.requested:
+                wants_checkpoint = self._block(save=wants_checkpoint)
+            self._session.directory.check_is_held()
+            request = SaveRequest(number=self.block + 1, commands=self._todo.taken(), driver=self._saved())
+            self._announce_checkpoints(self._worker.save(request).saved)
         return self.stop_reason is not None
 
-    def _block(self) -> None:
-        self._setup.directory.check_is_held()
-        started = time.monotonic()
+    def _block(self, *, save: bool) -> bool:
+        """Let the worker train a block, after a checkpoint if it is time for one, and decide; return whether it is now."""
+        self._session.directory.check_is_held()
         tokens_before = self._sae_tokens()
-        self._cohort.begin_block()
-        for _ in range(self._setup.blocks.block_steps):
-            if all(slot.is_done for _, slot in self._cohort.occupied()):
-                break
-            if self._stop.requested and not self._said_stop:
-                self._said_stop = True
-                self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
-            self._cohort.train_step(self._batches.next_batch())
-            self._snapshots.take(self.trials)
-        self.block += 1
-        slots = self._slots_by_trial()
-        losses = {number: mean_and_spread([s.mean_losses() for s in mine])[0] for number, mine in slots.items()}
-        for number, mine in slots.items():
-            self.trials[number].tokens = mine[0].tokens
-        self._decide(self._reports.of_block(self._state, self._cohort, slots, losses))
-        for message in self._setup.evaluator.new_notes():
-            self._bus.emit(Note(level="info", message=message))
+        self._worker.start(
+            BlockRequest(
+                number=self.block + 1,
+                steps=self._session.blocks.block_steps,
+                commands=self._todo.taken(),
+                measure=self._reports.due(self._state, self._session.blocks.block_tokens),
+                metrics=self._search.policy.aim.metrics,
+                required=tuple(goal.metric for goal in self._session.objective.goals),
+                save=self._saved() if save else None,
+            )
+        )
+        _, report = self._engine.next_report([self._worker], self._say_if_stopped)
+        arrived = time.monotonic()
+        self.block, self.stream_tokens, self.epoch = report.number, report.stream_tokens, report.epoch
+        self.skipped_batches, self.unreadable_rows = report.skipped_batches, report.unreadable_rows
+        self._announce_checkpoints(report.saved)
+        for event in report.events:
+            self._bus.emit(told(event))
+        self._decide(self._reports.record(self._state, report))
+        for note in report.notes:
+            self._bus.emit(told(note))
         trained = self._sae_tokens() - tokens_before
         self.trained_tokens += trained
-        self._announce(time.monotonic() - started, trained, losses)
+        losses = {number: one.loss for number, one in report.trials.items()}
+        self._announce(report.seconds + time.monotonic() - arrived, trained, losses)
+        return report.wants_checkpoint
 
-    def _slots_by_trial(self) -> dict[int, list[Slot]]:
-        """Return the replicates of each trial in the cohort, by trial number; they train side by side."""
-        found: dict[int, list[Slot]] = {}
-        for _, slot in self._cohort.occupied():
-            found.setdefault(slot.trial, []).append(slot)
-        return found
+    def _say_if_stopped(self) -> None:
+        if self._stop.requested and not self._said_stop:
+            self._said_stop = True
+            self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
 
     # ---------------------------------------------------------------- decisions
 
@@ -215,7 +193,7 @@ class SweepLoop:
                     return
                 ended = [self.trials[number] for number in self._ended]
                 reason = stop_reason(
-                    self._setup.experiment.spec.search, self._setup.objective, ended, self._training_seconds()
+                    self._session.experiment.spec.search, self._session.objective, ended, self._training_seconds()
                 )
                 if reason is not None:
                     # Not final: what still trains stays as it is, and goes on where the limit is raised.
@@ -240,43 +218,28 @@ class SweepLoop:
 
     def _expected_ends(self) -> dict[int, ExpectedEnd]:
         """Return what the training trials are expected to be worth, for the sampler."""
-        found = {n: expected_end(e, self._setup.objective) for n, e in expected_ends(self._state).items()}
+        found = {n: expected_end(e, self._session.objective) for n, e in expected_ends(self._state).items()}
         return {number: end for number, end in found.items() if end is not None}
 
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
-        run, stream = self._setup.resolve(params), self._setup.stream_of(params).label
         trial = new_trial(
             number,
             params,
-            run,
-            objective=self._setup.objective,
-            target_l0=self._setup.experiment.target_l0(params),
+            self._session.resolve(params),
+            objective=self._session.objective,
+            target_l0=self._session.experiment.target_l0(params),
             is_baseline=self._search.is_baseline(number),
-            replicates=self._replicates,
-            stream=stream,
+            replicates=self._session.replicates,
+            stream=self._session.stream_of(params).label,
         )
         self.trials[number] = trial
         return trial
 
     def _place(self, trial: Trial, index: int) -> None:
-        joined = self._stream.tokens_served
-        restored = self._restored.pop(trial.number, None)
-        for replicate in range(self._replicates):
-            slot = Slot(
-                trial=trial.number,
-                run=trial.run,
-                joined_at_tokens=joined,
-                init_seed=derive(self._setup.base.seed, "init", replicate),
-                device=self._setup.device,
-                adam_moments=self._setup.experiment.spec.cohort.adam_moments,
-                control=trial.control,
-            )
-            if restored is not None:
-                meta, tensors = restored[replicate]
-                slot.load(tensors, meta)
-                slot.joined_at_tokens = joined = meta["joined_at_tokens"]
-            self._cohort.place(index * self._replicates + replicate, slot)
-        trial.status, trial.slot, trial.joined_at_tokens = "training", index, joined
+        self._todo.place(trial.number, index, trial.params)
+        if trial.joined_at_tokens is None:  # else the worker has its state, and where it joined
+            trial.joined_at_tokens = self.stream_tokens
+        trial.status, trial.slot = "training", index
         self._bus.emit(
             TrialStarted(
                 number=trial.number,
@@ -284,20 +247,17 @@ class SweepLoop:
                 architecture=trial.run.sae.architecture,
                 sparsity=trial.sparsity,
                 params=trial.params,
-                joined_at_tokens=joined,
+                joined_at_tokens=trial.joined_at_tokens,
             )
         )
 
     def _end(self, trial: Trial, status: Any, reason: str) -> None:
-        if trial.slot is not None:
-            for replicate in range(self._replicates):
-                self._cohort.remove(trial.slot * self._replicates + replicate)
-        self._restored.pop(trial.number, None)  # of a trial that ends while it waits for a slot
+        self._todo.remove(trial.number)
         trial.status, trial.slot, trial.reason = status, None, reason
         if status != "failed":
             self._ended.append(trial.number)
-        self._search.study.tell(trial.number, **result_to_tell(trial.state(), self._setup.objective))
-        save_trial_record(self._setup.directory, trial)
+        self._search.study.tell(trial.number, **result_to_tell(trial.state(), self._session.objective))
+        save_trial_record(self._session.directory, trial)
         self._bus.emit(TrialEnded(number=trial.number, status=status, tokens=trial.tokens, reason=reason))
 
     # ---------------------------------------------------------------- what others see
@@ -305,30 +265,23 @@ class SweepLoop:
     def rows(self) -> tuple[Row, ...]:
         """Return the leaderboard, best first."""
         rows = [row_of(trial) for trial in self.trials.values()]
-        return ranked_by_stream(rows, self._setup.objective, self._setup.streams)
+        return ranked_by_stream(rows, self._session.objective, self._session.streams)
 
     def matched(self, rows: Sequence[Row]) -> tuple[MatchedEntry, ...]:
         """Return the best at each L0 so far, its ties judged by seeds alone; nothing without matched L0."""
-        return () if self._setup.objective.matched is None else matched_entries(rows, self._setup.objective)
-
-    @property
-    def skipped_batches(self) -> int:
-        """Batches left out because of NaN or infinities, over all starts of the run."""
-        return self._batches.skipped
+        return () if self._session.objective.matched is None else matched_entries(rows, self._session.objective)
 
     def _training_seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
 
     def _sae_tokens(self) -> int:
-        return sum(trial.tokens for trial in self.trials.values()) * self._replicates
+        return sum(trial.tokens for trial in self.trials.values()) * self._session.replicates
 
-    def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, dict[str, float]]) -> None:
-        rows = self.rows()
-        total = self._setup.blocks.total_tokens
-        unasked = self._search.policy.n_trials - len(self.trials)
-        if self._setup.segment is not None:  # the streams to come
-            unasked = max(unasked, self._setup.experiment.n_trials - len(self.trials))
-        expected = self._replicates * (
+    def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, float]) -> None:
+        rows, board = self.rows(), self._session.board
+        total = self._session.blocks.total_tokens
+        unasked = self._session.experiment.n_trials - len(self.trials)
+        expected = self._session.replicates * (
             unasked * total
             + sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
         )
@@ -337,47 +290,32 @@ class SweepLoop:
         self._bus.emit(
             BlockDoneEvent(
                 block=self.block,
-                stream_tokens=self._stream.tokens_served,
+                stream_tokens=self.stream_tokens,
                 sae_tokens=done,
                 expected_sae_tokens=expected,
                 seconds=seconds,
                 sae_tokens_per_second=rate,
                 eta_seconds=eta_seconds,
-                losses={number: terms.get("overall_loss", float("nan")) for number, terms in losses.items()},
+                losses=losses,
                 rows=rows,
-                epoch=self._stream.epoch,
-                references=self._board.references(rows),
+                epoch=self.epoch,
+                references=board.references(rows),
                 matched=self.matched(rows),
             )
         )
-        self._setup.directory.check_is_held()  # writing would make a new folder in its place
-        self._board.write(rows, status="running", stream_tokens=self._stream.tokens_served, matched=self.matched(rows))
+        self._session.directory.check_is_held()  # writing would make a new folder in its place
+        board.write(rows, status="running", stream_tokens=self.stream_tokens, matched=self.matched(rows))
 
-    def _to_save(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-        return slots_to_save(self._slots_by_trial(), self._restored)
+    def _saved(self) -> dict[str, Any]:
+        """Return the driver's part of a checkpoint: what it knows once the commands that wait are carried out."""
+        return {
+            **({} if self._session.segment is None else self._session.segment.place()),
+            "scheduler": self._state.to_json(),
+            "trials": [trial.state() for trial in self.trials.values()],
+            "ended": self._ended,
+            "training_seconds": self._training_seconds(),
+        }
 
-    def checkpoint(self) -> None:
-        """Write everything needed to resume from this block boundary; it may reach the disk later."""
-        self._setup.directory.check_is_held()
-        metas, tensors = self._to_save()
-        self._writer.save(
-            self.block,
-            self._stream.tokens_served,
-            {
-                "stream_tokens": self._stream.tokens_served,
-                "segment": self._segment_index,
-                "first_trial": 0 if self._setup.segment is None else self._setup.segment.first_trial,
-                "scheduler": self._state.to_json(),
-                "stream": self._stream.state(),
-                "trials": [trial.state() for trial in self.trials.values()],
-                "slots": metas,
-                "skipped_batches": self._batches.skipped,
-                "ended": self._ended,
-                "training_seconds": self._training_seconds(),
-            },
-            tensors,
-        )
-
-    def _announce_checkpoints(self) -> None:
-        for one in self._writer.finished():
+    def _announce_checkpoints(self, saved: Sequence[Saved]) -> None:
+        for one in saved:
             self._bus.emit(CheckpointSaved(block=one.block, stream_tokens=one.stream_tokens, seconds=one.seconds))

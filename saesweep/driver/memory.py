@@ -1,39 +1,13 @@
-"""Running out of memory: recognised, and answered with a cohort of half the size."""
+"""Memory that ran out is answered with a cohort of half the size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
+from collections.abc import Mapping
+from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.runs import Checkpoint, CheckpointStore, RunDirectory
+from saesweep.runs import CheckpointStore, RunDirectory
 from saesweep.study import rewind_study
-
-_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "cannot allocate memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that the device or the host has no memory left."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, (RuntimeError, OSError)) and any(text in str(error).lower() for text in _MESSAGES)
-
-
-class MeasuringMemoryError(MemoryError):
-    """Memory ran out while SAEs were measured on held-out tokens: other settings matter than in training."""
-
-
-@contextmanager
-def measuring() -> Iterator[None]:
-    """Let an error that says that memory ran out say that it did so while SAEs were measured."""
-    try:
-        yield
-    except (MemoryError, RuntimeError, OSError) as error:
-        if isinstance(error, UserError) or not is_out_of_memory(error):
-            raise
-        raise MeasuringMemoryError(str(error) or type(error).__name__) from error
 
 
 def shrink(directory: RunDirectory, replicates: int, error: str, *, is_measuring: bool = False) -> str:
@@ -64,18 +38,18 @@ def shrink(directory: RunDirectory, replicates: int, error: str, *, is_measuring
             f"out of memory with a single trial in the cohort ({error}). Make it smaller: base.sae.d_sae, "
             "base.train_batch_size_tokens, search.replicates; or free memory. The same command goes on"
         )
-    checkpoint, _ = CheckpointStore(directory.checkpoints).load_latest()
-    rewind_study(directory.study_file, {} if checkpoint is None else tokens_at(checkpoint))
+    state = CheckpointStore(directory.checkpoints).latest_state()
+    rewind_study(directory.study_file, {} if state is None else tokens_at(state["driver"]))
     choices["slots"] = trials // 2 * replicates
     choices["slots_reason"] = f"memory ran out with {before}"
     directory.save_choices(choices)
-    where = "the start" if checkpoint is None else "the last checkpoint"
+    where = "the start" if state is None else "the last checkpoint"
     return f"out of memory with {before} SAEs at once; going on with {choices['slots']} from {where}, no trial is lost"
 
 
-def tokens_at(checkpoint: Checkpoint) -> dict[int, int | None]:
-    """Return by trial number the tokens it had seen at a checkpoint; None for one that had ended."""
+def tokens_at(saved: Mapping[str, Any]) -> dict[int, int | None]:
+    """Return by trial number the tokens it had seen at a checkpoint of the driver; None for one that had ended."""
     return {
         trial["number"]: trial["tokens"] if trial["status"] in ("training", "waiting") else None
-        for trial in checkpoint.state["trials"]
+        for trial in saved["trials"]
     }

@@ -7,21 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
+from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
 from saesweep.driver.loop import SweepLoop
-from saesweep.driver.memory import MeasuringMemoryError, is_out_of_memory, shrink
-from saesweep.driver.progress import Board, goal_texts, metric_columns
-from saesweep.driver.references import measure_references
+from saesweep.driver.memory import shrink
+from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
 from saesweep.driver.segments import Segment, Segments
+from saesweep.driver.session import Session, worker_plan
 from saesweep.driver.stop import StopFlag
-from saesweep.errors import UserError
+from saesweep.engines.protocol import Engine, OutOfMemory, Worker
 from saesweep.events import EventBus, Note, Row, RunStarted
 from saesweep.experiment import Experiment, streams_of
 from saesweep.runs import CheckpointStore, RunDirectory
 from saesweep.specs import ObjectiveSpec
-from saesweep.worker.loaded_model import LoadedModel
-from saesweep.worker.setup import Facts, Setup, prepare
 
 
 @dataclass(frozen=True)
@@ -44,19 +43,21 @@ class Phase:
     """Why no further trial is asked; `complete` where all have been."""
 
 
-def train(experiment: Experiment, directory: RunDirectory, facts: Facts, bus: EventBus, stop: StopFlag) -> Phase:
+def train(
+    experiment: Experiment, directory: RunDirectory, facts: Facts, engine: Engine, bus: EventBus, stop: StopFlag
+) -> Phase:
     """Train until nothing is left to do: on one activation stream after the other.
 
     Raises:
         UserError: Something does not fit together, or memory holds not even one trial.
     """
     if any(stream.label for stream in streams_of(experiment)):
-        return _train_streams(experiment, directory, facts, bus, stop)
-    return _stay(experiment, directory, facts, bus, stop, None, LoadedModel())
+        return _train_streams(experiment, directory, facts, engine, bus, stop)
+    return _stay(experiment, directory, facts, engine, bus, stop, None)
 
 
 def _train_streams(
-    experiment: Experiment, directory: RunDirectory, facts: Facts, bus: EventBus, stop: StopFlag
+    experiment: Experiment, directory: RunDirectory, facts: Facts, engine: Engine, bus: EventBus, stop: StopFlag
 ) -> Phase:
     """Visit the streams, one segment after the other, from the one that the last checkpoint is of.
 
@@ -64,8 +65,8 @@ def _train_streams(
     before, with another stream open. So everything that holds for a resumed run (same trials, same bits) holds here.
     """
     streams = streams_of(experiment)
-    segments, loaded = Segments(experiment, streams, directory), LoadedModel()
-    index, first, counts, damaged = _where_to_go_on(directory, segments)
+    segments = Segments(experiment, streams, directory)
+    index, first, counts = _where_to_go_on(directory, segments)
     spent_tokens, is_first = 0, True
     while True:
         segment = segments.segment(index, first, counts)
@@ -74,7 +75,7 @@ def _train_streams(
         if not is_first:  # the first one's is part of what the run says when it starts
             bus.emit(Note(level="info", message=message))
         own = directory.of_stream(segment.stream.folder)
-        phase = _stay(experiment, own, facts, bus, stop, segment, loaded, is_first, (*damaged, message))
+        phase = _stay(experiment, own, facts, engine, bus, stop, segment, is_first, (message,))
         spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
         phase = replace(phase, trained_tokens=spent_tokens)
         if not phase.is_complete:
@@ -103,12 +104,12 @@ def _train_streams(
     return replace(phase, outcome=outcome)
 
 
-def _where_to_go_on(directory: RunDirectory, segments: Segments) -> tuple[int, int, Mapping[str, int], list[str]]:
-    """Return the segment to open first, the trials before it, how many each stream has had, and what was damaged."""
-    checkpoint, damaged = CheckpointStore(directory.checkpoints).load_latest()
+def _where_to_go_on(directory: RunDirectory, segments: Segments) -> tuple[int, int, Mapping[str, int]]:
+    """Return the segment to open first, the trials before it, and how many each stream has had."""
+    checkpoint = CheckpointStore(directory.checkpoints).latest_state()
     if checkpoint is None:
-        return 0, 0, {}, damaged
-    state = checkpoint.state
+        return 0, 0, {}
+    state = checkpoint["driver"]
     index, first = int(state["segment"]), int(state["first_trial"])
     labels = [trial["stream"] for trial in state["trials"]]
     segment = segments.segment(index, first, Counter(labels[:first]))
@@ -119,47 +120,48 @@ def _where_to_go_on(directory: RunDirectory, segments: Segments) -> tuple[int, i
         and is_finished(own, Counter(labels)[segment.stream.label])
     )
     if is_over and (index + 1 < len(segments) or segments.extend(Counter(labels))):
-        return index + 1, len(labels), Counter(labels), damaged
-    return index, first, Counter(labels[:first]), damaged
+        return index + 1, len(labels), Counter(labels)
+    return index, first, Counter(labels[:first])
 
 
 def _stay(
     experiment: Experiment,
     directory: RunDirectory,
     facts: Facts,
+    engine: Engine,
     bus: EventBus,
     stop: StopFlag,
     segment: Segment | None,
-    loaded: LoadedModel,
     is_first: bool = True,
     messages: Sequence[str] = (),
 ) -> Phase:
     """Train on one stream; where memory runs out, go on with half the cohort."""
     spent_tokens = 0
     while True:
-        setup = prepare(experiment, directory, facts, segment, loaded)
         loops: list[SweepLoop] = []
         try:
-            return _train(setup, bus, stop, loops, spent_tokens, is_first, messages)
-        except (MemoryError, RuntimeError, OSError) as error:
-            if isinstance(error, UserError) or not is_out_of_memory(error):
-                raise
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            is_measuring = isinstance(error, MeasuringMemoryError)
-        finally:
-            setup.source.close()
+            worker = engine.open(worker_plan(experiment, directory, segment), experiment)
+            try:
+                session = Session.of(experiment, directory, facts, segment, worker.opened)
+                return _train(session, engine, worker, bus, stop, loops, spent_tokens, is_first, messages)
+            finally:
+                worker.close()
+        except OutOfMemory as error:
+            reason, is_measuring = error.reason, error.is_measuring
         spent_tokens += sum(loop.trained_tokens for loop in loops)
         is_first = False
         # The traceback is gone with the except block; these names are the last that hold the cohort and the model.
-        del setup
+        worker = None  # type: ignore[assignment]
         loops.clear()
-        loaded.drop()
+        engine.release()
         said = shrink(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
         bus.emit(Note(level="warning", message=said))
 
 
 def _train(
-    setup: Setup,
+    session: Session,
+    engine: Engine,
+    worker: Worker,
     bus: EventBus,
     stop: StopFlag,
     loops: list[SweepLoop],
@@ -168,57 +170,53 @@ def _train(
     messages: Sequence[str],
 ) -> Phase:
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
-    experiment = setup.experiment
-    setup.references = measure_references(setup)
+    experiment, objective = session.experiment, session.objective
     seed = experiment.base_run().seed
-    search = open_search(experiment, setup.directory, setup.objective, setup.rules, seed, setup.segment)
+    search = open_search(experiment, session.directory, objective, session.rules, seed, session.segment)
     with search.study:
-        loop = SweepLoop(setup, search, bus, stop)
+        loop = SweepLoop(session, search, engine, worker, bus, stop)
         loops.append(loop)
-        resumed_at, damaged = loop.restore()
+        resumed_at = loop.restore()
         if is_first:
             bus.emit(
                 RunStarted(
                     name=experiment.spec.name,
-                    run_dir=str(setup.directory.path),
-                    trials=search.policy.n_trials if setup.segment is None else experiment.n_trials,
-                    slots=setup.n_slots,
-                    total_tokens=setup.blocks.total_tokens,
-                    goals=goal_texts(setup),
-                    metrics=metric_columns(setup),
+                    run_dir=str(session.directory.path),
+                    trials=experiment.n_trials,
+                    slots=session.opened.n_slots,
+                    total_tokens=session.blocks.total_tokens,
+                    goals=session.board.goals,
+                    metrics=session.board.metrics,
                     resumed_at_tokens=resumed_at,
-                    notes=(*messages, *setup.notes, *search.notes),
+                    notes=(*messages, *session.notes, *search.notes),
                 )
             )
-        elif setup.segment is not None and spent_tokens == 0:
-            for note in setup.notes:
-                bus.emit(Note(level="info", message=f"{setup.segment.stream.label}: {note}"))
-        for message in damaged:
+        elif session.segment is not None and spent_tokens == 0:
+            for note in session.notes:
+                bus.emit(Note(level="info", message=f"{session.segment.stream.label}: {note}"))
+        for message in session.opened.damaged:
             bus.emit(Note(level="warning", message=message))
         is_complete = loop.run()
-        if setup.source.stream.unreadable_rows:
+        if loop.unreadable_rows:
             # No note of the outcome: how many rows a process reads depends on where it was resumed.
-            bus.emit(Note(level="warning", message=_unreadable(setup.source.stream.unreadable_rows)))
-        rows = loop.rows()
-        stream_tokens = setup.source.stream.tokens_served
-        board = Board.of(setup)
+            bus.emit(Note(level="warning", message=_unreadable(loop.unreadable_rows)))
+        rows, board = loop.rows(), session.board
         outcome = Outcome(None, None, notes=_notes(loop), matched=loop.matched(rows))
         if not is_complete:
-            board.write(rows, status="interrupted", stream_tokens=stream_tokens, matched=loop.matched(rows))
-        elif experiment.spec.search.confirm is None and setup.segment is not None:
-            finish_stream(setup, rows, setup.segment.stream)
+            board.write(rows, status="interrupted", stream_tokens=loop.stream_tokens, matched=loop.matched(rows))
+        elif experiment.spec.search.confirm is None and session.segment is not None:
+            finish_stream(session, worker, rows, session.segment.stream)
         elif experiment.spec.search.confirm is None:
-            outcome = finish(setup, rows, stream_tokens, _notes(loop))
-        trained_tokens = spent_tokens + loop.trained_tokens
+            outcome = finish(session, worker, rows, loop.stream_tokens, _notes(loop))
         return Phase(
             is_complete=is_complete,
             rows=rows,
             outcome=outcome,
             notes=_notes(loop),
-            objective=setup.objective,
+            objective=objective,
             board=board,
-            stream_tokens=stream_tokens,
-            trained_tokens=trained_tokens,
+            stream_tokens=loop.stream_tokens,
+            trained_tokens=spent_tokens + loop.trained_tokens,
             stop_reason=loop.stop_reason,
         )
 

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from saesweep.driver.references import ranked_references
-from saesweep.evaluation import registered_metrics
+from saesweep.driver.references import ranked_references, reference_rows
+from saesweep.engines.protocol import Opened
 from saesweep.events import MatchedEntry, ReferenceRow, Row
 from saesweep.runs import write_json
 from saesweep.specs import ObjectiveSpec
-from saesweep.worker.setup import Setup
 
 _BLOCKS = 20
 
@@ -32,22 +31,21 @@ class Progress:
         return rate, tokens_left / rate if rate > 0 else float("inf")
 
 
-def goal_texts(setup: Setup) -> tuple[str, ...]:
+def goal_texts(objective: ObjectiveSpec) -> tuple[str, ...]:
     """Return the goals as text, such as `minimize l0`, or `minimize delta_ce at L0 16, 32`."""
-    matched = setup.objective.matched
+    matched = objective.matched
     at = "" if matched is None else f" at L0 {', '.join(f'{target:g}' for target in matched.l0)}"
-    return tuple(f"{goal.direction} {goal.metric}{at}" for goal in setup.objective.goals)
+    return tuple(f"{goal.direction} {goal.metric}{at}" for goal in objective.goals)
 
 
-def metric_columns(setup: Setup) -> tuple[str, ...]:
+def metric_columns(objective: ObjectiveSpec, opened: Opened) -> tuple[str, ...]:
     """Return the metrics worth a column: the goals' first, then the usual ones, then those of plugins.
 
     Explained variance without attention sinks has a column where there are sinks.
     """
-    has_head = setup.source.model is not None and setup.source.model.has_lm_head
     usual = (
         ("l0", "delta_ce", "explained_variance", "dead_fraction")
-        if has_head
+        if opened.has_lm_head
         else (
             "l0",
             "explained_variance",
@@ -55,8 +53,8 @@ def metric_columns(setup: Setup) -> tuple[str, ...]:
             "dead_fraction",
         )
     )
-    without_sinks = ["explained_variance_no_sinks"] if setup.sinks else []
-    return tuple(dict.fromkeys([*setup.objective.metric_names(), *usual, *without_sinks, *registered_metrics()]))
+    without_sinks = ["explained_variance_no_sinks"] if opened.has_sinks else []
+    return tuple(dict.fromkeys([*objective.metric_names(), *usual, *without_sinks, *opened.registered_metrics]))
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,15 @@ class Board:
     measured_references: tuple[ReferenceRow, ...]
 
     @classmethod
-    def of(cls, setup: Setup) -> Board:
+    def of(cls, file: Path, name: str, objective: ObjectiveSpec, opened: Opened) -> Board:
         """Return the board of an opened run."""
         return cls(
-            setup.directory.leaderboard_file,
-            setup.experiment.spec.name,
-            goal_texts(setup),
-            metric_columns(setup),
-            setup.objective,
-            setup.references,
+            file,
+            name,
+            goal_texts(objective),
+            metric_columns(objective, opened),
+            objective,
+            reference_rows(opened.references),
         )
 
     def references(self, rows: Sequence[Row]) -> tuple[ReferenceRow, ...]:

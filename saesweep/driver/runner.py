@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from saesweep.driver.checkpoint_path import claim_checkpoint_path
 from saesweep.driver.confirm import confirm
+from saesweep.driver.facts import check
 from saesweep.driver.finish import Outcome
 from saesweep.driver.log import JsonLogListener
 from saesweep.driver.phase import Phase, train
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.tracker import make_tracker
+from saesweep.engines.choose import open_engine
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
 from saesweep.experiment import AsWritten, Experiment, describe_changes, dump_yaml, load_experiment
@@ -24,8 +27,6 @@ from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.tracking import registered_trackers
-from saesweep.worker.setup import check
-from saesweep.worker.snapshots import claim_checkpoint_path
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def run(
             return finished
         started = time.monotonic()
         with StopFlag() as stop, _marked_interrupted(directory, command):
-            facts = check(loaded)
+            engine = open_engine(loaded)
+            facts = check(loaded, engine)
             claim_checkpoint_path(loaded, directory)
             directory.save_experiment(dump_yaml(loaded.written))
             tracker = make_tracker(loaded, directory, bus)
@@ -108,9 +110,9 @@ def run(
                 bus.subscribe(tracker)
             for listener in registered_trackers(loaded, directory.path, bus.emit):
                 bus.subscribe(listener)
-            phase = train(loaded, directory, facts, bus, stop)
+            phase = train(loaded, directory, facts, engine, bus, stop)
             if phase.is_complete and loaded.spec.search.confirm is not None:
-                phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, bus, stop)
+                phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, engine, bus, stop)
         return _ended(loaded, directory, phase, bus, started, command)
 
 

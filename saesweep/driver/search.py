@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saesweep.driver.blocks import BlockPlan
 from saesweep.driver.segments import Segment
 from saesweep.driver.space import space_view
 from saesweep.driver.warm_start import warm_start
@@ -17,7 +18,6 @@ from saesweep.runs import RunDirectory
 from saesweep.scheduler import Aim, Policy
 from saesweep.specs import ObjectiveSpec
 from saesweep.study import ExpectedEnd, SpaceView, Study, trial_limit
-from saesweep.worker.sizing import BlockPlan
 
 _ALL = "all"
 

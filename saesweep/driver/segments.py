@@ -33,6 +33,10 @@ class Segment:
     stratum: Mapping[str, Any]
     """The stream's settings where the sampler may only look at trials of this stream, because others are on another scale."""
 
+    def place(self) -> dict[str, int]:
+        """Return what a checkpoint says of it."""
+        return {"segment": self.index, "first_trial": self.first_trial}
+
     def settings_of(self, number: int) -> dict[str, Any]:
         """Return what is given of one of its trials: the stream's settings, and those of a baseline."""
         position = number - self.first_trial

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from saesweep.cohort import Slot
+from saesweep.engines.protocol import ControlReading, Scores, TrialReport
 from saesweep.events import EventBus, TrialMeasured, TrialTrained
 from saesweep.runs import JsonLines, RunDirectory
-from saesweep.worker.measure import Measured
 
 
 class TrialLog:
@@ -33,43 +32,30 @@ class TrialLog:
             if name.isascii() and name.isdecimal():  # other folders are nobody's
                 _keep_until(JsonLines(file), tokens.get(int(name), -1))
 
-    def measured(self, slot: Slot, results: Sequence[Measured], mean: dict[str, float]) -> None:
+    def measured(self, number: int, tokens: int, scores: Scores) -> None:
         """Log the held-out metrics of a trial: the mean of its replicates, and each where there are several."""
-        each = {"replicates": [result.metrics for result in results]} if len(results) > 1 else {}
-        self._file(slot.trial).append({"tokens": slot.tokens, "kind": "select", **mean, **each})
-        self._bus.emit(TrialMeasured(number=slot.trial, tokens=slot.tokens, metrics=mean))
+        mean = dict(scores.metrics)
+        each = {"replicates": list(scores.replicates)} if len(scores.replicates) > 1 else {}
+        self._file(number).append({"tokens": tokens, "kind": "select", **mean, **each})
+        self._bus.emit(TrialMeasured(number=number, tokens=tokens, metrics=mean))
 
-    def trained(self, slots: Sequence[Slot], losses: Mapping[str, float]) -> None:
-        """Log the losses of a trial's replicates over the block, and the schedules at its last step."""
-        slot = slots[0]
-        step = max(0, slot.step - 1)
-        knobs = slot.knobs_at(step)
-        dead = [int(one.dead_F().sum()) for one in slots]
-        values = {
-            **{f"losses/{name}": value for name, value in losses.items()},
-            "details/current_learning_rate": slot.lr.at(step),
-            "details/l1_coefficient": knobs.l1_coefficient,
-            "details/l0_coefficient": knobs.l0_coefficient,
-            "sparsity/dead_features": dead[0] if len(dead) == 1 else sum(dead) / len(dead),
-        }
-        self._file(slot.trial).append({"tokens": slot.tokens, "kind": "train", **values})
-        self._bus.emit(TrialTrained(number=slot.trial, step=slot.step, tokens=slot.tokens, values=values))
+    def trained(self, number: int, report: TrialReport) -> None:
+        """Log the losses of a trial over the block, and the schedules at its last step."""
+        self._file(number).append({"tokens": report.tokens, "kind": "train", **report.values})
+        self._bus.emit(TrialTrained(number=number, step=report.step, tokens=report.tokens, values=dict(report.values)))
 
-    def steered(self, slots: Sequence[Slot]) -> None:
+    def steered(self, number: int, readings: Sequence[ControlReading]) -> None:
         """Log the controllers' updates of the block: the trajectory of each replicate's coefficient."""
-        for replicate, slot in enumerate(slots):
-            if slot.control is None:
-                continue
-            for point in slot.control.block_points:
-                self._file(slot.trial).append(
-                    {
-                        "tokens": point.step * slot.run.train_batch_size_tokens,
-                        "kind": "control",
-                        "replicate": replicate,
-                        f"details/{slot.control.plan.field}": point.coefficient,
-                        "metrics/l0": point.l0,
-                    }
-                )
+        for reading in readings:
+            self._file(number).append(
+                {
+                    "tokens": reading.tokens,
+                    "kind": "control",
+                    "replicate": reading.replicate,
+                    f"details/{reading.field}": reading.coefficient,
+                    "metrics/l0": reading.l0,
+                }
+            )
 
     def _file(self, number: int) -> JsonLines:
         return JsonLines(self._directory.trial(number) / "metrics.jsonl")

@@ -6,18 +6,16 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from saesweep.cohort import ControlPlan
 from saesweep.events import Row, TrialStatus
+from saesweep.experiment import TrialSettings, control_plan
+from saesweep.runs import RunDirectory, write_json
 from saesweep.specs import BaseRun, ObjectiveSpec
 
 
-@dataclass
-class Trial:
+@dataclass(kw_only=True)
+class Trial(TrialSettings):
     """One trial: its settings and what has been measured. The scheduler holds its status; this is for people."""
 
-    number: int
-    params: dict[str, Any]
-    run: BaseRun
     is_baseline: bool = False
     status: TrialStatus = "waiting"
     slot: int | None = None
@@ -27,15 +25,8 @@ class Trial:
     measured_at_tokens: int | None = None
     dead_window_tokens: int | None = None
     reason: str = ""
-    replicates: int = 1
     spread: dict[str, float] = field(default_factory=dict)
     """Standard deviation of each metric over the replicates; empty where there is one."""
-    target_l0: float | None = None
-    """The L0 that it aims at, with `objective.matched`."""
-    control: ControlPlan | None = None
-    """How its coefficient is steered there; None where it is not."""
-    frozen: list[float] = field(default_factory=list)
-    """The coefficient that each replicate ended with, once it is finished."""
     trend: list[list[float]] = field(default_factory=list)
     """(tokens, goal) at both ends of the stretch that tells whether it is still improving."""
     expected: dict[str, float] = field(default_factory=dict)
@@ -61,27 +52,6 @@ class Trial:
                 setattr(self, name, value)
         self.metrics = {name: math.nan if value is None else value for name, value in state["metrics"].items()}
 
-    def exported_run(self, replicate: int) -> BaseRun:
-        """Return the run that an exported SAE states: the coefficient that the replicate ended with, if it was steered."""
-        if self.control is None or not self.frozen:
-            return self.run
-        sae = self.run.sae.model_copy(update={self.control.field: self.frozen[replicate]})
-        return self.run.model_copy(update={"sae": sae})
-
-    @property
-    def coefficient(self) -> dict[str, Any]:
-        """How the coefficient was steered, for records: field, start, what each replicate ended with; empty without."""
-        if self.control is None:
-            return {}
-        field_name = self.control.field
-        batch_tokens = self.run.train_batch_size_tokens
-        return {
-            "field": f"sae.{field_name}",
-            "start": getattr(self.run.sae, field_name),
-            "frozen": self.frozen,
-            "frozen_from_tokens": self.control.freeze_step * batch_tokens,
-        }
-
     @property
     def sparsity(self) -> str:
         """The sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`; of a steered one what it ended with, or L0."""
@@ -102,16 +72,15 @@ def new_trial(
     stream: str = "",
 ) -> Trial:
     """Return a trial that has not begun; with a target L0 it says how it is steered there, if it is."""
-    matched = objective.matched
     return Trial(
-        number,
-        params,
-        run,
+        number=number,
+        params=params,
+        run=run,
         is_baseline=is_baseline,
         replicates=replicates,
         stream=stream,
         target_l0=target_l0,
-        control=None if target_l0 is None or matched is None else ControlPlan.of(run, target_l0, matched),
+        control=control_plan(run, target_l0, objective),
     )
 
 
@@ -139,7 +108,7 @@ def row_of(trial: Trial) -> Row:
         hook=trial.run.hook_name,
         status=trial.status,
         tokens=trial.tokens,
-        total_tokens=trial.run.total_steps * trial.run.train_batch_size_tokens,
+        total_tokens=trial.total_tokens,
         joined_at_tokens=trial.joined_at_tokens,
         slot=trial.slot,
         is_baseline=trial.is_baseline,
@@ -156,3 +125,18 @@ def row_of(trial: Trial) -> Row:
 def ranked(row: Row, **changes: Any) -> Row:
     """Return a row with its rank filled in."""
     return replace(row, **changes)
+
+
+def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
+    """Write `trials/NNNN/trial.json`: settings and result."""
+    write_json(
+        directory.trial(trial.number) / "trial.json",
+        {
+            **trial.state(),
+            "slot": None,
+            "params": trial.params,
+            "architecture": trial.run.sae.architecture,
+            "target_l0": trial.target_l0,
+            "coefficient": trial.coefficient,
+        },
+    )

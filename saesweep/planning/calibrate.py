@@ -10,32 +10,30 @@ from pathlib import Path
 import torch
 
 from saesweep.cohort import Slot
-from saesweep.driver.segments import Segment
 from saesweep.evaluation import HeldOutEvaluator
 from saesweep.evaluation.splice import SplicedMetrics
-from saesweep.experiment import Experiment
+from saesweep.experiment import Experiment, Stream, with_widths
 from saesweep.planning.planned import Calibration
 from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun
 from saesweep.worker.corners import largest_run
 from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.measuring_memory import KEPT_BYTES
-from saesweep.worker.setup import Facts, Setup, prepare
-from saesweep.worker.stream_sizes import with_widths
+from saesweep.worker.setup import Setup, prepare
 
 _SECONDS = 2.0
 _WARM_UP = 2
 
 
 def calibrate(
-    experiment: Experiment, facts: Facts, segment: Segment | None, loaded: LoadedModel
+    experiment: Experiment, stream: Stream, n_trials: int, loaded: LoadedModel
 ) -> tuple[Calibration, dict[str, int]]:
     """Open a stream as the run does, and time it; return the width at every hook too.
 
     Args:
         experiment: The whole experiment.
-        facts: What the preflight found.
-        segment: The stay on one of several streams; None where all trials share one.
+        stream: The stream.
+        n_trials: Trials that are expected there.
         loaded: Holds the language model from stream to stream.
 
     Raises:
@@ -43,8 +41,7 @@ def calibrate(
     """
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        directory = RunDirectory(Path(folder))
-        setup = prepare(experiment, directory, facts, segment, loaded)
+        setup = prepare(experiment, stream, RunDirectory(Path(folder)), n_trials, loaded)
         try:
             setup.source.stream.next_batch()  # fills the window
             start_up = time.perf_counter() - started
@@ -54,8 +51,7 @@ def calibrate(
             warnings = tuple(sinks.message() for sinks in setup.sinks)
         finally:
             setup.source.close()
-    label = "" if segment is None else segment.stream.label
-    return Calibration(label, rate, steps, reconstruction, splice, start_up, warnings), dict(setup.d_in)
+    return Calibration(stream.label, rate, steps, reconstruction, splice, start_up, warnings), dict(setup.d_in)
 
 
 def _stream_rate(setup: Setup) -> float:
@@ -68,7 +64,7 @@ def _stream_rate(setup: Setup) -> float:
 
 def _steps(setup: Setup) -> tuple[dict[str, float], Slot]:
     """Return the time of a step by architecture, and the last slot trained."""
-    stream = setup.experiment if setup.segment is None else setup.segment.stream.experiment
+    stream = setup.stream.experiment
     found: dict[str, float] = {}
     batches = [setup.source.stream.next_batch() for _ in range(4)]
     slot: Slot | None = None

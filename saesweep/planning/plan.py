@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from saesweep.cohort import ControlPlan
+from saesweep.driver.blocks import BlockPlan, plan_blocks
 from saesweep.driver.confirm import confirm_training_tokens
 from saesweep.driver.search import Rules, open_search, rules_of
 from saesweep.driver.segments import Segment, planned_segments
@@ -24,9 +24,9 @@ from saesweep.planning.estimate import Work, seconds_of
 from saesweep.planning.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
 from saesweep.planning.simulate import simulate
 from saesweep.runs import RunDirectory
-from saesweep.specs import BaseRun, ObjectiveSpec, SearchSpec, format_count
+from saesweep.specs import BaseRun, ControlPlan, ObjectiveSpec, SearchSpec, format_count
 from saesweep.worker.loaded_model import LoadedModel
-from saesweep.worker.setup import check
+from saesweep.worker.preflight import preflight
 from saesweep.worker.stream_sizes import StreamSizes, size_stream
 
 _SAMPLES = 5
@@ -42,6 +42,7 @@ class _Part:
     segment: Segment | None
     trials: int
     sizes: StreamSizes
+    blocks: BlockPlan
     rules: Rules | None
     """None where the stream has no trials."""
 
@@ -53,7 +54,7 @@ class _Part:
     @property
     def planned(self) -> PlannedStream:
         """For people."""
-        blocks, slots = self.sizes.blocks, self.sizes.slots
+        blocks, slots = self.blocks, self.sizes.slots
         return PlannedStream(
             label=self.stream.label,
             model_name=self.sizes.runs[0].model_name if self.stream.experiment.reads_language_model() else None,
@@ -62,7 +63,7 @@ class _Part:
             slots=slots.slots,
             slots_reason=slots.reason,
             total_tokens=blocks.total_tokens,
-            block_tokens=blocks.block_steps * blocks.batch_tokens,
+            block_tokens=blocks.block_tokens,
             rungs_tokens=blocks.rungs_tokens,
             slot_bytes=slots.slot_bytes,
             shared_bytes=slots.shared_bytes,
@@ -90,13 +91,12 @@ class _Part:
             tokens_budget=None if budget is None else max(0, budget - round(spent_tokens / search.replicates)),
             pruner=policy.pruner if prunes else "none",
         )
-        blocks = self.sizes.blocks
         return simulate(
             self.rules,
             policy,
             self.stream.experiment,
             objective,
-            block_tokens=blocks.block_steps * blocks.batch_tokens,
+            block_tokens=self.blocks.block_tokens,
             stream=self.stream.label,
         ).times(search.replicates)
 
@@ -151,7 +151,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         sae_tokens_full=round(sum(work.sae_tokens for work in full)),
         sae_tokens_pruned=int(sum(work.sae_tokens for work in pruned)),
         finished_pruned=round(sum(work.at_end for work in pruned) / search.replicates),
-        first_judged_step=parts[0].sizes.blocks.rung_steps[0] if parts[0].sizes.blocks.rung_steps else None,
+        first_judged_step=parts[0].blocks.rung_steps[0] if parts[0].blocks.rung_steps else None,
         confirm_sae_tokens=round(confirm.sae_tokens),
         gflops=gflops,
         sae_seconds=(low, high),
@@ -204,19 +204,24 @@ def _part(
         raise UserError(
             "base.sae.d_in: missing; `plan` opens no model, so state the width of the activations, or use --calibrate"
         )
-    trials = experiment.n_trials if segment is None else segment.n_trials - segment.first_trial
-    sizes = size_stream(experiment, segment, d_in, device)
-    rules = rules_of(experiment, objective, sizes.blocks, sizes.slots.slots, segment) if trials else None
-    return _Part(stream, segment, trials, sizes, rules)
+    trials = _trials_of(experiment, segment)
+    sizes = size_stream(own, trials, d_in, device)
+    blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
+    rules = rules_of(experiment, objective, blocks, sizes.slots.slots, segment) if trials else None
+    return _Part(stream, segment, trials, sizes, blocks, rules)
+
+
+def _trials_of(experiment: Experiment, segment: Segment | None) -> int:
+    return experiment.n_trials if segment is None else segment.n_trials - segment.first_trial
 
 
 def _calibrate(experiment: Experiment) -> tuple[tuple[Calibration, ...], dict[str, dict[str, int]]]:
     """Time every stream, streams of one model with one load of it."""
     streams, loaded = streams_of(experiment), LoadedModel()
-    facts = check(experiment)
+    preflight(experiment)
     found, widths = [], {}
     for stream, segment in zip(streams, planned_segments(experiment, streams), strict=True):
-        measured, widths[stream.label] = calibrate(experiment, facts, segment, loaded)
+        measured, widths[stream.label] = calibrate(experiment, stream, _trials_of(experiment, segment), loaded)
         found.append(measured)
     return tuple(found), widths
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,16 @@ from typing import Any
 import torch
 
 from saesweep import __version__
-from saesweep.driver.trials import Trial
 from saesweep.evaluation import Densities
-from saesweep.experiment import Experiment, dump_yaml
+from saesweep.experiment import Experiment, TrialSettings, dump_yaml
 from saesweep.experiment.metadata import SAESWEEP_FIELDS
-from saesweep.files import read_json_object
 from saesweep.models import names_of_hook, saelens_pair
 from saesweep.plugins import loaded_plugins
-from saesweep.runs import RunDirectory, finite, replace_folder, write_json, write_text
+from saesweep.runs import RunDirectory, copy_export, finite, replace_folder, write_json, write_text
 from saesweep.runs.runner_cfg import runner_cfg
 from saesweep.saes import ExportedSAE, save_sae_folder, write_checksums, write_sparsity
 from saesweep.specs import BaseRun
 from saesweep.worker.measure import Measured
-
-_TRAIN_AGAIN = "restore it, or start a new run with --run-dir: this trial's SAE is written once, at its end"
 
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
@@ -91,8 +87,24 @@ def replicate_folder(directory: RunDirectory, number: int, replicate: int) -> Pa
     return directory.trial_sae(number) if replicate == 0 else directory.trial(number) / f"sae-replicate-{replicate}"
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a finished trial trained."""
+
+    tokens: int
+    joined_at_tokens: int
+    spread: Mapping[str, float]
+    """Standard deviation of each metric over the replicates; empty where there is one."""
+    dead_window_tokens: int
+
+
 def save_trial_sae(
-    directory: RunDirectory, experiment: Experiment, trial: Trial, measured: Measured, replicate: int
+    directory: RunDirectory,
+    experiment: Experiment,
+    trial: TrialSettings,
+    ending: Ending,
+    measured: Measured,
+    replicate: int,
 ) -> None:
     """Write the exported SAE of one replicate, whole or not at all."""
     run = trial.exported_run(replicate)
@@ -106,28 +118,13 @@ def save_trial_sae(
             folder, described, sparsity_F=densities.share_F, extra_files={"runner_cfg.json": runner_cfg(run)}
         )
         write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial, replicate)))
-        write_json(folder / "provenance.json", provenance(experiment, trial, measured, replicate))
+        write_json(folder / "provenance.json", provenance(experiment, trial, ending, measured, replicate))
 
     directory.trial(trial.number).mkdir(parents=True, exist_ok=True)
     replace_folder(replicate_folder(directory, trial.number, replicate), fill)
 
 
-def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
-    """Write `trials/NNNN/trial.json`: settings and result."""
-    write_json(
-        directory.trial(trial.number) / "trial.json",
-        {
-            **trial.state(),
-            "slot": None,
-            "params": trial.params,
-            "architecture": trial.run.sae.architecture,
-            "target_l0": trial.target_l0,
-            "coefficient": trial.coefficient,
-        },
-    )
-
-
-def single_run_tree(experiment: Experiment, trial: Trial, replicate: int = 0) -> dict[str, Any]:
+def single_run_tree(experiment: Experiment, trial: TrialSettings, replicate: int = 0) -> dict[str, Any]:
     """Return an experiment that trains this trial's settings alone, at the coefficient that it ended with."""
     run = trial.exported_run(replicate)
     base = run.as_written(run.model_dump(mode="json", exclude_defaults=True))
@@ -146,7 +143,9 @@ def single_run_tree(experiment: Experiment, trial: Trial, replicate: int = 0) ->
     return tree
 
 
-def provenance(experiment: Experiment, trial: Trial, measured: Measured, replicate: int) -> dict[str, Any]:
+def provenance(
+    experiment: Experiment, trial: TrialSettings, ending: Ending, measured: Measured, replicate: int
+) -> dict[str, Any]:
     """Return where an exported SAE comes from."""
     packages = ("torch", "transformers", "transformer-lens", "datasets", "optuna")
     return {
@@ -156,13 +155,13 @@ def provenance(experiment: Experiment, trial: Trial, measured: Measured, replica
         "trial": trial.number,
         "params": trial.params,
         "seed": trial.run.seed,
-        "tokens": trial.tokens,
-        "joined_at_tokens": trial.joined_at_tokens,
+        "tokens": ending.tokens,
+        "joined_at_tokens": ending.joined_at_tokens,
         "replicate": replicate,
         "replicates": trial.replicates,
         "select_metrics": measured.metrics,
-        "select_spread": trial.spread,
-        "dead_window_tokens": trial.dead_window_tokens,
+        "select_spread": ending.spread,
+        "dead_window_tokens": ending.dead_window_tokens,
         **({} if measured.densities is None else {"densities": measured.densities.described()}),
         **({} if trial.target_l0 is None else {"target_l0": trial.target_l0}),
         **({} if not trial.coefficient else {"coefficient": trial.coefficient}),
@@ -173,7 +172,7 @@ def provenance(experiment: Experiment, trial: Trial, measured: Measured, replica
     }
 
 
-def copy_export(source: Path, target: Path, extra: Mapping[str, Any], densities: Densities | None = None) -> None:
+def copy_tested(source: Path, target: Path, extra: Mapping[str, Any], densities: Densities | None) -> None:
     """Copy an exported SAE's folder in one step, adding to its `provenance.json`.
 
     Args:
@@ -182,16 +181,13 @@ def copy_export(source: Path, target: Path, extra: Mapping[str, Any], densities:
         extra: What to add.
         densities: How often its latents fire, in place of what the folder has of that.
     """
+    if densities is None:
+        copy_export(source, target, extra)
+        return
 
-    def fill(folder: Path) -> None:
-        for file in source.iterdir():
-            shutil.copy2(file, folder / file.name)
-        found = read_json_object(folder / "provenance.json", fix=_TRAIN_AGAIN)
-        if densities is not None:
-            write_sparsity(folder, densities.share_F)
-            write_checksums(folder)
-            found["densities"] = densities.described()
-        write_json(folder / "provenance.json", {**found, **extra})
+    def alter(folder: Path) -> dict[str, Any]:
+        write_sparsity(folder, densities.share_F)
+        write_checksums(folder)
+        return {"densities": densities.described()}
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace_folder(target, fill)
+    copy_export(source, target, extra, alter)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from saesweep.cohort import Cohort, Slot
-from saesweep.driver.memory import measuring
 from saesweep.evaluation import Densities, FiringCounter, HeldOutEvaluator
 from saesweep.saes import ExportedSAE
+from saesweep.worker.memory import measuring
 
 
 @dataclass(frozen=True)

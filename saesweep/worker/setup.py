@@ -1,9 +1,9 @@
-"""Everything a sweep needs, checked and opened before any training."""
+"""Everything that training on a stream needs, opened before any of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,51 +11,39 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from saesweep.activations import ActivationSource, HeldOut, Sinks, SourceFacts, check_source, find_sinks, open_source
+from saesweep.activations import ActivationSource, HeldOut, Sinks, find_sinks, open_source
 from saesweep.cohort import Cohort
-from saesweep.driver.references import open_references
-from saesweep.driver.search import Rules, rules_of
-from saesweep.driver.segments import Segment
 from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator
-from saesweep.events import ReferenceRow
-from saesweep.experiment import SAMPLERS, Experiment, Stream, stream_of, streams_of
+from saesweep.experiment import Experiment, Stream
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
-from saesweep.saes import Normalizer, check_pretrained
+from saesweep.saes import Normalizer
 from saesweep.specs import BaseRun, EvaluationSpec, ObjectiveSpec
-from saesweep.study import check_sampler
 from saesweep.worker.corners import normalize_modes
 from saesweep.worker.gradient_engine import make_engine, make_reference
 from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.measuring_memory import KEPT_BYTES
-from saesweep.worker.sizing import BlockPlan
-from saesweep.worker.stream_sizes import size_stream, with_widths
+from saesweep.worker.stream_sizes import size_stream
 
 
 @dataclass
 class Setup:
-    """What was decided and opened for one run."""
+    """What was opened for one stream."""
 
     experiment: Experiment
     """The whole experiment."""
-    streams: tuple[Stream, ...]
-    """Its activation streams."""
-    segment: Segment | None
-    """The stay on one of several streams; None where all trials share one."""
+    stream: Stream
     directory: RunDirectory
-    objective: ObjectiveSpec
+    """The run directory as the stream sees it."""
     base: BaseRun
-    """The first architecture's run on the open stream: its stream-level fields hold for every trial there."""
+    """The first architecture's run on the stream: its stream-level fields hold for every trial there."""
+    objective: ObjectiveSpec
     d_in: Mapping[str, int]
-    """Width at every hook of the open stream."""
-    widths: Mapping[str, Mapping[str, int]]
-    """The same for every stream, by label."""
+    """Width at every hook."""
     source: ActivationSource
-    blocks: BlockPlan
-    rules: Rules
-    """What the scheduler goes by."""
     n_slots: int
+    """SAEs that train at once."""
     background_checkpoints: bool
     """Checkpoints are written from a copy, for which memory was planned."""
     device: torch.device
@@ -65,83 +53,25 @@ class Setup:
     notes: list[str]
     sinks: tuple[Sinks, ...]
     """Attention sinks among the tokens that count, at the hooks that have some."""
-    references: tuple[ReferenceRow, ...] = field(default=())
-    """Published SAEs, measured once the run has begun."""
-
-    def stream_of(self, params: Mapping[str, Any]) -> Stream:
-        """Return the stream that a trial belongs to."""
-        return stream_of(self.streams, params)
 
     def test_evaluator(self) -> HeldOutEvaluator:
         """Return the evaluator of the `test` part: made when the end has come, and read once."""
         return evaluator_of(self.source.test, self.source, self.base, self.experiment.spec.evaluation)
 
-    def resolve(self, params: Mapping[str, Any]) -> BaseRun:
-        """Return the full run of a trial, of whichever stream, with its widths."""
-        return with_widths(self.experiment.resolve(params), self.widths[self.stream_of(params).label])
 
-
-Facts = tuple[SourceFacts, ...]
-"""What the preflight found, for every stream in its order."""
-
-
-def check(experiment: Experiment) -> Facts:
-    """Run the preflight of every stream: model, hooks, dataset, weights to start from; no language model is loaded.
-
-    Raises:
-        UserError: Something does not fit together.
-    """
-    found = []
-    for stream in streams_of(experiment):
-        try:
-            found.append(_check_stream(stream.experiment))
-        except UserError as error:
-            if not stream.label:
-                raise
-            raise UserError(f"{stream.label}: {error}") from error
-    heads = {facts.model.has_lm_head for facts in found if facts.model is not None}
-    if len(heads) > 1 and experiment.spec.objective is None:
-        raise UserError(
-            "objective: missing; it would be another one for the models with a language-model head than for those "
-            "without one. State one that all can be measured by, such as {maximize: explained_variance}"
-        )
-    objectives = [experiment.objective(has_lm_head) for has_lm_head in heads]  # a metric that no model can give
-    objective = next(iter(objectives), None) or experiment.spec.objective or experiment.objective(False)
-    if experiment.spec.search.sampler not in SAMPLERS:
-        check_sampler(experiment.spec.search.sampler, [goal.direction for goal in objective.goals])
-    return tuple(found)
-
-
-def _check_stream(experiment: Experiment) -> SourceFacts:
-    run = experiment.base_run()
-    facts = check_source(run, experiment.spec.evaluation, experiment.hook_names(), training_tokens=run.training_tokens)
-    check_pretrained(
-        with_widths(corner, facts.d_in)
-        for architecture in experiment.architectures
-        for corner in experiment.corner_runs(architecture)
-    )
-    for _ in open_references(experiment, facts.d_in):
-        pass
-    return facts
-
-
-def prepare(
-    whole: Experiment, directory: RunDirectory, facts: Facts, segment: Segment | None, loaded: LoadedModel
-) -> Setup:
+def prepare(whole: Experiment, stream: Stream, directory: RunDirectory, n_trials: int, loaded: LoadedModel) -> Setup:
     """Open a stream and build an empty cohort; sizes and measured choices are kept in the run directory.
 
     Args:
         whole: The experiment.
+        stream: The stream to open.
         directory: The run directory as the stream sees it.
-        facts: What the preflight found.
-        segment: The stay on one of several streams.
+        n_trials: Trials that are expected on the stream.
         loaded: Holds the language model from stream to stream.
 
     Raises:
         UserError: Widths do not fit, or no SAE fits into memory.
     """
-    streams = streams_of(whole)
-    stream = streams[0] if segment is None else segment.stream
     experiment = stream.experiment
     run = experiment.base_run()
     hooks = experiment.hook_names()
@@ -155,10 +85,10 @@ def prepare(
     )
     loaded.keep(run, source.model)
     d_in = dict(source.stream.d_in)
-    sizes = size_stream(whole, segment, d_in, device)
+    sizes = size_stream(experiment, n_trials, d_in, device)
     choices = directory.choices()
     sinks = _sinks(source, hooks)
-    notes = [*experiment.warnings, *facts[streams.index(stream)].warnings, *(each.message() for each in sinks)]
+    notes = [each.message() for each in sinks]
     if "slots" not in choices:
         choices["slots"], choices["slots_reason"] = sizes.slots.slots, sizes.slots.reason
         choices["background_checkpoints"] = sizes.slots.background_checkpoints
@@ -188,19 +118,14 @@ def prepare(
         reference=reference,
         autocast=run.autocast,
     )
-    objective = experiment.objective(has_lm_head=source.model is not None and source.model.has_lm_head)
     return Setup(
         experiment=whole,
-        streams=streams,
-        segment=segment,
+        stream=stream,
         directory=directory,
-        objective=objective,
         base=run,
+        objective=experiment.objective(has_lm_head=source.model is not None and source.model.has_lm_head),
         d_in=d_in,
-        widths={each.label: found.d_in for each, found in zip(streams, facts, strict=True)},
         source=source,
-        blocks=sizes.blocks,
-        rules=rules_of(whole, objective, sizes.blocks, n_slots, segment),
         n_slots=n_slots,
         background_checkpoints=choices.get("background_checkpoints") is True,
         device=device,

@@ -8,45 +8,40 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from saesweep.driver.segments import Segment
-from saesweep.experiment import Experiment, streams_of
+from saesweep.experiment import Experiment, with_widths
 from saesweep.specs import BaseRun
 from saesweep.worker.corners import largest_run
 from saesweep.worker.measuring_memory import measuring_bytes
-from saesweep.worker.sizing import BlockPlan, SlotPlan, plan_blocks, plan_slots
+from saesweep.worker.sizing import SlotPlan, plan_slots
 
 
 @dataclass(frozen=True)
 class StreamSizes:
-    """What memory and the file say about one stream."""
+    """What memory says about one stream."""
 
     runs: tuple[BaseRun, ...]
     """The widest run of each architecture in play, widths known."""
-    blocks: BlockPlan
     slots: SlotPlan
     """What memory holds now; a run that resumes keeps the number that it began with."""
 
 
-def size_stream(
-    experiment: Experiment, segment: Segment | None, d_in: Mapping[str, int], device: torch.device
-) -> StreamSizes:
+def size_stream(own: Experiment, n_trials: int, d_in: Mapping[str, int], device: torch.device) -> StreamSizes:
     """Decide the sizes of a stream.
 
     Args:
-        experiment: The whole experiment.
-        segment: The stay on one of several streams; None where all trials share one.
+        own: The experiment as the stream sees it.
+        n_trials: Trials that are expected there.
         d_in: Width at every hook of the stream.
         device: Where the cohort trains.
 
     Raises:
         UserError: A stated width contradicts `d_in`.
     """
-    own = (streams_of(experiment)[0] if segment is None else segment.stream).experiment
     search, cohort = own.spec.search, own.spec.cohort
     runs = [with_widths(largest_run(own, name), d_in) for name in own.architectures]
     slots = plan_slots(
         cohort,
-        n_trials=experiment.n_trials if segment is None else max(1, segment.n_trials - segment.first_trial),
+        n_trials=max(1, n_trials),
         runs=runs,
         hooks=len(own.hook_names()),
         weight_bytes=0,  # a model on the device has already taken its memory from what is free
@@ -56,12 +51,7 @@ def size_stream(
         measuring_bytes=max(measuring_bytes(run, own.spec.evaluation, len(own.hook_names()), device) for run in runs),
         host_bytes=host_bytes(device),
     )
-    return StreamSizes(tuple(runs), plan_blocks(own.base_run(), search, cohort), slots)
-
-
-def with_widths(run: BaseRun, d_in: Mapping[str, int]) -> BaseRun:
-    """Return a run with `d_in` and `d_sae` filled in from its hook."""
-    return run.model_copy(update={"sae": run.sae.resolve_widths(d_in[run.hook_name])})
+    return StreamSizes(tuple(runs), slots)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -1,0 +1,105 @@
+"""What the driver knows of one run: its experiment, its rules, and what a worker said when it opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saesweep.driver.blocks import BlockPlan, plan_blocks
+from saesweep.driver.facts import Facts
+from saesweep.driver.progress import Board
+from saesweep.driver.search import Rules, rules_of
+from saesweep.driver.segments import Segment
+from saesweep.engines.protocol import Opened, WorkerPlan
+from saesweep.experiment import Experiment, Stream, stream_of, streams_of, with_widths
+from saesweep.runs import RunDirectory
+from saesweep.specs import BaseRun, ObjectiveSpec
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run while a worker is open."""
+
+    experiment: Experiment
+    """The whole experiment."""
+    streams: tuple[Stream, ...]
+    """Its activation streams."""
+    segment: Segment | None
+    """The stay on one of several streams; None where all trials share one."""
+    directory: RunDirectory
+    objective: ObjectiveSpec
+    blocks: BlockPlan
+    rules: Rules
+    """What the scheduler goes by."""
+    facts: Facts
+    opened: Opened
+    board: Board
+    notes: tuple[str, ...]
+    """What was chosen and why, and warnings."""
+
+    @classmethod
+    def of(
+        cls, experiment: Experiment, directory: RunDirectory, facts: Facts, segment: Segment | None, opened: Opened
+    ) -> Session:
+        """Return the session of an opened worker.
+
+        Args:
+            experiment: The whole experiment.
+            directory: The run directory as the stream sees it.
+            facts: What the preflight found.
+            segment: The stay on one of several streams; None where all trials share one.
+            opened: What the worker said.
+
+        Raises:
+            UserError: `search.stratify` names no unconditional choice of the space.
+        """
+        streams = streams_of(experiment)
+        stream = streams[0] if segment is None else segment.stream
+        own = stream.experiment
+        objective = own.objective(has_lm_head=opened.has_lm_head)
+        blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
+        return cls(
+            experiment=experiment,
+            streams=streams,
+            segment=segment,
+            directory=directory,
+            objective=objective,
+            blocks=blocks,
+            rules=rules_of(experiment, objective, blocks, opened.n_slots, segment),
+            facts=facts,
+            opened=opened,
+            board=Board.of(directory.leaderboard_file, experiment.spec.name, objective, opened),
+            notes=(*own.warnings, *facts[streams.index(stream)].warnings, *opened.notes),
+        )
+
+    @property
+    def replicates(self) -> int:
+        """SAEs per trial."""
+        return self.experiment.spec.search.replicates
+
+    def stream_of(self, params: Mapping[str, Any]) -> Stream:
+        """Return the stream that a trial belongs to."""
+        return stream_of(self.streams, params)
+
+    def resolve(self, params: Mapping[str, Any]) -> BaseRun:
+        """Return the full run of a trial, of whichever stream, with its widths."""
+        widths = self.facts[self.streams.index(self.stream_of(params))].d_in
+        return with_widths(self.experiment.resolve(params), widths)
+
+
+def worker_plan(experiment: Experiment, directory: RunDirectory, segment: Segment | None) -> WorkerPlan:
+    """Return what a worker opens.
+
+    Args:
+        experiment: The whole experiment.
+        directory: The run directory.
+        segment: The stay on one of several streams; None where all trials share one.
+    """
+    return WorkerPlan(
+        experiment=experiment.written,
+        run_dir=str(directory.path),
+        stream="" if segment is None else segment.stream.label,
+        stream_folder="" if segment is None else segment.stream.folder,
+        n_trials=experiment.n_trials if segment is None else max(1, segment.n_trials - segment.first_trial),
+    )
