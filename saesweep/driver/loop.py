@@ -203,7 +203,8 @@ class SweepLoop:
 
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
-            params = self._search.ask(action.number, action.stratum, self._expected_ends())
+            position = self._asked_of(self._session.label)
+            params = self._search.ask(action.number, action.stratum, position, self._expected_ends())
             trial = self._trial(action.number, params)
             self._decide(answer(action, trial, self._search.policy))
         elif isinstance(action, Place):
@@ -221,16 +222,21 @@ class SweepLoop:
         found = {n: expected_end(e, self._session.objective) for n, e in expected_ends(self._state).items()}
         return {number: end for number, end in found.items() if end is not None}
 
+    def _asked_of(self, label: str) -> int:
+        """Return how many trials a stream has had."""
+        return sum(trial.stream == label for trial in self.trials.values())
+
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
+        label = self._session.stream_of(params).label
         trial = new_trial(
             number,
             params,
             self._session.resolve(params),
             objective=self._session.objective,
             target_l0=self._session.experiment.target_l0(params),
-            is_baseline=self._search.is_baseline(number),
+            is_baseline=self._search.is_baseline(self._asked_of(label)),
             replicates=self._session.replicates,
-            stream=self._session.stream_of(params).label,
+            stream=label,
         )
         self.trials[number] = trial
         return trial
@@ -309,7 +315,7 @@ class SweepLoop:
     def _saved(self) -> dict[str, Any]:
         """Return the driver's part of a checkpoint: what it knows once the commands that wait are carried out."""
         return {
-            **({} if self._session.segment is None else self._session.segment.place()),
+            "stream": self._session.label,
             "scheduler": self._state.to_json(),
             "trials": [trial.state() for trial in self.trials.values()],
             "ended": self._ended,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
@@ -13,12 +13,12 @@ from saesweep.driver.loop import SweepLoop
 from saesweep.driver.memory import shrink
 from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
-from saesweep.driver.segments import Segment, Segments
-from saesweep.driver.session import Session, worker_plan
+from saesweep.driver.session import Session, trials_by_stream, worker_plan
 from saesweep.driver.stop import StopFlag
+from saesweep.driver.visits import next_stream, wanted_trials
 from saesweep.engines.protocol import Engine, OutOfMemory, Worker
 from saesweep.events import EventBus, Note, Row, RunStarted
-from saesweep.experiment import Experiment, streams_of
+from saesweep.experiment import Experiment, Stream, streams_of
 from saesweep.runs import CheckpointStore, RunDirectory
 from saesweep.specs import ObjectiveSpec
 
@@ -41,53 +41,45 @@ class Phase:
     """Tokens trained on by this process."""
     stop_reason: str | None = None
     """Why no further trial is asked; `complete` where all have been."""
+    has_progressed: bool = False
+    """Trials were asked in it."""
 
 
 def train(
     experiment: Experiment, directory: RunDirectory, facts: Facts, engine: Engine, bus: EventBus, stop: StopFlag
 ) -> Phase:
-    """Train until nothing is left to do: on one activation stream after the other.
+    """Train until nothing is left to do: the worker opens another stream when its own has no trials left.
+
+    Another stream begins where a resumed run with a higher number of trials would: from the last checkpoint of the one
+    before. So everything that holds for a resumed run (same trials, same bits) holds here.
 
     Raises:
         UserError: Something does not fit together, or memory holds not even one trial.
     """
-    if any(stream.label for stream in streams_of(experiment)):
-        return _train_streams(experiment, directory, facts, engine, bus, stop)
-    return _stay(experiment, directory, facts, engine, bus, stop, None)
-
-
-def _train_streams(
-    experiment: Experiment, directory: RunDirectory, facts: Facts, engine: Engine, bus: EventBus, stop: StopFlag
-) -> Phase:
-    """Visit the streams, one segment after the other, from the one that the last checkpoint is of.
-
-    A segment begins where a resumed run with a higher number of trials would: from the checkpoint at the end of the one
-    before, with another stream open. So everything that holds for a resumed run (same trials, same bits) holds here.
-    """
     streams = streams_of(experiment)
-    segments = Segments(experiment, streams, directory)
-    index, first, counts = _where_to_go_on(directory, segments)
-    spent_tokens, is_first = 0, True
+    stream = _stream_to_open(experiment, directory, streams)
+    spent_tokens, is_first, has_progressed = 0, True, False
     while True:
-        segment = segments.segment(index, first, counts)
-        name = f"{segment.stream.label}, trials {segment.first_trial} to {segment.n_trials - 1}"
-        message = f"activation stream: {name} (segment {index + 1} of {len(segments)})"
+        message = _opening(stream, streams)
         if not is_first:  # the first one's is part of what the run says when it starts
-            bus.emit(Note(level="info", message=message))
-        own = directory.of_stream(segment.stream.folder)
-        phase = _stay(experiment, own, facts, engine, bus, stop, segment, is_first, (message,))
+            for said in message:
+                bus.emit(Note(level="info", message=said))
+        own = directory.of_stream(stream.folder) if stream.label else directory
+        phase = _stay(experiment, own, facts, engine, bus, stop, stream, is_first, message)
         spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
         phase = replace(phase, trained_tokens=spent_tokens)
-        if not phase.is_complete:
+        if not phase.is_complete or not stream.label:
             return phase
-        counts = Counter(row.stream for row in phase.rows)
-        index, is_last = index + 1, index + 1 == len(segments)
+        has_progressed = has_progressed or phase.has_progressed
         if phase.stop_reason not in ("complete", "tokens_budget"):
             break
-        if is_last and not (phase.stop_reason == "complete" and len(phase.rows) > first and segments.extend(counts)):
+        later, first = next_stream(experiment, streams, stream, Counter(row.stream for row in phase.rows))
+        if later is None and phase.stop_reason == "complete" and has_progressed:
+            later, has_progressed = first, False
+        if later is None:
             break
-        first = len(phase.rows)
-        if stop.requested:  # the checkpoint at the end of the segment is what a resumed run needs
+        stream = later
+        if stop.requested:  # the last checkpoint is what a resumed run needs
             phase.board.write(phase.rows, status="interrupted", stream_tokens=phase.stream_tokens)
             return replace(phase, is_complete=False)
     if experiment.spec.search.confirm is not None:
@@ -104,24 +96,27 @@ def _train_streams(
     return replace(phase, outcome=outcome)
 
 
-def _where_to_go_on(directory: RunDirectory, segments: Segments) -> tuple[int, int, Mapping[str, int]]:
-    """Return the segment to open first, the trials before it, and how many each stream has had."""
-    checkpoint = CheckpointStore(directory.checkpoints).latest_state()
+def _opening(stream: Stream, streams: Sequence[Stream]) -> tuple[str, ...]:
+    if not stream.label:
+        return ()
+    return (f"activation stream: {stream.label} ({streams.index(stream) + 1} of {len(streams)})",)
+
+
+def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Sequence[Stream]) -> Stream:
+    """Return the stream of the last checkpoint, or the next one where that has all its trials and its winner."""
+    checkpoint = CheckpointStore(directory.checkpoints).latest_state() if len(streams) > 1 else None
     if checkpoint is None:
-        return 0, 0, {}
-    state = checkpoint["driver"]
-    index, first = int(state["segment"]), int(state["first_trial"])
-    labels = [trial["stream"] for trial in state["trials"]]
-    segment = segments.segment(index, first, Counter(labels[:first]))
-    own = directory.of_stream(segment.stream.folder)
+        return streams[0]
+    saved = checkpoint["driver"]
+    asked = trials_by_stream(saved)
+    current = next(stream for stream in streams if stream.label == saved["stream"])
+    later, first = next_stream(experiment, streams, current, asked)
     is_over = (
-        state["scheduler"]["stopped"] == "complete"
-        and len(labels) >= segment.n_trials
-        and is_finished(own, Counter(labels)[segment.stream.label])
+        saved["scheduler"]["stopped"] == "complete"
+        and asked[current.label] >= wanted_trials(experiment, streams)[current.label]
+        and is_finished(directory.of_stream(current.folder), asked[current.label])
     )
-    if is_over and (index + 1 < len(segments) or segments.extend(Counter(labels))):
-        return index + 1, len(labels), Counter(labels)
-    return index, first, Counter(labels[:first])
+    return (later or first or current) if is_over else current
 
 
 def _stay(
@@ -131,18 +126,18 @@ def _stay(
     engine: Engine,
     bus: EventBus,
     stop: StopFlag,
-    segment: Segment | None,
-    is_first: bool = True,
-    messages: Sequence[str] = (),
+    stream: Stream,
+    is_first: bool,
+    messages: Sequence[str],
 ) -> Phase:
     """Train on one stream; where memory runs out, go on with half the cohort."""
     spent_tokens = 0
     while True:
         loops: list[SweepLoop] = []
         try:
-            worker = engine.open(worker_plan(experiment, directory, segment), experiment)
+            worker = engine.open(worker_plan(experiment, directory, stream), experiment)
             try:
-                session = Session.of(experiment, directory, facts, segment, worker.opened)
+                session = Session.of(experiment, directory, facts, stream, worker.opened)
                 return _train(session, engine, worker, bus, stop, loops, spent_tokens, is_first, messages)
             finally:
                 worker.close()
@@ -172,7 +167,7 @@ def _train(
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment, objective = session.experiment, session.objective
     seed = experiment.base_run().seed
-    search = open_search(experiment, session.directory, objective, session.rules, seed, session.segment)
+    search = open_search(experiment, session.directory, objective, session.rules, seed, session.visit)
     with search.study:
         loop = SweepLoop(session, search, engine, worker, bus, stop)
         loops.append(loop)
@@ -191,9 +186,9 @@ def _train(
                     notes=(*messages, *session.notes, *search.notes),
                 )
             )
-        elif session.segment is not None and spent_tokens == 0:
+        elif session.label and spent_tokens == 0:
             for note in session.notes:
-                bus.emit(Note(level="info", message=f"{session.segment.stream.label}: {note}"))
+                bus.emit(Note(level="info", message=f"{session.label}: {note}"))
         for message in session.opened.damaged:
             bus.emit(Note(level="warning", message=message))
         is_complete = loop.run()
@@ -204,8 +199,8 @@ def _train(
         outcome = Outcome(None, None, notes=_notes(loop), matched=loop.matched(rows))
         if not is_complete:
             board.write(rows, status="interrupted", stream_tokens=loop.stream_tokens, matched=loop.matched(rows))
-        elif experiment.spec.search.confirm is None and session.segment is not None:
-            finish_stream(session, worker, rows, session.segment.stream)
+        elif experiment.spec.search.confirm is None and session.label:
+            finish_stream(session, worker, rows, session.visit.stream)
         elif experiment.spec.search.confirm is None:
             outcome = finish(session, worker, rows, loop.stream_tokens, _notes(loop))
         return Phase(
@@ -218,6 +213,7 @@ def _train(
             stream_tokens=loop.stream_tokens,
             trained_tokens=spent_tokens + loop.trained_tokens,
             stop_reason=loop.stop_reason,
+            has_progressed=len(rows) > session.visit.n_asked,
         )
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.driver.blocks import BlockPlan
-from saesweep.driver.segments import Segment
 from saesweep.driver.space import space_view
+from saesweep.driver.visits import Visit
 from saesweep.driver.warm_start import warm_start
 from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
 from saesweep.runs import RunDirectory
@@ -29,8 +29,6 @@ class Rules:
     policy: Policy
     strata: Mapping[str, dict[str, Any]]
     """Settings that the trials of each stratum share."""
-    n_baselines: int
-    """The first trials (of a segment, where there is one) are baselines: this many."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class Search:
 
     study: Study
     rules: Rules
-    segment: Segment | None = None
-    """The stay on one activation stream that the rules are for; None where all trials share one."""
+    visit: Visit
+    """The activation stream that the rules are for."""
     notes: tuple[str, ...] = ()
     """What was taken from an earlier study."""
 
@@ -49,20 +47,26 @@ class Search:
         """The rules as the scheduler knows them."""
         return self.rules.policy
 
-    def ask(self, number: int, stratum: str, expected: Mapping[int, ExpectedEnd] | None = None) -> dict[str, Any]:
-        """Return the settings of a trial; `expected` is what running trials are expected to be worth."""
-        given = None if self.segment is None else self.segment.settings_of(number)
+    def ask(
+        self, number: int, stratum: str, position: int, expected: Mapping[int, ExpectedEnd] | None = None
+    ) -> dict[str, Any]:
+        """Return the settings of a trial.
+
+        Args:
+            number: Of the trial.
+            stratum: What it is asked for.
+            position: How many trials its stream has had before it.
+            expected: What running trials are expected to be worth.
+        """
+        given = self.visit.settings_of(position)
         return self.study.ask(number, self.rules.strata[stratum] or None, given, expected)
 
-    def is_baseline(self, number: int) -> bool:
-        """Return whether a trial that is asked now is a baseline."""
-        first = 0 if self.segment is None else self.segment.first_trial
-        return 0 <= number - first < self.rules.n_baselines
+    def is_baseline(self, position: int) -> bool:
+        """Return whether a trial is a baseline, by how many trials its stream has had before it."""
+        return position < self.visit.n_baselines
 
 
-def rules_of(
-    experiment: Experiment, objective: ObjectiveSpec, blocks: BlockPlan, n_slots: int, segment: Segment | None = None
-) -> Rules:
+def rules_of(experiment: Experiment, objective: ObjectiveSpec, blocks: BlockPlan, n_slots: int, visit: Visit) -> Rules:
     """Return the rules of a search, for `plan` and for `run` alike.
 
     Args:
@@ -70,26 +74,23 @@ def rules_of(
         objective: What is optimised.
         blocks: Block length and rungs.
         n_slots: SAEs that train at once.
-        segment: The stay on one activation stream; None where all trials share one.
+        visit: The activation stream that trains.
 
     Raises:
         UserError: `search.stratify` names no unconditional choice of the space.
     """
     search, space = experiment.spec.search, space_view(experiment)
-    given = search.fixed or search.baselines
+    given, label, budget = search.fixed or search.baselines, visit.stream.label, visit.tokens_budget
     strata = _strata(experiment, space)
-    baseline_strata = _strata_of(given if segment is None else segment.given, strata, space)
-    budget = search.tokens_budget if segment is None else segment.tokens_budget
-    shared: Mapping[str, Any] = {}
-    if segment is not None:
-        shared = segment.stream.settings
-        # Trials of the segments before have other strata; only their numbers count.
-        strata = {_of_stream(segment, name): {**settings, **segment.stratum} for name, settings in strata.items()}
-        before = (next(iter(strata)),) * segment.first_trial
-        baseline_strata = (*before, *(_of_stream(segment, name) for name in baseline_strata))
-    limits = tuple(trial_limit(space, search.sampler, given, {**own, **shared}) for own in strata.values())
+    own_strata = [_of_stream(label, name) for name in _strata_of(visit.given, strata, space)]
+    strata = {_of_stream(label, name): {**settings, **visit.stratum} for name, settings in strata.items()}
+    # Of the trials asked before only the number counts.
+    asked_strata = (next(iter(strata)),) * visit.n_asked if visit.n_asked else ()
+    limits = tuple(
+        trial_limit(space, search.sampler, given, {**own, **visit.stream.settings}) for own in strata.values()
+    )
     policy = Policy(
-        n_trials=experiment.n_trials if segment is None else segment.n_trials,
+        n_trials=visit.n_trials,
         n_slots=max(1, n_slots // search.replicates),  # the scheduler's slot holds all replicates of a trial
         total_tokens=blocks.total_tokens,
         rungs_tokens=blocks.rungs_tokens,
@@ -98,12 +99,11 @@ def rules_of(
         quota=search.min_per_architecture,
         strata=tuple(strata),
         stratum_limits=limits if any(limit is not None for limit in limits) else (),
-        baseline_strata=baseline_strata,
+        baseline_strata=(*asked_strata, *own_strata[visit.n_own :]),
         pruner=search.pruner,
         tokens_budget=None if budget is None else budget // search.replicates,
     )
-    n_baselines = 0 if search.fixed else len(search.baselines if segment is None else segment.given)
-    return Rules(policy, strata, n_baselines)
+    return Rules(policy, strata)
 
 
 def open_search(
@@ -112,7 +112,7 @@ def open_search(
     objective: ObjectiveSpec,
     rules: Rules,
     seed: int,
-    segment: Segment | None = None,
+    visit: Visit,
 ) -> Search:
     """Open the study in the run directory, or the one that this experiment has made there.
 
@@ -122,7 +122,7 @@ def open_search(
         objective: What is optimised.
         rules: What the scheduler goes by.
         seed: Of the sampler, where the file states none.
-        segment: The stay on one activation stream; None where all trials share one.
+        visit: The activation stream that trains.
 
     Raises:
         UserError: The study belongs to another experiment, or the sampler does not fit the space.
@@ -141,7 +141,7 @@ def open_search(
         baselines=search.fixed or search.baselines,
         history=() if warm is None else warm.trials,
     )
-    return Search(study, rules, segment, () if warm is None else (warm.note,))
+    return Search(study, rules, visit, () if warm is None else (warm.note,))
 
 
 def _strata(experiment: Experiment, space: SpaceView) -> dict[str, dict[str, Any]]:
@@ -175,5 +175,8 @@ def _strata_of(
     return tuple(names)
 
 
-def _of_stream(segment: Segment, stratum: str) -> str:
-    return segment.stream.label if stratum == _ALL else f"{segment.stream.label} / {stratum}"
+def _of_stream(label: str, stratum: str) -> str:
+    """Return the name of a stratum of a stream; streams have labels where there are several."""
+    if not label:
+        return stratum
+    return label if stratum == _ALL else f"{label} / {stratum}"

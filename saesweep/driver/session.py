@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from saesweep.driver.blocks import BlockPlan, plan_blocks
 from saesweep.driver.facts import Facts
 from saesweep.driver.progress import Board
 from saesweep.driver.search import Rules, rules_of
-from saesweep.driver.segments import Segment
+from saesweep.driver.visits import Visit, visit_of, wanted_trials
 from saesweep.engines.protocol import Opened, WorkerPlan
 from saesweep.experiment import Experiment, Stream, stream_of, streams_of, with_widths
 from saesweep.runs import RunDirectory
@@ -25,8 +26,8 @@ class Session:
     """The whole experiment."""
     streams: tuple[Stream, ...]
     """Its activation streams."""
-    segment: Segment | None
-    """The stay on one of several streams; None where all trials share one."""
+    visit: Visit
+    """The one that is open."""
     directory: RunDirectory
     objective: ObjectiveSpec
     blocks: BlockPlan
@@ -40,7 +41,7 @@ class Session:
 
     @classmethod
     def of(
-        cls, experiment: Experiment, directory: RunDirectory, facts: Facts, segment: Segment | None, opened: Opened
+        cls, experiment: Experiment, directory: RunDirectory, facts: Facts, stream: Stream, opened: Opened
     ) -> Session:
         """Return the session of an opened worker.
 
@@ -48,30 +49,35 @@ class Session:
             experiment: The whole experiment.
             directory: The run directory as the stream sees it.
             facts: What the preflight found.
-            segment: The stay on one of several streams; None where all trials share one.
+            stream: The open stream.
             opened: What the worker said.
 
         Raises:
             UserError: `search.stratify` names no unconditional choice of the space.
         """
         streams = streams_of(experiment)
-        stream = streams[0] if segment is None else segment.stream
-        own = stream.experiment
+        own, asked = stream.experiment, trials_by_stream(opened.driver)
+        visit = visit_of(experiment, streams, stream, asked)
         objective = own.objective(has_lm_head=opened.has_lm_head)
         blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
         return cls(
             experiment=experiment,
             streams=streams,
-            segment=segment,
+            visit=visit,
             directory=directory,
             objective=objective,
             blocks=blocks,
-            rules=rules_of(experiment, objective, blocks, opened.n_slots, segment),
+            rules=rules_of(experiment, objective, blocks, opened.n_slots, visit),
             facts=facts,
             opened=opened,
             board=Board.of(directory.leaderboard_file, experiment.spec.name, objective, opened),
             notes=(*own.warnings, *facts[streams.index(stream)].warnings, *opened.notes),
         )
+
+    @property
+    def label(self) -> str:
+        """Label of the open stream; empty where all trials share one."""
+        return self.visit.stream.label
 
     @property
     def replicates(self) -> int:
@@ -88,18 +94,23 @@ class Session:
         return with_widths(self.experiment.resolve(params), widths)
 
 
-def worker_plan(experiment: Experiment, directory: RunDirectory, segment: Segment | None) -> WorkerPlan:
+def trials_by_stream(saved: Mapping[str, Any] | None) -> Counter[str]:
+    """Return how many trials each stream has had at a checkpoint of the driver, by label."""
+    return Counter() if saved is None else Counter(trial["stream"] for trial in saved["trials"])
+
+
+def worker_plan(experiment: Experiment, directory: RunDirectory, stream: Stream) -> WorkerPlan:
     """Return what a worker opens.
 
     Args:
         experiment: The whole experiment.
         directory: The run directory.
-        segment: The stay on one of several streams; None where all trials share one.
+        stream: What it opens.
     """
     return WorkerPlan(
         experiment=experiment.written,
         run_dir=str(directory.path),
-        stream="" if segment is None else segment.stream.label,
-        stream_folder="" if segment is None else segment.stream.folder,
-        n_trials=experiment.n_trials if segment is None else max(1, segment.n_trials - segment.first_trial),
+        stream=stream.label,
+        stream_folder=stream.folder,
+        n_trials=max(1, wanted_trials(experiment, streams_of(experiment))[stream.label]),
     )

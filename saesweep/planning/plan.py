@@ -14,8 +14,8 @@ import torch
 from saesweep.driver.blocks import BlockPlan, plan_blocks
 from saesweep.driver.confirm import confirm_training_tokens
 from saesweep.driver.search import Rules, open_search, rules_of
-from saesweep.driver.segments import Segment, planned_segments
 from saesweep.driver.trials import sparsity_label
+from saesweep.driver.visits import Visit, planned_visits
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment, Stream, are_comparable, streams_of
 from saesweep.models import resolve_device
@@ -39,7 +39,7 @@ class _Part:
     """What is known of one stream."""
 
     stream: Stream
-    segment: Segment | None
+    visit: Visit
     trials: int
     sizes: StreamSizes
     blocks: BlockPlan
@@ -82,7 +82,7 @@ class _Part:
         """
         if self.rules is None:
             return Work(0, 0, 0, 0)
-        policy, first = self.rules.policy, 0 if self.segment is None else self.segment.first_trial
+        policy, first = self.rules.policy, self.visit.n_asked
         budget = policy.tokens_budget
         policy = replace(
             policy,
@@ -118,8 +118,8 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
     objective = experiment.objective(experiment.reads_language_model())
     calibrations, widths = _calibrate(experiment) if with_calibration else ((), {})
     parts = [
-        _part(experiment, objective, stream, segment, widths.get(stream.label, {}), device)
-        for stream, segment in zip(streams, planned_segments(experiment, streams), strict=True)
+        _part(experiment, objective, visit, widths.get(visit.stream.label, {}), device)
+        for visit in planned_visits(experiment, streams)
     ]
     first = parts[0].planned
     full, pruned = (_works(parts, search, objective, prunes=prunes) for prunes in (False, True))
@@ -192,27 +192,21 @@ def _works(parts: Sequence[_Part], search: SearchSpec, objective: ObjectiveSpec,
 def _part(
     experiment: Experiment,
     objective: ObjectiveSpec,
-    stream: Stream,
-    segment: Segment | None,
+    visit: Visit,
     widths: dict[str, int],
     device: torch.device,
 ) -> _Part:
-    own = stream.experiment
+    own, trials = visit.stream.experiment, visit.share
     runs = [run for name in own.architectures for run in own.corner_runs(name)]
     d_in = widths or {run.hook_name: run.sae.d_in for run in runs if run.sae.d_in is not None}
     if any(run.hook_name not in d_in for run in runs):
         raise UserError(
             "base.sae.d_in: missing; `plan` opens no model, so state the width of the activations, or use --calibrate"
         )
-    trials = _trials_of(experiment, segment)
     sizes = size_stream(own, trials, d_in, device)
     blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
-    rules = rules_of(experiment, objective, blocks, sizes.slots.slots, segment) if trials else None
-    return _Part(stream, segment, trials, sizes, blocks, rules)
-
-
-def _trials_of(experiment: Experiment, segment: Segment | None) -> int:
-    return experiment.n_trials if segment is None else segment.n_trials - segment.first_trial
+    rules = rules_of(experiment, objective, blocks, sizes.slots.slots, visit) if trials else None
+    return _Part(visit.stream, visit, trials, sizes, blocks, rules)
 
 
 def _calibrate(experiment: Experiment) -> tuple[tuple[Calibration, ...], dict[str, dict[str, int]]]:
@@ -220,8 +214,8 @@ def _calibrate(experiment: Experiment) -> tuple[tuple[Calibration, ...], dict[st
     streams, loaded = streams_of(experiment), LoadedModel()
     preflight(experiment)
     found, widths = [], {}
-    for stream, segment in zip(streams, planned_segments(experiment, streams), strict=True):
-        measured, widths[stream.label] = calibrate(experiment, stream, _trials_of(experiment, segment), loaded)
+    for visit in planned_visits(experiment, streams):
+        measured, widths[visit.stream.label] = calibrate(experiment, visit.stream, visit.share, loaded)
         found.append(measured)
     return tuple(found), widths
 
@@ -262,7 +256,7 @@ def _samples(experiment: Experiment, part: _Part) -> tuple[PlannedTrial, ...]:
     with tempfile.TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))
         objective = experiment.objective(experiment.reads_language_model())
-        search = open_search(experiment, directory, objective, part.rules, experiment.base_run().seed, part.segment)
+        search = open_search(experiment, directory, objective, part.rules, experiment.base_run().seed, part.visit)
         asked: Counter[str] = Counter()
         names = list(part.rules.strata)
         with search.study:
@@ -271,7 +265,7 @@ def _samples(experiment: Experiment, part: _Part) -> tuple[PlannedTrial, ...]:
                 given = search.policy.baseline_strata
                 name = given[number] if number < len(given) else min(names, key=lambda n: (asked[n], names.index(n)))
                 asked[name] += 1
-                params = search.ask(number, name)
+                params = search.ask(number, name, number)
                 trial = experiment.resolve(params)
                 found.append(PlannedTrial(number, trial.sae.architecture, sparsity_label(trial), params))
     return tuple(found)
