@@ -13,7 +13,8 @@ from saesweep.driver.finish import Outcome, copy_front, export_front, measure_on
 from saesweep.driver.noise import bracketed, noise_notes
 from saesweep.driver.ranking import rank, winner
 from saesweep.driver.session import Session
-from saesweep.engines.protocol import Export, Worker
+from saesweep.engines.protocol import Worker
+from saesweep.engines.records import Export
 from saesweep.errors import UserError
 from saesweep.events import Row
 from saesweep.experiment import Stream, are_comparable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saesweep.engines.protocol import Commands, Place, Said, SnapshotTaken
+from saesweep.engines.records import Commands, Place, Said, SnapshotTaken
 from saesweep.events import Event, Note, SnapshotSaved
 
 

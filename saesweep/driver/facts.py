@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from saesweep.engines.protocol import Engine, StreamFacts
+from saesweep.engines.protocol import Engine
+from saesweep.engines.records import StreamFacts
 from saesweep.errors import UserError
 from saesweep.experiment import SAMPLERS, Experiment
 from saesweep.study import check_sampler

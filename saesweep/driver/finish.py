@@ -14,7 +14,8 @@ from saesweep.driver.noise import noise_notes
 from saesweep.driver.ranking import winner
 from saesweep.driver.references import reference_notes
 from saesweep.driver.session import Session
-from saesweep.engines.protocol import Export, Finished, Tested, Worker
+from saesweep.engines.protocol import Worker
+from saesweep.engines.records import Export, Finished, Tested
 from saesweep.events import MatchedEntry, Row
 from saesweep.runs import RunDirectory, copy_export
 

@@ -24,7 +24,8 @@ from saesweep.driver.stopping import stop_reason
 from saesweep.driver.told import expected_end, result_to_tell
 from saesweep.driver.trial_log import TrialLog
 from saesweep.driver.trials import Trial, new_trial, row_of, save_trial_record
-from saesweep.engines.protocol import BlockRequest, Engine, Saved, SaveRequest, Worker
+from saesweep.engines.protocol import Engine, Worker
+from saesweep.engines.records import BlockRequest, Saved, SaveRequest
 from saesweep.events import BlockDone as BlockDoneEvent
 from saesweep.events import (
     CheckpointSaved,

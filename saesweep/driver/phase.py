@@ -135,22 +135,40 @@ def _stay(
     while True:
         loops: list[SweepLoop] = []
         try:
-            worker = engine.open(worker_plan(experiment, directory, stream), experiment)
-            try:
-                session = Session.of(experiment, directory, facts, stream, worker.opened)
-                return _train(session, engine, worker, bus, stop, loops, spent_tokens, is_first, messages)
-            finally:
-                worker.close()
+            return _opened(
+                experiment, directory, facts, engine, bus, stop, stream, loops, spent_tokens, is_first, messages
+            )
         except OutOfMemory as error:
             reason, is_measuring = error.reason, error.is_measuring
         spent_tokens += sum(loop.trained_tokens for loop in loops)
         is_first = False
-        # The traceback is gone with the except block; these names are the last that hold the cohort and the model.
-        worker = None  # type: ignore[assignment]
+        # The traceback is gone with the except block; the loops are the last that hold the worker.
         loops.clear()
         engine.release()
         said = shrink(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
         bus.emit(Note(level="warning", message=said))
+
+
+def _opened(
+    experiment: Experiment,
+    directory: RunDirectory,
+    facts: Facts,
+    engine: Engine,
+    bus: EventBus,
+    stop: StopFlag,
+    stream: Stream,
+    loops: list[SweepLoop],
+    spent_tokens: int,
+    is_first: bool,
+    messages: Sequence[str],
+) -> Phase:
+    """Train with a worker that is open for that long."""
+    worker = engine.open(worker_plan(experiment, directory, stream), experiment)
+    try:
+        session = Session.of(experiment, directory, facts, stream, worker.opened)
+        return _train(session, engine, worker, bus, stop, loops, spent_tokens, is_first, messages)
+    finally:
+        worker.close()
 
 
 def _train(

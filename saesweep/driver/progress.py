@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.driver.references import ranked_references, reference_rows
-from saesweep.engines.protocol import Opened
+from saesweep.engines.records import Opened
 from saesweep.events import MatchedEntry, ReferenceRow, Row
 from saesweep.runs import write_json
 from saesweep.specs import ObjectiveSpec

@@ -10,7 +10,7 @@ from saesweep.driver.ranking import costs, natural_values
 from saesweep.driver.search import Search
 from saesweep.driver.trial_log import TrialLog
 from saesweep.driver.trials import Trial
-from saesweep.engines.protocol import BlockReport, Scores, TrialReport
+from saesweep.engines.records import BlockReport, Scores, TrialReport
 from saesweep.scheduler import BlockDone, State
 from saesweep.specs import ObjectiveSpec
 

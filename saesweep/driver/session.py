@@ -12,7 +12,7 @@ from saesweep.driver.facts import Facts
 from saesweep.driver.progress import Board
 from saesweep.driver.search import Rules, rules_of
 from saesweep.driver.visits import Visit, visit_of, wanted_trials
-from saesweep.engines.protocol import Opened, WorkerPlan
+from saesweep.engines.records import Opened, WorkerPlan
 from saesweep.experiment import Experiment, Stream, stream_of, streams_of, with_widths
 from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun, ObjectiveSpec

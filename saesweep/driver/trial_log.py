@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from saesweep.engines.protocol import ControlReading, Scores, TrialReport
+from saesweep.engines.records import ControlReading, Scores, TrialReport
 from saesweep.events import EventBus, TrialMeasured, TrialTrained
 from saesweep.runs import JsonLines, RunDirectory
 

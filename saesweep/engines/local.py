@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from saesweep.engines.protocol import (
-    BlockReport,
-    BlockRequest,
-    StreamFacts,
-    Worker,
-    WorkerPlan,
-)
+from saesweep.engines.protocol import Worker
+from saesweep.engines.records import BlockReport, BlockRequest, StreamFacts, WorkerPlan
 from saesweep.experiment import Experiment
 from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.preflight import preflight

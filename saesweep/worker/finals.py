@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from saesweep.engines.protocol import Export, Finished, Tested
+from saesweep.engines.records import Export, Finished, Tested
 from saesweep.evaluation import Densities, FiringCounter, PairedSums
 from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.worker.artifacts import copy_tested, replicate_folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saesweep.activations import check_source
-from saesweep.engines.protocol import StreamFacts
+from saesweep.engines.records import StreamFacts
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment, streams_of, with_widths
 from saesweep.saes import check_pretrained

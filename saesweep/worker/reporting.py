@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from saesweep.cohort import Slot
-from saesweep.engines.protocol import ControlReading, Scores, TrialReport
+from saesweep.engines.records import ControlReading, Scores, TrialReport
 from saesweep.evaluation import needs_language_model
 from saesweep.experiment import TrialSettings
 from saesweep.worker.artifacts import Ending, save_trial_sae

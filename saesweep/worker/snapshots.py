@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from saesweep.cohort import Slot
-from saesweep.engines.protocol import SnapshotTaken
+from saesweep.engines.records import SnapshotTaken
 from saesweep.experiment import TrialSettings, dump_yaml
 from saesweep.runs import RunDirectory, replace_folder, write_text
 from saesweep.runs.runner_cfg import SAELENS_VERSION, runner_cfg, training_sae_cfg

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from saesweep.cohort import Slot
-from saesweep.engines.protocol import (
+from saesweep.engines.records import (
     BlockReport,
     BlockRequest,
     Commands,

@@ -12,16 +12,15 @@ from typing import Any
 
 import pytest
 
-from saesweep.engines.protocol import (
+from saesweep.engines.protocol import Engine, Worker
+from saesweep.engines.records import (
     BlockReport,
     BlockRequest,
     Commands,
-    Engine,
     Export,
     Finished,
     Place,
     SaveRequest,
-    Worker,
     WorkerPlan,
 )
 from saesweep.errors import UserError

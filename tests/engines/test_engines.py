@@ -10,7 +10,8 @@ import pytest
 import saesweep
 from saesweep.driver import runner
 from saesweep.engines.local import LocalEngine
-from saesweep.engines.protocol import BlockRequest, Commands, Engine, Place, TrialReport
+from saesweep.engines.protocol import Engine
+from saesweep.engines.records import BlockRequest, Commands, Place, TrialReport
 from tests.engines.contract import EngineContract
 from tests.engines.wire import WireEngine
 from tests.reliability.conftest import few_trials

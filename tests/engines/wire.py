@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from saesweep.engines.local import LocalEngine
-from saesweep.engines.protocol import (
+from saesweep.engines.records import (
     BlockReport,
     BlockRequest,
     Export,

@@ -10,7 +10,7 @@ import saesweep
 from saesweep.driver import phase
 from saesweep.driver.stop import StopFlag
 from saesweep.engines.local import LocalEngine
-from saesweep.engines.protocol import StreamFacts
+from saesweep.engines.records import StreamFacts
 from saesweep.events import EventBus
 from saesweep.experiment import Experiment, load_experiment, streams_of
 from saesweep.planning.plan import plan
