@@ -24,7 +24,7 @@ from saesweep.cohort import Slot
 from saesweep.runs import CheckpointStore, CheckpointWriter
 from saesweep.runs.checkpoint_writer import COST_SHARE, MIN_SECONDS
 from saesweep.specs import BaseRun
-from saesweep.sweep.saved import slots_to_save
+from saesweep.worker.saved import slots_to_save
 
 
 def main() -> None:

@@ -26,11 +26,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.curves.curves import Curve, Point, load, shipped
 from benchmarks.curves.fit import course_of, fit
+from saesweep.driver.search import min_probability
 from saesweep.forecast import Table, from_json, to_scale
 from saesweep.scheduler import Ask, Asked, BlockDone, Opened, Policy, State, Stop, decide, rungs
 from saesweep.scheduler.aim import Aim, GoalAim, Limit
 from saesweep.specs import SearchSpec
-from saesweep.sweep.search import min_probability
 
 TOTAL_TOKENS = 1_000_000
 """Stands for the length of a run, whatever it was."""

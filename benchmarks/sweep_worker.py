@@ -47,10 +47,10 @@ class Phases:
 
 def saesweep(job: Found) -> Callable[[], Found]:
     """`saesweep run` of the experiment."""
-    import saesweep.sweep
+    import saesweep.driver
 
     def train() -> Found:
-        result = saesweep.sweep.run(job["experiment"], run_dir=job["run_dir"])
+        result = saesweep.driver.run(job["experiment"], run_dir=job["run_dir"])
         return {"status": result.status, "notes": list(result.notes)}
 
     return train

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 from saesweep.errors import ExperimentError, UserError
 
 if TYPE_CHECKING:
+    from saesweep.driver import Result, run
     from saesweep.evaluation import register_metric
     from saesweep.experiment import Experiment, load_experiment
     from saesweep.plugins import load_plugin
     from saesweep.saes import ExportedSAE, load_sae_folder
-    from saesweep.sweep import Result, run
     from saesweep.tracking import register_tracker
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "run": "saesweep.sweep",
-    "Result": "saesweep.sweep",
+    "run": "saesweep.driver",
+    "Result": "saesweep.driver",
     "load_experiment": "saesweep.experiment",
     "Experiment": "saesweep.experiment",
     "load_sae_folder": "saesweep.saes",

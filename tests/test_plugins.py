@@ -249,8 +249,8 @@ def test_an_experiment_file_cannot_name_a_plugin(tmp_path: Path) -> None:
 
 
 def test_the_command_to_resume_names_the_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from saesweep.driver import runner
     from saesweep.runs import RunDirectory
-    from saesweep.sweep import runner
 
     (tmp_path / "max_latent.py").write_text(METRIC)
     monkeypatch.chdir(tmp_path)

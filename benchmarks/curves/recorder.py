@@ -16,14 +16,15 @@ import torch
 
 from benchmarks.curves.curves import Curve, CurveSet, Point
 from benchmarks.curves.grid import FIELDS, TrialPlan
-from saesweep.cohort import Cohort, ControlPlan, Slot
-from saesweep.experiment import load_experiment
+from saesweep.cohort import Cohort, Slot
+from saesweep.experiment import load_experiment, streams_of, with_widths
 from saesweep.runs import RunDirectory
 from saesweep.saes import Normalizer
-from saesweep.specs import Duration, MatchedSpec
-from saesweep.sweep.loaded_model import LoadedModel
-from saesweep.sweep.seeds import derive
-from saesweep.sweep.setup import Setup, check, prepare, with_widths
+from saesweep.specs import ControlPlan, Duration, MatchedSpec
+from saesweep.worker.loaded_model import LoadedModel
+from saesweep.worker.preflight import preflight
+from saesweep.worker.seeds import derive
+from saesweep.worker.setup import Setup, prepare
 
 # fmt: off
 SHARES = (1, 2, 3, 5, 7, 10, 12.5, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 95, 100)
@@ -95,7 +96,9 @@ def record(recording: Recording, say: Callable[[str], None]) -> CurveSet:
     experiment = load_experiment(tree)
     with TemporaryDirectory() as folder:
         directory = RunDirectory(Path(folder))
-        setup = prepare(experiment, directory, check(experiment), None, LoadedModel())
+        preflight(experiment)
+        (stream,) = streams_of(experiment)
+        setup = prepare(experiment, stream, directory, experiment.n_trials, LoadedModel())
         try:
             found = list(_trials(recording, setup))
             costs = _train(recording, setup, found, say)

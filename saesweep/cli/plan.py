@@ -43,7 +43,7 @@ def add_parser(commands: Subparsers) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print the plan."""
     from saesweep.experiment import load_experiment
-    from saesweep.sweep.plan import plan
+    from saesweep.planning.plan import plan
 
     made = plan(load_experiment(args.experiment, overrides=args.overrides), with_calibration=args.calibrate)
     say(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))

@@ -71,7 +71,7 @@ def run_with_display(
 
     shown = make_display(display, verbose=verbose)  # before the slow import: a wrong one fails at once
 
-    from saesweep.sweep import run
+    from saesweep.driver import run
 
     with shown:
         result = run(experiment, run_dir=run_dir, overrides=overrides, listeners=(shown,))

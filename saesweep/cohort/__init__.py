@@ -2,7 +2,7 @@
 
 from saesweep.cohort.cohort import CALIBRATION_BATCHES, Cohort
 from saesweep.cohort.compiled import CompiledForward
-from saesweep.cohort.control import ControlPlan, ControlPoint, SparsityControl
+from saesweep.cohort.control import ControlPoint, SparsityControl
 from saesweep.cohort.engine import GradientEngine, ReferenceEngine, StepGradients
 from saesweep.cohort.slot import Slot
 
@@ -10,7 +10,6 @@ __all__ = [
     "CALIBRATION_BATCHES",
     "Cohort",
     "CompiledForward",
-    "ControlPlan",
     "ControlPoint",
     "GradientEngine",
     "ReferenceEngine",

@@ -5,23 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from saesweep.saes import Knobs
-from saesweep.specs import BaseRun, Duration, LearningRate, MatchedSpec
+from saesweep.specs import ControlPlan, LearningRate
 
-CoefficientField = Literal["l1_coefficient", "l0_coefficient"]
-
-_READS_PER_RUN = 400
-_CHANGES = 6
-_FIRST = 0.1
-"""Share of the run before the first change: L0 first falls from that of random weights, whatever the coefficient."""
-_LAST_STRETCH = 0.227
-"""Share of the log time from first to last change that lies between the last two (45% to 70% of the run): so long that batches
-which are denser or sparser for a while (measured: a few percent over 50 steps) do not pass for drift."""
 _TRANSIENT = 0.4
 """Share of the time after a change in which L0 still answers to it; the drift is fitted on the rest."""
 _ELASTICITY, _LEAST_ELASTIC, _MOST_ELASTIC = 0.6, 0.3, 0.7
@@ -39,47 +30,6 @@ _LEAD, _USUAL_FALL = 0.4, 0.5
 """The fitted fall holds for so much log summed learning rate; over what is left beyond, the mean of it and the usual one. Falls
 flatten: measured (stories260K; standard, gated, jumprelu at L0 8 to 32) 1 to 2 at 10% of a run, 0.1 to 0.6 after 70%, and from
 anywhere to the end 0.3 to 0.8."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControlPlan:
-    """What a controller aims at, and when it acts. All lengths in steps."""
-
-    field: CoefficientField
-    target_l0: float
-    change_steps: tuple[int, ...]
-    """Before these steps the coefficient changes; ascending, the last one is the freeze."""
-    every_steps: int
-    """L0 is read from the device once in so many steps."""
-    max_change: float
-
-    @property
-    def freeze_step(self) -> int:
-        """No change after this step has begun."""
-        return self.change_steps[-1]
-
-    @classmethod
-    def of(cls, run: BaseRun, target_l0: float, matched: MatchedSpec) -> ControlPlan | None:
-        """Return the plan of a run; None where its architecture has no coefficient to steer, or none is to be steered."""
-        field = run.sae.sparsity_field
-        if not matched.steer or field not in ("l1_coefficient", "l0_coefficient"):
-            return None
-        if getattr(run.sae, "jumprelu_sparsity_loss_mode", None) == "quadratic":
-            return None  # it has the target in its loss
-        total = run.total_steps
-        freeze = total - run.to_steps(matched.freeze)
-        warm_up = run.to_steps(getattr(run.sae, field.replace("coefficient", "warm_up_steps"), Duration(0)))
-        first = min(freeze, max(round(_FIRST * total), 2 * warm_up, 1))
-        # Geometric, since the drift is a power of time.
-        before = [(1 - _LAST_STRETCH) * i / (_CHANGES - 2) for i in range(_CHANGES - 1)]
-        changes = {round(first * (freeze / first) ** share) for share in (*before, 1.0)}
-        return cls(
-            field="l1_coefficient" if field == "l1_coefficient" else "l0_coefficient",
-            target_l0=target_l0,
-            change_steps=tuple(sorted(changes)),
-            every_steps=max(1, total // _READS_PER_RUN),
-            max_change=matched.max_change,
-        )
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from saesweep.cohort.control import ControlPlan, SparsityControl
+from saesweep.cohort.control import SparsityControl
 from saesweep.cohort.firing import FiringStatistics
 from saesweep.cohort.moments import WideMoments
 from saesweep.cohort.schedules import KnobSchedule
 from saesweep.saes import Knobs, architecture_for
-from saesweep.specs import BaseRun, LearningRate
+from saesweep.specs import BaseRun, ControlPlan, LearningRate
 
 _TRAINING_DTYPES = {"float64": torch.float64}
 """Master weights are fp32 but for float64 runs; the declared dtype is applied at export."""

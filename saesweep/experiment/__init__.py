@@ -11,6 +11,7 @@ from saesweep.experiment.parameters import Parameter
 from saesweep.experiment.schema import experiment_schema
 from saesweep.experiment.single_run import load_single_run
 from saesweep.experiment.streams import Stream, are_comparable, only_stream, stream_of, streams_of
+from saesweep.experiment.trial_settings import TrialSettings, control_plan, settings_for, with_widths
 
 __all__ = [
     "ARCHITECTURE",
@@ -20,7 +21,9 @@ __all__ = [
     "Experiment",
     "Parameter",
     "Stream",
+    "TrialSettings",
     "are_comparable",
+    "control_plan",
     "describe_changes",
     "dump_yaml",
     "experiment_schema",
@@ -30,6 +33,8 @@ __all__ = [
     "load_single_run",
     "only_stream",
     "rung_steps",
+    "settings_for",
     "stream_of",
     "streams_of",
+    "with_widths",
 ]

@@ -5,6 +5,7 @@ from saesweep.runs.atomic import finite, replace_folder, write_bytes, write_json
 from saesweep.runs.checkpoint_writer import CheckpointWriter
 from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
+from saesweep.runs.exports import copy_export
 from saesweep.runs.jsonl import JsonLines
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CheckpointWriter",
     "JsonLines",
     "RunDirectory",
+    "copy_export",
     "finite",
     "read_json",
     "replace_folder",

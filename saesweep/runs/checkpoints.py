@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,7 @@ class CheckpointStore:
         for block in self._blocks():
             folder = self._folder / f"{block:08d}"
             try:
-                sums = read_json_object(folder / "checksums.json")
-                for name in _FILES:
-                    if sha256(folder / name) != sums.get(name):
-                        raise ValueError(f"{name} does not match its checksum")
-                state = read_json_object(folder / "state.json")
+                state = _checked_state(folder)
                 return Checkpoint(block, state, load_file(folder / "tensors.safetensors")), damaged
             except (OSError, UserError, ValueError, SafetensorError) as error:
                 damaged.append(f"checkpoint {folder} is damaged ({error}); going back to the one before")
@@ -101,6 +98,13 @@ class CheckpointStore:
                     shutil.rmtree(aside)
                 os.replace(folder, aside)
         return None, damaged
+
+    def latest_state(self) -> dict[str, Any] | None:
+        """Return the JSON data of the newest checkpoint that is whole; None without one. No tensor is loaded."""
+        for block in self._blocks():
+            with suppress(OSError, UserError, ValueError):
+                return _checked_state(self._folder / f"{block:08d}")
+        return None
 
     def clear(self) -> None:
         """Remove every checkpoint."""
@@ -112,3 +116,12 @@ class CheckpointStore:
             return []
         names = [p.name for p in self._folder.iterdir() if _BLOCK.fullmatch(p.name) and p.is_dir()]
         return sorted((int(name) for name in names if f"{int(name):08d}" == name), reverse=True)
+
+
+def _checked_state(folder: Path) -> dict[str, Any]:
+    """Return the JSON data of a checkpoint whose files match their checksums."""
+    sums = read_json_object(folder / "checksums.json")
+    for name in _FILES:
+        if sha256(folder / name) != sums.get(name):
+            raise ValueError(f"{name} does not match its checksum")
+    return read_json_object(folder / "state.json")

@@ -12,8 +12,8 @@ from saesweep.errors import UserError
 from saesweep.files import read_json_object, refuse_links
 from saesweep.runs.atomic import is_left_over, sweep_left_overs, write_json, write_text
 
-FORMAT_VERSION = 4
-"""2: checkpoints hold replicates; 4: they hold the settings and the results of every trial."""
+FORMAT_VERSION = 5
+"""2: checkpoints hold replicates; 4: they hold the settings and the results of every trial; 5: those apart, as the driver's."""
 
 MAX_SLOTS = 1_000_000
 """More SAEs at once than any memory holds."""

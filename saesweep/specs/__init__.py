@@ -9,6 +9,7 @@ from saesweep.specs.metrics import LOG_METRICS, METRICS, Metric
 from saesweep.specs.objective import Bound, Goal, MatchedSpec, ObjectiveSpec
 from saesweep.specs.search import ConfirmSpec, SearchSpec
 from saesweep.specs.space import ParameterSpec
+from saesweep.specs.steering import ControlPlan
 from saesweep.specs.units import Duration, format_count, multiple_of, parse_count
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Bound",
     "CohortSpec",
     "ConfirmSpec",
+    "ControlPlan",
     "Duration",
     "EvaluationSpec",
     "ExperimentSpec",

@@ -22,7 +22,7 @@ class Result:
 @pytest.fixture
 def sweep(monkeypatch):
     """A stand-in for the run loop that records its arguments."""
-    module = ModuleType("saesweep.sweep")
+    module = ModuleType("saesweep.driver")
     module.calls = []
     module.result = Result(0)
 
@@ -36,7 +36,7 @@ def sweep(monkeypatch):
         return module.result
 
     module.run = run
-    monkeypatch.setitem(sys.modules, "saesweep.sweep", module)
+    monkeypatch.setitem(sys.modules, "saesweep.driver", module)
     monkeypatch.delenv("SAESWEEP_DISPLAY", raising=False)
     return module
 

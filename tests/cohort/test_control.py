@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from saesweep.cohort import Cohort, ControlPlan, Slot, SparsityControl
+from saesweep.cohort import Cohort, Slot, SparsityControl
 from saesweep.saes import Knobs, Normalizer
-from saesweep.specs import BaseRun, LearningRate, MatchedSpec
+from saesweep.specs import BaseRun, ControlPlan, LearningRate, MatchedSpec
 from saesweep.specs.architectures import spec_class
 
 STEPS, TOKENS = 2000, 100

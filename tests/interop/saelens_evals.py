@@ -39,6 +39,7 @@ from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.experiment import load_experiment
 from saesweep.models import bridge
 from saesweep.models.huggingface import HuggingFaceModel
+from saesweep.runs.runner_cfg import runner_cfg
 from saesweep.saes import (
     ExportedSAE,
     Knobs,
@@ -51,7 +52,6 @@ from saesweep.saes import (
     save_sae_folder,
 )
 from saesweep.specs.architectures import spec_class
-from saesweep.sweep.runner_cfg import runner_cfg
 from tests.interop.saelens_parity import MODES, RUNTIME, Table, difference, saelens_twin
 
 HOOK, D_IN, D_SAE = "model.layers.2", 128, 512

@@ -14,7 +14,7 @@ import saesweep
 from saesweep.cli import main
 from saesweep.errors import UserError
 from saesweep.events import BlockDone
-from saesweep.runs import CheckpointStore, RunDirectory, replace_folder
+from saesweep.runs import FORMAT_VERSION, CheckpointStore, RunDirectory, replace_folder
 from tests.reliability.conftest import few_trials
 from tests.reliability.test_faults import interrupt
 from tests.sweep.studies import snapshot
@@ -93,7 +93,7 @@ def test_a_folder_whose_replacement_was_cut_off_is_put_back(tmp_path: Path) -> N
         replace_folder(target, broken)
     assert (target / "a").read_text() == "old"
     os.rename(target, tmp_path / ".best.old")
-    (tmp_path / "run.json").write_text('{"format_version": 4}')
+    (tmp_path / "run.json").write_text(json.dumps({"format_version": FORMAT_VERSION}))
     with RunDirectory(tmp_path):
         assert (target / "a").read_text() == "old"
         assert not (tmp_path / ".best.old").exists()

@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(folder / "run" / "study.db", folder / "older.db")
     interrupt(more_trials(), folder / "run", after_blocks=5)
     newest = sorted((folder / "run" / "checkpoints").iterdir())[-1]
-    states = {trial["status"] for trial in json.loads((newest / "state.json").read_text())["trials"]}
+    states = {trial["status"] for trial in json.loads((newest / "state.json").read_text())["driver"]["trials"]}
     assert {"pruned", "complete", "training"} <= states
     saesweep.run(more_trials(), run_dir=folder / "whole")
     return folder

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 import saesweep
-from saesweep.sweep import Result
+from saesweep.driver import Result
 from tests.sweep.studies import small_sweep
 
 START_SECONDS = 120.0

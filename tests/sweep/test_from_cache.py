@@ -136,7 +136,7 @@ def test_without_an_objective_the_model_is_not_loaded(
 
 def test_plan_reads_no_model_either(cached_tree: dict[str, Any]) -> None:
     from saesweep.experiment import load_experiment
-    from saesweep.sweep.plan import plan
+    from saesweep.planning.plan import plan
 
     experiment = load_experiment(cached_tree)
     assert not experiment.reads_language_model()

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from saesweep.driver.matched import best_at_middle, matched_entries, matched_notes, still_improving
+from saesweep.driver.noise import bracketed
+from saesweep.driver.ranking import rank
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec
-from saesweep.sweep.matched import best_at_middle, matched_entries, matched_notes, still_improving
-from saesweep.sweep.noise import bracketed
-from saesweep.sweep.ranking import rank
 
 OBJECTIVE = ObjectiveSpec.model_validate({"minimize": "delta_ce", "matched": {"l0": [8, 16, 32]}})
 LARGEST = ObjectiveSpec.model_validate({"maximize": "explained_variance", "matched": {"l0": [8, 16, 32]}})

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from saesweep.driver.memory import shrink
 from saesweep.errors import UserError
 from saesweep.experiment import load_experiment
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.runs import RunDirectory
 from saesweep.specs import EvaluationSpec
-from saesweep.sweep.corners import largest_run
-from saesweep.sweep.measuring_memory import measuring_bytes
-from saesweep.sweep.memory import MeasuringMemoryError, measuring, shrink
-from saesweep.sweep.sizing import plan_slots
+from saesweep.worker.corners import largest_run
+from saesweep.worker.measuring_memory import measuring_bytes
+from saesweep.worker.memory import MeasuringMemoryError, measuring
+from saesweep.worker.sizing import plan_slots
 from tests.models.tiny import run_of
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from saesweep.driver.noise import bracketed, noise_floor, noise_notes
+from saesweep.driver.ranking import rank
+from saesweep.driver.stopping import since_better, stop_reason
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec, SearchSpec
-from saesweep.sweep.measure import mean_and_spread
-from saesweep.sweep.noise import bracketed, noise_floor, noise_notes
-from saesweep.sweep.ranking import rank
-from saesweep.sweep.stopping import since_better, stop_reason
+from saesweep.worker.measure import mean_and_spread
 from tests.sweep.test_ranking import LIMITED, PARETO, row
 
 CE = ObjectiveSpec.model_validate({"minimize": "delta_ce"})

@@ -7,10 +7,10 @@ import pytest
 
 from saesweep.cli import main
 from saesweep.experiment import dump_yaml, load_experiment
-from saesweep.sweep import calibrate
-from saesweep.sweep.estimate import Work, seconds_of
-from saesweep.sweep.plan import plan
-from saesweep.sweep.planned import Calibration
+from saesweep.planning import calibrate
+from saesweep.planning.estimate import Work, seconds_of
+from saesweep.planning.plan import plan
+from saesweep.planning.planned import Calibration
 from tests.models.tiny import WORDS, save_llama
 from tests.reliability.conftest import few_trials
 

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 
 import saesweep
+from saesweep.driver import phase
+from saesweep.driver.stop import StopFlag
+from saesweep.engines.local import LocalEngine
+from saesweep.engines.records import StreamFacts
 from saesweep.events import EventBus
 from saesweep.experiment import Experiment, load_experiment, streams_of
+from saesweep.planning.plan import plan
+from saesweep.planning.planned import PlannedStream
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
-from saesweep.sweep import phase, setup, stream_sizes
-from saesweep.sweep.plan import plan
-from saesweep.sweep.planned import PlannedStream
-from saesweep.sweep.stop import StopFlag
+from saesweep.worker import setup, stream_sizes
 from tests.reliability.conftest import few_trials
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
@@ -39,7 +42,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def source(run: Any, evaluation: Any, hooks: Any, **_: Any) -> Any:
         model = None if run.is_synthetic else SimpleNamespace(has_lm_head=True)
-        stream = SimpleNamespace(d_in=dict.fromkeys(hooks, run.sae.d_in))
+        stream = SimpleNamespace(d_in=dict.fromkeys(hooks, run.sae.d_in), tokens_served=0)
         return SimpleNamespace(stream=stream, model=model, select=None, test=None, close=lambda: None)
 
     monkeypatch.setattr(setup, "open_source", source)
@@ -51,32 +54,36 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def facts_of(experiment: Experiment) -> Any:
     return tuple(
-        SimpleNamespace(d_in=dict.fromkeys(s.experiment.hook_names(), s.experiment.base_run().sae.d_in), warnings=())
+        StreamFacts(
+            label=s.label,
+            d_in=dict.fromkeys(s.experiment.hook_names(), s.experiment.base_run().sae.d_in),
+            has_lm_head=None,
+        )
         for s in streams_of(experiment)
     )
 
 
 def start(experiment: Experiment, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
-    """Return the setup and the search with which a run starts its loop."""
+    """Return the session and the search with which a run starts its loop."""
     found: list[Any] = []
 
-    def loop(setup: Any, search: Any, bus: Any, stop: Any) -> None:
-        found.extend((setup, search))
+    def loop(session: Any, search: Any, *_: Any) -> None:
+        found.extend((session, search))
         raise Opened
 
     monkeypatch.setattr(phase, "SweepLoop", loop)
     with RunDirectory(folder) as directory, pytest.raises(Opened):
-        phase.train(experiment, directory, facts_of(experiment), EventBus(), StopFlag())
+        phase.train(experiment, directory, facts_of(experiment), LocalEngine(), EventBus(), StopFlag())
     return found[0], found[1]
 
 
-def said_of_run(setup: Any, policy: Policy) -> dict[str, Any]:
+def said_of_run(session: Any, policy: Policy) -> dict[str, Any]:
     return {
-        "slots": setup.n_slots,
-        "slots_reason": setup.directory.choices()["slots_reason"],
-        "block_tokens": setup.blocks.block_steps * setup.blocks.batch_tokens,
-        "total_tokens": setup.blocks.total_tokens,
-        "rungs_tokens": setup.blocks.rungs_tokens,
+        "slots": session.opened.n_slots,
+        "slots_reason": session.directory.choices()["slots_reason"],
+        "block_tokens": session.blocks.block_tokens,
+        "total_tokens": session.blocks.total_tokens,
+        "rungs_tokens": session.blocks.rungs_tokens,
         "policy": policy,
     }
 
@@ -97,7 +104,7 @@ def test_a_shipped_experiment_runs_as_planned(
     made = plan(experiment)
     opened, search = start(experiment, tmp_path / "run", monkeypatch)
     assert said_of_plan(made.streams[0]) == said_of_run(opened, search.policy)
-    assert made.slots == opened.n_slots
+    assert made.slots == opened.opened.n_slots
     assert made.trials == search.policy.n_trials == experiment.n_trials
 
 
@@ -142,7 +149,7 @@ def test_every_kind_of_search_runs_as_planned(kind: str, tmp_path: Path, monkeyp
     policy = search.policy
     says = {
         "grid": policy.stratum_limits == (4, 2),
-        "matched": len(policy.strata) == 4 and policy.n_slots * 2 == opened.n_slots,
+        "matched": len(policy.strata) == 4 and policy.n_slots * 2 == opened.opened.n_slots,
         "another stratum": policy.strata == ("constant", "cosineannealing"),
         "budget": policy.tokens_budget == 20_000,
         "baselines": policy.baseline_strata == ("standard", "topk"),
@@ -163,9 +170,9 @@ def test_streams_run_as_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     seen: list[dict[str, Any]] = []
     real = phase.SweepLoop
 
-    def loop(setup: Any, search: Any, bus: Any, stop: Any) -> Any:
-        seen.append(said_of_run(setup, search.policy))
-        return real(setup, search, bus, stop)
+    def loop(session: Any, search: Any, *others: Any) -> Any:
+        seen.append(said_of_run(session, search.policy))
+        return real(session, search, *others)
 
     monkeypatch.setattr(phase, "SweepLoop", loop)
     planned = [said_of_plan(stream) for stream in plan(load_experiment(streams())).streams]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saesweep.driver.ranking import by_knee_distance, costs, knee, rank, violations, winner
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec
-from saesweep.sweep.ranking import by_knee_distance, costs, knee, rank, violations, winner
 
 PARETO = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize": "delta_ce"}]})
 LIMITED = ObjectiveSpec.model_validate({"maximize": "explained_variance", "subject_to": {"l0": {"max": 20.0}}})

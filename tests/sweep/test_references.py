@@ -10,12 +10,12 @@ import pytest
 import saesweep
 from saesweep.cli import main
 from saesweep.display import make_display
+from saesweep.driver import references as module
+from saesweep.driver.references import ranked_references, reference_notes
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, ReferenceRow
 from saesweep.experiment import load_experiment
 from saesweep.specs import ObjectiveSpec
-from saesweep.sweep import references as module
-from saesweep.sweep.references import ranked_references, reference_notes
 from tests.display.runs import row
 
 

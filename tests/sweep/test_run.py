@@ -11,7 +11,7 @@ import torch
 import saesweep
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, RunEnded, TrialStarted
-from saesweep.sweep import loop as loop_module
+from saesweep.worker import worker as worker_module
 from tests.sweep.studies import snapshot
 
 
@@ -119,14 +119,14 @@ def test_an_interrupted_run_goes_on_as_if_nothing_happened(
 
 
 def test_a_nan_ends_its_trial_alone(tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = loop_module.Slot.__init__
+    place = worker_module.Slot.__init__
 
     def poisoned(self: Any, **kwargs: Any) -> None:
         place(self, **kwargs)
         if kwargs["trial"] == 2:
             self.params["b_dec"].fill_(float("nan"))
 
-    monkeypatch.setattr(loop_module.Slot, "__init__", poisoned)
+    monkeypatch.setattr(worker_module.Slot, "__init__", poisoned)
     result = saesweep.run(tree, run_dir=tmp_path / "run")
     states = {row.number: row for row in result.rows}
     assert states[2].status == "failed"
@@ -140,14 +140,14 @@ def test_a_nan_ends_its_trial_alone(tree: dict[str, Any], tmp_path: Path, monkey
 def test_more_failures_than_allowed_exit_with_1(
     tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = loop_module.Slot.__init__
+    place = worker_module.Slot.__init__
 
     def poisoned(self: Any, **kwargs: Any) -> None:
         place(self, **kwargs)
         if kwargs["trial"] in (1, 2):
             self.params["b_dec"].fill_(float("nan"))
 
-    monkeypatch.setattr(loop_module.Slot, "__init__", poisoned)
+    monkeypatch.setattr(worker_module.Slot, "__init__", poisoned)
     tree["search"]["max_failed"] = 1
     assert saesweep.run(tree, run_dir=tmp_path / "run").exit_code == 1
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from saesweep.experiment import load_experiment
-from saesweep.sweep.runner_cfg import runner_cfg
+from saesweep.runs.runner_cfg import runner_cfg
 
 # The fields of SAELens 6.54.12; `make interop` asks SAELens itself.
 _NAMES = """

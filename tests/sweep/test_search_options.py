@@ -12,9 +12,9 @@ import saesweep
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, RunStarted
 from saesweep.experiment import dump_yaml, load_experiment
+from saesweep.planning.plan import plan
 from saesweep.runs import JsonLines, RunDirectory
-from saesweep.sweep import setup as run_setup
-from saesweep.sweep.plan import plan
+from saesweep.worker import setup as run_setup
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
 from tests.sweep.studies import snapshot

@@ -12,7 +12,7 @@ import saesweep
 from saesweep.activations import open_source
 from saesweep.events import RunStarted, TrialStarted
 from saesweep.experiment import load_experiment
-from saesweep.sweep.plan import plan
+from saesweep.planning.plan import plan
 from tests.models.tiny import BOS, save_llama
 
 HOOK = "model.layers.1"

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
+from saesweep.driver.blocks import plan_blocks
 from saesweep.specs import BaseRun, CohortSpec, SearchSpec
-from saesweep.sweep.sizing import plan_blocks, plan_slots, slot_bytes, slot_parameters
+from saesweep.worker.sizing import plan_slots, slot_bytes, slot_parameters
 
 GIB = 1 << 30
 

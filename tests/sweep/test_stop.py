@@ -21,10 +21,10 @@ from tests.sweep.studies import snapshot
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("saesweep.sweep.runner.check", signal.SIGTERM),  # looking at the model and the dataset
-        ("saesweep.sweep.setup.open_source", signal.SIGINT),  # splitting, tokenising, loading
-        ("saesweep.sweep.setup.Normalizer.fit", signal.SIGTERM),
-        ("saesweep.sweep.phase.finish", signal.SIGINT),  # the winner's last measurements
+        ("saesweep.driver.runner.check", signal.SIGTERM),  # looking at the model and the dataset
+        ("saesweep.worker.setup.open_source", signal.SIGINT),  # splitting, tokenising, loading
+        ("saesweep.worker.setup.Normalizer.fit", signal.SIGTERM),
+        ("saesweep.driver.phase.finish", signal.SIGINT),  # the winner's last measurements
     ],
 )
 def test_set_up_and_the_end_stop_at_once(

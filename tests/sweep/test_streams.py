@@ -1,4 +1,4 @@
-"""Searching over stream-level parameters: one segment per stream, one study, one leaderboard."""
+"""Searching over stream-level parameters: one stream open at a time, one study, one leaderboard."""
 
 import json
 import random
@@ -14,10 +14,10 @@ import pytest
 import saesweep
 from saesweep.activations import open as opening
 from saesweep.cohort import Cohort
+from saesweep.driver import phase
 from saesweep.errors import ExperimentError, UserError
 from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment, streams_of
-from saesweep.sweep import phase
 from tests.models.tiny import WORDS, save_llama
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
@@ -136,24 +136,25 @@ def test_more_trials_are_added_to_every_stream(tree: dict[str, Any], tmp_path: P
     assert [row.number for row in rows if row.is_baseline] == [0, 3]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "[1]", '[{"stream": "elsewhere", "trials": 2}]'])
-def test_a_damaged_plan_of_streams_is_one_message(tree: dict[str, Any], tmp_path: Path, content: str) -> None:
-    (tmp_path / "run").mkdir()
-    interrupt_at(tree, tmp_path / "run", 1)
-    (tmp_path / "run" / "streams.json").write_text(content)
-    with pytest.raises(UserError, match=r"streams\.json: damaged, .*start a new run with --run-dir"):
-        saesweep.run(tree, run_dir=tmp_path / "run")
-
-
-def test_fewer_trials_than_planned_end_where_they_are(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_fewer_trials_than_planned_are_shared_anew(tree: dict[str, Any], tmp_path: Path) -> None:
     interrupt_at(tree, tmp_path / "run", 3)
+    asked = len(json.loads((tmp_path / "run" / "leaderboard.json").read_text())["rows"])
+    assert asked == 3
     tree["search"]["trials"] = 4
     result = saesweep.run(tree, run_dir=tmp_path / "run")
     assert result.status == "complete"
-    assert [row.stream[-3:] for row in result.rows] == ["256"] * 4
-    assert any("no trial ran there" in note for note in result.notes)
+    # The stream that was open keeps its three, one more than its share; the other gets what is left.
+    assert [row.stream[-3:] for row in sorted(result.rows, key=lambda row: row.number)] == ["256"] * 3 + ["512"]
     tree["search"]["trials"] = 8
-    assert len(saesweep.run(tree, run_dir=tmp_path / "run").rows) == 8
+    rows = sorted(saesweep.run(tree, run_dir=tmp_path / "run").rows, key=lambda row: row.number)
+    assert [row.stream[-3:] for row in rows] == ["256"] * 3 + ["512"] * 4 + ["256"]
+
+
+def test_fewer_trials_than_streams_leave_some_without(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["search"]["trials"] = 1
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert [row.stream[-3:] for row in result.rows] == ["256"]
+    assert any("no trial ran there" in note for note in result.notes)
 
 
 def test_a_tokens_budget_is_shared_by_the_streams(tree: dict[str, Any], tmp_path: Path) -> None:

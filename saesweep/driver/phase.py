@@ -1,0 +1,250 @@
+"""One pass of training to its end: the search, or the confirmation of its finalists."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from saesweep.driver.by_stream import conclude, finish_stream, is_finished
+from saesweep.driver.facts import Facts
+from saesweep.driver.finish import Outcome, finish
+from saesweep.driver.loop import SweepLoop
+from saesweep.driver.memory import shrink
+from saesweep.driver.progress import Board
+from saesweep.driver.search import open_search
+from saesweep.driver.session import Session, trials_by_stream, worker_plan
+from saesweep.driver.stop import StopFlag
+from saesweep.driver.visits import next_stream, wanted_trials
+from saesweep.engines.protocol import Engine, OutOfMemory, Worker
+from saesweep.events import EventBus, Note, Row, RunStarted
+from saesweep.experiment import Experiment, Stream, streams_of
+from saesweep.runs import CheckpointStore, RunDirectory
+from saesweep.specs import ObjectiveSpec
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a phase came to; holds no tensors."""
+
+    is_complete: bool
+    """False where someone asked to stop before its end."""
+    rows: tuple[Row, ...]
+    """The leaderboard, best first."""
+    outcome: Outcome
+    notes: tuple[str, ...]
+    """How it ended, apart from its winner."""
+    objective: ObjectiveSpec
+    board: Board
+    stream_tokens: int
+    trained_tokens: int
+    """Tokens trained on by this process."""
+    stop_reason: str | None = None
+    """Why no further trial is asked; `complete` where all have been."""
+    has_progressed: bool = False
+    """Trials were asked in it."""
+
+
+def train(
+    experiment: Experiment, directory: RunDirectory, facts: Facts, engine: Engine, bus: EventBus, stop: StopFlag
+) -> Phase:
+    """Train until nothing is left to do: the worker opens another stream when its own has no trials left.
+
+    Another stream begins where a resumed run with a higher number of trials would: from the last checkpoint of the one
+    before. So everything that holds for a resumed run (same trials, same bits) holds here.
+
+    Raises:
+        UserError: Something does not fit together, or memory holds not even one trial.
+    """
+    streams = streams_of(experiment)
+    stream = _stream_to_open(experiment, directory, streams)
+    spent_tokens, is_first, has_progressed = 0, True, False
+    while True:
+        message = _opening(stream, streams)
+        if not is_first:  # the first one's is part of what the run says when it starts
+            for said in message:
+                bus.emit(Note(level="info", message=said))
+        own = directory.of_stream(stream.folder) if stream.label else directory
+        phase = _stay(experiment, own, facts, engine, bus, stop, stream, is_first, message)
+        spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
+        phase = replace(phase, trained_tokens=spent_tokens)
+        if not phase.is_complete or not stream.label:
+            return phase
+        has_progressed = has_progressed or phase.has_progressed
+        if phase.stop_reason not in ("complete", "tokens_budget"):
+            break
+        later, first = next_stream(experiment, streams, stream, Counter(row.stream for row in phase.rows))
+        if later is None and phase.stop_reason == "complete" and has_progressed:
+            later, has_progressed = first, False
+        if later is None:
+            break
+        stream = later
+        if stop.requested:  # the last checkpoint is what a resumed run needs
+            phase.board.write(phase.rows, status="interrupted", stream_tokens=phase.stream_tokens)
+            return replace(phase, is_complete=False)
+    if experiment.spec.search.confirm is not None:
+        return phase
+    outcome = conclude(directory, phase.rows, phase.objective, streams, phase.notes)
+    phase.board.write(
+        phase.rows,
+        status="complete",
+        stream_tokens=phase.stream_tokens,
+        best=outcome.best,
+        test_metrics=outcome.test_metrics,
+        notes=outcome.notes,
+    )
+    return replace(phase, outcome=outcome)
+
+
+def _opening(stream: Stream, streams: Sequence[Stream]) -> tuple[str, ...]:
+    if not stream.label:
+        return ()
+    return (f"activation stream: {stream.label} ({streams.index(stream) + 1} of {len(streams)})",)
+
+
+def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Sequence[Stream]) -> Stream:
+    """Return the stream of the last checkpoint, or the next one where that has all its trials and its winner."""
+    checkpoint = CheckpointStore(directory.checkpoints).latest_state() if len(streams) > 1 else None
+    if checkpoint is None:
+        return streams[0]
+    saved = checkpoint["driver"]
+    asked = trials_by_stream(saved)
+    current = next(stream for stream in streams if stream.label == saved["stream"])
+    later, first = next_stream(experiment, streams, current, asked)
+    is_over = (
+        saved["scheduler"]["stopped"] == "complete"
+        and asked[current.label] >= wanted_trials(experiment, streams)[current.label]
+        and is_finished(directory.of_stream(current.folder), asked[current.label])
+    )
+    return (later or first or current) if is_over else current
+
+
+def _stay(
+    experiment: Experiment,
+    directory: RunDirectory,
+    facts: Facts,
+    engine: Engine,
+    bus: EventBus,
+    stop: StopFlag,
+    stream: Stream,
+    is_first: bool,
+    messages: Sequence[str],
+) -> Phase:
+    """Train on one stream; where memory runs out, go on with half the cohort."""
+    spent_tokens = 0
+    while True:
+        loops: list[SweepLoop] = []
+        try:
+            return _opened(
+                experiment, directory, facts, engine, bus, stop, stream, loops, spent_tokens, is_first, messages
+            )
+        except OutOfMemory as error:
+            reason, is_measuring = error.reason, error.is_measuring
+        spent_tokens += sum(loop.trained_tokens for loop in loops)
+        is_first = False
+        # The traceback is gone with the except block; the loops are the last that hold the worker.
+        loops.clear()
+        engine.release()
+        said = shrink(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
+        bus.emit(Note(level="warning", message=said))
+
+
+def _opened(
+    experiment: Experiment,
+    directory: RunDirectory,
+    facts: Facts,
+    engine: Engine,
+    bus: EventBus,
+    stop: StopFlag,
+    stream: Stream,
+    loops: list[SweepLoop],
+    spent_tokens: int,
+    is_first: bool,
+    messages: Sequence[str],
+) -> Phase:
+    """Train with a worker that is open for that long."""
+    worker = engine.open(worker_plan(experiment, directory, stream), experiment)
+    try:
+        session = Session.of(experiment, directory, facts, stream, worker.opened)
+        return _train(session, engine, worker, bus, stop, loops, spent_tokens, is_first, messages)
+    finally:
+        worker.close()
+
+
+def _train(
+    session: Session,
+    engine: Engine,
+    worker: Worker,
+    bus: EventBus,
+    stop: StopFlag,
+    loops: list[SweepLoop],
+    spent_tokens: int,
+    is_first: bool,
+    messages: Sequence[str],
+) -> Phase:
+    """Run the loop once; `loops` receives it, so that its work is known where it fails."""
+    experiment, objective = session.experiment, session.objective
+    seed = experiment.base_run().seed
+    search = open_search(experiment, session.directory, objective, session.rules, seed, session.visit)
+    with search.study:
+        loop = SweepLoop(session, search, engine, worker, bus, stop)
+        loops.append(loop)
+        resumed_at = loop.restore()
+        if is_first:
+            bus.emit(
+                RunStarted(
+                    name=experiment.spec.name,
+                    run_dir=str(session.directory.path),
+                    trials=experiment.n_trials,
+                    slots=session.opened.n_slots,
+                    total_tokens=session.blocks.total_tokens,
+                    goals=session.board.goals,
+                    metrics=session.board.metrics,
+                    resumed_at_tokens=resumed_at,
+                    notes=(*messages, *session.notes, *search.notes),
+                )
+            )
+        elif session.label and spent_tokens == 0:
+            for note in session.notes:
+                bus.emit(Note(level="info", message=f"{session.label}: {note}"))
+        for message in session.opened.damaged:
+            bus.emit(Note(level="warning", message=message))
+        is_complete = loop.run()
+        if loop.unreadable_rows:
+            # No note of the outcome: how many rows a process reads depends on where it was resumed.
+            bus.emit(Note(level="warning", message=_unreadable(loop.unreadable_rows)))
+        rows, board = loop.rows(), session.board
+        outcome = Outcome(None, None, notes=_notes(loop), matched=loop.matched(rows))
+        if not is_complete:
+            board.write(rows, status="interrupted", stream_tokens=loop.stream_tokens, matched=loop.matched(rows))
+        elif experiment.spec.search.confirm is None and session.label:
+            finish_stream(session, worker, rows, session.visit.stream)
+        elif experiment.spec.search.confirm is None:
+            outcome = finish(session, worker, rows, loop.stream_tokens, _notes(loop))
+        return Phase(
+            is_complete=is_complete,
+            rows=rows,
+            outcome=outcome,
+            notes=_notes(loop),
+            objective=objective,
+            board=board,
+            stream_tokens=loop.stream_tokens,
+            trained_tokens=spent_tokens + loop.trained_tokens,
+            stop_reason=loop.stop_reason,
+            has_progressed=len(rows) > session.visit.n_asked,
+        )
+
+
+def _notes(loop: SweepLoop) -> tuple[str, ...]:
+    """Return what to say about how the phase ended."""
+    notes = []
+    if loop.stop_reason not in (None, "complete"):
+        reason = str(loop.stop_reason).replace("tokens_budget", "search.tokens_budget is used up")
+        notes.append(f"stopped before all trials were run: {reason}. With a higher limit the same command goes on")
+    if loop.skipped_batches:
+        notes.append(f"{loop.skipped_batches} batches with NaN or infinite activations were skipped")
+    return tuple(notes)
+
+
+def _unreadable(rows: int) -> str:
+    return f"{rows} row{'s' * (rows > 1)} of the dataset could not be used and {'were' if rows > 1 else 'was'} left out"

@@ -1,0 +1,116 @@
+"""Rate, time left, and the leaderboard file."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from saesweep.driver.references import ranked_references, reference_rows
+from saesweep.engines.records import Opened
+from saesweep.events import MatchedEntry, ReferenceRow, Row
+from saesweep.runs import write_json
+from saesweep.specs import ObjectiveSpec
+
+_BLOCKS = 20
+
+
+class Progress:
+    """The rate over the last blocks, and what it promises."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[tuple[float, int]] = deque(maxlen=_BLOCKS)
+
+    def update(self, seconds: float, tokens: int, tokens_left: int) -> tuple[float, float]:
+        """Add a block; return tokens per second and the seconds left at that rate."""
+        self._blocks.append((seconds, tokens))
+        total_seconds = sum(s for s, _ in self._blocks)
+        rate = sum(t for _, t in self._blocks) / total_seconds if total_seconds > 0 else 0.0
+        return rate, tokens_left / rate if rate > 0 else float("inf")
+
+
+def goal_texts(objective: ObjectiveSpec) -> tuple[str, ...]:
+    """Return the goals as text, such as `minimize l0`, or `minimize delta_ce at L0 16, 32`."""
+    matched = objective.matched
+    at = "" if matched is None else f" at L0 {', '.join(f'{target:g}' for target in matched.l0)}"
+    return tuple(f"{goal.direction} {goal.metric}{at}" for goal in objective.goals)
+
+
+def metric_columns(objective: ObjectiveSpec, opened: Opened) -> tuple[str, ...]:
+    """Return the metrics worth a column: the goals' first, then the usual ones, then those of plugins.
+
+    Explained variance without attention sinks has a column where there are sinks.
+    """
+    usual = (
+        ("l0", "delta_ce", "explained_variance", "dead_fraction")
+        if opened.has_lm_head
+        else (
+            "l0",
+            "explained_variance",
+            "mse",
+            "dead_fraction",
+        )
+    )
+    without_sinks = ["explained_variance_no_sinks"] if opened.has_sinks else []
+    return tuple(dict.fromkeys([*objective.metric_names(), *usual, *without_sinks, *opened.registered_metrics]))
+
+
+@dataclass(frozen=True)
+class Board:
+    """Where a run's leaderboard goes, and what it says at the top; outlives the model and the cohort."""
+
+    file: Path
+    name: str
+    goals: tuple[str, ...]
+    metrics: tuple[str, ...]
+    objective: ObjectiveSpec
+    measured_references: tuple[ReferenceRow, ...]
+
+    @classmethod
+    def of(cls, file: Path, name: str, objective: ObjectiveSpec, opened: Opened) -> Board:
+        """Return the board of an opened run."""
+        return cls(
+            file,
+            name,
+            goal_texts(objective),
+            metric_columns(objective, opened),
+            objective,
+            reference_rows(opened.references),
+        )
+
+    def references(self, rows: Sequence[Row]) -> tuple[ReferenceRow, ...]:
+        """Return the published SAEs, ranked among trials."""
+        return ranked_references(self.measured_references, rows, self.objective)
+
+    def write(
+        self,
+        rows: Sequence[Row],
+        *,
+        status: str,
+        stream_tokens: int,
+        best: int | None = None,
+        test_metrics: Mapping[str, float] | None = None,
+        notes: Sequence[str] = (),
+        matched: Sequence[MatchedEntry] = (),
+        confirm: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write `leaderboard.json`."""
+        write_json(
+            self.file,
+            {
+                "name": self.name,
+                "status": status,
+                "goals": self.goals,
+                "metrics": self.metrics,
+                "stream_tokens": stream_tokens,
+                "best": best,
+                "test_metrics": dict(test_metrics or {}),
+                "notes": list(notes),
+                "rows": [asdict(row) for row in rows],
+                "references": [asdict(row) for row in self.references(rows)],
+                **({} if not matched else {"matched": [asdict(entry) for entry in matched]}),
+                **({} if confirm is None else {"confirm": confirm}),
+            },
+        )

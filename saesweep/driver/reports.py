@@ -1,0 +1,112 @@
+"""What is due after a block, and who is told of a worker's report: the study, the trial's log and the scheduler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from saesweep.driver.matched import trend_points
+from saesweep.driver.ranking import costs, natural_values
+from saesweep.driver.search import Search
+from saesweep.driver.trial_log import TrialLog
+from saesweep.driver.trials import Trial
+from saesweep.engines.records import BlockReport, Scores, TrialReport
+from saesweep.scheduler import BlockDone, State
+from saesweep.specs import ObjectiveSpec
+
+
+class Reports:
+    """Says which trials to measure, and turns a worker's report into the scheduler's event.
+
+    Args:
+        search: The study and the scheduler's rules.
+        objective: What is optimised.
+        log: The trials' logs.
+        trials: All trials by number; those reported on are updated.
+    """
+
+    def __init__(self, search: Search, objective: ObjectiveSpec, log: TrialLog, trials: Mapping[int, Trial]) -> None:
+        self._search = search
+        self._objective = objective
+        self._log = log
+        self._trials = trials
+        self._aim = search.policy.aim
+
+    def due(self, state: State, block_tokens: int) -> tuple[int, ...]:
+        """Return the training trials to measure after the next block.
+
+        Args:
+            state: The scheduler's, which knows the rungs.
+            block_tokens: Tokens of the block.
+        """
+        found = []
+        for one in state.with_status("training"):
+            trial = self._trials[one.number]
+            tokens = min(trial.tokens + block_tokens, trial.total_tokens)
+            if state.due_rungs(one.number, tokens) or _is_trend_due(trial, tokens):
+                found.append(one.number)
+        return tuple(found)
+
+    def record(self, state: State, report: BlockReport) -> BlockDone:
+        """Take a report in and return the scheduler's event.
+
+        Args:
+            state: The scheduler's, which knows the rungs that are due.
+            report: The worker's.
+        """
+        failed: dict[int, str] = {}
+        values: dict[int, dict[int, tuple[float, ...]]] = {}
+        for number, found in report.trials.items():
+            trial = self._trials[number]
+            trial.tokens = found.tokens
+            if not found.is_finite:
+                failed[number] = f"the training loss was NaN or infinite before {found.tokens} tokens"
+            elif found.scores is not None:
+                due = state.due_rungs(number, found.tokens)
+                cost = costs(found.scores.metrics, self._objective)
+                if not all(map(math.isfinite, cost)):
+                    failed[number] = _undefined(found.scores.metrics, self._objective, trial)
+                    continue
+                natural = natural_values(cost, self._objective)
+                if _is_trend_due(trial, found.tokens):
+                    trial.trend.append([found.tokens, natural[0]])
+                values[number] = dict.fromkeys(due, self._decided_by(found.scores))
+                self._take(trial, found, found.scores)
+                for rung in due:
+                    if rung < self._search.policy.end_rung:  # what the end is worth is told, not reported
+                        tokens = self._search.policy.rungs_tokens[rung]
+                        self._search.study.report(number, tokens, natural)
+                        trial.rungs.append((tokens, list(natural)))
+        for number, found in report.trials.items():
+            self._log.steered(number, found.readings)
+            self._log.trained(number, found)
+        return BlockDone(
+            tokens_seen={number: found.tokens for number, found in report.trials.items()}, values=values, failed=failed
+        )
+
+    def _decided_by(self, scores: Scores) -> tuple[float, ...]:
+        return tuple(scores.metrics.get(metric, math.nan) for metric in self._aim.metrics)
+
+    def _take(self, trial: Trial, report: TrialReport, scores: Scores) -> None:
+        trial.metrics, trial.spread, trial.measured_at_tokens = dict(scores.metrics), dict(scores.spread), report.tokens
+        trial.dead_window_tokens = scores.dead_window_tokens
+        if report.frozen:
+            trial.frozen = list(report.frozen)
+        self._log.measured(trial.number, report.tokens, scores)
+
+
+def _undefined(metrics: Mapping[str, float], objective: ObjectiveSpec, trial: Trial) -> str:
+    """Return why a trial whose objective has no value fails; it alone does, and the others go on."""
+    values = {goal.metric: metrics.get(goal.metric, math.nan) for goal in objective.goals}
+    names = [name for name, value in values.items() if not math.isfinite(value)]
+    why = ""
+    if {"ce_loss_score", "kl_div_score"}.intersection(names):
+        why = f": zeros in place of the activations of {trial.run.hook_name} do not change the model's predictions"
+    return f"the objective's {' and '.join(names)} was NaN or infinite at {trial.tokens} tokens{why}"
+
+
+def _is_trend_due(trial: Trial, tokens: int) -> bool:
+    """Return whether to measure a trial at these tokens, to say later whether it was still improving."""
+    if trial.target_l0 is None or len(trial.trend) == 2:
+        return False
+    return tokens >= trend_points(trial.run)[len(trial.trend)]

@@ -1,0 +1,265 @@
+"""`saesweep.run`: one experiment from file to exported SAE; the same call resumes."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from saesweep.driver.checkpoint_path import claim_checkpoint_path
+from saesweep.driver.confirm import confirm
+from saesweep.driver.facts import check
+from saesweep.driver.finish import Outcome
+from saesweep.driver.log import JsonLogListener
+from saesweep.driver.phase import Phase, train
+from saesweep.driver.stop import StopFlag
+from saesweep.driver.tracker import make_tracker
+from saesweep.engines.choose import open_engine
+from saesweep.errors import UserError
+from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
+from saesweep.experiment import AsWritten, Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.faults import fault_of
+from saesweep.messages import keep_readable
+from saesweep.plugins import named_plugins
+from saesweep.runs import RunDirectory, read_json, write_json
+from saesweep.tracking import registered_trackers
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    status: Literal["complete", "interrupted", "already complete"]
+    run_dir: Path
+    rows: tuple[Row, ...]
+    """The leaderboard, best first."""
+    best: int | None = None
+    """Number of the exported trial."""
+    best_dir: Path | None = None
+    test_metrics: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    references: tuple[ReferenceRow, ...] = ()
+    """Published SAEs of `evaluation.references`, ranked among these rows."""
+    matched: tuple[MatchedEntry, ...] = ()
+    """With `objective.matched`, the best at each L0: targets ascending, the best architecture first."""
+    exit_code: int = 0
+    """What the command exits with: 0 done, 1 too many failed trials, or none that finished is feasible, 130 interrupted."""
+
+    @property
+    def failed(self) -> int:
+        """Number of trials that failed."""
+        return sum(row.status == "failed" for row in self.rows)
+
+
+def run(
+    experiment: str | Path | Mapping[str, Any] | Experiment,
+    *,
+    run_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    listeners: Sequence[Listener] = (),
+) -> Result:
+    """Run an experiment, or go on with it.
+
+    Args:
+        experiment: A YAML file, the same as a mapping, or a loaded experiment.
+        run_dir: Where everything goes; `runs/<name>` when left out.
+        overrides: `path=value` pairs over the file, as `--set` takes them.
+        listeners: Called with every event, such as a display.
+
+    Returns:
+        The result, also where the run was interrupted by Ctrl-C.
+
+    Raises:
+        UserError: The experiment, the model, the data or the run directory has a mistake; nothing was trained.
+        KeyboardInterrupt: Ctrl-C was pressed twice, or before or after training; its text is the command that resumes.
+    """
+    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, overrides=overrides)
+    directory = RunDirectory(Path(run_dir) if run_dir is not None else Path("runs") / loaded.spec.name)
+    command = _resume_command(experiment, overrides, directory)
+    keep_readable(str(directory.path))
+    with _surroundings_reported(directory, command), directory:
+        _same_experiment(directory, loaded)
+        finished = _already_complete(directory, loaded)
+        bus = EventBus(JsonLogListener(directory), *listeners)
+        if finished is not None:
+            bus.emit(
+                RunEnded(
+                    status="already complete",
+                    rows=finished.rows,
+                    best=finished.best,
+                    best_dir=None if finished.best_dir is None else str(finished.best_dir),
+                    test_metrics=finished.test_metrics,
+                    notes=finished.notes,
+                    references=finished.references,
+                    matched=finished.matched,
+                )
+            )
+            return finished
+        started = time.monotonic()
+        with StopFlag() as stop, _marked_interrupted(directory, command):
+            engine = open_engine(loaded)
+            facts = check(loaded, engine)
+            claim_checkpoint_path(loaded, directory)
+            directory.save_experiment(dump_yaml(loaded.written))
+            tracker = make_tracker(loaded, directory, bus)
+            if tracker is not None:
+                bus.subscribe(tracker)
+            for listener in registered_trackers(loaded, directory.path, bus.emit):
+                bus.subscribe(listener)
+            phase = train(loaded, directory, facts, engine, bus, stop)
+            if phase.is_complete and loaded.spec.search.confirm is not None:
+                phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, engine, bus, stop)
+        return _ended(loaded, directory, phase, bus, started, command)
+
+
+def _ended(
+    experiment: Experiment, directory: RunDirectory, phase: Phase, bus: EventBus, started: float, resume_command: str
+) -> Result:
+    """Return the result of a run and tell everybody."""
+    outcome, is_complete = phase.outcome, phase.is_complete
+    result = Result(
+        status="complete" if is_complete else "interrupted",
+        run_dir=directory.path,
+        rows=phase.rows,
+        best=outcome.best,
+        best_dir=outcome.best_dir,
+        test_metrics=outcome.test_metrics,
+        notes=outcome.notes,
+        references=phase.board.references(phase.rows),
+        matched=outcome.matched,
+        exit_code=_exit_code(experiment, phase.rows, outcome) if is_complete else 130,
+    )
+    bus.emit(
+        RunEnded(
+            status=result.status,
+            rows=result.rows,
+            best=result.best,
+            best_dir=None if result.best_dir is None else str(result.best_dir),
+            test_metrics=result.test_metrics,
+            trained_tokens=phase.trained_tokens,
+            seconds=time.monotonic() - started,
+            notes=result.notes,
+            resume_command=None if is_complete else resume_command,
+            references=result.references,
+            matched=outcome.matched,
+        )
+    )
+    return result
+
+
+@contextmanager
+def _surroundings_reported(directory: RunDirectory, resume_command: str) -> Iterator[None]:
+    """Turn a fault of the surroundings (a full disk, a lock, a folder that is gone) into one message."""
+    try:
+        yield
+    except Exception as error:
+        fault = None if isinstance(error, UserError) else fault_of(error)
+        if fault is None:
+            raise
+        safe = "Everything up to the last checkpoint is safe; " if any(directory.checkpoints.glob("*")) else ""
+        raise UserError(f"{directory.path}: {fault}. {safe}resume with: {resume_command}") from error
+
+
+@contextmanager
+def _marked_interrupted(directory: RunDirectory, resume_command: str) -> Iterator[None]:
+    """Mark a run that an error or a signal ends as interrupted, and say how to resume it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _mark_interrupted(directory)
+        raise KeyboardInterrupt(f"interrupted; resume with: {resume_command}") from None
+    except Exception:
+        _mark_interrupted(directory)
+        raise
+
+
+def _mark_interrupted(directory: RunDirectory) -> None:
+    """Say in the status file of a run that nobody trains there any more."""
+    with suppress(OSError, UserError):  # the disk may be full, or the folder gone
+        directory.check_is_held()
+        board = _board(directory)
+        if board is not None and board.get("status") == "running":
+            write_json(directory.leaderboard_file, {**board, "status": "interrupted"})
+
+
+def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) -> int:
+    """Return 1 where nothing answers the question: no trial finished, none is feasible, or too many failed."""
+    limit = experiment.spec.search.max_failed
+    failed = sum(row.status == "failed" for row in rows)
+    answered = outcome.best is not None and any(row.rank is not None for row in rows)
+    return int(not answered or (limit is not None and failed > limit))
+
+
+def _resume_command(source: object, overrides: Sequence[str], directory: RunDirectory) -> str:
+    """Return the command that goes on: the same one, or the run's own copy where the experiment came from Python."""
+    words = ["saesweep", "run", str(source if isinstance(source, (str, Path)) else directory.experiment_file)]
+    if isinstance(source, (str, Path)):
+        for override in overrides:
+            words += ["--set", override]
+    for plugin in named_plugins():
+        words += ["--plugin", plugin]
+    return shlex.join([*words, "--run-dir", str(directory.path)])
+
+
+def _same_experiment(directory: RunDirectory, experiment: Experiment) -> None:
+    if not directory.experiment_file.exists():
+        return
+    stored = load_experiment(directory.experiment_file, env=AsWritten())
+    changes = describe_changes(stored.written, experiment.written)
+    if changes:
+        raise UserError(
+            f"{directory.path}: holds the run of another experiment; what differs:\n"
+            + "\n".join(f"  {change}" for change in changes)
+            + "\nundo the changes to resume it, or give this one its own folder with --run-dir (or another `name`)"
+        )
+
+
+def _board(directory: RunDirectory) -> dict[str, Any] | None:
+    """Return `leaderboard.json`; None where there is none or it is damaged: checkpoints and study are the truth."""
+    try:
+        found = read_json(directory.leaderboard_file)
+    except UserError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result | None:
+    board = _board(directory)
+    try:
+        return None if board is None else _read_complete(board, directory, experiment)
+    except (KeyError, TypeError, ValueError, AttributeError):  # damaged: it is written again from the last checkpoint
+        return None
+
+
+def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: Experiment) -> Result | None:
+    if board["status"] != "complete" or len(board["rows"]) < experiment.n_trials:
+        return None
+    if any(
+        row["status"] in ("training", "waiting") for row in board["rows"]
+    ):  # a limit stopped it, perhaps since raised
+        return None
+    wanted = experiment.spec.search.confirm
+    if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
+        return None
+    references = tuple(map(ReferenceRow.from_json, board.get("references", ())))
+    if tuple(row.source for row in references) != experiment.written_references:
+        return None
+    rows = tuple(map(Row.from_json, board["rows"]))
+    best = board["best"]
+    outcome = Outcome(best, directory.best if best is not None else None)
+    return Result(
+        status="already complete",
+        run_dir=directory.path,
+        rows=rows,
+        best=best,
+        best_dir=outcome.best_dir,
+        test_metrics=board["test_metrics"],
+        notes=tuple(board["notes"]),
+        references=references,
+        matched=tuple(MatchedEntry(**entry) for entry in board.get("matched", ())),
+        exit_code=_exit_code(experiment, rows, outcome),
+    )

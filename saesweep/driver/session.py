@@ -1,0 +1,121 @@
+"""What the driver knows of one run: its experiment, its rules, and what a worker said when it opened."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saesweep.driver.blocks import BlockPlan, plan_blocks
+from saesweep.driver.facts import Facts
+from saesweep.driver.progress import Board
+from saesweep.driver.search import Rules, rules_of
+from saesweep.driver.told import cannot_keep_limits
+from saesweep.driver.visits import Visit, visit_of, wanted_trials
+from saesweep.engines.records import Opened, WorkerPlan
+from saesweep.experiment import Experiment, Stream, stream_of, streams_of, with_widths
+from saesweep.runs import RunDirectory
+from saesweep.specs import BaseRun, ObjectiveSpec
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run while a worker is open."""
+
+    experiment: Experiment
+    """The whole experiment."""
+    streams: tuple[Stream, ...]
+    """Its activation streams."""
+    visit: Visit
+    """The one that is open."""
+    directory: RunDirectory
+    objective: ObjectiveSpec
+    blocks: BlockPlan
+    rules: Rules
+    """What the scheduler goes by."""
+    facts: Facts
+    opened: Opened
+    board: Board
+    notes: tuple[str, ...]
+    """What was chosen and why, and warnings."""
+
+    @classmethod
+    def of(
+        cls, experiment: Experiment, directory: RunDirectory, facts: Facts, stream: Stream, opened: Opened
+    ) -> Session:
+        """Return the session of an opened worker.
+
+        Args:
+            experiment: The whole experiment.
+            directory: The run directory as the stream sees it.
+            facts: What the preflight found.
+            stream: The open stream.
+            opened: What the worker said.
+
+        Raises:
+            UserError: `search.stratify` names no unconditional choice of the space.
+        """
+        streams = streams_of(experiment)
+        own, asked = stream.experiment, trials_by_stream(opened.driver)
+        visit = visit_of(experiment, streams, stream, asked)
+        objective = own.objective(has_lm_head=opened.has_lm_head)
+        blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
+        return cls(
+            experiment=experiment,
+            streams=streams,
+            visit=visit,
+            directory=directory,
+            objective=objective,
+            blocks=blocks,
+            rules=rules_of(experiment, objective, blocks, opened.n_slots, visit),
+            facts=facts,
+            opened=opened,
+            board=Board.of(directory.leaderboard_file, experiment.spec.name, objective, opened),
+            notes=(*own.warnings, *facts[streams.index(stream)].warnings, *opened.notes),
+        )
+
+    @property
+    def label(self) -> str:
+        """Label of the open stream; empty where all trials share one."""
+        return self.visit.stream.label
+
+    @property
+    def replicates(self) -> int:
+        """SAEs per trial."""
+        return self.experiment.spec.search.replicates
+
+    def stream_of(self, params: Mapping[str, Any]) -> Stream:
+        """Return the stream that a trial belongs to."""
+        return stream_of(self.streams, params)
+
+    def resolve(self, params: Mapping[str, Any]) -> BaseRun:
+        """Return the full run of a trial, of whichever stream, with its widths."""
+        widths = self.facts[self.streams.index(self.stream_of(params))].d_in
+        return with_widths(self.experiment.resolve(params), widths)
+
+    def cannot_keep_limits(self, params: Mapping[str, Any]) -> bool:
+        """Return whether a trial with these settings has an L0 beyond the objective's limits by construction."""
+        return cannot_keep_limits(self.resolve(params), self.objective)
+
+
+def trials_by_stream(saved: Mapping[str, Any] | None) -> Counter[str]:
+    """Return how many trials each stream has had at a checkpoint of the driver, by label."""
+    return Counter() if saved is None else Counter(trial["stream"] for trial in saved["trials"])
+
+
+def worker_plan(experiment: Experiment, directory: RunDirectory, stream: Stream) -> WorkerPlan:
+    """Return what a worker opens.
+
+    Args:
+        experiment: The whole experiment.
+        directory: The run directory.
+        stream: What it opens.
+    """
+    return WorkerPlan(
+        experiment=experiment.written,
+        run_dir=str(directory.path),
+        stream=stream.label,
+        stream_folder=stream.folder,
+        n_trials=max(1, wanted_trials(experiment, streams_of(experiment))[stream.label]),
+    )

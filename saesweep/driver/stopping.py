@@ -1,0 +1,54 @@
+"""When a search ends before all its trials are run: out of time, target reached, nothing better for long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saesweep.driver.ranking import costs, infeasibility
+from saesweep.driver.trials import Trial
+from saesweep.scheduler import dominates
+from saesweep.specs import ObjectiveSpec, SearchSpec
+
+
+def stop_reason(
+    search: SearchSpec, objective: ObjectiveSpec, ended: Sequence[Trial], training_seconds: float
+) -> str | None:
+    """Return why to stop now; None to go on.
+
+    Args:
+        search: The file's limits.
+        objective: What is optimised.
+        ended: Trials that were pruned or finished, in the order in which they ended.
+        training_seconds: Time of training, over all starts of the run.
+    """
+    if search.time_budget is not None and training_seconds >= search.time_budget:
+        return f"search.time_budget of {search.time_budget:g} s is used up"
+    finished = [t for t in ended if t.status == "complete" and infeasibility(t.metrics, objective) == 0]
+    if search.target is not None and not objective.is_pareto:
+        goal = objective.goals[0]
+        limit = search.target if goal.direction == "minimize" else -search.target
+        for trial in finished:
+            if costs(trial.metrics, objective)[0] <= limit:
+                value = trial.metrics[goal.metric]
+                return f"search.target is reached: trial {trial.number} has {goal.metric} {value:.6g}"
+    if search.patience is not None and since_better(ended, objective) >= search.patience:
+        return f"search.patience: {search.patience} trials in a row brought nothing better"
+    return None
+
+
+def since_better(ended: Sequence[Trial], objective: ObjectiveSpec) -> int:
+    """Return how many trials have ended since the last new best (on several goals: new point of the front).
+
+    Before the first feasible result there is nothing to be better than: 0.
+    """
+    front: list[tuple[float, ...]] = []
+    count = 0
+    for trial in ended:
+        count += bool(front)
+        if trial.status != "complete" or infeasibility(trial.metrics, objective) > 0:
+            continue
+        cost = costs(trial.metrics, objective)
+        if not any(other == cost or dominates(other, cost) for other in front):
+            front = [other for other in front if not dominates(cost, other)] + [cost]
+            count = 0
+    return count

@@ -1,0 +1,142 @@
+"""What the sweep knows of each trial, and its row on the leaderboard."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from saesweep.events import Row, TrialStatus
+from saesweep.experiment import TrialSettings, control_plan
+from saesweep.runs import RunDirectory, write_json
+from saesweep.specs import BaseRun, ObjectiveSpec
+
+
+@dataclass(kw_only=True)
+class Trial(TrialSettings):
+    """One trial: its settings and what has been measured. The scheduler holds its status; this is for people."""
+
+    is_baseline: bool = False
+    status: TrialStatus = "waiting"
+    slot: int | None = None
+    tokens: int = 0
+    joined_at_tokens: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    measured_at_tokens: int | None = None
+    dead_window_tokens: int | None = None
+    reason: str = ""
+    spread: dict[str, float] = field(default_factory=dict)
+    """Standard deviation of each metric over the replicates; empty where there is one."""
+    trend: list[list[float]] = field(default_factory=list)
+    """(tokens, goal) at both ends of the stretch that tells whether it is still improving."""
+    expected: dict[str, float] = field(default_factory=dict)
+    """The metrics that a pruned trial was expected to end with."""
+    rungs: list[tuple[int, list[float]]] = field(default_factory=list)
+    """What was reported to the study: (training tokens, objective values in their own directions)."""
+    stream: str = ""
+    """Label of its activation stream; empty where all trials share one."""
+
+    def state(self) -> dict[str, Any]:
+        """Return the JSON part of a checkpoint: settings and results, which the study must hold as well."""
+        names = ("status", "slot", "tokens", "joined_at_tokens", "metrics", "measured_at_tokens", "dead_window_tokens")
+        data = {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
+        # Which trials of an earlier stream were baselines, their numbers do not tell.
+        data |= {"spread": self.spread, "is_baseline": self.is_baseline, "stream": self.stream}
+        data |= {"frozen": self.frozen, "trend": self.trend, "expected": self.expected}
+        return {**data, "params": self.params, "rungs": self.rungs}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned."""
+        for name, value in state.items():
+            if name != "params":  # the study gives them as the space has them, JSON as lists
+                setattr(self, name, value)
+        self.metrics = {name: math.nan if value is None else value for name, value in state["metrics"].items()}
+
+    @property
+    def sparsity(self) -> str:
+        """The sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`; of a steered one what it ended with, or L0."""
+        if self.control is not None and not self.frozen:
+            return f"steered to L0 {self.target_l0:g}"
+        return sparsity_label(self.exported_run(0))
+
+
+def new_trial(
+    number: int,
+    params: dict[str, Any],
+    run: BaseRun,
+    *,
+    objective: ObjectiveSpec,
+    target_l0: float | None = None,
+    is_baseline: bool = False,
+    replicates: int = 1,
+    stream: str = "",
+) -> Trial:
+    """Return a trial that has not begun; with a target L0 it says how it is steered there, if it is."""
+    return Trial(
+        number=number,
+        params=params,
+        run=run,
+        is_baseline=is_baseline,
+        replicates=replicates,
+        stream=stream,
+        target_l0=target_l0,
+        control=control_plan(run, target_l0, objective),
+    )
+
+
+def sparsity_label(run: BaseRun) -> str:
+    """Return a run's sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`."""
+    field_name = run.sae.sparsity_field
+    if field_name is None:
+        return ""
+    label = f"{field_name.removesuffix('_coefficient')} {getattr(run.sae, field_name):.3g}"
+    mode = getattr(run.sae, "jumprelu_sparsity_loss_mode", None)
+    return f"{label} {mode}" if mode else label
+
+
+def row_of(trial: Trial) -> Row:
+    """Return a trial's row, not ranked yet."""
+    return Row(
+        number=trial.number,
+        architecture=trial.run.sae.architecture,
+        sparsity=trial.sparsity,
+        target_l0=trial.target_l0,
+        coefficient=trial.coefficient,
+        trend=[list(point) for point in trial.trend],
+        params=trial.params,
+        lr=trial.run.lr,
+        hook=trial.run.hook_name,
+        status=trial.status,
+        tokens=trial.tokens,
+        total_tokens=trial.total_tokens,
+        joined_at_tokens=trial.joined_at_tokens,
+        slot=trial.slot,
+        is_baseline=trial.is_baseline,
+        metrics=dict(trial.metrics),
+        measured_at_tokens=trial.measured_at_tokens,
+        dead_window_tokens=trial.dead_window_tokens,
+        reason=trial.reason,
+        replicates=trial.replicates,
+        spread=dict(trial.spread),
+        stream=trial.stream,
+    )
+
+
+def ranked(row: Row, **changes: Any) -> Row:
+    """Return a row with its rank filled in."""
+    return replace(row, **changes)
+
+
+def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
+    """Write `trials/NNNN/trial.json`: settings and result."""
+    write_json(
+        directory.trial(trial.number) / "trial.json",
+        {
+            **trial.state(),
+            "slot": None,
+            "params": trial.params,
+            "architecture": trial.run.sae.architecture,
+            "target_l0": trial.target_l0,
+            "coefficient": trial.coefficient,
+        },
+    )

@@ -1,0 +1,126 @@
+"""Which activation stream a worker opens next: each has its share of the trials, and one is open at a time.
+
+The worker opens another stream when its own has no trials left, so that there is one language model in memory at a time.
+Trials are numbered through: the study, the scheduler's state and the checkpoints know nothing of streams but each trial's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saesweep.experiment import Experiment, Stream, are_comparable
+
+
+def shares(n_trials: int, limits: Sequence[int | None]) -> list[int]:
+    """Return how many of the trials each stream gets: equal shares, as far as a grid or a list reaches."""
+    found = [0] * len(limits)
+    for _ in range(n_trials):
+        open_ones = [i for i, limit in enumerate(limits) if limit is None or found[i] < limit]
+        if not open_ones:
+            break
+        found[min(open_ones, key=lambda i: found[i])] += 1
+    return found
+
+
+def wanted_trials(experiment: Experiment, streams: Sequence[Stream]) -> dict[str, int]:
+    """Return how many trials each stream is to have, by label; all of them for the only one."""
+    if len(streams) == 1:
+        return {streams[0].label: experiment.n_trials}
+    found = shares(experiment.n_trials, [stream.most_trials for stream in streams])
+    return {stream.label: share for stream, share in zip(streams, found, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """A stream that is open, or will be, and the trials that all streams have had by then."""
+
+    stream: Stream
+    asked: Mapping[str, int]
+    """By label of the stream."""
+    share: int
+    """Trials that the stream is to have."""
+    n_trials: int
+    """Trials of the whole search when the stream has had its share."""
+    given: tuple[dict[str, Any], ...]
+    """Settings of the stream's first trials: baselines, or a fixed list."""
+    n_baselines: int
+    """So many of those are baselines."""
+    tokens_budget: int | None
+    """SAE-tokens of the streams visited so far and this one: each has an equal share, and what the ones before left."""
+    stratum: Mapping[str, Any]
+    """The stream's settings where the sampler may only look at trials of this stream, because others are on another scale."""
+
+    @property
+    def n_asked(self) -> int:
+        """Trials that all streams have had."""
+        return sum(self.asked.values())
+
+    @property
+    def n_own(self) -> int:
+        """Trials that this stream has had."""
+        return self.asked.get(self.stream.label, 0)
+
+    def settings_of(self, position: int) -> dict[str, Any]:
+        """Return what is given of a trial: the stream's settings, and those of a baseline.
+
+        Args:
+            position: How many trials the stream has had before it.
+        """
+        return {**(self.given[position] if position < len(self.given) else {}), **self.stream.settings}
+
+
+def visit_of(experiment: Experiment, streams: Sequence[Stream], stream: Stream, asked: Mapping[str, int]) -> Visit:
+    """Return the visit of a stream.
+
+    Args:
+        experiment: The whole experiment.
+        streams: All its streams.
+        stream: The one to visit.
+        asked: Trials that each stream has had, by label.
+    """
+    search, budget = experiment.spec.search, experiment.spec.search.tokens_budget
+    if budget is not None:
+        visited = {label for label, trials in asked.items() if trials} | {stream.label}
+        budget = budget * len(visited) // len(streams)
+    share = wanted_trials(experiment, streams)[stream.label]
+    left = max(0, share - asked.get(stream.label, 0))
+    given = tuple(stream.own(search.fixed or search.baselines))
+    return Visit(
+        stream=stream,
+        asked=asked,
+        share=share,
+        n_trials=max(1, min(sum(asked.values()) + left, experiment.n_trials)),
+        given=given,
+        n_baselines=0 if search.fixed else len(given),
+        tokens_budget=budget,
+        stratum={} if are_comparable(streams) else stream.settings,
+    )
+
+
+def planned_visits(experiment: Experiment, streams: Sequence[Stream]) -> list[Visit]:
+    """Return the visits of a run whose streams all use up their shares, also of those that get no trials."""
+    found, asked = [], dict[str, int]()
+    for stream in streams:
+        visit = visit_of(experiment, streams, stream, dict(asked))
+        found.append(visit)
+        asked[stream.label] = visit.share
+    return found
+
+
+def next_stream(
+    experiment: Experiment, streams: Sequence[Stream], current: Stream, asked: Mapping[str, int]
+) -> tuple[Stream | None, Stream | None]:
+    """Return the next stream after the open one that lacks trials, and the first one of all that does.
+
+    Args:
+        experiment: The whole experiment.
+        streams: All its streams.
+        current: The open one.
+        asked: Trials that each stream has had, by label.
+    """
+    wanted = wanted_trials(experiment, streams)
+    lacking = [stream for stream in streams if wanted[stream.label] > asked.get(stream.label, 0)]
+    later = [stream for stream in lacking if streams.index(stream) > streams.index(current)]
+    return next(iter(later), None), next(iter(lacking), None)

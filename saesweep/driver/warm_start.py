@@ -1,0 +1,66 @@
+"""What a search takes over from an earlier run: its finished trials, measured by this run's objective."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from saesweep.driver.ranking import costs, violations
+from saesweep.driver.space import space_view
+from saesweep.errors import UserError
+from saesweep.experiment import AsWritten, load_experiment
+from saesweep.runs import RunDirectory, read_json, write_json
+from saesweep.specs import ObjectiveSpec
+from saesweep.study import EarlierTrial, SpaceView, lies_in, read_study
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Trials of an earlier run, and what to say about them."""
+
+    trials: tuple[EarlierTrial, ...]
+    note: str
+
+
+def warm_start(source: Path, directory: RunDirectory, space: SpaceView, objective: ObjectiveSpec) -> WarmStart:
+    """Return the earlier run's finished trials that lie in this space and have this objective's metrics.
+
+    They are copied into `warm_start.json` on the first start, so that a resumed run learns from the same ones even where
+    the earlier run has gone on or is gone.
+
+    Raises:
+        UserError: `source` holds no run.
+    """
+    kept = directory.path / "warm_start.json"
+    if not kept.exists():
+        trials, total = _read(source, space, objective)
+        note = (
+            f"warm start: {len(trials)} of {total} finished trials of {source} lie in this space and are learned from"
+        )
+        write_json(kept, {"note": note, "trials": [asdict(trial) for trial in trials]})
+    data = read_json(kept)
+    try:
+        found = [EarlierTrial(**{**trial, "values": tuple(trial["values"])}) for trial in data["trials"]]
+        return WarmStart(tuple(found), str(data["note"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{kept}: damaged ({type(error).__name__}: {error}); start a new run with --run-dir") from None
+
+
+def _read(source: Path, space: SpaceView, objective: ObjectiveSpec) -> tuple[list[EarlierTrial], int]:
+    earlier = RunDirectory(source)
+    for file in (earlier.experiment_file, earlier.study_file):
+        if not file.exists():
+            raise UserError(f"search.warm_start: {source} is no run directory of saesweep: {file.name} is missing")
+    records = read_study(earlier.study_file, space_view(load_experiment(earlier.experiment_file, env=AsWritten())))
+    finished = [record for record in records if record.state == "complete"]
+    found = []
+    for record in finished:
+        metrics = record.attrs.get("metrics", {})
+        cost = costs(metrics, objective)
+        missed = violations(metrics, objective)
+        if lies_in(space, record.params) and all(map(math.isfinite, [*cost, *missed.values()])):
+            signs = (1 if goal.direction == "minimize" else -1 for goal in objective.goals)
+            values = tuple(sign * c for sign, c in zip(signs, cost, strict=True))
+            found.append(EarlierTrial(params=record.params, values=values, constraints=missed))
+    return found, len(finished)

@@ -1,0 +1,1 @@
+"""How the driver reaches its workers: `protocol` says what passes between them, `local` runs a worker in this process."""

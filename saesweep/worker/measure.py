@@ -1,0 +1,77 @@
+"""Exports SAEs as they are now and measures them on held-out activations."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from saesweep.cohort import Cohort, Slot
+from saesweep.evaluation import Densities, FiringCounter, HeldOutEvaluator
+from saesweep.saes import ExportedSAE
+from saesweep.worker.memory import measuring
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One SAE in its exported form, and what it scored."""
+
+    sae: ExportedSAE
+    metrics: dict[str, float]
+    dead: int
+    densities: Densities | None
+    """How often its latents fire on the `select` part; None where it was measured without spread."""
+
+
+def measure_slots(
+    cohort: Cohort,
+    slots: Sequence[Slot],
+    evaluator: HeldOutEvaluator,
+    *,
+    with_model: Mapping[int, bool],
+    with_spread: Mapping[int, bool],
+) -> list[Measured]:
+    """Return each slot's exported SAE and metrics, in the order of the slots; SAEs of one hook are measured together.
+
+    Args:
+        cohort: Where the slots train.
+        slots: Which of them to measure.
+        evaluator: The held-out part to measure on.
+        with_model: By trial number, whether to run the language model's head too.
+        with_spread: By trial number, whether to take standard errors over contexts and the densities of the latents too.
+    """
+    groups: dict[tuple[str, bool, bool], list[int]] = defaultdict(list)
+    for index, slot in enumerate(slots):
+        groups[slot.run.hook_name, with_model[slot.trial], with_spread[slot.trial]].append(index)
+    found: dict[int, Measured] = {}
+    for (hook, use_model, spread), members in groups.items():
+        saes = [cohort.export(slots[index]) for index in members]
+        counters = [FiringCounter() for _ in saes] if spread else []
+        with measuring():
+            results = evaluator.measure(saes, hook, with_model=use_model, spread=spread, counters=counters)
+        for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
+            slot = slots[index]
+            dead = int(slot.dead_F().sum())
+            found[index] = Measured(
+                sae=sae,
+                metrics={**metrics, "dead_fraction": dead / sae.d_sae},
+                dead=dead,
+                densities=counters[place].densities("select") if spread else None,
+            )
+    return [found[index] for index in range(len(slots))]
+
+
+def mean_and_spread(samples: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the mean of each metric over replicates and its sample standard deviation; no spread of a single one."""
+    if len(samples) == 1:
+        return dict(samples[0]), {}
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    # Sums of floats keep NaN and infinities, which `statistics.stdev` refuses.
+    mean = {name: sum(column) / len(column) for name, column in columns.items()}
+    spread = {
+        name: statistics.stdev(column) if abs(mean[name]) < float("inf") else float("nan")
+        for name, column in columns.items()
+        if not name.endswith("_stderr")
+    }
+    return mean, spread

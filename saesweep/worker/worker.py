@@ -1,0 +1,284 @@
+"""The worker: one device, one activation stream, the SAEs that train there. It carries out commands and decides nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from saesweep.cohort import Slot
+from saesweep.engines.records import (
+    BlockReport,
+    BlockRequest,
+    Commands,
+    Export,
+    Finished,
+    Opened,
+    Place,
+    Said,
+    Saved,
+    SaveReply,
+    SaveRequest,
+    SnapshotTaken,
+    Tested,
+    WorkerPlan,
+)
+from saesweep.evaluation import registered_metrics
+from saesweep.experiment import Experiment, TrialSettings, settings_for, streams_of
+from saesweep.runs import Checkpoint, CheckpointStore, CheckpointWriter, RunDirectory
+from saesweep.worker.batches import FiniteBatches
+from saesweep.worker.finals import Finals
+from saesweep.worker.loaded_model import LoadedModel
+from saesweep.worker.memory import out_of_memory_told
+from saesweep.worker.references import measure_references
+from saesweep.worker.reporting import report_trials
+from saesweep.worker.saved import SavedSlot, saved_slots, slots_to_save
+from saesweep.worker.seeds import derive
+from saesweep.worker.setup import prepare
+from saesweep.worker.snapshots import Snapshots
+
+
+class DeviceWorker:
+    """A worker in this process. Opening it loads what is needed and goes back to the last whole checkpoint.
+
+    Args:
+        plan: What to open.
+        experiment: The plan's, loaded.
+        loaded: Holds the language model from one worker to the next.
+
+    Raises:
+        UserError: The model or the data cannot be had, or memory holds no SAE.
+        OutOfMemory: Memory ran out while published SAEs were measured.
+    """
+
+    def __init__(self, plan: WorkerPlan, experiment: Experiment, loaded: LoadedModel) -> None:
+        directory = RunDirectory(Path(plan.run_dir))
+        if plan.stream:
+            directory = directory.of_stream(plan.stream_folder)
+        stream = next(stream for stream in streams_of(experiment) if stream.label == plan.stream)
+        self._setup = prepare(experiment, stream, directory, plan.n_trials, loaded)
+        try:
+            with out_of_memory_told():
+                references = measure_references(self._setup) if plan.measures_references else ()
+            self._begin(plan, references)
+        except BaseException:
+            self._setup.source.close()
+            raise
+
+    def _begin(self, plan: WorkerPlan, references: Sequence[Mapping[str, Any]]) -> None:
+        setup, cohort = self._setup, self._setup.experiment.spec.cohort
+        self._label = plan.stream
+        self._replicates = setup.experiment.spec.search.replicates
+        self._store = CheckpointStore(setup.directory.checkpoints)
+        self._writer = CheckpointWriter(
+            self._store, in_background=setup.background_checkpoints, min_seconds=cohort.checkpoint_seconds
+        )
+        self._events: list[Said | SnapshotTaken] = []
+        self._batches = FiniteBatches(
+            setup.source.stream,
+            most_skipped=cohort.max_skipped_batches,
+            say=lambda message: self._events.append(Said(level="warning", message=message)),
+        )
+        self._snapshots = Snapshots(setup, self._events.append, self._replicates)
+        self._finals = Finals(setup)
+        self._trials: dict[int, TrialSettings] = {}
+        self._restored: dict[int, list[SavedSlot]] = {}
+        self._block = 0
+        self._report: BlockReport | None = None
+        checkpoint, damaged = self._store.load_latest()
+        if checkpoint is not None:
+            self._go_back(checkpoint)
+        self.opened = Opened(
+            d_in=dict(setup.d_in),
+            has_lm_head=setup.source.model is not None and setup.source.model.has_lm_head,
+            n_slots=setup.n_slots,
+            device=str(setup.device),
+            has_sinks=bool(setup.sinks),
+            notes=tuple(setup.notes),
+            registered_metrics=tuple(registered_metrics()),
+            references=tuple(references),
+            block=self._block,
+            stream_tokens=setup.source.stream.tokens_served,
+            skipped_batches=self._batches.skipped,
+            driver=None if checkpoint is None else checkpoint.state["driver"],
+            damaged=tuple(damaged),
+        )
+
+    def _go_back(self, checkpoint: Checkpoint) -> None:
+        """Take over a checkpoint; one of another stream leaves this one at its start."""
+        self._block = checkpoint.block
+        self._batches.skipped = checkpoint.state["skipped_batches"]
+        self._restored = saved_slots(checkpoint)
+        if checkpoint.state["stream_label"] == self._label:
+            self._setup.source.stream.load_state(checkpoint.state["stream"])
+
+    # ---------------------------------------------------------------- training
+
+    def block(self, request: BlockRequest, while_training: Callable[[], None] = lambda: None) -> BlockReport:
+        """Carry out commands, train a block and measure.
+
+        Args:
+            request: What to do. One that was answered before is answered with the same report.
+            while_training: Called before each step.
+
+        Raises:
+            OutOfMemory: The device or the host has no memory left.
+            UserError: The data is of no use, or an SAE's starting weights are not.
+        """
+        if self._report is not None and request.number == self._report.number:
+            return self._report
+        if request.number != self._block + 1:
+            raise ValueError(f"block {request.number} is asked for after block {self._block}")
+        with out_of_memory_told():
+            self._carry_out(request.commands)
+            if request.save is not None:
+                self._checkpoint(request.save)
+            self._report = self._train(request, while_training)
+        self._block = request.number
+        return self._report
+
+    def _train(self, request: BlockRequest, while_training: Callable[[], None]) -> BlockReport:
+        started, cohort, stream = time.monotonic(), self._setup.cohort, self._setup.source.stream
+        cohort.begin_block()
+        for _ in range(request.steps):
+            if all(slot.is_done for _, slot in cohort.occupied()):
+                break
+            while_training()
+            cohort.train_step(self._batches.next_batch())
+            self._snapshots.take(self._trials)
+        trials = report_trials(
+            self._setup,
+            self._slots_by_trial(),
+            self._trials,
+            measure=request.measure,
+            metrics=request.metrics,
+            required=request.required,
+        )
+        return BlockReport(
+            number=request.number,
+            trials=trials,
+            stream_tokens=stream.tokens_served,
+            epoch=stream.epoch,
+            seconds=time.monotonic() - started,
+            skipped_batches=self._batches.skipped,
+            unreadable_rows=stream.unreadable_rows,
+            events=self._new_events(),
+            notes=tuple(Said(level="info", message=note) for note in self._setup.evaluator.new_notes()),
+            saved=self._new_saved(),
+            wants_checkpoint=self._writer.is_due(lambda: self._to_save()[1]),
+        )
+
+    def _new_events(self) -> tuple[Said | SnapshotTaken, ...]:
+        found = tuple(self._events)
+        self._events.clear()
+        return found
+
+    def _slots_by_trial(self) -> dict[int, list[Slot]]:
+        """Return the replicates of each trial in the cohort, by trial number; they train side by side."""
+        found: dict[int, list[Slot]] = {}
+        for _, slot in self._setup.cohort.occupied():
+            found.setdefault(slot.trial, []).append(slot)
+        return found
+
+    # ---------------------------------------------------------------- commands
+
+    def _carry_out(self, commands: Commands) -> None:
+        for number in commands.remove:
+            self._remove(number)
+        for place in commands.place:
+            self._place(place)
+
+    def _remove(self, number: int) -> None:
+        self._restored.pop(number, None)  # of a trial that ends while it waits for a slot
+        self._trials.pop(number, None)
+        for index, slot in list(self._setup.cohort.occupied()):
+            if slot.trial == number:
+                self._setup.cohort.remove(index)
+
+    def _place(self, place: Place) -> None:
+        setup = self._setup
+        trial = settings_for(setup.experiment, setup.objective, setup.d_in, place.number, dict(place.params))
+        restored = self._restored.pop(place.number, None)
+        for replicate in range(self._replicates):
+            slot = Slot(
+                trial=place.number,
+                run=trial.run,
+                joined_at_tokens=setup.source.stream.tokens_served,
+                init_seed=derive(setup.base.seed, "init", replicate),
+                device=setup.device,
+                adam_moments=setup.experiment.spec.cohort.adam_moments,
+                control=trial.control,
+            )
+            if restored is not None:
+                meta, tensors = restored[replicate]
+                slot.load(tensors, meta)
+                slot.joined_at_tokens = meta["joined_at_tokens"]
+            setup.cohort.place(place.slot * self._replicates + replicate, slot)
+        self._trials[place.number] = trial
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def save(self, request: SaveRequest) -> SaveReply:
+        """Carry out commands and write a checkpoint; return when everything is on disk."""
+        with out_of_memory_told():
+            self._carry_out(request.commands)
+            self._checkpoint(request.driver)
+            self._writer.wait()
+        return SaveReply(saved=self._new_saved())
+
+    def _to_save(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        return slots_to_save(self._slots_by_trial(), self._restored)
+
+    def _checkpoint(self, driver: Mapping[str, Any]) -> None:
+        """Write everything needed to resume from this block boundary; it may reach the disk later."""
+        stream = self._setup.source.stream
+        metas, tensors = self._to_save()
+        self._writer.save(
+            self._block,
+            stream.tokens_served,
+            {
+                "stream_tokens": stream.tokens_served,
+                "stream_label": self._label,
+                "stream": stream.state(),
+                "slots": metas,
+                "skipped_batches": self._batches.skipped,
+                "driver": driver,
+            },
+            tensors,
+        )
+
+    def _new_saved(self) -> tuple[Saved, ...]:
+        return tuple(
+            Saved(block=one.block, stream_tokens=one.stream_tokens, seconds=one.seconds)
+            for one in self._writer.finished()
+        )
+
+    # ---------------------------------------------------------------- the end
+
+    def test(self, trial: Finished) -> Tested:
+        """Measure a finished trial on the `test` part."""
+        with out_of_memory_told():
+            return self._finals.test(trial)
+
+    def compare(self, trials: Sequence[Finished], metric: str) -> None:
+        """Measure finished trials on the same contexts of `select`, for `stderr`."""
+        with out_of_memory_told():
+            self._finals.compare(trials, metric)
+
+    def stderr(self, weights: Mapping[int, float]) -> float | None:
+        """Return the standard error over contexts of a weighted sum of compared trials' metric; None where not known."""
+        return self._finals.stderr(weights)
+
+    def export(self, export: Export) -> None:
+        """Copy a finished trial's SAE to a folder."""
+        self._finals.export(export)
+
+    def close(self) -> None:
+        """Give the stream's memory back; a checkpoint that is still being written is left: the one before it stays newest."""
+        try:
+            self._writer.close(cancel=True)
+        finally:
+            self._setup.source.close()
