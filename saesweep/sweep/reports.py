@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from saesweep.cohort import Cohort, Slot
 from saesweep.evaluation import needs_language_model
+from saesweep.evaluation.overflow import overflow_of
+from saesweep.saes import ExportedSAE
 from saesweep.scheduler import BlockDone, State
 from saesweep.specs import ObjectiveSpec
 from saesweep.sweep.artifacts import save_trial_sae
@@ -80,7 +82,8 @@ class Reports:
             cost = costs(mean, self._objective)
             if any(c - c != 0 for c in cost):  # NaN or infinite
                 check_held_out(self._setup.source.select, slot.run.hook_name)
-                failed[number] = _undefined(mean, self._objective, slot)
+                saes = [result.sae for result in results]
+                failed[number] = _undefined(mean, self._objective, slot, self._overflow(saes, slot.run.hook_name))
                 continue
             found = natural_values(cost, self._objective)
             reported = tuple(mean.get(metric, math.nan) for metric in self._aim.metrics)
@@ -98,6 +101,11 @@ class Reports:
             self._log.trained(mine, losses[number])
         return BlockDone(tokens_seen={n: mine[0].tokens for n, mine in slots.items()}, values=values, failed=failed)
 
+    def _overflow(self, saes: Sequence[ExportedSAE], hook: str) -> str | None:
+        """Return why an SAE in half precision has no finite score; None where its type is not the reason."""
+        causes = (overflow_of(sae, self._setup.source.select, hook) for sae in saes)
+        return next((cause for cause in causes if cause is not None), None)
+
     def _record(
         self, slots: Sequence[Slot], results: Sequence[Measured], mean: dict[str, float], spread: dict[str, float]
     ) -> None:
@@ -112,12 +120,14 @@ class Reports:
         self._log.measured(slot, results, mean)
 
 
-def _undefined(metrics: Mapping[str, float], objective: ObjectiveSpec, slot: Slot) -> str:
+def _undefined(metrics: Mapping[str, float], objective: ObjectiveSpec, slot: Slot, overflow: str | None) -> str:
     """Return why a trial whose objective has no value fails; it alone does, and the others go on."""
     values = {goal.metric: metrics.get(goal.metric, math.nan) for goal in objective.goals}
     names = [name for name, value in values.items() if not math.isfinite(value)]
     why = ""
-    if {"ce_loss_score", "kl_div_score"}.intersection(names):
+    if overflow is not None:
+        why = f": {overflow}"
+    elif {"ce_loss_score", "kl_div_score"}.intersection(names):
         why = f": zeros in place of the activations of {slot.run.hook_name} do not change the model's predictions"
     return f"the objective's {' and '.join(names)} was NaN or infinite at {slot.tokens} tokens{why}"
 
