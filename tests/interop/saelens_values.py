@@ -2,8 +2,9 @@
 
     .venv-bench/bin/python tests/interop/saelens_values.py > tests/specs/saelens_values.json
 
-Every field gets values of its declared type: its ends (-1, 0, 1), every member of a literal and one that is none, null. A value is
-refused where the configuration raises, or the SAE, the optimiser or the schedule made from it. `tests/specs/test_saelens_values.py` compares saesweep with that.
+Every field gets values of its declared type: its ends (-1, 0, 1), every member of a literal and one that is none, null. A value
+is refused where the configuration raises, or the SAE, the optimiser or the schedule made from it.
+`tests/specs/test_saelens_values.py` compares saesweep with that.
 """
 
 from __future__ import annotations
