@@ -55,6 +55,9 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 	rm -rf .venv-bench/snapshots
 	$(BIN)/python tests/interop/saelens_snapshots.py --make .venv-bench/snapshots
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_snapshots.py --check .venv-bench/snapshots
+	rm -rf .venv-bench/exports
+	$(BIN)/python tests/interop/saelens_exports.py --make .venv-bench/exports
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_exports.py --check .venv-bench/exports
 	rm -rf .venv-bench/data
 	$(BIN)/python tests/interop/saelens_data.py --make .venv-bench/data
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_data.py --saelens .venv-bench/data

@@ -19,6 +19,7 @@ _EXAMPLES = """\
   saesweep hooks builtin:tiny-lm
   saesweep hooks google/gemma-2-2b --match 'model.layers.12*'
   saesweep hooks google/gemma-2-2b --match '*.mlp.down_proj:input'
+  saesweep hooks ./models/tiny --model-from-pretrained-kwargs '{gguf_file: tiny.gguf}'
   saesweep hooks gpt2 --model-class-name TransformerBridge --match 'blocks.3.*'
 """
 
@@ -43,6 +44,17 @@ def add_parser(commands: Subparsers) -> None:
         default="AutoModelForCausalLM",
         help="a model class of transformers (default %(default)s), or TransformerBridge",
     )
+    parser.add_argument(
+        "--model-from-pretrained-kwargs",
+        metavar="MAPPING",
+        default="{}",
+        help="loading arguments as in the experiment file, such as '{revision: main}' or '{gguf_file: model.gguf}'",
+    )
+    parser.add_argument(
+        "--allow-code-execution",
+        action="store_true",
+        help="accept loading arguments that let the model's files run code",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     parser.set_defaults(execute=execute)
 
@@ -54,13 +66,21 @@ def execute(args: argparse.Namespace) -> int:
         UserError: The model cannot be had, or nothing matches.
     """
     from saesweep.errors import UserError
+    from saesweep.experiment.yaml_reader import read_value
     from saesweep.models import list_hooks
     from saesweep.specs import BaseRun
 
+    given = args.model_from_pretrained_kwargs
+    kwargs, wrong = read_value(given, "--model-from-pretrained-kwargs")
+    if wrong or not isinstance(kwargs, dict):
+        reason = f" ({'; '.join(wrong)})" if wrong else ""
+        raise UserError(f"--model-from-pretrained-kwargs: {given!r} is no mapping{reason}; write '{{name: value}}'")
     run = BaseRun.model_validate(
         {
             "model_name": args.model,
             "model_class_name": args.model_class_name,
+            "model_from_pretrained_kwargs": kwargs,
+            "allow_code_execution": args.allow_code_execution,
             "dataset_path": "unused",
             "sae": {"architecture": "standard"},
         }

@@ -65,7 +65,7 @@ class Reports:
                 due = state.due_rungs(number, found.tokens)
                 cost = costs(found.scores.metrics, self._objective)
                 if not all(map(math.isfinite, cost)):
-                    failed[number] = _undefined(found.scores.metrics, self._objective, trial)
+                    failed[number] = _undefined(found.scores, self._objective, trial)
                     continue
                 natural = natural_values(cost, self._objective)
                 if _is_trend_due(trial, found.tokens):
@@ -95,12 +95,14 @@ class Reports:
         self._log.measured(trial.number, report.tokens, scores)
 
 
-def _undefined(metrics: Mapping[str, float], objective: ObjectiveSpec, trial: Trial) -> str:
-    """Return why a trial whose objective has no value fails; it alone does, and the others go on."""
-    values = {goal.metric: metrics.get(goal.metric, math.nan) for goal in objective.goals}
+def _undefined(scores: Scores, objective: ObjectiveSpec, trial: Trial) -> str:
+    """Return why a trial whose objective has no value fails; it alone does."""
+    values = {goal.metric: scores.metrics.get(goal.metric, math.nan) for goal in objective.goals}
     names = [name for name, value in values.items() if not math.isfinite(value)]
     why = ""
-    if {"ce_loss_score", "kl_div_score"}.intersection(names):
+    if scores.cause:
+        why = f": {scores.cause}"
+    elif {"ce_loss_score", "kl_div_score"}.intersection(names):
         why = f": zeros in place of the activations of {trial.run.hook_name} do not change the model's predictions"
     return f"the objective's {' and '.join(names)} was NaN or infinite at {trial.tokens} tokens{why}"
 

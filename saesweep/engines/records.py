@@ -181,6 +181,8 @@ class Scores(Message):
     replicates: tuple[Mapping[str, float], ...]
     """Those of each replicate."""
     dead_window_tokens: int
+    cause: str = ""
+    """Why a required metric has no finite value, where the SAE itself shows it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.hooks import hook_of
+from saesweep.evaluation.overflow import overflow_of
 from saesweep.evaluation.seen import OWN_FILE, may_have_seen
 from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
 from saesweep.experiment.metadata import run_of_metadata
@@ -114,6 +116,10 @@ def evaluate_saes(
             )
             metrics.update(zip(members, found, strict=True))
         notes += evaluator.new_notes()
+        for i, found_metrics in metrics.items():
+            if not all(math.isfinite(value) for value in found_metrics.values()):
+                cause = overflow_of(saes[i].to(device), held_out, hooks[i])
+                notes += [] if cause is None else [f"{sources[i]}: some metrics are NaN or infinite: {cause}"]
     finally:
         source.close()
     return Comparison(

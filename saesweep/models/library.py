@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,9 @@ def locate(run: BaseRun) -> ModelLocation:
         raise ValueError("this run has no language model")
     if refused := run.refused_arguments:  # for runs that were not read from a file, which is checked before
         raise UserError(f"base.model_from_pretrained_kwargs: {refused[0]}")
-    location = locate_model(run.model_name)
+    location = locate_model(run.model_name, run.model_from_pretrained_kwargs)
     if library_of(run) is Library.TRANSFORMER_LENS and not location.is_local:
         from saesweep.models.bridge import hub_name
 
-        return ModelLocation(location.name, hub_name(location.source), is_local=False)
+        return replace(location, source=hub_name(location.source))
     return location

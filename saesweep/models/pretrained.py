@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from typing import Any
 
 import torch
@@ -13,11 +15,13 @@ from saesweep.errors import UserError
 from saesweep.models.location import ModelLocation
 from saesweep.specs.base_run import WEIGHT_PROCESSING
 
-_SHARED_KWARGS = ("revision", "token", "trust_remote_code", "cache_dir", "subfolder")
+_SHARED_KWARGS = ("revision", "token", "trust_remote_code", "cache_dir", "subfolder", "gguf_file")
 """Loading arguments that the configuration and the tokenizer take as well as the weights."""
 
 _OF_WEIGHTS = ("dtype", "quantization_config")
 """Loading arguments that say how weights are stored; transformers too keeps them out of the configuration."""
+
+_DAMAGED = (KeyError, IndexError, struct.error)
 
 
 def loading_kwargs(model_from_pretrained_kwargs: dict[str, Any] | None) -> dict[str, Any]:
@@ -139,14 +143,19 @@ def shared_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars or notices from transformers: the terminal belongs to the sweep's display."""
+    from tqdm.auto import tqdm
     from transformers.utils import logging
 
+    show = tqdm.__init__
+    # The bar of a GGUF file is tqdm's own, which the setting of transformers does not reach.
+    tqdm.__init__ = partialmethod(show, disable=True)
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
+        tqdm.__init__ = show
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
@@ -162,8 +171,10 @@ def loading(location: ModelLocation, what: str) -> Iterator[None]:
             yield
     except torch.OutOfMemoryError:
         raise
-    # RuntimeError: weights whose shapes are not those of the configuration.
-    except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+    # RuntimeError: weights whose shapes are not those of the configuration. The last three: a damaged GGUF file.
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError, *_DAMAGED) as error:
+        if location.gguf_file is not None:
+            raise UserError(_gguf_message(location, what, error)) from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].rstrip(".")
         if isinstance(error, TypeError) and "unexpected keyword" in reason:
@@ -181,6 +192,19 @@ def loading(location: ModelLocation, what: str) -> Iterator[None]:
             f"base.model_name: {what} of {location.name!r} could not be downloaded or read: {reason}. "
             "Check the name, the network and your access to it, or give a local folder"
         ) from error
+
+
+def _gguf_message(location: ModelLocation, what: str, error: Exception) -> str:
+    from transformers.utils import is_gguf_available
+
+    place = "base.model_from_pretrained_kwargs.gguf_file"
+    if isinstance(error, ImportError) and not is_gguf_available():
+        return f"{place}: reading {location.gguf_file} takes the package gguf; install it with: pip install 'saesweep[gguf]'"
+    reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+    return (
+        f"{place}: {what} of {location.gguf_file!r} in {location.name!r} cannot be read ({type(error).__name__}: {reason}); "
+        "use a whole file of an architecture that transformers reads from GGUF, or the model in Hugging Face format"
+    )
 
 
 def _torch_dtype(name: str) -> torch.dtype:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from saesweep.models.counterparts import HookNames, model_type_of, names_of_hook
 from saesweep.models.hook_names import hugging_face_hook, split_input
-from saesweep.models.library import Library, library_of
-from saesweep.models.location import locate_model
+from saesweep.models.library import Library, library_of, locate
 from saesweep.specs.base_run import WEIGHT_PROCESSING
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def saelens_pair(run: BaseRun) -> SAELensPair:
     names = names_of_hook(run, run.hook_name)
     causal = _causal_hook(run, names)
     is_bridge = library_of(run) is Library.TRANSFORMER_LENS
-    prefers_lens = is_bridge and not locate_model(run.model_name).is_local
+    prefers_lens = is_bridge and not locate(run).is_local
     if names.transformer_lens is not None and (causal is None or prefers_lens):
         return SAELensPair(HOOKED, names.transformer_lens, _kwargs(run, HOOKED))
     if causal is not None:

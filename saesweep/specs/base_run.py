@@ -16,7 +16,7 @@ from saesweep.specs.code_execution import OPT_IN, arguments_that_run_code, refus
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.synthetic import DEFAULT_D_IN, SyntheticSpec
-from saesweep.specs.units import Duration, Steps, TokenCount
+from saesweep.specs.units import DType, Duration, Positions, Steps, TokenCount
 
 SYNTHETIC = "builtin:synthetic"
 BRIDGE_CLASSES = ("TransformerBridge", "HookedTransformer")
@@ -113,7 +113,7 @@ class BaseRun(Spec):
     """One document per context; shorter documents are dropped, longer ones cut."""
     max_activation_norm_multiple: float | None = Field(None, gt=1)
     """Leave out activations whose norm is more than this many times the median norm (attention sinks), in training and evaluation."""
-    seqpos_slice: Annotated[tuple[int | None, ...], BeforeValidator(_tuple)] = (None,)
+    seqpos_slice: Positions = (None,)
     """Positions of each context to train on, as the arguments of Python's `slice`."""
     use_cached_activations: bool = False
     """Train from activations on disk, without the language model unless the objective names a cross-entropy metric."""
@@ -149,7 +149,7 @@ class BaseRun(Spec):
     """Device of the language model; `device` when left out."""
     act_store_device: str | None = None
     """Device of the shuffle window; `device` when left out."""
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    dtype: DType = "float32"
     """Type of the activations that the SAEs train on; the model's own type is kept in the shuffle window."""
     autocast: bool = False
     """Train in bfloat16 products, with fp32 master weights; the topk family keeps its fp32 sparse kernels (on a GPU where Triton works)."""
@@ -402,9 +402,7 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
                 f"warm-up ({warm_up} steps) and decay ({decay} steps) are longer than the run ({run.total_steps} steps); shorten one",
             )
         )
-    if not 1 <= len(run.seqpos_slice) <= 3:
-        found.append(("seqpos_slice", "takes one to three numbers or nulls, as Python's slice does"))
-    elif not len(range(*slice(*run.seqpos_slice).indices(run.context_size))):
+    if not len(range(*slice(*run.seqpos_slice).indices(run.context_size))):
         found.append(
             ("seqpos_slice", f"{list(run.seqpos_slice)} selects no position of a context of {run.context_size} tokens")
         )

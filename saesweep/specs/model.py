@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+_LARGEST = 2**63 - 1
+"""What an integer of 64 bits holds: torch, NumPy and SQLite take no more."""
 
 
 class Spec(BaseModel):
@@ -12,3 +17,11 @@ class Spec(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _fits_64_bits(cls, value: Any) -> Any:
+        for number in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(number, int) and abs(number) > _LARGEST:
+                raise ValueError(f"{number} is too large; whole numbers go up to {_LARGEST}")
+        return value

@@ -46,8 +46,8 @@ class PretokenizeSpec(Spec):
     """Seed of the shuffle; drawn, and noted in `sae_lens.json`, when left out."""
     streaming: bool = False
     """Read a Hub dataset as a stream instead of downloading it first."""
-    pretokenize_batch_size: int = Field(1000, ge=1)
-    """Documents that are packed together; what does not fill a row at their end is dropped, as in SAELens."""
+    pretokenize_batch_size: int | None = Field(1000, ge=1)
+    """Documents that are packed together (null: all of them); what does not fill a row at their end is dropped, as in SAELens."""
     begin_batch_token: SpecialToken = "bos"
     """First token of every row."""
     begin_sequence_token: SpecialToken = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, GetPydanticSchema
+from pydantic import AfterValidator, BeforeValidator, GetPydanticSchema
 from pydantic_core import core_schema
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
@@ -158,3 +158,27 @@ def multiple_of(text: str) -> float:
 
 TokensOrMultiple = Annotated[int | str, BeforeValidator(_to_tokens_or_multiple, json_schema_input_type=int | str)]
 """A token count, or a multiple of another one: `90M`, `4x`."""
+
+
+def _to_slice(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_slice(value: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    if not 1 <= len(value) <= 3:
+        raise ValueError("takes one to three numbers or nulls, as Python's slice does")
+    if len(value) == 3 and value[2] is not None and value[2] < 1:
+        raise ValueError(f"the step {value[2]} must be at least 1")
+    return value
+
+
+Positions = Annotated[tuple[int | None, ...], BeforeValidator(_to_slice), AfterValidator(_check_slice)]
+"""The arguments of a slice: `[stop]`, `[start, stop]` or `[start, stop, step]`, negative ones counted from the end."""
+
+
+def _to_dtype(value: Any) -> Any:
+    return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+DType = Annotated[Literal["float32", "float64", "bfloat16", "float16"], BeforeValidator(_to_dtype)]
+"""A floating-point type; `torch.float32`, as older files of SAELens spell it, is read as `float32`."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from saesweep.cohort import Slot
 from saesweep.engines.records import ControlReading, Scores, TrialReport
 from saesweep.evaluation import needs_language_model
+from saesweep.evaluation.overflow import overflow_of
 from saesweep.experiment import TrialSettings
 from saesweep.worker.artifacts import Ending, save_trial_sae
 from saesweep.worker.batches import check_held_out
@@ -52,7 +54,9 @@ def report_trials(
         results, measured = measured[:count], measured[count:]
         scores[number] = _scores(slots[number][0], results)
         if not all(math.isfinite(scores[number].metrics.get(name, math.nan)) for name in required):
-            check_held_out(setup.source.select, slots[number][0].run.hook_name)
+            hook = slots[number][0].run.hook_name
+            check_held_out(setup.source.select, hook)
+            scores[number] = replace(scores[number], cause=_overflow(setup, results, hook))
         elif slots[number][0].is_done:
             _export(setup, trials[number], slots[number], results, scores[number])
     return {
@@ -78,6 +82,12 @@ def _scores(slot: Slot, results: Sequence[Measured]) -> Scores:
         replicates=tuple(result.metrics for result in results),
         dead_window_tokens=slot.dead_window_tokens,
     )
+
+
+def _overflow(setup: Setup, results: Sequence[Measured], hook: str) -> str:
+    """Return why an SAE in half precision has no finite score; nothing where its type is not the reason."""
+    causes = (overflow_of(result.sae, setup.source.select, hook) for result in results)
+    return next((cause for cause in causes if cause is not None), "")
 
 
 def _export(

@@ -51,7 +51,9 @@ from saesweep.saes import (
     read_pretrained,
     save_sae_folder,
 )
-from saesweep.specs.architectures import spec_class
+from saesweep.specs import BaseRun
+from saesweep.specs.architectures import SAESpec, spec_class
+from saesweep.worker.artifacts import hook_metadata
 from tests.interop.saelens_parity import MODES, RUNTIME, Table, difference, saelens_twin
 
 HOOK, D_IN, D_SAE = "model.layers.2", 128, 512
@@ -133,8 +135,6 @@ class World:
         return evaluator.measure(saes, HOOK, with_model=True, spread=spread)
 
     def run_evals(self, sae: Any, excluded: tuple[int, ...], per_batch: int = CONTEXTS) -> dict[str, Any]:
-        sae.cfg.metadata.hook_name = HOOK
-        sae.cfg.metadata.hook_head_index = None
         batches = CONTEXTS // per_batch
         config = EvalConfig(
             batch_size_prompts=per_batch,
@@ -189,11 +189,18 @@ def trained(architecture: str, mode: str, x_BD: torch.Tensor) -> Any:
     return implementation, params, normalizer, threshold
 
 
+def own_run(spec: SAESpec) -> BaseRun:
+    """Return a run of ours that trains such an SAE, for the metadata that its export has."""
+    fields = {"model_name": str(model_path()), "hook_name": HOOK, "dataset_path": "given", "context_size": CONTEXT}
+    return BaseRun(**fields, sae=spec)
+
+
 def write_both(architecture: str, mode: str, x_BD: torch.Tensor, root: Path) -> Iterator[tuple[str, Path]]:
     """Yield (direction, folder): the SAE written by us, for SAELens to read, and by SAELens, for us."""
     implementation, params, normalizer, threshold = trained(architecture, mode, x_BD)
     ours, theirs = root / f"{architecture}-{mode}-ours", root / f"{architecture}-{mode}-theirs"
-    save_sae_folder(ours, implementation.export(params, normalizer, threshold), sparsity_F=None)
+    exported = implementation.export(params, normalizer, threshold)
+    save_sae_folder(ours, exported.with_metadata(hook_metadata(own_run(implementation.spec))), sparsity_F=None)
     yield "saesweep -> SAELens", ours
     twin = saelens_twin(implementation, params)
     if threshold is not None:
@@ -203,6 +210,7 @@ def write_both(architecture: str, mode: str, x_BD: torch.Tensor, root: Path) -> 
     if normalizer.whitening is not None:
         w = normalizer.whitening
         twin.fold_activation_whitening(w.mean_D, w.matrix_DD, w.inverse_DD)
+    twin.cfg.metadata.hook_name, twin.cfg.metadata.hook_head_index = HOOK, None  # as SAELens' runner does
     twin.save_inference_model(theirs)
     yield "SAELens -> saesweep", theirs
 
@@ -244,6 +252,10 @@ def compare_configs(table: Table) -> None:
     bridge.hub_name = lambda name: name
     for file in sorted(Path("experiments").glob("*.yaml")):
         experiment = load_experiment(file)
+        name = str(experiment.base_run().model_name)
+        if name.startswith(".") and not Path(name).exists():
+            print(f"left out: {file} (there is no folder {name})")
+            continue
         for architecture in experiment.architectures:
             run = experiment.corner_runs(architecture)[0]
             run = run.model_copy(update={"sae": run.sae.resolve_widths(run.sae.d_in or 64)})

@@ -151,7 +151,6 @@ def test_every_architecture_is_compared() -> None:
         ({"lr_end": 1e-5}, "lr_end", "only the cosine schedules"),
         ({"lr_warm_up_steps": "60%", "lr_decay_steps": "60%"}, "lr_decay_steps", "longer than the run"),
         ({"seqpos_slice": [5, 5]}, "seqpos_slice", "selects no position"),
-        ({"seqpos_slice": []}, "seqpos_slice", "one to three"),
         ({"dataset_trust_remote_code": True}, "dataset_trust_remote_code", "cannot run remote code"),
         ({"activations_mixing_fraction": 0.1}, "activations_mixing_fraction", "buffer_tokens"),
         ({"use_cached_activations": True}, "cached_activations_path", "needs the folder of the cache"),
@@ -218,3 +217,23 @@ def test_presets_are_valid(name: str) -> None:
 def test_values_that_saelens_takes() -> None:
     cosine = run(lr_end=0, lr_scheduler_name="cosineannealing", sae={"architecture": "topk", "decoder_init_norm": None})
     assert (cosine.lr_end, cosine.sae.decoder_init_norm, cosine.problems()) == (0, None, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([], "one to three"),
+        ([0, 1, 1, 1], "one to three"),
+        ([None, None, 0], "the step 0 must be at least 1"),
+        ([None, None, -1], "the step -1 must be at least 1"),
+    ],
+)
+def test_slices_that_python_or_torch_refuse(value: list[int | None], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        run(seqpos_slice=value)
+
+
+def test_types_as_older_files_of_saelens_spell_them() -> None:
+    assert run(dtype="torch.bfloat16").dtype == "bfloat16"
+    with pytest.raises(ValueError, match="float8"):
+        run(dtype="torch.float8")

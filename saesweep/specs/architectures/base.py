@@ -8,6 +8,7 @@ from pydantic import Field
 
 from saesweep.errors import UserError
 from saesweep.specs.model import Spec
+from saesweep.specs.units import DType
 
 NormalizeActivations = Literal[
     "none", "expected_average_only_in", "layer_norm", "constant_norm_rescale", "covariance_whitening"
@@ -41,9 +42,9 @@ class SAESpec(Spec):
     """`hook_z`: flatten [heads, d_head] to one vector per token."""
     decoder_init_norm: float | None = Field(0.1, gt=0)
     """L2 norm of each decoder row at initialisation; null: as the Kaiming-uniform draw has it."""
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    dtype: DType = "float32"
     """Type of the exported weights. Training always keeps fp32 master weights (float64 if that is asked for)."""
-    device: str = "cpu"
+    device: str = Field("cpu", pattern=r"^(cpu|cuda|mps|xpu|xla|hpu|npu)(:[0-9]+)?$")
     """Device named in the exported `cfg.json`; SAELens loads there by default. Training uses the run's `device`."""
 
     def resolve_widths(self, d_in: int) -> SAESpec:
