@@ -57,7 +57,7 @@ def make_display(
     if chosen == "json":
         from saesweep.display.json_lines import JsonDisplay
 
-        return JsonDisplay(stream)
+        return JsonDisplay(stream, clock=clock)
     from saesweep.display.silent import SilentDisplay
 
     return SilentDisplay()

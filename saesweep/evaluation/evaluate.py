@@ -16,6 +16,7 @@ from saesweep.evaluation.registered import new_registered
 from saesweep.evaluation.sinks import NO_SINKS, VarianceWithoutSinks
 from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.evaluation.spread import PairedSums
+from saesweep.events import doing
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS
@@ -93,7 +94,10 @@ class HeldOutEvaluator:
         recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
         added = [new_registered(sae) for sae in saes]
         n_rows = min((sae.rows_at_once() for sae in saes), default=1)
+        seen = 0
         for x_ND, context_N, true_acts_NG in self._batches(hook, n_rows):
+            doing(f"measuring {len(saes)} SAE{'s' * (len(saes) != 1)} on held-out tokens", seen, self._part.n_tokens)
+            seen += len(x_ND)
             for index, (metrics, registered, sae) in enumerate(zip(sums, added, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)
                 recon_ND = sae.decode(acts_NF, x_ND)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from saesweep.evaluation import Densities, FiringCounter, PairedSums
-from saesweep.events import MatchedEntry, Row
+from saesweep.events import MatchedEntry, Row, doing
 from saesweep.runs import RunDirectory
 from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.sweep.artifacts import copy_export, replicate_folder
@@ -92,6 +92,7 @@ def finish(setup: Setup, rows: tuple[Row, ...], stream_tokens: int, notes: Seque
 
 def measure_on_test(setup: Setup, row: Row) -> Tested:
     """Measure the replicates of a winner; the first of them is the one exported."""
+    doing(f"measuring trial {row.number} on the test part")
     saes = _replicates(setup, row)
     counters = [FiringCounter() for _ in saes]
     with measuring():
@@ -172,7 +173,7 @@ def _export_matched(
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text.replace("λ", "lambda")).strip("-")
 
 
 def export_front(directory: RunDirectory, rows: Sequence[Row], target: Path) -> None:

@@ -24,6 +24,7 @@ from saesweep.events import (
     TrialEnded,
     TrialStarted,
 )
+from saesweep.experiment import are_comparable
 from saesweep.runs import Checkpoint, CheckpointStore, CheckpointWriter
 from saesweep.scheduler import (
     Action,
@@ -47,6 +48,7 @@ from saesweep.sweep.grouping import answer
 from saesweep.sweep.matched import matched_entries
 from saesweep.sweep.measure import mean_and_spread
 from saesweep.sweep.progress import Board, Progress
+from saesweep.sweep.ranking import best_so_far
 from saesweep.sweep.reports import Reports
 from saesweep.sweep.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.sweep.search import Search
@@ -176,6 +178,7 @@ class SweepLoop:
         self._setup.directory.check_is_held()
         started = time.monotonic()
         tokens_before = self._sae_tokens()
+        self._progress.begin_block(tokens_before, self._expected_sae_tokens())
         self._cohort.begin_block()
         for _ in range(self._setup.blocks.block_steps):
             if all(slot.is_done for _, slot in self._cohort.occupied()):
@@ -185,6 +188,8 @@ class SweepLoop:
                 self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
             self._cohort.train_step(self._batches.next_batch())
             self._snapshots.take(self.trials)
+            if self._progress.is_due():
+                self._tell_progress()
         self.block += 1
         slots = self._slots_by_trial()
         losses = {number: mean_and_spread([s.mean_losses() for s in mine])[0] for number, mine in slots.items()}
@@ -322,17 +327,30 @@ class SweepLoop:
     def _sae_tokens(self) -> int:
         return sum(trial.tokens for trial in self.trials.values()) * self._replicates
 
-    def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, dict[str, float]]) -> None:
-        rows = self.rows()
+    def _expected_sae_tokens(self) -> int:
+        """Return what `_sae_tokens` will be at the end if no further trial is pruned."""
         total = self._setup.blocks.total_tokens
         unasked = self._search.policy.n_trials - len(self.trials)
         if self._setup.segment is not None:  # the streams to come
             unasked = max(unasked, self._setup.experiment.n_trials - len(self.trials))
-        expected = self._replicates * (
-            unasked * total
-            + sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
+        running = sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
+        return self._replicates * (unasked * total + running)
+
+    def _tell_progress(self) -> None:
+        tokens = {number: mine[0].tokens for number, mine in self._slots_by_trial().items()}
+        more = sum(now - self.trials[number].tokens for number, now in tokens.items()) * self._replicates
+        self._bus.emit(
+            self._progress.within(
+                tokens,
+                self._sae_tokens() + more,
+                stream_tokens=self._stream.tokens_served,
+                epoch=self._stream.epoch,
+            )
         )
-        done = self._sae_tokens()
+
+    def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, dict[str, float]]) -> None:
+        rows = self.rows()
+        done, expected = self._sae_tokens(), self._expected_sae_tokens()
         rate, eta_seconds = self._progress.update(seconds, trained_tokens, expected - done)
         self._bus.emit(
             BlockDoneEvent(
@@ -345,6 +363,7 @@ class SweepLoop:
                 eta_seconds=eta_seconds,
                 losses={number: terms.get("overall_loss", float("nan")) for number, terms in losses.items()},
                 rows=rows,
+                best=best_so_far(rows, self._setup.objective) if are_comparable(self._setup.streams) else None,
                 epoch=self._stream.epoch,
                 references=self._board.references(rows),
                 matched=self.matched(rows),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Note, Row, RunStarted
+from saesweep.events import EventBus, Note, Row, RunStarted, doing
 from saesweep.experiment import Experiment, streams_of
 from saesweep.runs import CheckpointStore, RunDirectory
 from saesweep.specs import ObjectiveSpec
@@ -170,6 +170,7 @@ def _train(
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment = setup.experiment
     setup.references = measure_references(setup)
+    doing("opening the study")
     seed = experiment.base_run().seed
     search = open_search(experiment, setup.directory, setup.objective, setup.rules, seed, setup.segment)
     with search.study:
@@ -188,6 +189,7 @@ def _train(
                     metrics=metric_columns(setup),
                     resumed_at_tokens=resumed_at,
                     notes=(*messages, *setup.notes, *search.notes),
+                    details=tuple(setup.details),
                 )
             )
         elif setup.segment is not None and spent_tokens == 0:

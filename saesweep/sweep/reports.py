@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from saesweep.cohort import Cohort, Slot
 from saesweep.evaluation import needs_language_model
+from saesweep.numbers import short_count
 from saesweep.scheduler import BlockDone, State
 from saesweep.specs import ObjectiveSpec
 from saesweep.sweep.artifacts import save_trial_sae
@@ -62,7 +63,7 @@ class Reports:
         due: dict[int, tuple[int, ...]] = {}
         for number, mine in slots.items():
             if not all(bool(slot.is_finite) for slot in mine):
-                failed[number] = f"the training loss was NaN or infinite before {mine[0].tokens} tokens"
+                failed[number] = f"the training loss was NaN or infinite before {short_count(mine[0].tokens)} tokens"
             else:
                 due[number] = state.due_rungs(number, mine[0].tokens)
         wanted = [n for n in due if due[n] or slots[n][0].is_done or _trend_due(self._trials[n])]
@@ -119,7 +120,7 @@ def _undefined(metrics: Mapping[str, float], objective: ObjectiveSpec, slot: Slo
     why = ""
     if {"ce_loss_score", "kl_div_score"}.intersection(names):
         why = f": zeros in place of the activations of {slot.run.hook_name} do not change the model's predictions"
-    return f"the objective's {' and '.join(names)} was NaN or infinite at {slot.tokens} tokens{why}"
+    return f"the objective's {' and '.join(names)} was NaN or infinite at {short_count(slot.tokens)} tokens{why}"
 
 
 def _trend_due(trial: Trial) -> bool:

@@ -15,7 +15,7 @@ from saesweep.activations import ActivationSource, HeldOut, Sinks, SourceFacts, 
 from saesweep.cohort import Cohort
 from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator
-from saesweep.events import ReferenceRow
+from saesweep.events import ReferenceRow, doing
 from saesweep.experiment import SAMPLERS, Experiment, Stream, stream_of, streams_of
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
@@ -63,6 +63,9 @@ class Setup:
     evaluator: HeldOutEvaluator
     """Of the `select` part: what trials are ranked on."""
     notes: list[str]
+    """What to know before the run."""
+    details: list[str]
+    """What was chosen and why: cohort size, kernels."""
     sinks: tuple[Sinks, ...]
     """Attention sinks among the tokens that count, at the hooks that have some."""
     references: tuple[ReferenceRow, ...] = field(default=())
@@ -162,6 +165,7 @@ def prepare(
     if "slots" not in choices:
         choices["slots"], choices["slots_reason"] = sizes.slots.slots, sizes.slots.reason
         choices["background_checkpoints"] = sizes.slots.background_checkpoints
+    doing("choosing kernels")
     reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
         experiment.spec.cohort.kernels,
@@ -178,8 +182,7 @@ def prepare(
             f"{directory.choices_file}: damaged, slots is {n_slots}, which is no multiple of search.replicates "
             f"({experiment.spec.search.replicates}); restore it, or start a new run with --run-dir"
         )
-    notes.append(f"cohort of {n_slots} on {device} ({choices['slots_reason']})")
-    notes.extend(engine_notes)
+    details = [f"cohort of {n_slots} on {device} ({choices['slots_reason']})", *engine_notes]
     cohort = Cohort(
         n_slots,
         normalizers={key: n.to(device) for key, n in _normalizers(directory, experiment, source, run, d_in).items()},
@@ -207,6 +210,7 @@ def prepare(
         cohort=cohort,
         evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation, kept_bytes=KEPT_BYTES),
         notes=notes,
+        details=details,
         sinks=sinks,
     )
 
