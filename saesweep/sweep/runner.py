@@ -6,9 +6,8 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded, doing, telling
@@ -21,41 +20,12 @@ from saesweep.sweep.confirm import confirm
 from saesweep.sweep.finish import Outcome
 from saesweep.sweep.log import JsonLogListener, ProgressListener
 from saesweep.sweep.phase import Phase, train
+from saesweep.sweep.result import Result
 from saesweep.sweep.setup import check
 from saesweep.sweep.snapshots import claim_checkpoint_path
 from saesweep.sweep.stop import StopFlag
 from saesweep.sweep.tracker import make_tracker
 from saesweep.tracking import registered_trackers
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to."""
-
-    status: Literal["complete", "interrupted", "already complete"]
-    run_dir: Path
-    rows: tuple[Row, ...]
-    """The leaderboard, best first."""
-    best: int | None = None
-    """Number of the exported trial."""
-    best_dir: Path | None = None
-    test_metrics: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    """Metric columns worth showing, most important first."""
-    references: tuple[ReferenceRow, ...] = ()
-    """Published SAEs of `evaluation.references`, ranked among these rows."""
-    matched: tuple[MatchedEntry, ...] = ()
-    """With `objective.matched`, the best at each L0: targets ascending, the best architecture first."""
-    resume_command: str | None = None
-    """What resumes an interrupted run."""
-    exit_code: int = 0
-    """What the command exits with: 0 done, 1 too many failed trials, or none that finished is feasible, 130 interrupted."""
-
-    @property
-    def failed(self) -> int:
-        """Number of trials that failed."""
-        return sum(row.status == "failed" for row in self.rows)
 
 
 def run(
