@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from saesweep.errors import ExperimentError, UserError
 
 if TYPE_CHECKING:
-    from saesweep.driver import Result, run
+    from saesweep.api import run
+    from saesweep.driver import Result
     from saesweep.evaluation import register_metric
     from saesweep.experiment import Experiment, load_experiment
     from saesweep.plugins import load_plugin
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
-    "run": "saesweep.driver",
+    "run": "saesweep.api",
     "Result": "saesweep.driver",
     "load_experiment": "saesweep.experiment",
     "Experiment": "saesweep.experiment",
@@ -58,3 +59,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

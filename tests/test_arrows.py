@@ -13,12 +13,13 @@ ROOT = Path(__file__).parents[1] / "saesweep"
 
 LEVELS = (
     ("cli", "__main__"),
-    ("planning", "publish", "report"),
+    ("planning", "publish", "report", "api"),
     ("driver",),
     ("engines",),
     ("worker",),
     ("engines.protocol",),
     ("engines.records",),
+    ("result",),
     ("study", "scheduler", "forecast", "tracking", "display"),
 )
 """From top to bottom, the rooms of a sweep; what is named nowhere lies below them all. Rooms of one level may meet."""

@@ -14,6 +14,7 @@ from saesweep.activations.attention import predicts_NT, token_ids_NT
 from saesweep.activations.forward_passes import forward_pieces
 from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.rows import RowFilter, select_rows
+from saesweep.activity import doing
 from saesweep.models.base import LanguageModel
 from saesweep.models.shape import shape_activations
 
@@ -85,6 +86,7 @@ class HeldOutActivations(HeldOut):
             if left == 0:
                 return
             if number == len(self._cached):
+                doing("running the model on the held-out text", number, len(self._pieces))
                 self._cached.append(self._compute(self._pieces[number]))
             rows_MD = self._cached[number][hook][:left]
             left -= len(rows_MD)

@@ -13,6 +13,7 @@ from saesweep.activations.keys import key_permutation
 from saesweep.activations.packing import Packer, no_document_is_long_enough
 from saesweep.activations.pretokenize.metadata import check_vocabulary
 from saesweep.activations.settings import synthetic_d_in, token_settings
+from saesweep.activity import doing
 from saesweep.errors import UserError
 from saesweep.models.inspection import ModelFacts, inspect_model
 from saesweep.models.library import locate
@@ -85,7 +86,9 @@ def check_source(
             is_tokenized=True,
             warnings=cache.warnings,
         )
+    doing(f"checking {run.model_name} and its hooks")
     model = inspect_model(run, hooks, offline=offline)
+    doing(f"checking {run.dataset_path}")
     documents = open_documents(run, n_token_ids=model.n_token_ids)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
     warnings = list(documents.notes)

@@ -18,6 +18,7 @@ from saesweep.activations.encoding import encode_documents, note_refused
 from saesweep.activations.keys import Indices, key_permutation
 from saesweep.activations.packing import Packer, Packing
 from saesweep.activations.unreadable import UnreadableRows
+from saesweep.activity import doing
 from saesweep.errors import UserError
 
 READ_DOCUMENTS = 64
@@ -130,6 +131,7 @@ class _Taker:
         packer = Packer(self._packing)
         contexts: list[list[int]] = []
         while len(contexts) < n_contexts:
+            doing("tokenising the held-out text", len(contexts), n_contexts)
             tokens = next(self._encoded, None)
             if tokens is None:
                 break

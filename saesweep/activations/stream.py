@@ -20,6 +20,7 @@ from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.rows import RowFilter
 from saesweep.activations.tokens import TokenSource
 from saesweep.activations.window import RowPool, WindowPlan
+from saesweep.activity import doing
 from saesweep.models.base import LanguageModel
 
 
@@ -230,8 +231,9 @@ class ActivationStream(BatchStream):
         """Make the interval's chunks resident (at the start and after a resume) and put its rows in order."""
         if not self._chunks:
             self._loader.start(self._interval)
-            for chunk in range(self._interval, self._interval + self._plan.segments):
-                self._load(chunk)
+            for number in range(self._plan.segments):
+                doing("filling the shuffle window with activations", number, self._plan.segments)
+                self._load(self._interval + number)
             self._shuffle_interval()
 
     def _next_interval(self) -> None:

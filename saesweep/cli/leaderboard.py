@@ -28,7 +28,12 @@ def add_parser(commands: Subparsers) -> None:
         commands, "leaderboard", summary="print the leaderboard of a run, finished or still going", examples=_EXAMPLES
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory, or a leaderboard.json")
-    parser.add_argument("--watch", action="store_true", help="print it anew when it changes, until the run ends")
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it in place with the progress of the run until that ends, also of a run in another terminal; off a terminal, "
+        "print it anew when it changes",
+    )
     parser.add_argument(
         "--details",
         action="store_true",
@@ -41,8 +46,9 @@ def add_parser(commands: Subparsers) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print the leaderboard."""
     from saesweep.display.details import details_lines
-    from saesweep.display.saved import read_leaderboard, show_leaderboard, watch_leaderboard
+    from saesweep.display.saved import read_leaderboard, show_leaderboard
     from saesweep.display.text import encodable
+    from saesweep.display.watch import watch_leaderboard
     from saesweep.errors import UserError
 
     if args.details and args.json:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from saesweep.display.text import duration, percent, short_count, short_rate
+from saesweep.display.text import duration, percent, short_rate
 from saesweep.display.throttle import Throttle
+from saesweep.numbers import short_count
 
 _TERMINAL_SECONDS, _LOG_SECONDS = 0.5, 30.0
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saesweep.cli.arguments import add_overrides, new_parser
+from saesweep.cli.say import say
 from saesweep.display.protocol import DISPLAY_KINDS, DisplayKind
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ _EXAMPLES = """\
   saesweep run experiments/gemma_l12.yaml --set search.trials=16 --set base.training_tokens=50M
   saesweep run my_experiment.yaml --run-dir /data/runs/first --display plain 2>&1 | tee run.log
 
-The same command again goes on where an interrupted run stopped. The first Ctrl-C during training finishes the
+The same command again resumes an interrupted run. The first Ctrl-C during training finishes the
 block and saves; a second one, or one during set-up, stops now. The work since the last checkpoint is done again.
 """
 
@@ -30,7 +32,7 @@ block and saves; a second one, or one during set-up, stops now. The work since t
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = new_parser(
-        commands, "run", summary="run an experiment, or go on with it, and export the best SAE", examples=_EXAMPLES
+        commands, "run", summary="run an experiment, or resume it, and export the best SAE", examples=_EXAMPLES
     )
     parser.add_argument("experiment", metavar="EXPERIMENT", type=Path, help="the experiment file (YAML)")
     add_overrides(parser)
@@ -42,7 +44,11 @@ def add_parser(commands: Subparsers) -> None:
         help="live: a table that updates in place; plain: lines; json: one object per event; none: nothing; "
         "auto (default): $SAESWEEP_DISPLAY, else live on a terminal and plain elsewhere",
     )
-    parser.add_argument("--verbose", action="store_true", help="also say when trials start and checkpoints are saved")
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="also say what was chosen and why (cohort size, memory, kernels), when trials start and checkpoints are saved",
+    )
     parser.set_defaults(execute=execute)
 
 
@@ -67,14 +73,17 @@ def run_with_display(
     overrides: Sequence[str] = (),
 ) -> int:
     """Run an experiment on the terminal and return the exit code."""
-    from saesweep.display import make_display
+    from saesweep.api import run
 
-    shown = make_display(display, verbose=verbose)  # before the slow import: a wrong one fails at once
-
-    from saesweep.driver import run
-
-    with shown:
-        result = run(experiment, run_dir=run_dir, overrides=overrides, listeners=(shown,))
+    try:
+        result = run(experiment, run_dir=run_dir, overrides=overrides, display=display, verbose=verbose)
+    except KeyboardInterrupt as stopped:
+        if str(stopped):  # it says how to resume
+            raise
+        command = shlex.join(["saesweep", *sys.argv[1:]])
+        raise KeyboardInterrupt(f"interrupted before training began; start again with: {command}") from None
+    if result.resume_command is not None and display == "none":
+        say(f"interrupted; resume with: {result.resume_command}", file=sys.stderr)
     _leave_uploads(result.exit_code)
     return result.exit_code
 

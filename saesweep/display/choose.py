@@ -25,8 +25,8 @@ def make_display(
 ) -> Display:
     """Return the display of a run.
 
-    `auto` is the kind in the environment variable SAESWEEP_DISPLAY where that is set; else live on a terminal, and
-    plain off one, in CI, in a notebook and on a terminal that cannot move its cursor or show the characters.
+    `auto` is the kind in the environment variable SAESWEEP_DISPLAY where that is set; else live on a terminal and in a
+    notebook, and plain off one, in CI and on a terminal that cannot move its cursor or show the characters.
 
     Args:
         kind: What to show; an explicit kind wins over the environment.
@@ -38,9 +38,15 @@ def make_display(
     Raises:
         UserError: No such kind, or `live` was asked for on a stream that cannot show its characters.
     """
+    # A notebook's cell has outputs of its own; a stream that was asked for is still that stream.
+    is_cell = stream is None and in_notebook()
     stream = sys.stdout if stream is None else stream
     env = os.environ if env is None else env
-    chosen = _resolve(kind, stream, env)
+    chosen = _resolve(kind, stream, env, is_cell)
+    if chosen == "live" and is_cell:
+        from saesweep.display.notebook import NotebookDisplay
+
+        return NotebookDisplay(verbose=verbose, clock=clock)
     if chosen == "live":
         from saesweep.display.live import LiveDisplay, make_console
 
@@ -57,7 +63,7 @@ def make_display(
     if chosen == "json":
         from saesweep.display.json_lines import JsonDisplay
 
-        return JsonDisplay(stream)
+        return JsonDisplay(stream, clock=clock)
     from saesweep.display.silent import SilentDisplay
 
     return SilentDisplay()
@@ -69,12 +75,20 @@ def is_live_terminal(stream: TextIO, env: Mapping[str, str]) -> bool:
         stream.isatty()
         and env.get("CI", "").lower() in ("", "0", "false")
         and env.get("TERM", "") != "dumb"
-        and "ipykernel" not in sys.modules  # a notebook's cell output has no cursor
+        and not in_notebook()  # a cell's text output has no cursor
         and _shows_all_characters(stream)
     )
 
 
-def _resolve(kind: DisplayKind, stream: TextIO, env: Mapping[str, str]) -> DisplayKind:
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    if "ipykernel" not in sys.modules or "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _resolve(kind: DisplayKind, stream: TextIO, env: Mapping[str, str], is_cell: bool) -> DisplayKind:
     if kind not in DISPLAY_KINDS:
         raise UserError(f"display {kind!r} does not exist; choose one of {', '.join(DISPLAY_KINDS)}")
     if kind != "auto":
@@ -87,7 +101,7 @@ def _resolve(kind: DisplayKind, stream: TextIO, env: Mapping[str, str]) -> Displ
         raise UserError(
             f"the environment variable {ENVIRONMENT_VARIABLE} is {wish!r}; set it to one of {', '.join(DISPLAY_KINDS)}"
         )
-    return "live" if is_live_terminal(stream, env) else "plain"
+    return "live" if is_cell or is_live_terminal(stream, env) else "plain"
 
 
 def _shows_all_characters(stream: TextIO) -> bool:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting, short_count
+from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting
 from saesweep.events import ReferenceRow, Row
+from saesweep.numbers import short_count
 
+BEST_MARK = "★"
 FRONT_MARK = "◆"
 BASELINE_MARK = "*"
 REFERENCE_MARK = "r"
 BAR_CELLS = 6
+_KEEP_SEARCHED = 70
+_SHORTENED_BEFORE = 50
+"""Columns from this number on are left out only once headings are short."""
 DEFAULT_METRICS = ("l0", "delta_ce", "explained_variance", "dead_fraction")
 _SHOWN_ELSEWHERE = frozenset(
     {
@@ -40,6 +45,8 @@ class Column:
     align: Literal["left", "right"] = "right"
     keep: int = 0
     """Columns with the lowest number are left out first where the screen is narrow; see `fit_columns`."""
+    short: str = ""
+    """A heading for narrow screens; empty where there is none."""
 
     @property
     def width(self) -> int:
@@ -47,36 +54,50 @@ class Column:
         return max(len(text) for text in (*self.heading.splitlines(), *self.cells))
 
 
-def leaderboard_columns(rows: Sequence[Row], *, metrics: Sequence[str] = (), bars: bool = False) -> list[Column]:
-    """Return the columns of a leaderboard, cells in the order of `rows`.
+def leaderboard_columns(
+    rows: Sequence[Row], *, metrics: Sequence[str] = (), bars: bool = False, best: int | None = None
+) -> list[Column]:
+    """Return the columns of a leaderboard that say something, cells in the order of `rows`.
 
     Args:
         rows: Trials, best first.
         metrics: Metric names, most important first. When empty, the usual ones that the rows have.
         bars: Draw a progress bar in the state of a training trial.
+        best: Number of the trial to mark as the best; None: there is none yet.
     """
     names = list(metrics) or usual_metrics(rows)
     columns = [
-        Column(name="rank", heading="rank", cells=tuple(_rank(r) for r in rows), keep=90),
+        Column(name="rank", heading="rank", cells=tuple(_rank(r, best) for r in rows), keep=90),
         Column(name="trial", heading="trial", cells=tuple(row_label(r) for r in rows), keep=100),
         Column(
             name="architecture",
             heading="architecture",
             cells=tuple(r.architecture for r in rows),
             align="left",
-            keep=95,
+            keep=95 if len({r.architecture for r in rows}) > 1 else 45,
+            short="arch.",
         ),
         Column(name="sparsity", heading="sparsity", cells=tuple(r.sparsity for r in rows), align="left", keep=85),
-        Column(name="lr", heading="lr", cells=tuple(f"{r.lr:.2g}" if r.lr == r.lr else MISSING for r in rows), keep=50),
+        Column(
+            name="lr",
+            heading="lr",
+            cells=tuple(f"{r.lr:.2g}" if r.lr == r.lr else MISSING for r in rows),
+            keep=_KEEP_SEARCHED if any("lr" in r.params for r in rows) else 45,
+        ),
     ]
     if any(r.stream for r in rows):
         columns.insert(
             2, Column(name="stream", heading="stream", cells=tuple(r.stream for r in rows), align="left", keep=92)
         )
     if len({r.hook for r in rows}) > 1:
-        columns.append(Column(name="hook", heading="hook", cells=tuple(r.hook for r in rows), align="left", keep=60))
+        columns.append(
+            Column(name="hook", heading="hook", cells=tuple(r.hook for r in rows), align="left", keep=_KEEP_SEARCHED)
+        )
     columns += _searched(rows)
-    columns += [_metric_column(name, rows, keep=80 - position) for position, name in enumerate(names)]
+    # The two most important metrics, the goals as a rule, outlive what was searched; the others give way to it.
+    columns += [
+        _metric_column(name, rows, keep=(80 if position < 2 else 60) - position) for position, name in enumerate(names)
+    ]
     columns.append(Column(name="tokens", heading="tokens", cells=tuple(_trained(r) for r in rows), keep=40))
     if any(r.measured_at_tokens not in (None, r.tokens) for r in rows):
         cells = tuple(_tokens(r.measured_at_tokens) for r in rows)
@@ -87,7 +108,7 @@ def leaderboard_columns(rows: Sequence[Row], *, metrics: Sequence[str] = (), bar
     columns.append(
         Column(name="state", heading="state", cells=tuple(state_text(r, bars) for r in rows), align="left", keep=88)
     )
-    return columns
+    return [column for column in columns if not rows or not {MISSING, ""}.issuperset(column.cells)]
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
@@ -96,6 +117,9 @@ def fit_columns(columns: Sequence[Column], width: int) -> tuple[list[Column], li
     left_out: list[str] = []
     while len(kept) > 1 and table_width(kept) > width:
         least = min(kept, key=lambda column: column.keep)
+        if least.keep >= _SHORTENED_BEFORE and any(column.short for column in kept):
+            kept = [replace(column, heading=column.short or column.heading, short="") for column in kept]
+            continue
         kept.remove(least)
         left_out.append(least.name)
     return kept, left_out
@@ -144,8 +168,10 @@ def architecture_counts(rows: Sequence[Row]) -> str:
     return " · ".join(parts)
 
 
-def _rank(row: Row) -> str:
-    mark = f"{FRONT_MARK} " if row.on_front else ""
+def _rank(row: Row, best: int | None) -> str:
+    is_best = best is not None and row.number == best and not isinstance(row, ReferenceRow)
+    mark = BEST_MARK * is_best + FRONT_MARK * row.on_front
+    mark = f"{mark} " if mark else ""
     if row.rank is None:
         return mark + MISSING
     # Ranks that seeds alone could swap are one bracket: `2 (1-3)` is the second of three that cannot be told apart.
@@ -199,5 +225,5 @@ def _searched(rows: Sequence[Row]) -> list[Column]:
         cells = tuple(setting(row.params[path]) if path in row.params else MISSING for row in rows)
         if len(set(cells)) > 1:
             name = path.rpartition(".")[2]
-            columns.append(Column(name=name, heading=name, cells=cells, align="left", keep=30))
+            columns.append(Column(name=name, heading=name, cells=cells, align="left", keep=_KEEP_SEARCHED))
     return columns

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
-from saesweep.events import Event
+from saesweep.display.throttle import Throttle
+from saesweep.events import Activity, Event
+
+_COUNT_SECONDS = 1.0
 
 
 class JsonDisplay:
@@ -16,13 +20,20 @@ class JsonDisplay:
 
     Args:
         stream: Where the lines go; flushed after each.
+        clock: Returns monotonic seconds.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
+        self._throttle = Throttle(_COUNT_SECONDS, clock)
+        self._said = ""
 
     def __call__(self, event: Event) -> None:
-        """Write one event."""
+        """Write one event; of an activity that counts, at most one line a second."""
+        if isinstance(event, Activity):
+            if event.message == self._said and not self._throttle.ready():
+                return
+            self._said = event.message
         self._stream.write(json_line(event.to_json()) + "\n")
         self._stream.flush()
 

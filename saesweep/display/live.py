@@ -1,26 +1,26 @@
-"""A leaderboard that updates in place on a terminal."""
+"""The leaderboard and the progress of a run, in place on a terminal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from saesweep.display.columns import bar
-from saesweep.display.matched import best_lines
 from saesweep.display.narrator import Narrator
-from saesweep.display.summary import closing_lines, progress_parts
+from saesweep.display.state import RunState
+from saesweep.display.summary import closing_lines
 from saesweep.display.table import caption_lines, leaderboard_table, print_leaderboard, visible_rows, with_references
 from saesweep.display.throttle import Throttle
+from saesweep.display.ticker import Ticker
 from saesweep.events import (
-    BlockDone,
+    Activity,
     CheckpointSaved,
     Event,
     Note,
+    Progressed,
     Row,
     RunEnded,
-    RunStarted,
     SnapshotSaved,
     TrialEnded,
     TrialMeasured,
@@ -29,13 +29,14 @@ from saesweep.events import (
 from saesweep.messages import printable
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
 
 REFRESH_SECONDS = 0.25
+TICK_SECONDS = 0.5
 _LINES_AROUND = 11
 """Table head 3, captions at most 4, progress 2, the cursor's line, and one to spare."""
 _FEWEST_ROWS = 3
-_PROGRESS_CELLS = 16
 
 
 def make_console(
@@ -49,62 +50,62 @@ def make_console(
 
 
 class LiveDisplay:
-    """Redraws the leaderboard at most four times a second; warnings go above it; the final table stays.
+    """The leaderboard with its progress, in place; warnings go above it; the final table stays.
+
+    News are drawn at most four times a second; in between a thread redraws twice a second, so that the spinner, the
+    seconds and the time left move whatever the main thread waits for.
 
     Args:
         console: The terminal.
-        verbose: Also say when trials start, are measured and end, and when checkpoints are saved.
+        verbose: Also say what was chosen and why, when trials start, are measured and end, and when checkpoints are saved.
         clock: Returns monotonic seconds.
+        ticking: Redraw from a thread of its own.
     """
 
-    def __init__(self, console: Console, *, verbose: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        from rich.live import Live
-
+    def __init__(
+        self,
+        console: Console,
+        *,
+        verbose: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        ticking: bool = True,
+    ) -> None:
         self._console = console
         self._verbose = verbose
         self._throttle = Throttle(REFRESH_SECONDS, clock)
-        self._narrator = Narrator()
-        # auto_refresh would redraw from a thread of its own in the middle of a training step; events are often enough.
-        self._live = Live(console=console, transient=True, auto_refresh=False, vertical_overflow="crop")
+        self._narrator = Narrator(verbose=verbose)
+        self._state = RunState(clock)
+        self._view = LiveView(console, self._state, ticking=ticking)
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         lines = self._narrator.lines(event)
-        if isinstance(event, BlockDone):
-            if self._throttle.ready():
-                self._live.update(self._view(event), refresh=True)
-        elif isinstance(event, RunEnded):
-            self._live.stop()  # transient: the view disappears, the final table takes its place
+        self._state(event)
+        if isinstance(event, RunEnded):
+            self._view.stop()  # transient: the view disappears, the final table takes its place
             self._print_end(event)
+        elif isinstance(event, (Progressed, Activity)):
+            if self._throttle.ready():
+                self._view.refresh()
         elif self._verbose or _is_shown(event):
             for line in lines:
                 self._print(line, style=_style(event))
-        if isinstance(event, RunStarted):
-            self._live.update("the leaderboard appears after the first block of training", refresh=True)
 
     def __enter__(self) -> LiveDisplay:
         """Take the screen: from here on, whatever is printed appears above the live view."""
-        self._live.start()
+        self._view.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Restore the cursor and the standard streams."""
-        self._live.stop()
-
-    def _view(self, event: BlockDone) -> RenderableType:
-        parts = progress_parts(event, self._narrator.trials)
-        progress = bar(event.sae_tokens, event.expected_sae_tokens, _PROGRESS_CELLS)
-        footer: tuple[str, ...] = (f"{progress} {' · '.join(parts[:3])}", " · ".join(parts[3:]))
-        footer = (*best_lines(event.matched), *footer)
-        rows = with_references(event.rows, event.references)
-        return board_view(self._console, rows, metrics=self._narrator.metrics, footer=footer)
+        self._view.stop()
 
     def _print_end(self, event: RunEnded) -> None:
         if event.rows:
             rows = with_references(event.rows, event.references)
-            print_leaderboard(self._console, rows, metrics=self._narrator.metrics)
+            print_leaderboard(self._console, rows, metrics=self._narrator.metrics, best=event.best)
         for line in closing_lines(event, self._narrator.metrics):
             self._print(line)
 
@@ -116,29 +117,102 @@ class LiveDisplay:
         self._console.print(Text(printable(line), style=style), soft_wrap=True)
 
 
+class LiveView:
+    """The part of a terminal that is drawn again and again: a run's leaderboard and how far it is.
+
+    Args:
+        console: The terminal.
+        state: What to show.
+        ticking: Redraw from a thread of its own.
+    """
+
+    def __init__(self, console: Console, state: RunState, *, ticking: bool = True) -> None:
+        from rich.live import Live
+
+        self._console = console
+        self._state = state
+        self._board: RenderableType | None = None
+        self._board_key: object = None
+        self._ticker = Ticker(self.refresh, TICK_SECONDS) if ticking else None
+        self._live = Live(
+            console=console, get_renderable=self._render, transient=True, auto_refresh=False, vertical_overflow="crop"
+        )
+
+    def start(self) -> None:
+        """Take the screen."""
+        self._live.start(refresh=True)
+        if self._ticker is not None:
+            self._ticker.start()
+
+    def refresh(self) -> None:
+        """Draw now."""
+        self._live.refresh()
+
+    def stop(self) -> None:
+        """Erase the view and give the screen back."""
+        if self._ticker is not None:
+            self._ticker.stop()
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+
+        state = self._state
+        footer = state.status_lines()
+        if not state.rows:
+            return Group(*_footer(footer))
+        key = (state.version, self._console.size, len(footer))
+        if key != self._board_key:
+            # Kept as lines: the spinner moves more often than the table changes.
+            view = board_view(self._console, state.rows, metrics=state.metrics, n_footer=len(footer), best=state.best)
+            self._board, self._board_key = _Drawn(self._console.render_lines(view, pad=False)), key
+        assert self._board is not None
+        return Group(self._board, *_footer(footer))
+
+
+class _Drawn:
+    """Lines that were rendered before."""
+
+    def __init__(self, lines: Sequence[Sequence[Segment]]) -> None:
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.segment import Segment
+
+        for line in self._lines:
+            yield from line
+            yield Segment.line()
+
+
 def board_view(
-    console: Console, rows: Sequence[Row], *, metrics: Sequence[str], footer: Sequence[str]
+    console: Console, rows: Sequence[Row], *, metrics: Sequence[str], n_footer: int, best: int | None = None
 ) -> RenderableType:
-    """Return a leaderboard cut to the screen: its top, the trials in training, what was left out, and a footer.
+    """Return a leaderboard cut to the screen: its top, the trials in training, and what was left out.
 
     Args:
         console: The terminal; its size is asked each time, as the window may have been resized.
         rows: Trials, best first.
         metrics: Metric names, most important first.
-        footer: Lines below; of more than two, each takes the place of a row.
+        n_footer: Lines below; of more than two, each takes the place of a row.
+        best: Number of the trial to mark as the best.
     """
     from rich.console import Group
     from rich.text import Text
 
     width, height = console.size
-    visible = visible_rows(rows, max(_FEWEST_ROWS, height - _LINES_AROUND - max(0, len(footer) - 2)))
-    table, left_out = leaderboard_table(visible, metrics=metrics, width=width, bars=True)
-    caption = caption_lines(rows, hidden=len(rows) - len(visible), left_out=left_out)
+    visible = visible_rows(rows, max(_FEWEST_ROWS, height - _LINES_AROUND - max(0, n_footer - 2)))
+    table, left_out = leaderboard_table(visible, metrics=metrics, width=width, bars=True, best=best)
+    caption = caption_lines(rows, hidden=len(rows) - len(visible), left_out=left_out, best=best)
     return Group(
         table,
         *(Text(printable(line), no_wrap=True, overflow="ellipsis", style="dim") for line in caption),
-        *(Text(printable(line), no_wrap=True, overflow="ellipsis") for line in footer),
     )
+
+
+def _footer(lines: Sequence[str]) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    return (Text(printable(line), no_wrap=True, overflow="ellipsis") for line in lines)
 
 
 def _is_shown(event: Event) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saesweep.display.columns import Column
-from saesweep.display.text import MISSING, label, metric_value, short_count
+from saesweep.display.text import MISSING, label, metric_value
 from saesweep.events import MatchedEntry
+from saesweep.numbers import short_count
 
 
 def matched_lines(entries: Sequence[MatchedEntry]) -> list[str]:

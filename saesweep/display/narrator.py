@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from saesweep.display.summary import metrics_text, opening_lines, trial_label, trial_start_line
-from saesweep.display.text import percent, short_count
+from saesweep.display.text import percent
 from saesweep.events import (
     BlockDone,
     CheckpointSaved,
     Event,
     Note,
+    RunEnded,
     RunStarted,
     SnapshotSaved,
     TrialEnded,
     TrialMeasured,
     TrialStarted,
 )
+from saesweep.numbers import short_count
 
 
 class Narrator:
-    """Turns the events of one run into lines. It must see every event."""
+    """Turns the events of one run into lines. It must see every event.
 
-    def __init__(self) -> None:
+    Args:
+        verbose: Also say what was chosen and why.
+    """
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
         self.metrics: tuple[str, ...] = ()
         self.trials: int | None = None
         self._total_tokens = 0
@@ -30,7 +37,9 @@ class Narrator:
         """Return what to say about an event; none for blocks and for the end of the run, which are tables."""
         if isinstance(event, RunStarted):
             self.metrics, self.trials, self._total_tokens = event.metrics, event.trials, event.total_tokens
-            return opening_lines(event)
+            return opening_lines(event, verbose=self._verbose)
+        if isinstance(event, RunEnded) and event.metrics:
+            self.metrics = event.metrics
         if isinstance(event, Note):
             return [f"warning: {event.message}" if event.level == "warning" else event.message]
         if isinstance(event, TrialStarted):

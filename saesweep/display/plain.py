@@ -12,18 +12,29 @@ from saesweep.display.summary import closing_lines, progress_parts
 from saesweep.display.table import render_text, with_references
 from saesweep.display.text import duration, encodable
 from saesweep.display.throttle import Throttle
-from saesweep.events import BlockDone, CheckpointSaved, Event, RunEnded, SnapshotSaved, TrialStarted
+from saesweep.events import (
+    Activity,
+    BlockDone,
+    CheckpointSaved,
+    Event,
+    Progressed,
+    Row,
+    RunEnded,
+    RunStarted,
+    SnapshotSaved,
+    TrialStarted,
+)
 
 PROGRESS_SECONDS = 60.0
 _VERBOSE_ONLY = (TrialStarted, CheckpointSaved, SnapshotSaved)
 
 
 class PlainDisplay:
-    """Writes one line per measurement and per trial's end, at most one progress line a minute, and the final table.
+    """Writes what happens before training, a line per measurement and per trial's end, at most one progress line a minute, the final table.
 
     Args:
         stream: Where the lines go; flushed after each.
-        verbose: Also say when trials start and checkpoints are saved.
+        verbose: Also say what was chosen and why, when trials start and checkpoints are saved.
         clock: Returns monotonic seconds.
     """
 
@@ -33,16 +44,25 @@ class PlainDisplay:
         self._clock = clock
         self._began = clock()
         self._progress = Throttle(PROGRESS_SECONDS, clock)
-        self._narrator = Narrator()
+        self._activity = Throttle(PROGRESS_SECONDS, clock)
+        self._narrator = Narrator(verbose=verbose)
+        self._rows: tuple[Row, ...] = ()
+        self._has_started = False
+        self._said = ""
 
     def __call__(self, event: Event) -> None:
         """Write the lines of one event."""
         lines = self._narrator.lines(event)
+        self._has_started = self._has_started or isinstance(event, RunStarted)
         if isinstance(event, RunEnded):
             self._end(event)
-        elif isinstance(event, BlockDone):
+        elif isinstance(event, Progressed):
+            if isinstance(event, BlockDone):
+                self._rows = event.rows
             if self._progress.ready():
-                self._say(" · ".join(progress_parts(event, self._narrator.trials)))
+                self._say(" · ".join(progress_parts(event, self._rows, self._narrator.trials)))
+        elif isinstance(event, Activity):
+            self._say_activity(event)
         elif self._verbose or not isinstance(event, _VERBOSE_ONLY):
             for line in lines:
                 self._say(line)
@@ -56,10 +76,19 @@ class PlainDisplay:
     ) -> None:
         """Nothing to give back."""
 
+    def _say_activity(self, event: Activity) -> None:
+        """Say what is done before training as it begins; later only what would else be a long silence."""
+        if event.message == self._said or (self._has_started and not self._activity.ready()):
+            return
+        self._said = event.message
+        self._say(event.message)
+
     def _end(self, event: RunEnded) -> None:
         metrics = self._narrator.metrics
         if event.rows:
-            self._write(f"\n{render_text(with_references(event.rows, event.references), metrics=metrics)}\n\n")
+            self._write(
+                f"\n{render_text(with_references(event.rows, event.references), metrics=metrics, best=event.best)}\n\n"
+            )
         for line in closing_lines(event, metrics):
             self._write(line + "\n")
 

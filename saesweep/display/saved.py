@@ -1,11 +1,10 @@
-"""The leaderboard that a run keeps on disk (`leaderboard.json`): read, printed, watched."""
+"""The leaderboard that a run keeps on disk (`leaderboard.json`): read and printed."""
 
 from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +19,6 @@ from saesweep.events import MatchedEntry, ReferenceRow, Row
 from saesweep.files import read_json_object, refuse_links
 from saesweep.messages import printable
 
-WATCH_SECONDS = 2.0
 _GOAL = re.compile(r"(minimize|maximize) \w+( |$)")
 _FIX = "a run that is resumed writes it again"
 _ENDED = ("complete", "interrupted", "already complete")
@@ -133,61 +131,16 @@ def show_leaderboard(
 
         console = make_console(stream, os.environ if env is None else env)
         console.print(printable(board.title), markup=False, soft_wrap=True)
-        print_leaderboard(console, board.table_rows, metrics=board.metrics)
+        print_leaderboard(console, board.table_rows, metrics=board.metrics, best=board.best)
         for line in board.footer:
             console.print(printable(line), markup=False, soft_wrap=True)
         return
     else:
-        text = "\n".join([board.title, render_text(board.table_rows, metrics=board.metrics), *board.footer])
+        text = "\n".join(
+            [board.title, render_text(board.table_rows, metrics=board.metrics, best=board.best), *board.footer]
+        )
     stream.write(encodable(text, getattr(stream, "encoding", None)) + "\n")
     stream.flush()
-
-
-def watch_leaderboard(
-    path: Path,
-    stream: TextIO,
-    *,
-    as_json: bool = False,
-    env: Mapping[str, str] | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Show a leaderboard until its run ends: in place on a terminal, else printed anew each time it changes.
-
-    Raises:
-        UserError: There is none, or it is not a leaderboard.
-    """
-    env = os.environ if env is None else env
-    boards = _changes(path, sleep)
-    if as_json or not is_live_terminal(stream, env):
-        for board in boards:
-            show_leaderboard(board, stream, as_json=as_json, env=env)
-        return
-    from rich.live import Live
-
-    from saesweep.display.live import board_view, make_console
-
-    console = make_console(stream, env)
-    last: Leaderboard | None = None
-    with Live(f"waiting for the first block of {path}", console=console, transient=True, auto_refresh=False) as live:
-        for last in boards:
-            live.update(board_view(console, last.table_rows, metrics=last.metrics, footer=[last.title]), refresh=True)
-    if last is not None:
-        show_leaderboard(last, stream, env=env)
-
-
-def _changes(path: Path, sleep: Callable[[float], None]) -> Iterator[Leaderboard]:
-    """Yield the leaderboard each time it changes; the last one is that of the ended run."""
-    shown: Mapping[str, Any] | None = None
-    while True:
-        # A run directory without a leaderboard is a run in its first block.
-        if (path / "leaderboard.json").exists() or not (path / "experiment.yaml").exists():
-            board = read_leaderboard(path)
-            if board.data != shown:
-                shown = board.data
-                yield board
-            if board.ended:
-                return
-        sleep(WATCH_SECONDS)
 
 
 def _check_types(board: Leaderboard) -> None:

@@ -6,22 +6,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from saesweep.display.matched import matched_lines
-from saesweep.display.text import duration, label, metric_value, percent, setting, short_count, short_rate
-from saesweep.events import BlockDone, MatchedEntry, Row, RunEnded, RunStarted, TrialStarted, TrialStatus
+from saesweep.display.text import duration, label, metric_value, percent, setting, short_rate
+from saesweep.events import MatchedEntry, Progressed, Row, RunEnded, RunStarted, TrialStarted, TrialStatus
+from saesweep.numbers import short_count
 
 _STATES: tuple[TrialStatus, ...] = ("complete", "pruned", "failed", "training", "waiting")
 
 
-def opening_lines(event: RunStarted) -> list[str]:
-    """Return what a run says when it begins or goes on."""
+def opening_lines(event: RunStarted, *, verbose: bool = False) -> list[str]:
+    """Return what a run says when it begins or resumes; `verbose` adds what was chosen and why."""
     trials = f"{event.trials} trial{'s' * (event.trials != 1)}"
     lines = [
         f"{event.name}: {trials} of {short_count(event.total_tokens)} tokens, {event.slots} at once; "
         f"{', '.join(event.goals)} -> {event.run_dir}"
     ]
     if event.resumed_at_tokens is not None:
-        lines.append(f"going on from the checkpoint at {short_count(event.resumed_at_tokens)} tokens of the stream")
-    return [*lines, *(f"note: {note}" for note in event.notes)]
+        lines.append(f"resuming from the checkpoint at {short_count(event.resumed_at_tokens)} tokens of the stream")
+    details = event.details if verbose else ()
+    return [*lines, *(f"note: {note}" for note in (*event.notes, *details))]
 
 
 def trial_label(number: int, architecture: str, sparsity: str) -> str:
@@ -43,19 +45,23 @@ def metrics_text(metrics: Mapping[str, float], names: Sequence[str] = ()) -> str
     return " · ".join(f"{label(name)} {metric_value(name, metrics[name])}" for name in shown)
 
 
-def progress_parts(event: BlockDone, trials: int | None) -> list[str]:
+def progress_parts(
+    event: Progressed, rows: Sequence[Row], trials: int | None, *, seconds_ago: float = 0.0
+) -> list[str]:
     """Return share done, throughput, ETA, trials done and stream position, most important first.
 
     Args:
-        event: The block just trained.
+        event: How far the run is.
+        rows: Its trials.
         trials: Number of trials of the whole search, or None where it is not known.
+        seconds_ago: How old the event is; the time left shrinks by it.
     """
-    ended = sum(row.status in ("complete", "pruned", "failed") for row in event.rows)
-    training = sum(row.status == "training" for row in event.rows)
+    ended = sum(row.status in ("complete", "pruned", "failed") for row in rows)
+    training = sum(row.status == "training" for row in rows)
     return [
         percent(event.sae_tokens, event.expected_sae_tokens),
         f"{short_rate(event.sae_tokens_per_second)} SAE-tokens/s",
-        f"ETA {duration(event.eta_seconds)}",
+        f"ETA {duration(max(0.0, event.eta_seconds - seconds_ago))}",
         f"{ended}{f' of {trials}' if trials is not None else ''} trials done, {training} training",
         f"stream {short_count(event.stream_tokens)} tokens, epoch {event.epoch}",
     ]
@@ -88,7 +94,7 @@ def closing_lines(event: RunEnded, metrics: Sequence[str] = ()) -> list[str]:
         matched=event.matched,
     )
     if event.status == "interrupted":
-        lines.append(f"the state is saved; to go on: {event.resume_command or 'run the same command again'}")
+        lines.append(f"the state is saved; resume with: {event.resume_command or 'the same command again'}")
     return lines
 
 

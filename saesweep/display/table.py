@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.display.columns import (
     BASELINE_MARK,
+    BEST_MARK,
     FRONT_MARK,
     Column,
     architecture_counts,
@@ -28,7 +29,12 @@ _STYLES = {"training": "cyan", "pruned": "dim", "failed": "red", "waiting": "dim
 
 
 def leaderboard_table(
-    rows: Sequence[Row], *, metrics: Sequence[str] = (), width: int | None = None, bars: bool = False
+    rows: Sequence[Row],
+    *,
+    metrics: Sequence[str] = (),
+    width: int | None = None,
+    bars: bool = False,
+    best: int | None = None,
 ) -> tuple[Table, list[str]]:
     """Return the leaderboard as a Rich table whose cells are never cut, and the names of the columns left out.
 
@@ -38,8 +44,9 @@ def leaderboard_table(
         width: Characters available. Where the whole table is wider, the least important columns are left out.
             None: its natural width.
         bars: Draw a progress bar for each training trial.
+        best: Number of the trial to mark as the best.
     """
-    columns = leaderboard_columns(rows, metrics=metrics, bars=bars)
+    columns = leaderboard_columns(rows, metrics=metrics, bars=bars, best=best)
     left_out: list[str] = []
     if width is not None:
         columns, left_out = fit_columns(columns, width)
@@ -66,14 +73,17 @@ def visible_rows(rows: Sequence[Row], limit: int) -> list[Row]:
     return [rows[i] for i in sorted(chosen[: max(1, limit)])]
 
 
-def caption_lines(rows: Sequence[Row], *, hidden: int = 0, left_out: Sequence[str] = ()) -> list[str]:
+def caption_lines(
+    rows: Sequence[Row], *, hidden: int = 0, left_out: Sequence[str] = (), best: int | None = None
+) -> list[str]:
     """Return the lines below a leaderboard: rows and columns left out, the legend, n per architecture."""
     lines = []
     if hidden:
         lines.append(f"… {hidden} more")
     if left_out:
         lines.append(f"columns left out on this width: {', '.join(left_out)}")
-    marks = [f"{FRONT_MARK} on the Pareto front"] * any(row.on_front for row in rows)
+    marks = [f"{BEST_MARK} best"] * any(row.number == best for row in rows)
+    marks += [f"{FRONT_MARK} on the Pareto front"] * any(row.on_front for row in rows)
     marks += [f"{BASELINE_MARK} baseline"] * any(row.is_baseline for row in rows)
     if marks:
         lines.append("   ".join(marks))
@@ -88,24 +98,26 @@ def caption_lines(rows: Sequence[Row], *, hidden: int = 0, left_out: Sequence[st
     return lines
 
 
-def render_text(rows: Sequence[Row], *, metrics: Sequence[str] = ()) -> str:
+def render_text(rows: Sequence[Row], *, metrics: Sequence[str] = (), best: int | None = None) -> str:
     """Return the leaderboard with its caption as plain text of its natural width, without a trailing newline."""
     from rich.console import Console
 
-    table, _ = leaderboard_table(rows, metrics=metrics)
-    width = max(1, table_width(leaderboard_columns(rows, metrics=metrics)))
+    table, _ = leaderboard_table(rows, metrics=metrics, best=best)
+    width = max(1, table_width(leaderboard_columns(rows, metrics=metrics, best=best)))
     sink = io.StringIO()
     console = Console(file=sink, width=width, force_terminal=False, no_color=True, legacy_windows=False)
     console.print(table)
     lines = [line.rstrip() for line in sink.getvalue().splitlines()]
-    return "\n".join([*lines, *caption_lines(rows)])
+    return "\n".join([*lines, *caption_lines(rows, best=best)])
 
 
-def print_leaderboard(console: Console, rows: Sequence[Row], *, metrics: Sequence[str] = ()) -> None:
+def print_leaderboard(
+    console: Console, rows: Sequence[Row], *, metrics: Sequence[str] = (), best: int | None = None
+) -> None:
     """Print a leaderboard with its caption on a terminal, as wide as the terminal allows."""
-    table, left_out = leaderboard_table(rows, metrics=metrics, width=console.width)
+    table, left_out = leaderboard_table(rows, metrics=metrics, width=console.width, best=best)
     console.print(table)
-    for line in caption_lines(rows, left_out=left_out):
+    for line in caption_lines(rows, left_out=left_out, best=best):
         console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from saesweep.messages import printable
+from saesweep.numbers import short_count
 
 MISSING = "-"
 
@@ -44,26 +45,15 @@ ASCII_TWINS: Mapping[str, str] = {
     "◆": "*",
     "Δ": "d",
     "…": ".",
+    "★": "!",
+    "λ": "c",
     "·": "-",
     "━": "#",
     "╸": ">",
     "╺": " ",
     "─": "-",
-} | dict(zip("▁▂▃▄▅▆▇█±", "_.-=+*#@~", strict=True))
+} | dict(zip("▁▂▃▄▅▆▇█±⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "_.-=+*#@~|/-|/-|/-|", strict=True))
 """Every character beyond ASCII that a display draws, with a plain one of the same width."""
-
-
-def short_count(value: int) -> str:
-    """Return a count with at most three significant digits: `950`, `12.3k`, `1.25M`, `2B`."""
-    if value < 1000:
-        return str(value)
-    for size, suffix in ((10**3, "k"), (10**6, "M"), (10**9, "B"), (10**12, "T")):
-        scaled = value / size
-        if scaled < 999.5 or suffix == "T":
-            decimals = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
-            text = f"{scaled:.{decimals}f}"
-            return (text.rstrip("0").rstrip(".") if decimals else text) + suffix
-    raise AssertionError("unreachable: every count has a suffix")
 
 
 def short_rate(tokens_per_second: float) -> str:

@@ -1,5 +1,6 @@
 """The run loop that ties everything together."""
 
-from saesweep.driver.runner import Result, run
+from saesweep.driver.runner import run
+from saesweep.result import Result
 
 __all__ = ["Result", "run"]

@@ -22,8 +22,9 @@ from saesweep.driver.phase import Phase, train
 from saesweep.driver.ranking import by_knee_distance, costs, winner
 from saesweep.driver.stop import StopFlag
 from saesweep.engines.protocol import Engine
-from saesweep.events import BlockDone, Event, EventBus, Note, Row
+from saesweep.events import BlockDone, BlockProgress, Event, EventBus, Note, Row
 from saesweep.experiment import Experiment, are_comparable, dump_yaml, load_experiment, stream_of, streams_of
+from saesweep.numbers import short_count
 from saesweep.runs import RunDirectory, copy_export
 from saesweep.specs import ConfirmSpec, ObjectiveSpec, format_count, multiple_of
 
@@ -205,7 +206,7 @@ def verdict_notes(rows: Sequence[Row], objective: ObjectiveSpec) -> list[str]:
         result = ", ".join(values) if row.status == "complete" else f"{row.status}: {row.reason}"
         seeds = f"{row.replicates} seed{'s' * (row.replicates != 1)}"
         lines.append(
-            f"confirmed trial {row.number} ({row.architecture} {row.sparsity}): {result} ({seeds}, {row.tokens} tokens)"
+            f"confirmed trial {row.number} ({row.architecture} {row.sparsity}): {result} ({seeds}, {short_count(row.tokens)} tokens)"
         )
     return lines
 
@@ -221,8 +222,11 @@ def forward(emit: Callable[[Event], None], chosen: Sequence[Row]) -> Callable[[E
     def listen(event: Event) -> None:
         if isinstance(event, Note):
             emit(event)
+        elif isinstance(event, BlockProgress):
+            emit(replace(event, tokens={chosen[number].number: tokens for number, tokens in event.tokens.items()}))
         elif isinstance(event, BlockDone):
             losses = {chosen[number].number: loss for number, loss in event.losses.items()}
-            emit(replace(event, rows=renumbered(event.rows, chosen), losses=losses))
+            best = None if event.best is None else chosen[event.best].number
+            emit(replace(event, rows=renumbered(event.rows, chosen), losses=losses, best=best))
 
     return listen

@@ -142,7 +142,7 @@ def _export_matched(
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-")
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text.replace("λ", "lambda")).strip("-")
 
 
 def export_front(worker: Worker, rows: Sequence[Row], target: Path) -> None:

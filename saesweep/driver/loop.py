@@ -16,6 +16,7 @@ from saesweep.driver.commands import Todo, told
 from saesweep.driver.grouping import answer
 from saesweep.driver.matched import matched_entries
 from saesweep.driver.progress import Progress
+from saesweep.driver.ranking import best_so_far
 from saesweep.driver.reports import Reports
 from saesweep.driver.search import Search
 from saesweep.driver.session import Session
@@ -36,6 +37,7 @@ from saesweep.events import (
     TrialEnded,
     TrialStarted,
 )
+from saesweep.experiment import are_comparable
 from saesweep.scheduler import (
     Action,
     Ask,
@@ -151,6 +153,7 @@ class SweepLoop:
         """Let the worker train a block, after a checkpoint if it is time for one, and decide; return whether it is now."""
         self._session.directory.check_is_held()
         tokens_before = self._sae_tokens()
+        self._progress.begin_block(tokens_before, self._expected_sae_tokens())
         self._worker.start(
             BlockRequest(
                 number=self.block + 1,
@@ -162,7 +165,7 @@ class SweepLoop:
                 save=self._saved() if save else None,
             )
         )
-        _, report = self._engine.next_report([self._worker], self._say_if_stopped)
+        _, report = self._engine.next_report([self._worker], self._while_waiting)
         arrived = time.monotonic()
         self.block, self.stream_tokens, self.epoch = report.number, report.stream_tokens, report.epoch
         self.skipped_batches, self.unreadable_rows = report.skipped_batches, report.unreadable_rows
@@ -178,7 +181,23 @@ class SweepLoop:
         self._announce(report.seconds + time.monotonic() - arrived, trained, losses)
         return report.wants_checkpoint
 
-    def _say_if_stopped(self) -> None:
+    def _while_waiting(self, steps: int) -> None:
+        """Say how far the block is, and that a stop was asked for.
+
+        Args:
+            steps: Of the block that are trained.
+        """
+        if self._progress.is_due():
+            run = self._session.experiment.base_run()
+            tokens = {
+                trial.number: min(trial.tokens + steps * run.train_batch_size_tokens, trial.total_tokens)
+                for trial in self.trials.values()
+                if trial.status == "training"
+            }
+            more = sum(now - self.trials[number].tokens for number, now in tokens.items()) * self._session.replicates
+            stream_tokens = self.stream_tokens + steps * run.train_batch_size_tokens
+            done = self._sae_tokens() + more
+            self._bus.emit(self._progress.within(tokens, done, stream_tokens=stream_tokens, epoch=self.epoch))
         if self._stop.requested and not self._said_stop:
             self._said_stop = True
             self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
@@ -286,15 +305,16 @@ class SweepLoop:
     def _sae_tokens(self) -> int:
         return sum(trial.tokens for trial in self.trials.values()) * self._session.replicates
 
-    def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, float]) -> None:
-        rows, board = self.rows(), self._session.board
+    def _expected_sae_tokens(self) -> int:
+        """Return what `_sae_tokens` will be at the end if no further trial is pruned."""
         total = self._session.blocks.total_tokens
         unasked = self._session.experiment.n_trials - len(self.trials)
-        expected = self._session.replicates * (
-            unasked * total
-            + sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
-        )
-        done = self._sae_tokens()
+        running = sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
+        return self._session.replicates * (unasked * total + running)
+
+    def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, float]) -> None:
+        rows, board = self.rows(), self._session.board
+        done, expected = self._sae_tokens(), self._expected_sae_tokens()
         rate, eta_seconds = self._progress.update(seconds, trained_tokens, expected - done)
         self._bus.emit(
             BlockDoneEvent(
@@ -307,6 +327,7 @@ class SweepLoop:
                 eta_seconds=eta_seconds,
                 losses=losses,
                 rows=rows,
+                best=best_so_far(rows, self._session.objective) if are_comparable(self._session.streams) else None,
                 epoch=self.epoch,
                 references=board.references(rows),
                 matched=self.matched(rows),

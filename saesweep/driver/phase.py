@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from saesweep.activity import doing
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
 from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
@@ -184,6 +185,7 @@ def _train(
 ) -> Phase:
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment, objective = session.experiment, session.objective
+    doing("opening the study")
     seed = experiment.base_run().seed
     search = open_search(experiment, session.directory, objective, session.rules, seed, session.visit)
     with search.study:
@@ -202,6 +204,7 @@ def _train(
                     metrics=session.board.metrics,
                     resumed_at_tokens=resumed_at,
                     notes=(*messages, *session.notes, *search.notes),
+                    details=session.opened.details,
                 )
             )
         elif session.label and spent_tokens == 0:

@@ -2,32 +2,77 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from saesweep.driver.references import ranked_references, reference_rows
 from saesweep.engines.records import Opened
-from saesweep.events import MatchedEntry, ReferenceRow, Row
+from saesweep.events import BlockProgress, MatchedEntry, ReferenceRow, Row
 from saesweep.runs import write_json
 from saesweep.specs import ObjectiveSpec
 
 _BLOCKS = 20
+_TELL_SECONDS = 0.5
 
 
 class Progress:
-    """The rate over the last blocks, and what it promises."""
+    """The rate over the last blocks, and what it promises; within a block, how far it is.
 
-    def __init__(self) -> None:
+    Args:
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._blocks: deque[tuple[float, int]] = deque(maxlen=_BLOCKS)
+        self._clock = clock
+        self._began = self._told = clock()
+        self._done = self._expected = 0
 
     def update(self, seconds: float, tokens: int, tokens_left: int) -> tuple[float, float]:
         """Add a block; return tokens per second and the seconds left at that rate."""
         self._blocks.append((seconds, tokens))
-        total_seconds = sum(s for s, _ in self._blocks)
-        rate = sum(t for _, t in self._blocks) / total_seconds if total_seconds > 0 else 0.0
+        return self._rate(0.0, 0, tokens_left)
+
+    def begin_block(self, done: int, expected: int) -> None:
+        """Begin a block, with what is trained by then and what is expected at the end of the run, over all trials."""
+        self._began = self._told = self._clock()
+        self._done, self._expected = done, expected
+
+    def is_due(self) -> bool:
+        """Return whether it is time to say how far the block is; a True starts the next interval."""
+        now = self._clock()
+        if now - self._told < _TELL_SECONDS:
+            return False
+        self._told = now
+        return True
+
+    def within(self, tokens: Mapping[int, int], done: int, *, stream_tokens: int, epoch: int) -> BlockProgress:
+        """Return how far the block is.
+
+        Args:
+            tokens: Tokens that each trial in a slot has trained on.
+            done: Tokens trained on, over all trials.
+            stream_tokens: Tokens that the stream has served.
+            epoch: How often the data was read to the end.
+        """
+        rate, eta_seconds = self._rate(self._clock() - self._began, done - self._done, self._expected - done)
+        return BlockProgress(
+            tokens=tokens,
+            stream_tokens=stream_tokens,
+            sae_tokens=done,
+            expected_sae_tokens=self._expected,
+            sae_tokens_per_second=rate,
+            eta_seconds=eta_seconds,
+            epoch=epoch,
+        )
+
+    def _rate(self, seconds: float, tokens: int, tokens_left: int) -> tuple[float, float]:
+        total_seconds = seconds + sum(s for s, _ in self._blocks)
+        rate = (tokens + sum(t for _, t in self._blocks)) / total_seconds if total_seconds > 0 else 0.0
         return rate, tokens_left / rate if rate > 0 else float("inf")
 
 

@@ -128,6 +128,16 @@ def _what_would_help(missed: Mapping[str, float]) -> str:
     return "train longer, widen the space, or relax the limit"
 
 
+def best_so_far(rows: Sequence[Row], objective: ObjectiveSpec) -> int | None:
+    """Return the trial that would be exported if the run ended now; None while no trial has finished.
+
+    With matched L0 each target has a best of its own, which other lines name.
+    """
+    if objective.matched is not None or not any(row.status == "complete" for row in rows):
+        return None
+    return winner(rows, objective)[0]
+
+
 def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, list[str]]:
     """Return the trial to export as best, and what to say about the choice."""
     finished = [row for row in rows if row.status == "complete"]

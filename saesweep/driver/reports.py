@@ -11,6 +11,7 @@ from saesweep.driver.search import Search
 from saesweep.driver.trial_log import TrialLog
 from saesweep.driver.trials import Trial
 from saesweep.engines.records import BlockReport, Scores, TrialReport
+from saesweep.numbers import short_count
 from saesweep.scheduler import BlockDone, State
 from saesweep.specs import ObjectiveSpec
 
@@ -60,7 +61,7 @@ class Reports:
             trial = self._trials[number]
             trial.tokens = found.tokens
             if not found.is_finite:
-                failed[number] = f"the training loss was NaN or infinite before {found.tokens} tokens"
+                failed[number] = f"the training loss was NaN or infinite before {short_count(found.tokens)} tokens"
             elif found.scores is not None:
                 due = state.due_rungs(number, found.tokens)
                 cost = costs(found.scores.metrics, self._objective)
@@ -104,7 +105,7 @@ def _undefined(scores: Scores, objective: ObjectiveSpec, trial: Trial) -> str:
         why = f": {scores.cause}"
     elif {"ce_loss_score", "kl_div_score"}.intersection(names):
         why = f": zeros in place of the activations of {trial.run.hook_name} do not change the model's predictions"
-    return f"the objective's {' and '.join(names)} was NaN or infinite at {trial.tokens} tokens{why}"
+    return f"the objective's {' and '.join(names)} was NaN or infinite at {short_count(trial.tokens)} tokens{why}"
 
 
 def _is_trend_due(trial: Trial, tokens: int) -> bool:

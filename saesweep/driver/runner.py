@@ -6,53 +6,28 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from saesweep.activity import doing
 from saesweep.driver.checkpoint_path import claim_checkpoint_path
 from saesweep.driver.confirm import confirm
 from saesweep.driver.facts import check
 from saesweep.driver.finish import Outcome
-from saesweep.driver.log import JsonLogListener
+from saesweep.driver.log import JsonLogListener, ProgressListener
 from saesweep.driver.phase import Phase, train
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.tracker import make_tracker
 from saesweep.engines.choose import open_engine
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded
+from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded, telling
 from saesweep.experiment import AsWritten, Experiment, describe_changes, dump_yaml, load_experiment
 from saesweep.faults import fault_of
 from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
+from saesweep.result import Result
 from saesweep.runs import RunDirectory, read_json, write_json
 from saesweep.tracking import registered_trackers
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to."""
-
-    status: Literal["complete", "interrupted", "already complete"]
-    run_dir: Path
-    rows: tuple[Row, ...]
-    """The leaderboard, best first."""
-    best: int | None = None
-    """Number of the exported trial."""
-    best_dir: Path | None = None
-    test_metrics: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    references: tuple[ReferenceRow, ...] = ()
-    """Published SAEs of `evaluation.references`, ranked among these rows."""
-    matched: tuple[MatchedEntry, ...] = ()
-    """With `objective.matched`, the best at each L0: targets ascending, the best architecture first."""
-    exit_code: int = 0
-    """What the command exits with: 0 done, 1 too many failed trials, or none that finished is feasible, 130 interrupted."""
-
-    @property
-    def failed(self) -> int:
-        """Number of trials that failed."""
-        return sum(row.status == "failed" for row in self.rows)
 
 
 def run(
@@ -84,7 +59,7 @@ def run(
     with _surroundings_reported(directory, command), directory:
         _same_experiment(directory, loaded)
         finished = _already_complete(directory, loaded)
-        bus = EventBus(JsonLogListener(directory), *listeners)
+        bus = EventBus(JsonLogListener(directory), ProgressListener(directory, command), *listeners)
         if finished is not None:
             bus.emit(
                 RunEnded(
@@ -92,6 +67,7 @@ def run(
                     rows=finished.rows,
                     best=finished.best,
                     best_dir=None if finished.best_dir is None else str(finished.best_dir),
+                    metrics=finished.metrics,
                     test_metrics=finished.test_metrics,
                     notes=finished.notes,
                     references=finished.references,
@@ -100,7 +76,8 @@ def run(
             )
             return finished
         started = time.monotonic()
-        with StopFlag() as stop, _marked_interrupted(directory, command):
+        with StopFlag() as stop, _marked_interrupted(directory, command), telling(bus.emit):
+            doing("checking the model, the hooks and the dataset")
             engine = open_engine(loaded)
             facts = check(loaded, engine)
             claim_checkpoint_path(loaded, directory)
@@ -129,8 +106,10 @@ def _ended(
         best_dir=outcome.best_dir,
         test_metrics=outcome.test_metrics,
         notes=outcome.notes,
+        metrics=phase.board.metrics,
         references=phase.board.references(phase.rows),
         matched=outcome.matched,
+        resume_command=None if is_complete else resume_command,
         exit_code=_exit_code(experiment, phase.rows, outcome) if is_complete else 130,
     )
     bus.emit(
@@ -139,11 +118,12 @@ def _ended(
             rows=result.rows,
             best=result.best,
             best_dir=None if result.best_dir is None else str(result.best_dir),
+            metrics=result.metrics,
             test_metrics=result.test_metrics,
             trained_tokens=phase.trained_tokens,
             seconds=time.monotonic() - started,
             notes=result.notes,
-            resume_command=None if is_complete else resume_command,
+            resume_command=result.resume_command,
             references=result.references,
             matched=outcome.matched,
         )
@@ -172,8 +152,12 @@ def _marked_interrupted(directory: RunDirectory, resume_command: str) -> Iterato
     except KeyboardInterrupt:
         _mark_interrupted(directory)
         raise KeyboardInterrupt(f"interrupted; resume with: {resume_command}") from None
-    except Exception:
+    except Exception as error:
         _mark_interrupted(directory)
+        if type(error) is UserError and "resume with: " not in str(error) and any(directory.checkpoints.glob("*")):
+            raise UserError(
+                f"{error}\nwhat was trained is safe; once that is put right, resume with: {resume_command}"
+            ) from error
         raise
 
 
@@ -259,6 +243,7 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
         best_dir=outcome.best_dir,
         test_metrics=board["test_metrics"],
         notes=tuple(board["notes"]),
+        metrics=tuple(board["metrics"]),
         references=references,
         matched=tuple(MatchedEntry(**entry) for entry in board.get("matched", ())),
         exit_code=_exit_code(experiment, rows, outcome),

@@ -54,7 +54,7 @@ class Trial(TrialSettings):
 
     @property
     def sparsity(self) -> str:
-        """The sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`; of a steered one what it ended with, or L0."""
+        """The sparsity setting as text: `k 32`, `λ 2.5`, `λ 0.3 tanh`; of a steered one what it ended with, or L0."""
         if self.control is not None and not self.frozen:
             return f"steered to L0 {self.target_l0:g}"
         return sparsity_label(self.exported_run(0))
@@ -85,11 +85,15 @@ def new_trial(
 
 
 def sparsity_label(run: BaseRun) -> str:
-    """Return a run's sparsity setting as text: `k 32`, `l1 2.5`, `l0 0.3 tanh`."""
+    """Return a run's sparsity setting as text: `k 32`; `λ 2.5` and `λ 0.3 tanh` for the weight of a penalty.
+
+    A coefficient is never named after what it penalises: `l0 0.3` beside a column of L0 reads as a target.
+    """
     field_name = run.sae.sparsity_field
     if field_name is None:
         return ""
-    label = f"{field_name.removesuffix('_coefficient')} {getattr(run.sae, field_name):.3g}"
+    name = "λ" if field_name.endswith("_coefficient") else field_name
+    label = f"{name} {getattr(run.sae, field_name):.3g}"
     mode = getattr(run.sae, "jumprelu_sparsity_loss_mode", None)
     return f"{label} {mode}" if mode else label
 

@@ -44,7 +44,9 @@ class LocalEngine:
         """
         return LocalWorker(plan, experiment, self._loaded)
 
-    def next_report(self, workers: Sequence[Worker], while_waiting: Callable[[], None]) -> tuple[Worker, BlockReport]:
+    def next_report(
+        self, workers: Sequence[Worker], while_waiting: Callable[[int], None]
+    ) -> tuple[Worker, BlockReport]:
         """Train the block of the first worker that was started and return its report."""
         for worker in workers:
             if isinstance(worker, LocalWorker) and worker.request is not None:

@@ -95,12 +95,14 @@ class Engine(Protocol):
         """
         ...
 
-    def next_report(self, workers: Sequence[Worker], while_waiting: Callable[[], None]) -> tuple[Worker, BlockReport]:
+    def next_report(
+        self, workers: Sequence[Worker], while_waiting: Callable[[int], None]
+    ) -> tuple[Worker, BlockReport]:
         """Return the next report of the workers that train a block.
 
         Args:
             workers: Those that were started.
-            while_waiting: Called now and then in the meantime.
+            while_waiting: Called now and then in the meantime, with the steps of the block that are trained.
 
         Raises:
             OutOfMemory: A worker has no memory left.

@@ -96,7 +96,9 @@ class Opened(Message):
     has_sinks: bool
     """There are attention sinks among the held-out tokens that count."""
     notes: tuple[str, ...]
-    """What was chosen and why."""
+    """What to know before the run."""
+    details: tuple[str, ...]
+    """What was chosen and why: cohort size, kernels."""
     registered_metrics: tuple[str, ...]
     """Metrics of plugins, which it measures beside the usual ones."""
     references: tuple[Mapping[str, Any], ...] = ()

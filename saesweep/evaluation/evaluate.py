@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saesweep.activations import HeldOut, find_sinks
+from saesweep.activity import doing
 from saesweep.evaluation.firing import FiringCounter
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.recovery import RecoveryMetrics
@@ -93,7 +94,10 @@ class HeldOutEvaluator:
         recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
         added = [new_registered(sae) for sae in saes]
         n_rows = min((sae.rows_at_once() for sae in saes), default=1)
+        seen = 0
         for x_ND, context_N, true_acts_NG in self._batches(hook, n_rows):
+            doing(f"measuring {len(saes)} SAE{'s' * (len(saes) != 1)} on held-out tokens", seen, self._part.n_tokens)
+            seen += len(x_ND)
             for index, (metrics, registered, sae) in enumerate(zip(sums, added, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)
                 recon_ND = sae.decode(acts_NF, x_ND)

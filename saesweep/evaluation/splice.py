@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from saesweep.activity import doing
 from saesweep.evaluation.predictions import Scores, rows_at_once, scores
 from saesweep.evaluation.spread import PairedSums, ratio_stderr
 from saesweep.models import LanguageModel, LateStart, SplitHead, replace_activations, shape_activations
@@ -143,7 +144,10 @@ class SplicedMetrics:
         """Return each SAE's cross-entropy [C, T-1] and KL divergence [C, T]; the clean and ablated ones are kept."""
         first_time = self._clean is None
         parts: list[list[tuple[Tensor, Tensor]]] = []
-        for number, piece in enumerate(self._pieces()):
+        pieces = self._pieces()
+        what = "the clean model" if first_time else f"{len(saes)} SAE{'s' * (len(saes) != 1)}"
+        for number, piece in enumerate(pieces):
+            doing(f"measuring {what} on held-out text", number, len(pieces))
             tokens_CT, mask_CT = self._tokens_CT[piece].to(self._model.device), self._mask_CT[piece]
             clean_CTX = self._start.clean(tokens_CT, number)
             spliced = [self._start.spliced(tokens_CT, self._ablated)] if first_time else []

@@ -1,12 +1,16 @@
 """Typed events of a run."""
 
+from saesweep.events.activity import telling
 from saesweep.events.bus import EventBus, Listener
 from saesweep.events.types import (
+    Activity,
     BlockDone,
+    BlockProgress,
     CheckpointSaved,
     Event,
     MatchedEntry,
     Note,
+    Progressed,
     ReferenceRow,
     Row,
     RowStatus,
@@ -21,13 +25,16 @@ from saesweep.events.types import (
 )
 
 __all__ = [
+    "Activity",
     "BlockDone",
+    "BlockProgress",
     "CheckpointSaved",
     "Event",
     "EventBus",
     "Listener",
     "MatchedEntry",
     "Note",
+    "Progressed",
     "ReferenceRow",
     "Row",
     "RowStatus",
@@ -39,4 +46,5 @@ __all__ = [
     "TrialStarted",
     "TrialStatus",
     "TrialTrained",
+    "telling",
 ]

@@ -20,7 +20,7 @@ class Row:
     number: int
     architecture: str
     sparsity: str
-    """The sparsity setting as text, such as `k 32` or `l1 2.5`."""
+    """The sparsity setting as text, such as `k 32` or `λ 2.5`, the weight of a penalty."""
     params: Mapping[str, Any]
     """The searched parameters by dotted path."""
     lr: float
@@ -174,7 +174,20 @@ class RunStarted(Event):
     resumed_at_tokens: int | None = None
     """Stream position of the checkpoint that the run goes on from."""
     notes: tuple[str, ...] = ()
-    """What was chosen and why (cohort size, kernels), and warnings."""
+    """What to know before the run: warnings, what was taken from elsewhere."""
+    details: tuple[str, ...] = ()
+    """What was chosen and why (cohort size, kernels); displays show it on request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity(Event):
+    """What the run does now, where that may take a while; the next event of training ends it. Displays only: not logged."""
+
+    message: str
+    """Such as `loading builtin:tiny-lm`."""
+    done: int | None = None
+    """Of `total`; None where it cannot be counted."""
+    total: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,24 +242,40 @@ class TrialEnded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockDone(Event):
-    """One block of tokens has been trained; `rows` is the leaderboard after it, best first."""
+class Progressed(Event):
+    """How far the run is: the base of `BlockProgress` and `BlockDone`."""
 
-    block: int
     stream_tokens: int
     """Tokens that the stream has served."""
     sae_tokens: int
     """Tokens trained on, summed over all trials."""
     expected_sae_tokens: int
     """What that sum will be at the end if no further trial is pruned."""
-    seconds: float
-    """Wall-clock time of this block."""
     sae_tokens_per_second: float
     eta_seconds: float
+    epoch: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockProgress(Progressed):
+    """Part of a block has been trained, told about twice a second. Displays only: not logged."""
+
+    tokens: Mapping[int, int]
+    """Tokens that each trial in a slot has trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockDone(Progressed):
+    """One block of tokens has been trained; `rows` is the leaderboard after it, best first."""
+
+    block: int
+    seconds: float
+    """Wall-clock time of this block."""
     losses: Mapping[int, float]
     """Training loss of each trial in a slot at the end of the block."""
     rows: tuple[Row, ...]
-    epoch: int = 0
+    best: int | None = None
+    """The trial that would be exported if the run ended here; None while no trial has finished."""
     references: tuple[ReferenceRow, ...] = ()
     """Published SAEs, ranked among these rows."""
     matched: tuple[MatchedEntry, ...] = ()
@@ -285,6 +314,8 @@ class RunEnded(Event):
     best: int | None
     """Number of the exported trial."""
     best_dir: str | None
+    metrics: tuple[str, ...] = ()
+    """Metric columns worth showing, most important first, as in `RunStarted`, which a finished run does not repeat."""
     test_metrics: Mapping[str, float] = field(default_factory=dict)
     """The winner, measured once on the `test` part."""
     trained_tokens: int = 0

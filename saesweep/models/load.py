@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from saesweep.activity import doing
 from saesweep.models.base import LanguageModel
 from saesweep.models.device import resolve_device
 from saesweep.models.inspection import ModelFacts, inspect_model
@@ -24,6 +25,7 @@ def load_model(run: BaseRun) -> LanguageModel:
     field = "base.device" if run.llm_device is None else "base.llm_device"
     device = resolve_device(run.device if run.llm_device is None else run.llm_device, place=field)
     kwargs = loading_kwargs(run.model_from_pretrained_kwargs)
+    doing(f"loading {location.name}")
     tokenizer = read_tokenizer(location, kwargs)
     if library is Library.HUGGING_FACE:
         from saesweep.models.huggingface import HuggingFaceModel

@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 
 from saesweep import __version__
 from saesweep.display.columns import row_label
-from saesweep.display.text import duration, metric_value, setting, short_count, short_rate
+from saesweep.display.text import duration, metric_value, setting, short_rate
 from saesweep.events import Row
+from saesweep.numbers import short_count
 from saesweep.report.data import RunData
 from saesweep.report.densities import counted_on, read_log10_densities
 from saesweep.report.figures import (

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saesweep.activations import HeldOut
 from saesweep.errors import UserError
+from saesweep.numbers import short_count
 
 _SAID = 3
 """After this many messages the rest are only counted."""
@@ -63,7 +64,9 @@ class FiniteBatches:
                 )
             if self.skipped <= _SAID:
                 last = "; further ones are only counted" if self.skipped == _SAID else ""
-                self._say(f"skipped a batch with NaN or infinite activations at {bad}, {at_tokens} tokens in{last}")
+                self._say(
+                    f"skipped a batch with NaN or infinite activations at {bad}, {short_count(at_tokens)} tokens in{last}"
+                )
 
 
 def not_finite(batch: Mapping[str, Tensor]) -> str | None:

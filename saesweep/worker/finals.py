@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from saesweep.activity import doing
 from saesweep.engines.records import Export, Finished, Tested
 from saesweep.evaluation import Densities, FiringCounter, PairedSums
 from saesweep.saes import ExportedSAE, load_sae_folder
@@ -31,6 +32,7 @@ class Finals:
 
     def test(self, trial: Finished) -> Tested:
         """Measure the replicates of a trial on `test`; the first of them is the one exported."""
+        doing(f"measuring trial {trial.number} on the test part")
         saes = self._replicates(trial)
         counters = [FiringCounter() for _ in saes]
         with measuring():

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from saesweep.activations import ActivationSource, HeldOut, Sinks, find_sinks, open_source
+from saesweep.activity import doing
 from saesweep.cohort import Cohort
 from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator
@@ -51,6 +52,9 @@ class Setup:
     evaluator: HeldOutEvaluator
     """Of the `select` part: what trials are ranked on."""
     notes: list[str]
+    """What to know before the run."""
+    details: list[str]
+    """What was chosen and why: cohort size, kernels."""
     sinks: tuple[Sinks, ...]
     """Attention sinks among the tokens that count, at the hooks that have some."""
 
@@ -92,6 +96,7 @@ def prepare(whole: Experiment, stream: Stream, directory: RunDirectory, n_trials
     if "slots" not in choices:
         choices["slots"], choices["slots_reason"] = sizes.slots.slots, sizes.slots.reason
         choices["background_checkpoints"] = sizes.slots.background_checkpoints
+    doing("choosing kernels")
     reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
         experiment.spec.cohort.kernels,
@@ -108,8 +113,7 @@ def prepare(whole: Experiment, stream: Stream, directory: RunDirectory, n_trials
             f"{directory.choices_file}: damaged, slots is {n_slots}, which is no multiple of search.replicates "
             f"({experiment.spec.search.replicates}); restore it, or start a new run with --run-dir"
         )
-    notes.append(f"cohort of {n_slots} on {device} ({choices['slots_reason']})")
-    notes.extend(engine_notes)
+    details = [f"cohort of {n_slots} on {device} ({choices['slots_reason']})", *engine_notes]
     cohort = Cohort(
         n_slots,
         normalizers={key: n.to(device) for key, n in _normalizers(directory, experiment, source, run, d_in).items()},
@@ -132,6 +136,7 @@ def prepare(whole: Experiment, stream: Stream, directory: RunDirectory, n_trials
         cohort=cohort,
         evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation, kept_bytes=KEPT_BYTES),
         notes=notes,
+        details=details,
         sinks=sinks,
     )
 

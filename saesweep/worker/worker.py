@@ -98,6 +98,7 @@ class DeviceWorker:
             device=str(setup.device),
             has_sinks=bool(setup.sinks),
             notes=tuple(setup.notes),
+            details=tuple(setup.details),
             registered_metrics=tuple(registered_metrics()),
             references=tuple(references),
             block=self._block,
@@ -117,12 +118,12 @@ class DeviceWorker:
 
     # ---------------------------------------------------------------- training
 
-    def block(self, request: BlockRequest, while_training: Callable[[], None] = lambda: None) -> BlockReport:
+    def block(self, request: BlockRequest, while_training: Callable[[int], None] = lambda steps: None) -> BlockReport:
         """Carry out commands, train a block and measure.
 
         Args:
             request: What to do. One that was answered before is answered with the same report.
-            while_training: Called before each step.
+            while_training: Called before each step with the number of those that are done.
 
         Raises:
             OutOfMemory: The device or the host has no memory left.
@@ -140,13 +141,13 @@ class DeviceWorker:
         self._block = request.number
         return self._report
 
-    def _train(self, request: BlockRequest, while_training: Callable[[], None]) -> BlockReport:
+    def _train(self, request: BlockRequest, while_training: Callable[[int], None]) -> BlockReport:
         started, cohort, stream = time.monotonic(), self._setup.cohort, self._setup.source.stream
         cohort.begin_block()
-        for _ in range(request.steps):
+        for step in range(request.steps):
             if all(slot.is_done for _, slot in cohort.occupied()):
                 break
-            while_training()
+            while_training(step)
             cohort.train_step(self._batches.next_batch())
             self._snapshots.take(self._trials)
         trials = report_trials(

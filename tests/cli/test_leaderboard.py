@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 
 import pytest
 
 from saesweep.cli import main
 from saesweep.display import render_text
-from saesweep.display.saved import read_leaderboard, watch_leaderboard
+from saesweep.display.saved import read_leaderboard
+from saesweep.display.watch import watch_leaderboard
 from saesweep.errors import UserError
 from saesweep.events import Row
 
@@ -145,3 +147,81 @@ def test_what_a_finished_run_found_is_said(tmp_path, capsys):
         "test part (read once): L0 32.1 · MSE -",
         "note: no feasible trial",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+NEWS = {
+    "time_seconds": 1e12,  # the clock of another machine may be ahead
+    "trials": 12,
+    "best": 3,
+    "resume_command": "saesweep run a.yaml --run-dir runs/a",
+    "progress": {
+        "stream_tokens": 430_000,
+        "sae_tokens": 1_492_288,
+        "expected_sae_tokens": 9_000_000,
+        "sae_tokens_per_second": 152_345.0,
+        "eta_seconds": 192.0,
+        "epoch": 0,
+        "tokens": {"3": 430_000},
+    },
+    "activity": None,
+}
+
+
+def watch(tmp_path, *news, status="running", end="complete"):
+    """What a terminal shows of a run that is `running` while the news come, then ends."""
+    (tmp_path / "experiment.yaml").write_text("name: quick")
+    write(tmp_path, replace(ROW, status="training", tokens=1), status=status)
+    coming = iter(news)
+
+    def sleep(_: float) -> None:
+        found = next(coming, None)
+        if found is None:
+            write(tmp_path, ROW, status=end)
+        else:
+            (tmp_path / "progress.json").write_text(json.dumps(found))
+
+    stream = Terminal()
+    watch_leaderboard(tmp_path, stream, env={"TERM": "xterm", "COLUMNS": "120"}, sleep=sleep)
+    return stream.getvalue()
+
+
+def test_watch_shows_bar_rate_and_time_left_of_a_run_elsewhere(tmp_path):
+    text = watch(tmp_path, NEWS, NEWS | {"activity": {"message": "measuring 6 SAEs", "done": 1, "total": 4}})
+    assert "17% · 152k SAE-tokens/s · ETA 3m 12s" in text
+    assert "0 of 12 trials done, 1 training · stream 430k tokens" in text
+    assert "measuring 6 SAEs 1 of 4" in text
+    last = text.rpartition("\x1b[2K")[2]
+    assert "SAE-tokens/s" not in last
+    assert "quick: complete" in last
+
+
+@pytest.mark.parametrize("broken", [{"progress": {}}, {"progress": 3, "activity": []}, {"activity": {"message": 1}}])
+def test_news_that_make_no_sense_are_left_out(tmp_path, broken):
+    assert "quick: complete" in watch(tmp_path, NEWS | broken)
+
+
+def test_silence_is_said(tmp_path):
+    assert "no news from the run for" in watch(tmp_path, NEWS | {"time_seconds": 1e9})
+
+
+def test_an_interrupted_run_ends_the_watch_with_the_command_that_resumes(tmp_path):
+    text = watch(tmp_path, NEWS, end="interrupted")
+    assert text.endswith("the run was interrupted; resume with: saesweep run a.yaml --run-dir runs/a\n")
+
+
+def test_a_run_whose_process_is_gone_ends_the_watch(tmp_path):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    (tmp_path / "experiment.yaml").write_text("name: quick")
+    (tmp_path / "lock").write_text(f"process {child} on {os.uname().nodename}")
+    write(tmp_path, ROW, status="running")
+    stream = io.StringIO()
+    watch_leaderboard(tmp_path, stream, env={}, sleep=lambda _: pytest.fail("waited"))
+    assert f"resume with: saesweep run {tmp_path}/experiment.yaml --run-dir {tmp_path}" in stream.getvalue()

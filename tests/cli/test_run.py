@@ -17,6 +17,7 @@ from saesweep.events import Note, RunEnded
 @dataclass
 class Result:
     exit_code: int
+    resume_command: str | None = None
 
 
 @pytest.fixture
@@ -54,11 +55,26 @@ def test_the_default_folder_is_the_runs_own_choice(sweep):
 
 
 @pytest.mark.parametrize(
-    ("kind", "first"), [("plain", "[     0s] hello from the run"), ("json", '{"event": "Note"'), ("none", "")]
+    ("kind", "first"), [("plain", "[     0s] loading PyTorch\n"), ("json", '{"event": "Activity"'), ("none", "")]
 )
 def test_the_display_hears_the_events(sweep, capsys, kind, first):
     assert main(["run", "a.yaml", "--display", kind]) == 0
-    assert capsys.readouterr().out.startswith(first)
+    out = capsys.readouterr().out
+    assert out.startswith(first)
+    assert ("hello from the run" in out) == (kind != "none")
+
+
+def test_an_interruption_is_said_even_without_a_display(sweep, capsys):
+    sweep.result = Result(130, "saesweep run a.yaml --run-dir runs/a")
+    assert main(["run", "a.yaml", "--display", "none"]) == 130
+    assert capsys.readouterr().err == "interrupted; resume with: saesweep run a.yaml --run-dir runs/a\n"
+
+
+def test_an_interruption_before_training_says_how_to_start_again(sweep, capsys, monkeypatch):
+    sweep.result = KeyboardInterrupt()
+    monkeypatch.setattr(sys, "argv", ["saesweep", "run", "a b.yaml"])
+    assert main(["run", "a b.yaml", "--display", "none"]) == 130
+    assert capsys.readouterr().err == "interrupted before training began; start again with: saesweep run 'a b.yaml'\n"
 
 
 def test_a_wrong_display_in_the_environment_stops_before_the_run(sweep, monkeypatch, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saesweep.events import BlockDone, Row, RunEnded, RunStarted
+from saesweep.events import BlockDone, BlockProgress, Row, RunEnded, RunStarted
 
 TOTAL_TOKENS = 1_000_000
 
@@ -32,7 +32,7 @@ def row(number: int, **changes: Any) -> Row:
 
 ROWS = (
     row(3, rank=1, on_front=True),
-    row(1, rank=2, architecture="jumprelu", sparsity="l0 1.5", is_baseline=True, lr=7e-5),
+    row(1, rank=2, architecture="jumprelu", sparsity="λ 1.5", is_baseline=True, lr=7e-5),
     row(0, rank=3, status="training", tokens=430_000, slot=0, measured_at_tokens=200_000),
     row(
         2,
@@ -62,7 +62,8 @@ STARTED = RunStarted(
     total_tokens=TOTAL_TOKENS,
     goals=("minimize l0", "minimize delta_ce"),
     metrics=("l0", "delta_ce", "explained_variance", "dead_fraction"),
-    notes=("cohort of 4: memory allows 9",),
+    notes=("the text has 2 epochs",),
+    details=("cohort of 4: memory allows 9",),
 )
 
 
@@ -80,6 +81,18 @@ def block(**changes: Any) -> BlockDone:
         "rows": ROWS,
     }
     return BlockDone(**{**fields, **changes})
+
+
+def within(tokens: int) -> BlockProgress:
+    """Part of a block, in which trial 0 has so many tokens."""
+    return BlockProgress(
+        stream_tokens=tokens,
+        sae_tokens=tokens,
+        expected_sae_tokens=9_000_000,
+        sae_tokens_per_second=152_345.0,
+        eta_seconds=192.0,
+        tokens={0: tokens},
+    )
 
 
 def ended(**changes: Any) -> RunEnded:

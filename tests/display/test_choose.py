@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import sys
 
 import pytest
 
@@ -52,11 +51,6 @@ class AsciiTerminal(io.TextIOWrapper):
 )
 def test_choice(kind, stream, env, expected):
     assert type(make_display(kind, stream(), env)) is expected
-
-
-def test_a_notebook_gets_plain_lines(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipykernel", None)
-    assert type(make_display("auto", Terminal(), {})) is PlainDisplay
 
 
 @pytest.mark.parametrize("kind", ["tui", "Live"])

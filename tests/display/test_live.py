@@ -7,17 +7,24 @@ import itertools
 import os
 import re
 import sys
+import time
 
 import pytest
 from rich.console import Console
 
 from saesweep.display import make_display
 from saesweep.display.live import LiveDisplay, board_view, make_console
-from saesweep.events import CheckpointSaved, Note, TrialEnded, TrialMeasured
+from saesweep.display.state import RunState
+from saesweep.events import Activity, CheckpointSaved, Note, TrialEnded, TrialMeasured, TrialStarted
 
-from .runs import ROWS, STARTED, block, ended, row
+from .runs import ROWS, STARTED, block, ended, row, within
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+JOINED = TrialStarted(
+    number=0, slot=0, architecture="batchtopk", sparsity="k 32", params={"lr": 3e-4}, joined_at_tokens=0
+)
 
 
 class FakeClock:
@@ -29,7 +36,7 @@ class FakeClock:
 
 def live(clock=None, *, env=None, width=120, height=40, verbose=False):
     console = make_console(io.StringIO(), env or {}, width=width, height=height)
-    return LiveDisplay(console, verbose=verbose, clock=clock or FakeClock()), console.file
+    return LiveDisplay(console, verbose=verbose, clock=clock or FakeClock(), ticking=False), console.file
 
 
 def written(stream) -> str:
@@ -141,9 +148,9 @@ def test_no_color_is_respected():
 def test_the_view_fits_the_screen(height, n_rows, width):
     rows = [row(i, on_front=i < 2, is_baseline=i == 1) for i in range(n_rows)] + list(ROWS)
     console = Console(file=io.StringIO(), force_terminal=True, no_color=True, width=width, height=height)
-    console.print(board_view(console, rows, metrics=STARTED.metrics, footer=("a", "b")))
+    console.print(board_view(console, rows, metrics=STARTED.metrics, n_footer=2))
     lines = CONTROL.sub("", console.file.getvalue()).splitlines()
-    assert len(lines) <= max(height - 1, 14)
+    assert len(lines) <= max(height - 3, 12)
     assert max(map(len, lines)) <= width
     if n_rows == 200:
         assert any(re.match(r"… \d+ more", line) for line in lines)
@@ -173,3 +180,76 @@ def test_on_a_pseudo_terminal_it_is_chosen_by_itself(monkeypatch):
     assert "\x1b[?25l" in shown
     assert "a library's own line" in shown
     assert shown.rindex("complete") > shown.rindex("\x1b[2K")  # the final table comes after the last erasing
+
+
+def test_each_step_before_training_is_shown_with_its_count():
+    clock = FakeClock()
+    display, stream = live(clock)
+    with display:
+        clock.seconds = 1.0
+        display(Activity(message="tokenising the held-out text", done=1500, total=4000))
+        assert "tokenising the held-out text 1.5k of 4k" in written(stream)
+        clock.seconds = 6.0
+        display(Activity(message="tokenising the held-out text", done=2000, total=4000))
+    assert "tokenising the held-out text 2k of 4k, 5s" in written(stream)
+
+
+def test_the_bars_move_between_blocks():
+    clock = FakeClock()
+    display, stream = live(clock)
+    with display:
+        display(STARTED)
+        display(JOINED)
+        for seconds, tokens in ((3.0, 100_000), (6.0, 200_000)):
+            clock.seconds = seconds
+            display(within(tokens=tokens))
+            text = written(stream)
+            assert f"{tokens // 10_000}%" in text
+            assert "training" in text
+        assert "k 32" in text  # a trial is there before its first block ends
+
+
+def test_what_was_chosen_and_why_is_shown_only_when_verbose():
+    for verbose in (False, True):
+        display, stream = live(verbose=verbose)
+        with display:
+            display(STARTED)
+        assert ("cohort of 4: memory allows 9" in written(stream)) == verbose
+        assert "the text has 2 epochs" in written(stream)
+
+
+def test_time_passes_on_the_screen_while_the_main_thread_waits():
+    stream = io.StringIO()
+    display = LiveDisplay(make_console(stream, {}, width=80, height=40))
+    with display:
+        display(Activity(message="loading a model"))
+        deadline = time.monotonic() + 20
+        while "loading a model, 2s" not in written(stream) and time.monotonic() < deadline:
+            time.sleep(0.05)  # as a call into C that gives the lock of the interpreter back
+    assert "loading a model, 2s" in written(stream)
+    after = len(stream.getvalue())
+    time.sleep(1.2)
+    assert len(stream.getvalue()) == after  # nothing is drawn once the display is closed
+
+
+def test_the_time_left_shrinks_between_the_news():
+    clock = FakeClock()
+    state = RunState(clock)
+    state(STARTED)
+    state(block())
+    assert "ETA 3m 12s" in "\n".join(state.status_lines())
+    clock.seconds = 10.0
+    assert "ETA 3m 02s" in "\n".join(state.status_lines())
+    clock.seconds = 1000.0
+    assert "ETA 0s" in "\n".join(state.status_lines())
+
+
+def test_measuring_takes_the_place_of_training_until_the_block_is_done():
+    state = RunState(FakeClock())
+    state(STARTED)
+    state(block())
+    assert "training" in state.status_lines()[-1]
+    state(Activity(message="measuring 6 SAEs"))
+    assert "measuring 6 SAEs" in state.status_lines()[-1]
+    state(block())
+    assert "measuring" not in state.status_lines()[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from saesweep.display import make_display, render_text
-from saesweep.events import CheckpointSaved, Note, TrialEnded, TrialMeasured, TrialStarted
+from saesweep.events import Activity, CheckpointSaved, Note, TrialEnded, TrialMeasured, TrialStarted
 
 from .runs import ROWS, STARTED, block, ended
 
@@ -42,11 +42,39 @@ def test_one_line_per_measurement_prune_and_failure():
 
 
 def test_the_opening_says_what_runs_and_why():
-    lines = say(STARTED).splitlines()
+    lines = say(STARTED, verbose=True).splitlines()
     assert (
         "quickstart: 12 trials of 1M tokens, 4 at once; minimize l0, minimize delta_ce -> runs/quickstart" in lines[0]
     )
-    assert "note: cohort of 4: memory allows 9" in lines[1]
+    assert "note: the text has 2 epochs" in lines[1]
+    assert "note: cohort of 4: memory allows 9" in lines[2]
+
+
+def test_what_was_chosen_and_why_is_said_only_when_verbose():
+    assert "cohort of 4" not in say(STARTED)
+    assert "the text has 2 epochs" in say(STARTED)
+
+
+def test_each_step_before_training_is_said_once():
+    lines = say(
+        Activity(message="loading PyTorch"),
+        Activity(message="tokenising the held-out text", done=0, total=8),
+        Activity(message="tokenising the held-out text", done=4, total=8),
+        STARTED,
+    ).splitlines()
+    assert lines[:2] == ["[     0s] loading PyTorch", "[     0s] tokenising the held-out text"]
+    assert "quickstart: 12 trials" in lines[2]
+
+
+def test_long_measurements_during_training_are_said_at_most_once_a_minute():
+    clock, stream = FakeClock(), io.StringIO()
+    display = make_display("plain", stream, {}, clock=clock)
+    display(STARTED)
+    began = stream.getvalue()
+    for second in range(0, 100, 5):
+        clock.seconds = 100.0 + second
+        display(Activity(message=f"measuring {second}"))
+    assert stream.getvalue().removeprefix(began).splitlines() == ["[     0s] measuring 0", "[ 1m 00s] measuring 60"]
 
 
 def test_progress_at_most_once_a_minute():
@@ -69,7 +97,7 @@ def test_progress_at_most_once_a_minute():
 
 
 def test_trials_of_an_earlier_process_are_named_from_the_leaderboard():
-    assert "trial 1 (jumprelu l0 1.5) pruned" in say(STARTED, block(), TrialEnded(number=1, status="pruned", tokens=9))
+    assert "trial 1 (jumprelu λ 1.5) pruned" in say(STARTED, block(), TrialEnded(number=1, status="pruned", tokens=9))
 
 
 def test_starts_and_checkpoints_only_when_verbose():
@@ -82,14 +110,14 @@ def test_starts_and_checkpoints_only_when_verbose():
 
 def test_the_end_is_the_final_table_and_what_to_know():
     text = say(STARTED, ended(resume_command="saesweep run a.yaml", status="interrupted"))
-    assert render_text(ROWS, metrics=STARTED.metrics) in text
+    assert render_text(ROWS, metrics=STARTED.metrics, best=3) in text
     assert text.splitlines()[-6:] == [
         "interrupted: 2 complete, 1 pruned, 1 failed, 1 training; 1.49M tokens trained in 10s (149k SAE-tokens/s)",
         "trial 4 (batchtopk k 32) failed: loss was NaN at step 3",
         "best: trial 3 (batchtopk k 32) -> runs/quickstart/best",
         "test part (read once): L0 32.1 · expl. var 0.8699",
         "note: best/ is the knee of the front",
-        "the state is saved; to go on: saesweep run a.yaml",
+        "the state is saved; resume with: saesweep run a.yaml",
     ]
 
 

@@ -10,8 +10,9 @@ from rich.console import Console
 from saesweep.display import leaderboard_table, render_text
 from saesweep.display.columns import fit_columns, leaderboard_columns, table_width
 from saesweep.display.table import caption_lines, visible_rows
+from saesweep.events import ReferenceRow
 
-from .runs import ROWS, row
+from .runs import ROWS, STARTED, row
 
 
 def columns_of(rows, **options):
@@ -62,8 +63,10 @@ def test_table_width_is_what_rich_measures():
 
 def test_the_least_important_columns_go_first():
     kept, left_out = fit_columns(leaderboard_columns(ROWS), 80)
-    assert left_out == ["joined at", "measured at", "tokens", "lr"]
+    assert left_out == ["joined at", "measured at", "tokens", "dead %"]
     assert [c.name for c in kept][:2] == ["rank", "trial"]
+    assert next(c for c in kept if c.name == "architecture").heading == "arch."
+    assert next(c for c in leaderboard_columns(ROWS) if c.name == "architecture").heading == "architecture"
     kept, _ = fit_columns(leaderboard_columns(ROWS), 1)
     assert [c.name for c in kept] == ["trial"]
 
@@ -84,16 +87,65 @@ def test_dead_window_is_in_the_heading_when_shared_and_in_the_cells_when_not():
 
 
 def test_metrics_follow_the_order_asked_for_and_unknown_names_stay():
-    names = [c.name for c in leaderboard_columns(ROWS, metrics=("kl_div", "l0", "my_metric"))]
+    rows = [row(0, metrics={"l0": 31.9, "my_metric": 2.0, "kl_div": 0.5})]
+    names = [c.name for c in leaderboard_columns(rows, metrics=("kl_div", "l0", "my_metric"))]
     assert [name for name in names if name in ("KL", "L0", "my_metric")] == ["KL", "L0", "my_metric"]
     assert "expl. var" not in names
 
 
 def test_nan_and_missing_metrics_show_as_a_dash():
     columns = columns_of(
-        [row(0, metrics={"l0": float("nan")}), row(1, metrics={"l0": float("inf")}), row(2, metrics={})]
+        [
+            row(0, metrics={"l0": float("nan")}),
+            row(1, metrics={"l0": 31.9}),
+            row(2, metrics={"l0": float("inf")}),
+            row(3, metrics={}),
+        ]
     )
-    assert columns["L0"].cells == ("-", "-", "-")
+    assert columns["L0"].cells == ("-", "31.9", "-", "-")
+
+
+def test_a_column_without_a_value_is_left_out_at_any_width():
+    rows = [row(i, status="training", rank=None, metrics={}, measured_at_tokens=None) for i in range(2)]
+    names = set(columns_of(rows))
+    assert names.isdisjoint({"rank", "L0", "ΔCE", "expl. var", "dead %"})
+    assert {"trial", "sparsity", "lr", "state"} <= names
+    assert "hook" not in columns_of([row(0, hook=""), row(1, hook="")])
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_searched_parameters_and_the_goals_outlive_other_metrics(width):
+    rows = [
+        row(
+            i,
+            architecture=name,
+            sparsity="λ 0.126 tanh",
+            on_front=True,
+            params={"sae.architecture": name, "lr": lr, "sae.d_sae": 1024 * (i + 1)},
+        )
+        for i, (name, lr) in enumerate([("batchtopk", 1e-4), ("jumprelu", 7.5e-5)])
+    ]
+    kept, left_out = fit_columns(leaderboard_columns(rows, metrics=STARTED.metrics, best=0), width)
+    names = [column.name for column in kept]
+    assert {"trial", "sparsity", "lr", "d_sae", "L0", "ΔCE", "state"} <= set(names)
+    assert table_width(kept) <= width
+    if width == 80:
+        assert {"tokens", "dead %"} <= set(left_out)
+
+
+def test_the_best_is_marked_among_several_of_rank_one():
+    rows = [row(i, rank=1, on_front=True) for i in range(3)]
+    columns = {column.name: column for column in leaderboard_columns(rows, best=1)}
+    assert columns["rank"].cells == ("◆ 1", "★◆ 1", "◆ 1")
+    text = render_text(rows, best=1)
+    assert "★ best   ◆ on the Pareto front" in text
+    assert "★" not in render_text(rows)
+
+
+def test_a_reference_of_the_same_number_is_not_the_best():
+    reference = ReferenceRow(**{**vars(row(0)), "status": "reference", "source": "a", "d_sae": 8})
+    columns = {column.name: column for column in leaderboard_columns([reference, row(0)], best=0)}
+    assert columns["rank"].cells == ("1", "★ 1")
 
 
 def test_parameters_that_differ_get_a_column():

@@ -1,0 +1,34 @@
+"""What is being done reaches whoever listens, and nobody else."""
+
+from __future__ import annotations
+
+import threading
+
+from saesweep.activity import doing
+from saesweep.events import Activity, telling
+
+
+def test_nobody_need_listen():
+    doing("loading")
+
+
+def test_the_innermost_listener_hears_it_and_only_while_it_listens():
+    outer: list[object] = []
+    inner: list[object] = []
+    with telling(outer.append):
+        doing("a", 1, 2)
+        with telling(inner.append):
+            doing("b")
+        doing("c")
+    doing("d")
+    assert outer == [Activity(message="a", done=1, total=2), Activity(message="c")]
+    assert inner == [Activity(message="b")]
+
+
+def test_another_thread_is_not_heard():
+    heard: list[object] = []
+    with telling(heard.append):
+        thread = threading.Thread(target=doing, args=("b",))
+        thread.start()
+        thread.join()
+    assert heard == []
