@@ -124,7 +124,7 @@ class EngineContract:
         opened = worker.opened
         assert (opened.n_slots, opened.block, opened.stream_tokens, opened.driver) == (3, 0, 0, None)
         assert (opened.device, dict(opened.d_in), opened.has_lm_head) == ("cpu", {"synthetic": 16}, False)
-        assert any("cohort of 3 on cpu" in note for note in opened.notes)
+        assert any("cohort of 3 on cpu" in detail for detail in opened.details)
         worker.close()
 
     # ---------------------------------------------------------------- blocks
