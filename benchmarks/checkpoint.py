@@ -21,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saesweep.cohort import Slot
+from saesweep.engines.records import Place
 from saesweep.runs import CheckpointStore, CheckpointWriter
 from saesweep.runs.checkpoint_writer import COST_SHARE, MIN_SECONDS
 from saesweep.specs import BaseRun
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
     args = parser.parse_args()
     slots = {number: [_slot(number, args.d_in, args.d_sae)] for number in range(args.saes)}
-    metas, tensors = slots_to_save(slots, {})
+    metas, tensors = slots_to_save(slots, {}, {n: Place(number=n, slot=n, params={}) for n in slots})
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     print(f"{args.saes} SAEs of {args.d_in} x {args.d_sae}: {n_bytes / 1e6:.0f} MB, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:

@@ -181,13 +181,13 @@ class SweepLoop:
         self._announce(report.seconds + time.monotonic() - arrived, trained, losses)
         return report.wants_checkpoint
 
-    def _while_waiting(self, steps: int) -> None:
+    def _while_waiting(self, steps: int | None) -> None:
         """Say how far the block is, and that a stop was asked for.
 
         Args:
-            steps: Of the block that are trained.
+            steps: Of the block that are trained; None where that is not known.
         """
-        if self._progress.is_due():
+        if steps is not None and self._progress.is_due():
             run = self._session.experiment.base_run()
             tokens = {
                 trial.number: min(trial.tokens + steps * run.train_batch_size_tokens, trial.total_tokens)

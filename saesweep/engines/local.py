@@ -45,7 +45,7 @@ class LocalEngine:
         return LocalWorker(plan, experiment, self._loaded)
 
     def next_report(
-        self, workers: Sequence[Worker], while_waiting: Callable[[int], None]
+        self, workers: Sequence[Worker], while_waiting: Callable[[int | None], None]
     ) -> tuple[Worker, BlockReport]:
         """Train the block of the first worker that was started and return its report."""
         for worker in workers:

@@ -96,13 +96,13 @@ class Engine(Protocol):
         ...
 
     def next_report(
-        self, workers: Sequence[Worker], while_waiting: Callable[[int], None]
+        self, workers: Sequence[Worker], while_waiting: Callable[[int | None], None]
     ) -> tuple[Worker, BlockReport]:
         """Return the next report of the workers that train a block.
 
         Args:
             workers: Those that were started.
-            while_waiting: Called now and then in the meantime, with the steps of the block that are trained.
+            while_waiting: Called now and then in the meantime, with the steps of the block that are trained where they are known.
 
         Raises:
             OutOfMemory: A worker has no memory left.

@@ -15,12 +15,14 @@ from saesweep.experiment.nearest import did_you_mean, nearest
 from saesweep.specs import (
     Bound,
     CohortSpec,
+    EngineSpec,
     EvaluationSpec,
     ExperimentSpec,
     Goal,
     MatchedSpec,
     ObjectiveSpec,
     ParameterSpec,
+    RaySpec,
     SearchSpec,
 )
 from saesweep.specs.architectures import architectures
@@ -102,6 +104,8 @@ def _known_keys(place: Place) -> tuple[str, ...]:
         ("evaluation",): EvaluationSpec,
         ("search",): SearchSpec,
         ("cohort",): CohortSpec,
+        ("engine",): EngineSpec,
+        ("engine", "ray"): RaySpec,
     }
     model: type[Spec] | None = models.get(place)
     if place[:1] == ("space",) and len(place) in (2, 3):

@@ -17,6 +17,7 @@ _MAY_CHANGE = (
     ),
     *(("cohort", key) for key in ("checkpoint_seconds", "memory_fraction", "max_skipped_batches")),
     ("base", "logger"),
+    ("engine", "ray"),
     ("evaluation", "references"),
 )
 """When to stop, what follows the search, when and where things are written: none of it changes a trial that has run."""

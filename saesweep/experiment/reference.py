@@ -16,12 +16,14 @@ from saesweep.specs import (
     BaseRun,
     Bound,
     CohortSpec,
+    EngineSpec,
     EvaluationSpec,
     ExperimentSpec,
     Goal,
     MatchedSpec,
     ObjectiveSpec,
     ParameterSpec,
+    RaySpec,
     SearchSpec,
 )
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
@@ -79,6 +81,8 @@ def options_table() -> str:
             *_section("`evaluation`", EvaluationSpec),
             *_section("`search`", SearchSpec),
             *_section("`cohort`", CohortSpec),
+            *_section("`engine`", EngineSpec),
+            *_section("`engine.ray`", RaySpec),
         ]
     )
 

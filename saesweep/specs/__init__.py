@@ -2,6 +2,7 @@
 
 from saesweep.specs.base_run import BaseRun
 from saesweep.specs.cohort import CohortSpec
+from saesweep.specs.engine import EngineSpec, RaySpec
 from saesweep.specs.evaluation import EvaluationSpec
 from saesweep.specs.experiment import ExperimentSpec
 from saesweep.specs.learning_rate import LearningRate
@@ -19,6 +20,7 @@ __all__ = [
     "ConfirmSpec",
     "ControlPlan",
     "Duration",
+    "EngineSpec",
     "EvaluationSpec",
     "ExperimentSpec",
     "Goal",
@@ -29,6 +31,7 @@ __all__ = [
     "Metric",
     "ObjectiveSpec",
     "ParameterSpec",
+    "RaySpec",
     "SearchSpec",
     "format_count",
     "multiple_of",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator
 
 from saesweep.specs.cohort import CohortSpec
+from saesweep.specs.engine import EngineSpec
 from saesweep.specs.evaluation import EvaluationSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.objective import ObjectiveSpec
@@ -42,6 +43,8 @@ class ExperimentSpec(Spec):
     """How the space is searched."""
     cohort: CohortSpec = CohortSpec()
     """How many SAEs train at once."""
+    engine: EngineSpec = EngineSpec()
+    """Where they train: in this process, unless an engine is named."""
 
     @field_validator("name")
     @classmethod

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from saesweep.cohort import Slot
+from saesweep.engines.records import Place
 from saesweep.runs import Checkpoint
 
 SavedSlot: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
@@ -15,15 +17,21 @@ SavedSlot: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def slots_to_save(
-    slots: Mapping[int, Sequence[Slot]], waiting: Mapping[int, Sequence[SavedSlot]]
+    slots: Mapping[int, Sequence[Slot]],
+    waiting: Mapping[int, Sequence[SavedSlot]],
+    placed: Mapping[int, Place],
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
     """Return the JSON parts and the tensors by name.
 
     Args:
         slots: The replicates of each trial in the cohort, by trial number.
         waiting: Trials restored from a checkpoint that are not in a slot again yet.
+        placed: How each trial in the cohort was placed.
     """
-    live = {number: [(slot.meta(), slot.tensors()) for slot in mine] for number, mine in slots.items()}
+    live = {
+        number: [({**slot.meta(), "place": asdict(placed[number])}, slot.tensors()) for slot in mine]
+        for number, mine in slots.items()
+    }
     metas, tensors = [], {}
     for number, mine in {**live, **waiting}.items():
         for replicate, (meta, named) in enumerate(mine):

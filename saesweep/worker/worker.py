@@ -31,6 +31,7 @@ from saesweep.experiment import Experiment, TrialSettings, settings_for, streams
 from saesweep.runs import Checkpoint, CheckpointStore, CheckpointWriter, RunDirectory
 from saesweep.worker.batches import FiniteBatches
 from saesweep.worker.finals import Finals
+from saesweep.worker.journal import Journal
 from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.memory import out_of_memory_told
 from saesweep.worker.references import measure_references
@@ -51,7 +52,7 @@ class DeviceWorker:
 
     Raises:
         UserError: The model or the data cannot be had, or memory holds no SAE.
-        OutOfMemory: Memory ran out while published SAEs were measured.
+        OutOfMemory: Memory ran out while published SAEs were measured, or trials put back in their slots.
     """
 
     def __init__(self, plan: WorkerPlan, experiment: Experiment, loaded: LoadedModel) -> None:
@@ -62,8 +63,7 @@ class DeviceWorker:
         self._setup = prepare(experiment, stream, directory, plan.n_trials, loaded)
         try:
             with out_of_memory_told():
-                references = measure_references(self._setup) if plan.measures_references else ()
-            self._begin(plan, references)
+                self._begin(plan, measure_references(self._setup) if plan.measures_references else ())
         except BaseException:
             self._setup.source.close()
             raise
@@ -84,9 +84,11 @@ class DeviceWorker:
         )
         self._snapshots = Snapshots(setup, self._events.append, self._replicates)
         self._finals = Finals(setup)
+        self._journal = Journal(setup.directory.path / "blocks.jsonl")
         self._trials: dict[int, TrialSettings] = {}
+        self._placed: dict[int, Place] = {}
         self._restored: dict[int, list[SavedSlot]] = {}
-        self._block = 0
+        self._block = self._saved_before = 0
         self._report: BlockReport | None = None
         checkpoint, damaged = self._store.load_latest()
         if checkpoint is not None:
@@ -110,11 +112,16 @@ class DeviceWorker:
 
     def _go_back(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint; one of another stream leaves this one at its start."""
-        self._block = checkpoint.block
+        self._block = self._saved_before = checkpoint.block
         self._batches.skipped = checkpoint.state["skipped_batches"]
-        self._restored = saved_slots(checkpoint)
         if checkpoint.state["stream_label"] == self._label:
             self._setup.source.stream.load_state(checkpoint.state["stream"])
+        self._restored = saved_slots(checkpoint)
+        for saved in list(self._restored.values()):
+            place = Place(**saved[0][0]["place"])
+            if (place.slot + 1) * self._replicates <= self._setup.n_slots:
+                self._place(place)
+            # Else the cohort has shrunk: the trial waits until the driver finds it another slot.
 
     # ---------------------------------------------------------------- training
 
@@ -122,7 +129,8 @@ class DeviceWorker:
         """Carry out commands, train a block and measure.
 
         Args:
-            request: What to do. One that was answered before is answered with the same report.
+            request: What to do. The one answered last is answered with the same report. A later one than the next comes where
+                this worker was opened in the place of one that is lost: it first repeats what lies between.
             while_training: Called before each step with the number of those that are done.
 
         Raises:
@@ -131,13 +139,19 @@ class DeviceWorker:
         """
         if self._report is not None and request.number == self._report.number:
             return self._report
-        if request.number != self._block + 1:
+        if request.number <= self._block:
             raise ValueError(f"block {request.number} is asked for after block {self._block}")
         with out_of_memory_told():
-            self._carry_out(request.commands)
-            if request.save is not None:
-                self._checkpoint(request.save)
-            self._report = self._train(request, while_training)
+            for earlier in self._journal.between(self._block + 1, request.number - 1):
+                self._run(earlier, while_training)
+            self._journal.add(request)
+            return self._run(request, while_training)
+
+    def _run(self, request: BlockRequest, while_training: Callable[[int], None]) -> BlockReport:
+        self._carry_out(request.commands)
+        if request.save is not None:
+            self._checkpoint(request.save)
+        self._report = self._train(request, while_training)
         self._block = request.number
         return self._report
 
@@ -195,11 +209,16 @@ class DeviceWorker:
     def _remove(self, number: int) -> None:
         self._restored.pop(number, None)  # of a trial that ends while it waits for a slot
         self._trials.pop(number, None)
+        self._placed.pop(number, None)
         for index, slot in list(self._setup.cohort.occupied()):
             if slot.trial == number:
                 self._setup.cohort.remove(index)
 
     def _place(self, place: Place) -> None:
+        """Put a trial in its slot; one that is there stays as it is, so that commands may be repeated."""
+        before = self._placed.get(place.number)
+        if before is not None and before.slot == place.slot:
+            return
         setup = self._setup
         trial = settings_for(setup.experiment, setup.objective, setup.d_in, place.number, dict(place.params))
         restored = self._restored.pop(place.number, None)
@@ -218,7 +237,7 @@ class DeviceWorker:
                 slot.load(tensors, meta)
                 slot.joined_at_tokens = meta["joined_at_tokens"]
             setup.cohort.place(place.slot * self._replicates + replicate, slot)
-        self._trials[place.number] = trial
+        self._trials[place.number], self._placed[place.number] = trial, place
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -231,12 +250,14 @@ class DeviceWorker:
         return SaveReply(saved=self._new_saved())
 
     def _to_save(self) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-        return slots_to_save(self._slots_by_trial(), self._restored)
+        return slots_to_save(self._slots_by_trial(), self._restored, self._placed)
 
     def _checkpoint(self, driver: Mapping[str, Any]) -> None:
         """Write everything needed to resume from this block boundary; it may reach the disk later."""
         stream = self._setup.source.stream
         metas, tensors = self._to_save()
+        self._journal.forget(self._saved_before + 1)
+        self._saved_before = self._block
         self._writer.save(
             self._block,
             stream.tokens_served,

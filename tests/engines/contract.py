@@ -207,6 +207,29 @@ class EngineContract:
         assert self.train(engine, again, 3, place=place, measure=(0, 1)).trials == expected[2].trials
         again.close()
 
+    def test_a_worker_in_the_place_of_a_lost_one_repeats_what_lies_between(
+        self, engine: Engine, experiment: Experiment, tmp_path: Path
+    ) -> None:
+        lost = self.open(engine, experiment, tmp_path / "run")
+        self.train(engine, lost, 1, place={0: (0, TOPK), 1: (1, STANDARD)})
+        # The checkpoint has the commands of its request carried out already.
+        reports = [self.train(engine, lost, 2, remove=(0,), place={2: (0, STANDARD)}, save={})]
+        reports += [self.train(engine, lost, 3, place={3: (2, TOPK)}), self.train(engine, lost, 4, measure=(2, 3))]
+        assert [one.block for report in reports for one in report.saved] == [1]
+        lost.close()
+        other = self.open(engine, experiment, tmp_path / "run")
+        assert other.opened.block == 1
+        again = self.train(engine, other, 4, measure=(2, 3))
+        assert (again.trials, again.stream_tokens) == (reports[-1].trials, reports[-1].stream_tokens)
+        assert {number: trial.joined_at_tokens for number, trial in again.trials.items()} == {1: 0, 2: 640, 3: 1280}
+        other.close()
+        # A driver that went back itself asks for what follows the checkpoint, whatever was asked before.
+        third = self.open(engine, experiment, tmp_path / "run")
+        assert set(self.train(engine, third, 2, remove=(1,)).trials) == {2}
+        with pytest.raises(ValueError, match="block 4 is asked for after block 2"):
+            self.train(engine, third, 4)
+        third.close()
+
     def test_commands_come_before_the_checkpoint_of_their_request(
         self, engine: Engine, experiment: Experiment, tmp_path: Path
     ) -> None:

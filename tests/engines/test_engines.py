@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from saesweep.driver import runner
 from saesweep.engines.local import LocalEngine
 from saesweep.engines.protocol import Engine
 from saesweep.engines.records import BlockRequest, Commands, Place, TrialReport
+from saesweep.errors import ExperimentError, UserError
+from saesweep.experiment import load_experiment
 from tests.engines.contract import EngineContract
 from tests.engines.wire import WireEngine
 from tests.reliability.conftest import few_trials
@@ -70,3 +73,17 @@ def test_records_keep_nan_and_infinities_and_name_what_is_missing() -> None:
         required=(),
     )
     assert BlockRequest.from_json(request.to_json()) == request
+
+
+def test_an_engine_that_is_not_installed_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "saesweep.engines.ray", raising=False)
+    with pytest.raises(UserError, match=r"engine\.ray: Ray is not installed; pip install 'saesweep\[ray\]'"):
+        saesweep.run({**few_trials(), "engine": {"ray": {}}}, run_dir=tmp_path / "run")
+
+
+def test_the_engine_is_no_part_of_what_a_run_is() -> None:
+    here, there = few_trials(), {**few_trials(), "engine": {"ray": {"address": "auto"}}}
+    assert load_experiment(here).fingerprint() == load_experiment(there).fingerprint()
+    with pytest.raises(ExperimentError, match="unknown key 'adress'; did you mean 'address'"):
+        load_experiment({**few_trials(), "engine": {"ray": {"adress": "auto"}}})

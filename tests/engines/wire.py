@@ -73,7 +73,7 @@ class WireEngine:
         return WireWorker(sent(plan), self._inner)
 
     def next_report(
-        self, workers: Sequence[WireWorker], while_waiting: Callable[[int], None]
+        self, workers: Sequence[WireWorker], while_waiting: Callable[[int | None], None]
     ) -> tuple[WireWorker, BlockReport]:
         found, report = self._inner.next_report([worker.inner for worker in workers], while_waiting)
         return next(worker for worker in workers if worker.inner is found), sent(report)

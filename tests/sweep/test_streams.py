@@ -137,7 +137,7 @@ def test_more_trials_are_added_to_every_stream(tree: dict[str, Any], tmp_path: P
 
 
 def test_fewer_trials_than_planned_are_shared_anew(tree: dict[str, Any], tmp_path: Path) -> None:
-    interrupt_at(tree, tmp_path / "run", 3)
+    interrupt_at(tree, tmp_path / "run", 1)
     asked = len(json.loads((tmp_path / "run" / "leaderboard.json").read_text())["rows"])
     assert asked == 3
     tree["search"]["trials"] = 4
