@@ -112,9 +112,7 @@ def with_references(tree: Mapping[str, Any], references: Mapping[Place, str]) ->
     return found
 
 
-def _fill(
-    value: Any, place: Place, document: Document, env: Mapping[str, str], only_from: str | None = None
-) -> Any:
+def _fill(value: Any, place: Place, document: Document, env: Mapping[str, str], only_from: str | None = None) -> Any:
     if isinstance(value, dict):
         return {key: _fill(item, (*place, key), document, env, only_from) for key, item in value.items()}
     if isinstance(value, list):
