@@ -229,7 +229,7 @@ def test_eval_of_a_downloaded_folder_reads_no_variable(
         assert REFERENCE in own.read_text()
     else:
         own.unlink()
-    with pytest.raises(UserError, match="base.model_name refer to environment variables") as caught:
+    with pytest.raises(UserError, match=r"base\.model_name refer to environment variables") as caught:
         evaluate_saes([best])
     assert TOKEN not in str(caught.value)
     # Where the command says what to use instead, what the file asked for does not matter.
