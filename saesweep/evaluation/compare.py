@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,16 @@ from saesweep.experiment import Experiment, has_reference, load_experiment, only
 from saesweep.experiment.metadata import run_of_metadata
 from saesweep.models import resolve_device
 from saesweep.saes import ExportedSAE, open_sae
+
+_OPENED = (
+    "model_name",
+    "model_from_pretrained_kwargs",
+    "model_kwargs",
+    "dataset_path",
+    "data_files",
+    "data_dir",
+    "cached_activations_path",
+)
 
 
 @dataclass(frozen=True)
@@ -154,8 +165,9 @@ def _settings(
     for source in sources:
         own = Path(source).expanduser() / OWN_FILE
         if own.is_file():
-            found = load_experiment(own, overrides=overrides, is_own=False)
-            plain = load_experiment(own, is_own=False).base_run()
+            found = load_experiment(own, overrides=overrides, is_own=False, reads_environment=False)
+            _check_references(str(own), found)
+            plain = load_experiment(own, is_own=False, reads_environment=False).base_run()
             taken = [
                 what
                 for field, what in (("model_name", "model"), ("dataset_path", "dataset"))
@@ -167,12 +179,28 @@ def _settings(
         raise UserError(
             f"{sources[0]}: its metadata name no model; give --experiment FILE, or --model, --hook and --dataset"
         )
-    if has_reference(tree) and not Path(sources[0]).expanduser().exists():
-        raise UserError(
-            f"{sources[0]}: its metadata hold references to environment variables, which are not filled in for files from "
-            "the Hub; give --experiment FILE"
+    found = load_experiment(tree, overrides=overrides, is_own=False, reads_environment=False)
+    _check_references(str(sources[0]), found)
+    return found, []
+
+
+def _check_references(source: str, settings: Experiment) -> None:
+    """Refuse an environment variable that an SAE's files ask for, in what is opened here: they may be somebody else's.
+
+    `model_name: evil/${env:HF_TOKEN}` would send the token as part of a request.
+    """
+    run = settings.base_run()
+    asked = {name: getattr(run, name) for name in _OPENED if has_reference(getattr(run, name))}
+    if asked:
+        again = " ".join(
+            f"--set 'base.{name}={value if isinstance(value, str) else json.dumps(value)}'"
+            for name, value in asked.items()
         )
-    return load_experiment(tree, overrides=overrides), []
+        raise UserError(
+            f"{source}: {', '.join(f'base.{name}' for name in asked)} refer to environment variables, which what lies beside "
+            f"an SAE must not read, as it may be somebody else's; where it is yours, repeat it: {again}; or give "
+            "--experiment FILE"
+        )
 
 
 def _tree_from_metadata(sae: ExportedSAE) -> dict[str, Any]:

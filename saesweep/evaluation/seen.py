@@ -57,7 +57,7 @@ def _held_out(source: str | Path, measured: Experiment, part: Literal["select", 
     if not own_file.is_file():
         return False
     try:
-        own = load_experiment(own_file, is_own=False)
+        own = load_experiment(own_file, is_own=False, reads_environment=False)
     except UserError:  # such as a variable of the environment that is not set here
         return False
     ours, theirs = own.base_run(), measured.base_run()

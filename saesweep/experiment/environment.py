@@ -54,13 +54,18 @@ class AsWritten(Mapping[str, str]):
         return True
 
 
-def fill_environment(document: Document, env: Mapping[str, str]) -> None:
+def fill_environment(document: Document, env: Mapping[str, str], *, only_from: str | None = None) -> None:
     """Replace the references in every text value of the document; missing variables are noted as mistakes.
 
     Places and secrets that are searched (`space`, baselines, fixed trials) keep their references: they become the
     parameters of trials, which are stored and shown. `filled` puts the value in where a run is made of them.
+
+    Args:
+        document: The document.
+        env: The variables.
+        only_from: Fill in only what was written there, such as `--set`; None for everything.
     """
-    document.tree = _fill(document.tree, (), document, env)
+    document.tree = _fill(document.tree, (), document, env, only_from)
 
 
 def fill_place(document: Document, place: Place, env: Mapping[str, str]) -> None:
@@ -107,12 +112,14 @@ def with_references(tree: Mapping[str, Any], references: Mapping[Place, str]) ->
     return found
 
 
-def _fill(value: Any, place: Place, document: Document, env: Mapping[str, str]) -> Any:
+def _fill(value: Any, place: Place, document: Document, env: Mapping[str, str], only_from: str | None = None) -> Any:
     if isinstance(value, dict):
-        return {key: _fill(item, (*place, key), document, env) for key, item in value.items()}
+        return {key: _fill(item, (*place, key), document, env, only_from) for key, item in value.items()}
     if isinstance(value, list):
-        return [_fill(item, (*place, index), document, env) for index, item in enumerate(value)]
+        return [_fill(item, (*place, index), document, env, only_from) for index, item in enumerate(value)]
     if not isinstance(value, str) or "${env:" not in value:
+        return value
+    if only_from is not None and document.mark(place).file != only_from:
         return value
     is_parameter = _parameter(place) in KEPT
     is_kept = is_parameter or _is_kept(place)

@@ -21,14 +21,12 @@ class Family:
     """The sinks are at BOS, so that `exclude_special_tokens: true` leaves them out."""
 
 
-_SUN = "Sun et al. 2024, arXiv 2402.17762"
+# Only what was measured with this program, or what the source says about these very models.
 FAMILIES = (
-    Family("SmolLM2", r"smollm2", "measured on SmolLM2-135M: 8 of 1,024 tokens hold 99% of the variance at layer 12"),
-    Family("Llama 2", r"llama-?2", _SUN),
-    Family("Mistral", r"mistral|mixtral", _SUN),
+    Family("SmolLM2", r"smollm2", "measured on SmolLM2-135M: 35 of 8,192 tokens hold 99% of the variance at layer 12"),
+    Family("Llama 2", r"llama-?2", "Sun et al. 2024, arXiv 2402.17762"),
     Family("Qwen", r"qwen", "the documentation of dictionary_learning's ActivationBuffer"),
     Family("Pythia", r"pythia", "Gallego-Feliciano et al. 2025, arXiv 2508.03616"),
-    Family("GPT-2", r"gpt2", _SUN, special_only=True),
     Family(
         "Gemma 3", r"gemma-?3", "measured on Gemma 3 270M: BOS holds 91% of the variance at layer 9", special_only=True
     ),

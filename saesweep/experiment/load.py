@@ -18,10 +18,10 @@ from saesweep.experiment.check_search import check_search
 from saesweep.experiment.check_space import check_space
 from saesweep.experiment.document import Document, from_mapping
 from saesweep.experiment.draft import read_draft
-from saesweep.experiment.environment import fill_environment
+from saesweep.experiment.environment import AsWritten, fill_environment
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.from_cfg import apply_from_cfg
-from saesweep.experiment.overrides import apply_overrides
+from saesweep.experiment.overrides import LABEL, apply_overrides
 from saesweep.experiment.parameters import target_parameters
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.plugins import load_installed_plugins
@@ -35,6 +35,7 @@ def load_experiment(
     overrides: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     is_own: bool = True,
+    reads_environment: bool = True,
 ) -> Experiment:
     """Read and check an experiment. No network (but for a Hub id in `from_cfg`), no weights, no torch (but in a plugin).
 
@@ -44,6 +45,8 @@ def load_experiment(
         env: Variables for `${env:NAME}`; the process's own when left out.
         is_own: False for a file that lies beside an SAE or in a run directory and is read without being named: its
             permission to run code does not count, only one among the overrides does.
+        reads_environment: False for a file that may be somebody else's, such as what lies beside an SAE: its references
+            stay as they are, and variables are filled in among the overrides alone.
 
     Raises:
         ExperimentError: The file has mistakes; it names all of them, with their places.
@@ -54,6 +57,9 @@ def load_experiment(
     if not is_own and isinstance(document.tree.get("base"), dict):
         document.tree["base"].pop(OPT_IN, None)
     apply_overrides(document, overrides)
+    if not reads_environment:
+        fill_environment(document, os.environ if env is None else env, only_from=LABEL)
+        env = AsWritten()
     return checked(document, env)
 
 

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -50,7 +52,7 @@ def probe(
     tokens_NT = torch.zeros(PROBE_SHAPE, dtype=torch.long, device="meta")
     try:
         # Fake tensors, because transformers reads values of masks, which plain meta tensors refuse.
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with _without_log(), FakeTensorMode(allow_non_fake_inputs=True):
             return ask(model, tokens_NT)
     except UserError:
         raise
@@ -66,6 +68,18 @@ def probe(
             f"base.model_name: a forward pass of {run.model_name} ({run.model_class_name}) on token ids alone fails: "
             f"{type(error).__name__}: {reason}; {_advice(config)}"
         ) from error
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Keep the traceback off the terminal that torch logs where an operation has no rule: the other pass answers then."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    was = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 def _advice(config: Any) -> str:

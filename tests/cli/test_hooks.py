@@ -1,10 +1,12 @@
 """`saesweep hooks`."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from saesweep.cli import main
+from tests.models.tiny import save_mixtral, save_t5
 
 
 def test_prints_names_shapes_and_counterparts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,3 +34,27 @@ def test_prints_names_shapes_and_counterparts(capsys: pytest.CaptureFixture[str]
 def test_mistakes(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["hooks", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_float32_mixture_of_experts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_mixtral(tmp_path)
+    capfd.readouterr()
+    assert main(["hooks", str(tmp_path), "--match", "model.layers.0"]) == 0
+    out, err = capfd.readouterr()
+    assert out.split()[:4] == ["model.layers.0", "[context,", "token,", "32]"]
+    assert err == ""
+
+
+def test_a_decoder_that_gets_no_tokens_is_one_message(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_t5(tmp_path)
+    capfd.readouterr()
+    assert main(["hooks", str(tmp_path), "--model-class-name", "AutoModelForSeq2SeqLM"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert "only the encoder gets tokens here: choose a hook of the encoder" in err
+
+
+def test_loading_arguments_that_are_no_mapping(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["hooks", "builtin:tiny-lm", "--model-from-pretrained-kwargs", "gguf_file"]) == 2
+    assert "is no mapping; write '{name: value}'" in capfd.readouterr().err

@@ -27,7 +27,7 @@ def warnings_of(**base: Any) -> list[str]:
         ("HuggingFaceTB/SmolLM2-135M", "SmolLM2"),
         ("./models/smollm2/", "SmolLM2"),
         ("meta-llama/Llama-2-7b-hf", "Llama 2"),
-        ("mistralai/Mistral-7B-v0.1", "Mistral"),
+        ("EleutherAI/pythia-70m-deduped", "Pythia"),
         ("Qwen/Qwen3-0.6B", "Qwen"),
         ("google/gemma-3-270m", "Gemma 3"),
     ],
@@ -48,6 +48,9 @@ def test_sinks_at_bos_are_left_out_with_the_special_tokens() -> None:
     "base",
     [
         {"model_name": "somebody/unknown"},
+        # Nothing was measured on these, and no source at hand speaks of them.
+        {"model_name": "mistralai/Mistral-7B-v0.1"},
+        {"model_name": "gpt2", "hook_name": "transformer.h.8"},
         {"model_name": "HuggingFaceTB/SmolLM2-135M", "hook_name": "model.layers.12.mlp"},
         {"model_name": "HuggingFaceTB/SmolLM2-135M", "seqpos_slice": [1, None]},
     ],
@@ -57,6 +60,6 @@ def test_no_warning_without_reason(base: dict[str, Any]) -> None:
 
 
 def test_hook_names_of_transformer_lens() -> None:
-    base = {"model_name": "gpt2", "model_class_name": "TransformerBridge"}
+    base = {"model_name": "EleutherAI/pythia-70m-deduped", "model_class_name": "TransformerBridge"}
     assert warnings_of(**base, hook_name="blocks.8.hook_resid_pre") != []
     assert warnings_of(**base, hook_name="blocks.8.hook_mlp_out") == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -99,11 +100,18 @@ def test_nothing_of_a_run_holds_a_secret(tree: dict[str, Any], tmp_path: Path, c
         assert load_experiment(name).base_run().dataset_path.endswith(f"{PLACE}/text.txt")
     pushed = push({"a/b": best}, "user/name", dry_run=True)
     assert "README.md" in dict(pushed.files)
-    # An export is a start for the next experiment, and can be evaluated and reported: the references are filled again.
+    # An export is a start for the next experiment, and the run can be reported: the references are filled again.
     again = load_experiment({"name": "again", "base": {"from_cfg": str(best)}})
     assert again.base_run().model_from_pretrained_kwargs == {"token": TOKEN, "dtype": "float32"}
     assert TOKEN not in json.dumps(again.written)
-    assert main(["eval", str(best)]) == 0
+    # What lies beside an SAE may be somebody else's: `eval` reads the variables that its own command repeats.
+    assert main(["eval", str(best)]) == 2
+    refused = capsys.readouterr().err
+    asked = ("model_name", "model_from_pretrained_kwargs", "dataset_path")
+    assert ", ".join(f"base.{name}" for name in asked) + " refer to environment variables" in refused
+    repeated = re.findall(r"--set '([^']*)'", refused)
+    assert [text.split("=")[0] for text in repeated] == [f"base.{name}" for name in asked]
+    assert main(["eval", str(best), *(part for text in repeated for part in ("--set", text))]) == 0
     assert main(["report", str(run), "--no-png", "--feature-tokens", "512"]) == 0
     said = capsys.readouterr()
     assert not [secret for secret in (TOKEN, OWNER) if secret in said.out + said.err]
@@ -193,3 +201,38 @@ def test_a_file_from_the_hub_cannot_ask_for_a_variable(tmp_path: Path, monkeypat
     monkeypatch.setattr(from_cfg, "download", lambda *_: tmp_path / "runner_cfg.json")
     with pytest.raises(UserError, match="a file from the Hub must not"):
         load_experiment({"name": "x", "base": {"from_cfg": "user/repo/folder"}})
+
+
+@pytest.mark.parametrize("has_own_file", [False, True])
+def test_eval_of_a_downloaded_folder_reads_no_variable(
+    has_own_file: bool, tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that was downloaded lies on this machine as one's own does: it must not read the environment either."""
+    from saesweep.evaluation import evaluate_saes
+
+    plain = json.loads(json.dumps(tree))
+    place = str(tmp_path / PLACE)
+    plain["base"] |= {"model_name": f"{place}/model", "dataset_path": f"{place}/text.txt", "training_tokens": 2048}
+    plain["base"]["model_from_pretrained_kwargs"] = None
+    plain |= {"space": {}, "search": {}}
+    plain["base"]["sae"]["k"] = 4
+    best = saesweep.run(plain, run_dir=tmp_path / "run").best_dir
+    assert best is not None
+    cfg = json.loads((best / "cfg.json").read_text())
+    evil = f"evil/{REFERENCE}"
+    cfg["metadata"]["model_name"] = evil
+    (best / "cfg.json").write_text(json.dumps(cfg))
+    (best / "checksums.json").unlink(missing_ok=True)
+    own = best / "experiment.yaml"
+    if has_own_file:
+        own.write_text(own.read_text().replace(f"{place}/model", evil))
+        assert REFERENCE in own.read_text()
+    else:
+        own.unlink()
+    with pytest.raises(UserError, match=r"base\.model_name refer to environment variables") as caught:
+        evaluate_saes([best])
+    assert TOKEN not in str(caught.value)
+    # Where the command says what to use instead, what the file asked for does not matter.
+    found = evaluate_saes([best], overrides=[f"base.model_name={place}/model", "evaluation.select_tokens=512"])
+    assert found.model == f"{place}/model"
+    assert TOKEN not in json.dumps(found.to_json())

@@ -65,7 +65,6 @@ def read_tokenizer(spec: PretokenizeSpec) -> Any:
 
 def pack_documents(spec: PretokenizeSpec, tokenizer: Any, cells: Sequence[Any]) -> PackedBatch:
     """Tokenise the documents of cells and pack them into rows; what cannot be used is counted."""
-    refused: list[Document] = []
     documents = _usable(spec, cells)
     packing = Packing(
         context_size=spec.context_size,
@@ -77,12 +76,11 @@ def pack_documents(spec: PretokenizeSpec, tokenizer: Any, cells: Sequence[Any]) 
     )
     packer = Packer(packing)
     # SAELens' PretokenizeRunner keeps what the tokenizer adds (its training on text does not): equal rows.
-    encoded = encode_documents(
-        tokenizer, documents, lambda document, reason: refused.append(document), with_special_tokens=True
-    )
+    # A refused document has no tokens, and is counted by that.
+    encoded = encode_documents(tokenizer, documents, lambda document, reason: None, with_special_tokens=True)
     rows = [row for tokens in encoded for row, _ in packer.pack(tokens)]
     rows_NT = np.asarray(rows, dtype=np.int32).reshape(len(rows), spec.context_size)
-    return PackedBatch(documents=len(cells), skipped=len(cells) - len(documents) + len(refused), rows_NT=rows_NT)
+    return PackedBatch(documents=len(cells), skipped=len(cells) - sum(map(bool, encoded)), rows_NT=rows_NT)
 
 
 def _usable(spec: PretokenizeSpec, cells: Sequence[Any]) -> list[Document]:
@@ -92,7 +90,9 @@ def _usable(spec: PretokenizeSpec, cells: Sequence[Any]) -> list[Document]:
             document = document_of(spec, cell)
         except UnreadableRow:
             continue
-        if document:
+        if document or isinstance(
+            document, str
+        ):  # of an empty text the tokenizer may make BOS, which SAELens packs too
             documents.append(document)
     return documents
 
