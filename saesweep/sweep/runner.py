@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from saesweep.at_hand import check_here
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded, doing, telling
 from saesweep.experiment import AsWritten, Experiment, describe_changes, dump_yaml, load_experiment
@@ -50,7 +51,9 @@ def run(
         UserError: The experiment, the model, the data or the run directory has a mistake; nothing was trained.
         KeyboardInterrupt: Ctrl-C was pressed twice, or before or after training; its text is the command that resumes.
     """
-    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, overrides=overrides)
+    loaded = experiment
+    if not isinstance(loaded, Experiment):
+        loaded = load_experiment(loaded, overrides=overrides, also=(check_here,))
     directory = RunDirectory(Path(run_dir) if run_dir is not None else Path("runs") / loaded.spec.name)
     command = _resume_command(experiment, overrides, directory)
     keep_readable(str(directory.path))

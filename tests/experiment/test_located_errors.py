@@ -124,7 +124,7 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("space/lr", {"float": [1e-4, 1e-3], "int": [1, 2]}, "space.lr", "has float and int"),
     ("space/lr", {"log": True}, "space.lr", "has none of them"),
     ("space/lr", [], "space.lr", "empty list"),
-    ("space/lr", 5, "space.lr", "takes a mapping"),
+    ("space/lr", 5, "space.lr", "one value is not searched"),
     ("space/lr", {"float": [1e-3, 1e-4]}, "space.lr.float", "the lower bound is above the upper"),
     ("space/lr", {"float": [1e-3]}, "space.lr.float", "takes [low, high]"),
     ("space/lr", {"float": [1e-4, "x"]}, "space.lr.float[1]", "takes a number, not 'x'"),
