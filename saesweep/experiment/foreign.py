@@ -60,7 +60,8 @@ def _teach_blanks(document: Document, node: Any, place: Place) -> None:
             document.add(
                 (*place, key), f"a blank is missing after the colon; write {match[1]}: {match[2]}", at_key=True
             )
-            document.keys[(*place, match[1])] = document.mark((*place, key), at_key=True)
+            renamed: Place = (*place, match[1])
+            document.keys[renamed] = document.mark((*place, key), at_key=True)
             del node[key]
             node.setdefault(match[1], parse_scalar(match[2]))
     for key, item in node.items() if isinstance(node, dict) else enumerate(node):
@@ -127,7 +128,9 @@ def _teach_objective(document: Document) -> None:
         if british in objective:
             ours = british.replace("ise", "ize")
             document.add(("objective", british), f"write {ours}: {_flow(objective[british])}", at_key=True)
-            objective.setdefault(ours, objective.pop(british))
+            meant = objective.pop(british)
+            if not {"minimize", "maximize", "pareto"}.intersection(objective):
+                objective[ours] = meant
     name = objective.get("metric", objective.get("name"))
     if isinstance(name, dict):
         objective, name = {**objective, **name}, name.get("name")
