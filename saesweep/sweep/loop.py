@@ -339,14 +339,8 @@ class SweepLoop:
     def _tell_progress(self) -> None:
         tokens = {number: mine[0].tokens for number, mine in self._slots_by_trial().items()}
         more = sum(now - self.trials[number].tokens for number, now in tokens.items()) * self._replicates
-        self._bus.emit(
-            self._progress.within(
-                tokens,
-                self._sae_tokens() + more,
-                stream_tokens=self._stream.tokens_served,
-                epoch=self._stream.epoch,
-            )
-        )
+        at = {"stream_tokens": self._stream.tokens_served, "epoch": self._stream.epoch}
+        self._bus.emit(self._progress.within(tokens, self._sae_tokens() + more, **at))
 
     def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, dict[str, float]]) -> None:
         rows = self.rows()

@@ -36,7 +36,7 @@ def run(
     overrides: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
 ) -> Result:
-    """Run an experiment, or go on with it.
+    """Run an experiment, or resume it.
 
     Args:
         experiment: A YAML file, the same as a mapping, or a loaded experiment.
@@ -179,7 +179,7 @@ def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) ->
 
 
 def _resume_command(source: object, overrides: Sequence[str], directory: RunDirectory) -> str:
-    """Return the command that goes on: the same one, or the run's own copy where the experiment came from Python."""
+    """Return the command that resumes: the same one, or the run's own copy where the experiment came from Python."""
     words = ["saesweep", "run", str(source if isinstance(source, (str, Path)) else directory.experiment_file)]
     if isinstance(source, (str, Path)):
         for override in overrides:

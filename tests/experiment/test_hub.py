@@ -71,7 +71,12 @@ def test_a_model_of_an_unreachable_hub_is_one_message_within_seconds(silent: str
     import transformers  # noqa: F401  # importing it is not what is timed
 
     run = BaseRun.model_validate(
-        {"model_name": "nobody/no-such-model", "hook_name": "model.layers.0", "dataset_path": "builtin:python-docs", "sae": {}}
+        {
+            "model_name": "nobody/no-such-model",
+            "hook_name": "model.layers.0",
+            "dataset_path": "builtin:python-docs",
+            "sae": {},
+        }
     )
     began = time.monotonic()
     with pytest.raises(UserError) as caught:
