@@ -46,8 +46,12 @@ def run(
     """
     # Something is on the screen before PyTorch is imported, which takes seconds.
     with make_display(display, verbose=verbose) as shown, telling(shown):
+        from saesweep.at_hand import check_here
+        from saesweep.experiment import Experiment, load_experiment
+
+        if not isinstance(experiment, Experiment):  # mistakes are said before anything heavy is loaded
+            load_experiment(experiment, overrides=overrides, also=(check_here,))
         doing("loading PyTorch")
         from saesweep.driver import run as sweep
 
-        doing("reading the experiment")
         return sweep(experiment, run_dir=run_dir, overrides=overrides, listeners=(shown, *listeners))

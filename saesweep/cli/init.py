@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from saesweep.errors import UserError
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
 
+SCHEMA_FILE = "saesweep.schema.json"
 _EXAMPLES = """\
   saesweep init
   saesweep init experiments/my_experiment.yaml
@@ -36,15 +38,21 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Write the file and say what to do with it."""
+    from saesweep.experiment import experiment_schema
     from saesweep.experiment.template import template
 
+    schema = args.path.with_name(SCHEMA_FILE)
     try:
         args.path.parent.mkdir(parents=True, exist_ok=True)
         with args.path.open("x", encoding="utf-8") as file:  # x: two people cannot both create it
-            file.write(template())
+            file.write(f"# yaml-language-server: $schema={SCHEMA_FILE}\n{template()}")
+        if not schema.exists():
+            schema.write_text(json.dumps(experiment_schema(), indent=2) + "\n", encoding="utf-8")
     except FileExistsError:
         raise UserError(f"{args.path}: exists already and is left as it is; name a new file") from None
     except OSError as error:
         raise UserError(f"{args.path}: cannot be written ({error.strerror}); name another file") from error
-    say(f"wrote {args.path}\nnext:\n  saesweep validate {args.path}\n  saesweep run {args.path}")
+    say(
+        f"wrote {args.path}, and {schema} for editors that complete YAML\nnext:\n  saesweep validate {args.path}\n  saesweep run {args.path}"
+    )
     return DONE

@@ -42,9 +42,12 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print the plan."""
+    from saesweep.at_hand import check_here
     from saesweep.experiment import load_experiment
     from saesweep.planning.plan import plan
 
-    made = plan(load_experiment(args.experiment, overrides=args.overrides), with_calibration=args.calibrate)
+    made = plan(
+        load_experiment(args.experiment, overrides=args.overrides, also=(check_here,)), with_calibration=args.calibrate
+    )
     say(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
     return DONE

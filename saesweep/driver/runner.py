@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.activity import doing
+from saesweep.at_hand import check_here
 from saesweep.driver.checkpoint_path import claim_checkpoint_path
 from saesweep.driver.confirm import confirm
 from saesweep.driver.facts import check
@@ -37,7 +38,7 @@ def run(
     overrides: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
 ) -> Result:
-    """Run an experiment, or go on with it.
+    """Run an experiment, or resume it.
 
     Args:
         experiment: A YAML file, the same as a mapping, or a loaded experiment.
@@ -52,7 +53,9 @@ def run(
         UserError: The experiment, the model, the data or the run directory has a mistake; nothing was trained.
         KeyboardInterrupt: Ctrl-C was pressed twice, or before or after training; its text is the command that resumes.
     """
-    loaded = experiment if isinstance(experiment, Experiment) else load_experiment(experiment, overrides=overrides)
+    loaded = experiment
+    if not isinstance(loaded, Experiment):
+        loaded = load_experiment(loaded, overrides=overrides, also=(check_here,))
     directory = RunDirectory(Path(run_dir) if run_dir is not None else Path("runs") / loaded.spec.name)
     command = _resume_command(experiment, overrides, directory)
     keep_readable(str(directory.path))
@@ -179,7 +182,7 @@ def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) ->
 
 
 def _resume_command(source: object, overrides: Sequence[str], directory: RunDirectory) -> str:
-    """Return the command that goes on: the same one, or the run's own copy where the experiment came from Python."""
+    """Return the command that resumes: the same one, or the run's own copy where the experiment came from Python."""
     words = ["saesweep", "run", str(source if isinstance(source, (str, Path)) else directory.experiment_file)]
     if isinstance(source, (str, Path)):
         for override in overrides:

@@ -190,7 +190,9 @@ class RayEngine:
         """
         return RayWorker(plan, device=resolve_device(experiment.base_run().device))
 
-    def next_report(self, workers: Sequence[Worker], while_waiting: Callable[[int | None], None]) -> tuple[Worker, BlockReport]:
+    def next_report(
+        self, workers: Sequence[Worker], while_waiting: Callable[[int | None], None]
+    ) -> tuple[Worker, BlockReport]:
         """Return the next report of the workers that train a block."""
         started = {one.pending: one for one in workers if isinstance(one, RayWorker) and one.pending is not None}
         while True:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment
+from saesweep.experiment.hook_names import hugging_face_hook
 from saesweep.models import transformer_lens_hook
-from saesweep.models.hook_names import hugging_face_hook
 from saesweep.models.library import Library, library_of, locate
 from saesweep.models.pretrained import loading_kwargs, read_config
 from saesweep.saes import ExportedSAE

@@ -72,6 +72,8 @@ def _place(details: ErrorDetails, tree: Any) -> Place:
 def _message(place: Place, group: list[ErrorDetails], known_keys: KnownKeys) -> str:
     first = group[0]
     value = first["input"]
+    if value in ("None", "none", "nil") and first["type"] not in ("missing", "extra_forbidden"):
+        return f"{value!r} is text in YAML; write null, or leave the key out for the default"
     if first["type"] == "missing":
         return "missing; it is required"
     if first["type"] == "extra_forbidden":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.advice import warnings_for
+from saesweep.experiment.check_at_hand import translate_hooks
 from saesweep.experiment.check_base import check_base, check_by_architecture
 from saesweep.experiment.check_matched import check_matched
 from saesweep.experiment.check_objective import check_objective
@@ -17,11 +18,12 @@ from saesweep.experiment.check_runs import check_runs
 from saesweep.experiment.check_search import check_search
 from saesweep.experiment.check_space import check_space
 from saesweep.experiment.document import Document, from_mapping
-from saesweep.experiment.draft import read_draft
+from saesweep.experiment.draft import Draft, read_draft
 from saesweep.experiment.environment import AsWritten, fill_environment
 from saesweep.experiment.experiment import Experiment
+from saesweep.experiment.foreign import teach
 from saesweep.experiment.from_cfg import apply_from_cfg
-from saesweep.experiment.overrides import LABEL, apply_overrides
+from saesweep.experiment.overrides import LABEL, apply_overrides, check_overridden
 from saesweep.experiment.parameters import target_parameters
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.plugins import load_installed_plugins
@@ -36,6 +38,7 @@ def load_experiment(
     env: Mapping[str, str] | None = None,
     is_own: bool = True,
     reads_environment: bool = True,
+    also: Sequence[Callable[[Draft], None]] = (),
 ) -> Experiment:
     """Read and check an experiment. No network (but for a Hub id in `from_cfg`), no weights, no torch (but in a plugin).
 
@@ -47,6 +50,7 @@ def load_experiment(
             permission to run code does not count, only one among the overrides does.
         reads_environment: False for a file that may be somebody else's, such as what lies beside an SAE: its references
             stay as they are, and variables are filled in among the overrides alone.
+        also: Further checks, such as those of what is on this machine; their findings are among the mistakes.
 
     Raises:
         ExperimentError: The file has mistakes; it names all of them, with their places.
@@ -57,14 +61,22 @@ def load_experiment(
     if not is_own and isinstance(document.tree.get("base"), dict):
         document.tree["base"].pop(OPT_IN, None)
     apply_overrides(document, overrides)
+    check_overridden(document, overrides)
     if not reads_environment:
         fill_environment(document, os.environ if env is None else env, only_from=LABEL)
         env = AsWritten()
-    return checked(document, env)
+    return checked(document, env, also)
 
 
-def checked(document: Document, env: Mapping[str, str] | None = None) -> Experiment:
+def checked(
+    document: Document, env: Mapping[str, str] | None = None, also: Sequence[Callable[[Draft], None]] = ()
+) -> Experiment:
     """Return the experiment of a document that the command line has had its say in.
+
+    Args:
+        document: The document.
+        env: Variables for `${env:NAME}`; the process's own when left out.
+        also: Further checks.
 
     Raises:
         ExperimentError: It has mistakes; the error names all of them, with their places.
@@ -74,6 +86,8 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
     env = os.environ if env is None else env
     fill_environment(document, env)
     imported_warnings, filled = apply_from_cfg(document, env)
+    teach(document)
+    translated = translate_hooks(document)
     draft = read_draft(document, filled)
     parameters = (*check_space(draft), *target_parameters(draft.objective))
     check_base(draft)
@@ -82,6 +96,8 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
     check_objective(draft, runs)
     check_matched(draft, parameters, runs)
     check_search(draft, parameters, runs[0] if runs else None)
+    for check in also:
+        check(draft)
     document.raise_problems()
     experiment = Experiment(
         spec=ExperimentSpec.model_validate(document.tree),
@@ -91,7 +107,7 @@ def checked(document: Document, env: Mapping[str, str] | None = None) -> Experim
         environment=document.environment,
     )
     warnings = warnings_for(draft, parameters, runs, experiment.n_trials)
-    return replace(experiment, warnings=(*imported_warnings, *warnings))
+    return replace(experiment, warnings=(*imported_warnings, *translated, *warnings))
 
 
 def read_file(source: str | Path) -> str:

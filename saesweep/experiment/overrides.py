@@ -31,6 +31,24 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
         assign(document, parts, value, LABEL)
 
 
+def check_overridden(document: Document, overrides: Sequence[str]) -> None:
+    """Note values set under `base` of what `space` searches in every trial: they would be accepted and never hold."""
+    space = document.tree.get("space")
+    for text in overrides:
+        path, _, raw = text.partition("=")
+        field = path.strip().removeprefix("base.")
+        entry = space.get(field) if isinstance(space, dict) and path.strip() == f"base.{field}" else None
+        ranges = entry if isinstance(entry, list) else [entry]
+        if any(isinstance(each, dict) and not each.get("when") for each in ranges):
+            complain(
+                document,
+                tuple(path.strip().split(".")),
+                f"space.{field} gives every trial a value of its own, so that this one would never hold; to give all trials "
+                f"the same, write --set 'space.{field}={{choice: [{raw.strip()}]}}'",
+                LABEL,
+            )
+
+
 def complain(document: Document, place: Place, message: str, label: str) -> None:
     """Note a mistake of the command line at a place; `label` is the argument that it came from."""
     document.keys[place] = document.values[place] = Mark(file=label)

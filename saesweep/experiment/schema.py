@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from saesweep.experiment.fields import architectures_with, searchable_paths, trial_paths
+from saesweep.experiment.fields import ARCHITECTURE, architectures_with, searchable_paths, trial_paths
 from saesweep.plugins import load_installed_plugins
-from saesweep.specs import BaseRun, ExperimentSpec
+from saesweep.specs import METRICS, BaseRun, ExperimentSpec
 from saesweep.specs.architectures import architectures, spec_class
 from saesweep.specs.presets import PRESET_ARCHITECTURE
 
@@ -38,7 +38,16 @@ def experiment_schema() -> dict[str, Any]:
         "properties": {path: ranges for path in searchable_paths()},
         "additionalProperties": False,
     }
+    names = {"choice": {"type": "array", "items": {"enum": list(architectures())}, "minItems": 1}}
+    properties["space"]["properties"][ARCHITECTURE] = {
+        "type": "object",
+        "description": "The architectures to try.",
+        "properties": names,
+        "required": ["choice"],
+        "additionalProperties": False,
+    }
     _allow_plain_conditions(definitions["ParameterSpec"])
+    _name_metrics(definitions)
     return {"$schema": _DRAFT, "title": "saesweep experiment", **{k: v for k, v in schema.items() if k != "title"}}
 
 
@@ -90,6 +99,17 @@ def _overrides(architecture: str, base: dict[str, Any]) -> dict[str, Any]:
     if presets:
         fields["preset"] = {"enum": presets, "description": "A named set of overrides; those written here win."}
     return {"type": "object", "properties": fields}
+
+
+def _name_metrics(definitions: dict[str, Any]) -> None:
+    """Let an editor offer the names of metrics; those of a plugin that is named on the command line are not known here."""
+    known = {"enum": list(METRICS)}
+    for name in ("Goal", "ObjectiveSpec"):
+        for key in ("minimize", "maximize"):
+            field = definitions[name]["properties"][key]
+            field["anyOf"] = [known, {"type": "null"}]
+            field.pop("type", None)
+    definitions["ObjectiveSpec"]["properties"]["subject_to"]["propertyNames"] = known
 
 
 def _allow_plain_conditions(parameter: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from saesweep.experiment.scalars import parse_scalar
 _PLAIN = "!saesweep/plain"
 _TEXT = "tag:yaml.org,2002:str"
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_NO_BLANK = re.compile(r"\s*([A-Za-z_][\w.]*):([^\s#/][^#]*)")
 _MAX_DEPTH = 64
 _MAX_NODES = 200_000  # aliases of aliases grow exponentially
 
@@ -60,7 +61,7 @@ def _compose(text: str, document: Document) -> yaml.Node | None:
         problem = " ".join(part for part in (error.problem, error.context) if part)
         if "\\t" in problem:
             problem += "; indent with spaces"
-        document.add((), f"not valid YAML: {problem}")
+        document.add((), _blank_missing(error, lines) or f"not valid YAML: {problem}")
     except yaml.reader.ReaderError as error:
         before = text[: error.position].splitlines() or [""]
         document.values[()] = Mark(file=document.file, line=len(before), column=len(before[-1]) + 1)
@@ -68,6 +69,16 @@ def _compose(text: str, document: Document) -> yaml.Node | None:
     except RecursionError:
         document.add((), f"nested more than {_MAX_DEPTH} levels deep")
     return None
+
+
+def _blank_missing(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
+    """Return what to say of a line such as `lr:1e-3`, which YAML reads as text; empty where it is something else."""
+    if "expected ':'" not in f"{error.problem}{error.context}":
+        return ""
+    mark = error.context_mark or error.problem_mark
+    if mark is None or mark.line >= len(lines) or not (match := _NO_BLANK.match(lines[mark.line])):
+        return ""
+    return f"not valid YAML: a blank is missing after the colon; write {match[1]}: {match[2].strip()}"
 
 
 def _mark(file: str | None, mark: Any, lines: list[str]) -> Mark:

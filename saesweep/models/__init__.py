@@ -1,10 +1,10 @@
 """Language models as sources of activations: one small adapter per model library. Knows nothing of SAEs."""
 
+from saesweep.experiment.hook_names import hugging_face_hook, transformer_lens_hook
 from saesweep.models.base import LanguageModel, Splice
 from saesweep.models.counterparts import HookNames, names_of_hook
 from saesweep.models.device import resolve_device
 from saesweep.models.head import SplitHead
-from saesweep.models.hook_names import hugging_face_hook, transformer_lens_hook
 from saesweep.models.inspection import HookPoint, list_hooks
 from saesweep.models.late_start import LateStart
 from saesweep.models.load import ModelFacts, inspect_model, load_model

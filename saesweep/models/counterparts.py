@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from saesweep.errors import UserError
-from saesweep.models.hook_names import hugging_face_hook, transformer_lens_hook
+from saesweep.experiment.hook_names import hugging_face_hook, transformer_lens_hook
 from saesweep.models.library import Library, library_of, locate
 from saesweep.models.location import ModelLocation
 from saesweep.models.pretrained import loading_kwargs, read_config, shared_kwargs

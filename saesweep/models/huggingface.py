@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from saesweep.experiment.hook_names import INPUT, split_input
 from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError
 from saesweep.models.compiled import CompiledBlocks
-from saesweep.models.hook_names import INPUT, split_input
 from saesweep.models.outputs import exchange_output, first_tensor, only_first
 
 

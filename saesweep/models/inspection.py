@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from saesweep.errors import UserError
+from saesweep.experiment.hook_names import INPUT, hugging_face_hook, transformer_lens_hook
 from saesweep.models.base import LanguageModel, UnusableHookError
 from saesweep.models.bridge import BridgeModel
-from saesweep.models.hook_names import INPUT, hugging_face_hook, transformer_lens_hook
 from saesweep.models.huggingface import HuggingFaceModel
 from saesweep.models.library import locate
 from saesweep.models.pretrained import loading_kwargs, read_config

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saesweep.experiment.hook_names import split_input
 from saesweep.models.base import LanguageModel, Splice
 from saesweep.models.head import SplitHead
-from saesweep.models.hook_names import split_input
 from saesweep.models.huggingface import HuggingFaceModel
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partialmethod
 from typing import Any
 
 import torch
 
 from saesweep.errors import UserError
+from saesweep.experiment.hub import offline_where_unreachable, unreachable_text
 from saesweep.models.location import ModelLocation
 from saesweep.specs.base_run import WEIGHT_PROCESSING
 
@@ -167,7 +168,7 @@ def loading(location: ModelLocation, what: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        with quiet():
+        with quiet(), nullcontext() if location.is_local else offline_where_unreachable():
             yield
     except torch.OutOfMemoryError:
         raise
@@ -187,6 +188,11 @@ def loading(location: ModelLocation, what: str) -> Iterator[None]:
         if location.is_local:
             raise UserError(
                 f"base.model_name: {what} of the folder {location.name!r} cannot be read: {reason}"
+            ) from error
+        if unreachable := unreachable_text():
+            raise UserError(
+                f"base.model_name: {what} of {location.name!r} is not on this machine, and {unreachable}; check the "
+                "network, or give a local folder"
             ) from error
         raise UserError(
             f"base.model_name: {what} of {location.name!r} could not be downloaded or read: {reason}. "

@@ -398,7 +398,7 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
     if warm_up + decay > run.total_steps:
         found.append(
             (
-                "lr_decay_steps",
+                "lr_decay_steps" if decay else "lr_warm_up_steps",
                 f"warm-up ({warm_up} steps) and decay ({decay} steps) are longer than the run ({run.total_steps} steps); shorten one",
             )
         )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from saesweep.specs.model import Spec
+from saesweep.specs.units import parse_count
 
 Scalar = bool | int | float | str | None
 
@@ -17,10 +18,21 @@ def _values(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _number(value: Any) -> Any:
+    """Return a bound that is written as a count (`10k`) as its number; everything else as it is."""
+    if isinstance(value, str) and value[-1:].lower() in tuple("kmbt") and value[:1].isdigit():
+        return parse_count(value)
+    return value
+
+
 def _pair(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and len(value) == 2:
-        return tuple(value)
+        return tuple(map(_number, value))
     raise ValueError("takes [low, high], both included")
+
+
+def _points(value: Any) -> Any:
+    return tuple(map(_number, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _conditions(value: Any) -> Any:
@@ -29,24 +41,26 @@ def _conditions(value: Any) -> Any:
     return {path: tuple(v) if isinstance(v, (list, tuple)) else (v,) for path, v in value.items()}
 
 
-FloatPair = Annotated[tuple[float, float], BeforeValidator(_pair)]
-IntPair = Annotated[tuple[int, int], BeforeValidator(_pair)]
+FloatPair = Annotated[
+    tuple[float, float], BeforeValidator(_pair, json_schema_input_type=tuple[float | str, float | str])
+]
+IntPair = Annotated[tuple[int, int], BeforeValidator(_pair, json_schema_input_type=tuple[int | str, int | str])]
 
 
 class ParameterSpec(Spec):
     """One searched parameter: exactly one of `float`, `int`, `choice`."""
 
     float_: FloatPair | None = Field(None, alias="float")
-    """[low, high], both included, as values (never as exponents)."""
+    """[low, high], both included, as values (never as exponents); a bound may be a count such as 10k."""
     int_: IntPair | None = Field(None, alias="int")
-    """[low, high], both included."""
+    """[low, high], both included; a bound may be a count such as 10k."""
     choice: Annotated[tuple[Any, ...], BeforeValidator(_values)] | None = None
     """The values to choose from."""
     log: bool = False
     """Sample uniformly in the logarithm."""
     step: float | None = Field(None, gt=0)
     """Distance between neighbouring values of a `float` or `int`; not with `log`."""
-    grid: Annotated[tuple[Any, ...], BeforeValidator(_values)] | None = None
+    grid: Annotated[tuple[Any, ...], BeforeValidator(_points)] | None = None
     """The points that `search.sampler: grid` visits for a `float` or `int`."""
     when: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_conditions)] = {}
     """Sample only where these parameters have one of these values. The architecture's own fields need no `when`."""
@@ -123,7 +137,9 @@ class ParameterSpec(Spec):
         elif low > high:
             found.append((kind, f"[{low:g}, {high:g}]: the lower bound is above the upper"))
         elif self.log and low <= 0:
-            found.append((kind, f"log: true needs a lower bound above 0, not {low:g}"))
+            # Bounds such as [-4, -3] are the exponents that some tools take.
+            values = f"; bounds are values, not exponents: [1e{low:g}, 1e{high:g}]" if -20 <= low < high <= 0 else ""
+            found.append((kind, f"log: true needs a lower bound above 0, not {low:g}{values}"))
         if self.log and self.step is not None:
             found.append(("step", "cannot be combined with log: true"))
         if kind == "int" and self.step is not None and self.step != int(self.step):

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, GetPydanticSchema
 from pydantic_core import core_schema
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:percent|per cent|pct)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kmbt]?)", re.IGNORECASE)
 
 
@@ -82,9 +83,16 @@ class Duration:
                 if not 0 <= share <= 1:
                     raise ValueError(f"{raw!r} is outside 0% to 100%")
                 return cls(share, "fraction")
-            if text.endswith("tok"):
-                return cls(float(parse_count(text[:-3])), "tokens")
-            return cls(float(parse_count(text)), "steps")
+            if match := _PERCENT.fullmatch(text):
+                raise ValueError(f"{raw!r}: write a share of the run as {match[1]}%")
+            try:
+                if text.endswith("tok"):
+                    return cls(float(parse_count(text[:-3])), "tokens")
+                return cls(float(parse_count(text)), "steps")
+            except ValueError:
+                raise ValueError(
+                    f"{raw!r} is not a duration; write steps (1000), tokens (5Mtok) or a share of the run (5%)"
+                ) from None
         if raw < 0 or raw != int(raw):
             raise ValueError(f"{raw!r} is not a whole number of steps >= 0; a share of the run is written 5%")
         return cls(float(raw), "steps")

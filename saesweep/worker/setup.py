@@ -17,6 +17,7 @@ from saesweep.cohort import Cohort
 from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator
 from saesweep.experiment import Experiment, Stream
+from saesweep.experiment.advice import autocast_on_cpu
 from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import Normalizer
@@ -93,6 +94,8 @@ def prepare(whole: Experiment, stream: Stream, directory: RunDirectory, n_trials
     choices = directory.choices()
     sinks = _sinks(source, hooks)
     notes = [each.message() for each in sinks]
+    if run.device == "auto" and device.type == "cpu" and run.autocast:  # what is known only here
+        notes.append(autocast_on_cpu("base.autocast"))
     if "slots" not in choices:
         choices["slots"], choices["slots_reason"] = sizes.slots.slots, sizes.slots.reason
         choices["background_checkpoints"] = sizes.slots.background_checkpoints

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from saesweep.cli import main
+from saesweep.experiment import experiment_schema
+from saesweep.specs import METRICS
 
 GOOD = """\
 name: tiny
@@ -120,3 +123,40 @@ def test_a_missing_file_is_one_clean_message(tmp_path, capsys, command):
     assert out == ""
     assert "nowhere.yaml" in err
     assert "Traceback" not in err
+
+
+def test_init_writes_the_line_and_the_schema_that_editors_read(tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    assert main(["init", str(path)]) == 0
+    assert path.read_text().splitlines()[0] == "# yaml-language-server: $schema=saesweep.schema.json"
+    schema = json.loads((tmp_path / "saesweep.schema.json").read_text())
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert "saesweep.schema.json" in capsys.readouterr().out
+    (tmp_path / "saesweep.schema.json").write_text("{}")
+    assert main(["init", str(tmp_path / "b.yaml")]) == 0
+    assert (tmp_path / "saesweep.schema.json").read_text() == "{}"  # somebody's own
+
+
+def test_the_schema_knows_the_names_of_architectures_and_metrics():
+    schema = experiment_schema()
+    architecture = schema["properties"]["space"]["properties"]["sae.architecture"]
+    assert set(architecture["properties"]["choice"]["items"]["enum"]) >= {"topk", "jumprelu", "matryoshka_batchtopk"}
+    known = schema["$defs"]["Goal"]["properties"]["minimize"]["anyOf"][0]["enum"]
+    assert set(known) == set(METRICS)
+    objective = schema["$defs"]["ObjectiveSpec"]["properties"]
+    assert objective["maximize"]["anyOf"][0]["enum"] == known
+    assert objective["subject_to"]["propertyNames"]["enum"] == known
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "run"])
+def test_what_is_not_on_this_machine_is_said_with_its_line(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(
+        "name: a\nbase:\n  model_name: ./nowhere\n  hook_name: model.layers.2\n"
+        "  dataset_path: nowhere.jsonl\n  training_tokens: 100k\n  sae: {d_in: 128, d_sae: 256}\n"
+    )
+    assert main([command, "a.yaml"]) == 2
+    err = capsys.readouterr().err
+    assert "a.yaml:3:15: base.model_name: the folder './nowhere' does not exist" in err
+    assert "a.yaml:5:17: base.dataset_path: 'nowhere.jsonl' does not exist" in err
+    assert err.rstrip().endswith("2 mistakes")

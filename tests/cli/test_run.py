@@ -38,6 +38,7 @@ def sweep(monkeypatch):
 
     module.run = run
     monkeypatch.setitem(sys.modules, "saesweep.driver", module)
+    monkeypatch.setattr("saesweep.experiment.load_experiment", lambda *_, **__: None)
     monkeypatch.delenv("SAESWEEP_DISPLAY", raising=False)
     return module
 

@@ -319,7 +319,7 @@ class TestHub:
             return str(put(tmp_path, "runner_cfg.json", RUNNER))
 
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-        monkeypatch.setattr(hub, "_resolves", lambda _endpoint: True)
+        monkeypatch.setattr(hub, "_answers", lambda _endpoint: True)
         run = load_experiment({"name": "t", "base": {"from_cfg": "user/repo/a/b"}}).resolve({})
         assert asked == [("user/repo", "a/b/runner_cfg.json")]
         assert run.lr == 7e-4
@@ -332,6 +332,6 @@ class TestHub:
             raise LocalEntryNotFoundError("offline")
 
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-        monkeypatch.setattr(hub, "_resolves", lambda _endpoint: False)
+        monkeypatch.setattr(hub, "_answers", lambda _endpoint: False)
         problem = only_problem({"name": "t", "base": {"from_cfg": "user/repo/a", "sae": {"k": 3}}})
         assert "the Hub could not be reached" in problem.message

@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers as tr
 
+from saesweep.experiment.hook_names import _FAMILIES, hugging_face_hook, transformer_lens_hook
 from saesweep.models.bridge import BridgeModel, build_bridge
-from saesweep.models.hook_names import _FAMILIES, hugging_face_hook, transformer_lens_hook
 from saesweep.models.huggingface import HuggingFaceModel
 from saesweep.models.pretrained import quiet
 from saesweep.models.shape import shape_activations

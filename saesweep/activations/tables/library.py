@@ -6,7 +6,7 @@ import fnmatch
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from saesweep.activations.tables.selection import Selection
 from saesweep.activations.tables.splits import bad_slice, rows_of_split
 from saesweep.activations.tables.table import Table, random_access
 from saesweep.errors import UserError
+from saesweep.experiment.hub import offline_where_unreachable, unreachable_text
 
 _BLOCK_ROWS = 1000
 
@@ -31,7 +32,11 @@ def open_hub(selection: Selection) -> Table:
 
     _check_slice(selection)
     path = Path(selection.path).expanduser()
-    with _reading(selection, "could not be downloaded or read; check the name, the network and your access"):
+    unreachable = "" if path.is_dir() else unreachable_text()
+    problem = "could not be downloaded or read; check the name, the network and your access"
+    if unreachable:
+        problem = f"is not on this machine, and {unreachable}; check the network, or give a local file"
+    with _reading(selection, problem), offline_where_unreachable() if unreachable else nullcontext():
         try:
             dataset = datasets.load_dataset(
                 str(path) if path.is_dir() else selection.path,

@@ -113,6 +113,12 @@ def hugging_face_hook(hook: str, model_type: str) -> str | None:
     return None
 
 
+def blocks_of(model_type: str) -> str | None:
+    """Return where models of a type keep their blocks, such as `model.layers`; None for a type that is not in the map."""
+    family = _FAMILIES.get(model_type)
+    return None if family is None else family.blocks
+
+
 def _families(model_type: str | None) -> list[_Family]:
     if model_type is None:
         return list(_BY_PREFIX.values())

@@ -1,0 +1,184 @@
+"""What the file says against what is on this machine: local paths, and the configuration of a model that is at hand."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from saesweep import builtin
+from saesweep.experiment.document import Document, Place, block
+from saesweep.experiment.draft import Draft
+from saesweep.experiment.hook_names import blocks_of, hugging_face_hook, transformer_lens_hook
+from saesweep.experiment.local_config import LocalConfig, local_config, looks_local
+from saesweep.experiment.nearest import did_you_mean
+from saesweep.specs.base_run import BRIDGE_CLASSES
+
+_DATA_FILES = (".txt", ".json", ".jsonl", ".csv", ".parquet")
+_LENS_LAYER = re.compile(r"blocks\.(\d+)\.")
+_MODULE_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)(?:[.:]|$)")
+_RESIDUAL = re.compile(r"blocks\.\d+\.hook_resid_(?:pre|post)")
+
+
+def translate_hooks(document: Document) -> list[str]:
+    """Put each hook that is named as the other library names it under its own name; return what to say about them.
+
+    Only a pair that the map is sure of is translated, and only where the model's configuration is at hand.
+    """
+    base = block(document.tree, "base")
+    if "model_name" in block(document.tree, "space"):
+        return []
+    config = None
+    said: list[str] = []
+    for parent, key, _ in _hooks(document.tree):
+        hook, is_lens = parent[key], str(parent[key]).startswith("blocks.")
+        if not isinstance(hook, str) or is_lens == _is_bridge(base):
+            continue
+        config = config or local_config(base.get("model_name"), base.get("model_from_pretrained_kwargs"))
+        if config is None or config.model_type is None:
+            return said
+        name = hugging_face_hook(hook, config.model_type) if is_lens else transformer_lens_hook(hook, config.model_type)
+        if name is not None:
+            parent[key] = name
+            library = "TransformerLens" if is_lens else "Hugging Face"
+            said.append(f"hook_name: {hook} is {library}'s name for {name}, which is used")
+    return list(dict.fromkeys(said))
+
+
+def check_at_hand(draft: Draft) -> None:
+    """Note paths that do not exist, and what the model cannot have by its own configuration."""
+    base = draft.block("base")
+    if base.get("dataset_path") != builtin.DATASET_SYNTHETIC:
+        _check_model_names(draft, base)
+        _check_dataset(draft, base)
+    _check_paths(draft, base)
+    if "model_name" in draft.block("space"):
+        return
+    config = local_config(base.get("model_name"), base.get("model_from_pretrained_kwargs"))
+    if config is None:
+        return
+    name, context = base["model_name"], base.get("context_size")
+    if config.context_limit is not None and type(context) is int and context > config.context_limit:
+        message = f"{context} is more than {name} takes ({config.context_limit} tokens); lower it to at most that"
+        draft.document.add(("base", "context_size"), message)
+    for parent, key, place in _hooks(draft.tree):
+        if isinstance(parent[key], str):
+            _check_hook(draft, config, str(name), parent[key], place)
+
+
+def _check_model_names(draft: Draft, base: dict[str, Any]) -> None:
+    names: list[tuple[Any, Place]] = [(base.get("model_name"), ("base", "model_name"))]
+    names += [(parent[key], place) for parent, key, place in _searched(draft.tree, "model_name")]
+    for name, place in names:
+        if not isinstance(name, str):
+            continue
+        if name.startswith("builtin:") and name != builtin.MODEL_NAME:
+            message = f"unknown built-in model {name!r}; there is {builtin.MODEL_NAME}"
+            draft.document.add(place, message)
+        elif looks_local(name) and not Path(name).expanduser().exists():
+            draft.document.add(place, f"the folder {name!r} does not exist; give a model folder or a Hub id")
+
+
+def _check_dataset(draft: Draft, base: dict[str, Any]) -> None:
+    names: list[tuple[Any, Place]] = [(base.get("dataset_path"), ("base", "dataset_path"))]
+    names += [(parent[key], place) for parent, key, place in _searched(draft.tree, "dataset_path")]
+    known = (builtin.DATASET_DOCS, builtin.DATASET_SYNTHETIC)
+    for name, place in names:
+        if not isinstance(name, str) or base.get("use_cached_activations") is True:
+            continue
+        path = Path(name).expanduser()
+        if name.startswith("builtin:") and name not in known:
+            hint = did_you_mean(name, known) or f"; there are {' and '.join(known)}"
+            draft.document.add(place, f"unknown built-in dataset {name!r}{hint}")
+        elif any(mark in name for mark in "*?["):
+            if not glob.glob(str(path), recursive=True):
+                draft.document.add(place, f"no file matches {name!r}; give a file, folder, glob or a Hub dataset id")
+        elif (looks_local(name) or path.suffix.lower() in _DATA_FILES) and not path.exists():
+            draft.document.add(place, f"{name!r} does not exist; give a file, folder, glob or a Hub dataset id")
+
+
+def _check_paths(draft: Draft, base: dict[str, Any]) -> None:
+    """Note other places to read from that are not there."""
+    search, document = draft.block("search"), draft.document
+    if isinstance(warm := search.get("warm_start"), str) and not Path(warm).expanduser().is_dir():
+        document.add(("search", "warm_start"), f"{warm!r} is no folder here; give the run directory of an earlier run")
+    references = draft.block("evaluation").get("references")
+    for index, name in enumerate(references if isinstance(references, list) else ()):
+        if isinstance(name, str) and looks_local(name) and not Path(name).expanduser().exists():
+            place: Place = ("evaluation", "references", index)
+            document.add(place, f"{name!r} does not exist; give the folder of an exported SAE or its place on the Hub")
+    cached = base.get("cached_activations_path")
+    if base.get("use_cached_activations") is not True or not isinstance(cached, str) or not looks_local(cached):
+        return
+    if not Path(cached).expanduser().exists():
+        message = f"{cached!r} does not exist; `saesweep cache-activations` writes one"
+        document.add(("base", "cached_activations_path"), message)
+
+
+def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place: Place) -> None:
+    is_bridge = _is_bridge(draft.block("base"))
+    if hook.startswith("blocks.") and not is_bridge:
+        draft.document.add(
+            place,
+            f"{hook} is a hook of TransformerLens, and no module of {model} holds the same for certain; set "
+            "model_class_name: TransformerBridge to use it, or choose a module that `saesweep hooks` lists",
+        )
+        return
+    if not hook.startswith("blocks.") and is_bridge and "hook_" not in hook and _MODULE_LAYER.search(hook):
+        draft.document.add(
+            place,
+            f"{hook} is a module of Hugging Face's model, and no hook of TransformerLens holds the same for certain; set "
+            "model_class_name: AutoModelForCausalLM to use it, or choose a hook that `saesweep hooks` lists",
+        )
+        return
+    layer = _LENS_LAYER.match(hook) if is_bridge else _MODULE_LAYER.search(hook)
+    if layer is not None and config.n_layers is not None and int(layer[1]) >= config.n_layers:
+        last = config.n_layers - 1
+        draft.document.add(place, f"{hook}: {model} has {config.n_layers} layers, numbered 0 to {last}")
+        return
+    blocks = None if is_bridge or config.model_type is None else blocks_of(config.model_type)
+    if blocks is not None and (number := re.search(r"\.(\d+)(?=[.:]|$)", hook)):
+        inner = blocks.split(".", 1)[-1]
+        if f"{inner}." not in hook:
+            rest = hook[number.end() :]
+            draft.document.add(place, f"{model} has no {hook!r}; did you mean '{blocks}.{number[1]}{rest}'?")
+            return
+    lens = hook if is_bridge else transformer_lens_hook(hook, config.model_type)
+    d_in = draft.block("base", "sae").get("d_in")
+    is_residual = lens is not None and _RESIDUAL.fullmatch(lens) is not None
+    if is_residual and config.width is not None and type(d_in) is int and d_in != config.width:
+        message = (
+            f"{d_in} is given, but {hook} of {model} is {config.width} wide; write {config.width}, or leave it out"
+        )
+        draft.document.add(("base", "sae", "d_in"), message)
+
+
+def _is_bridge(base: dict[str, Any]) -> bool:
+    return base.get("model_class_name") in BRIDGE_CLASSES
+
+
+def _hooks(tree: dict[str, Any]) -> Iterator[tuple[Any, Any, Place]]:
+    """Yield (what holds it, under which key, its place) of every hook that a file names."""
+    base = tree.get("base")
+    if isinstance(base, dict) and "hook_name" in base:
+        yield base, "hook_name", ("base", "hook_name")
+    yield from _searched(tree, "hook_name")
+    search = tree.get("search")
+    for name in ("baselines", "fixed"):
+        listed = search.get(name) if isinstance(search, dict) else None
+        for index, settings in enumerate(listed if isinstance(listed, list) else ()):
+            if isinstance(settings, dict) and "hook_name" in settings:
+                yield settings, "hook_name", ("search", name, index, "hook_name")
+
+
+def _searched(tree: dict[str, Any], path: str) -> Iterator[tuple[Any, Any, Place]]:
+    """Yield the choices of a parameter."""
+    entry = block(tree, "space").get(path)
+    ranges: Sequence[Any] = entry if isinstance(entry, list) else [entry]
+    for number, each in enumerate(ranges):
+        choice = each.get("choice") if isinstance(each, dict) else None
+        place: Place = ("space", path, number) if isinstance(entry, list) else ("space", path)
+        for index in range(len(choice) if isinstance(choice, list) else 0):
+            yield choice, index, (*place, "choice", index)

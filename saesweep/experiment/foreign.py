@@ -1,0 +1,223 @@
+"""Spellings of other tools (W&B, Optuna, Ray, Hydra) in `space` and `objective`: each gets the line to write instead.
+
+What was meant takes the place of what was written, so that the rest of the file is checked all the same; the mistake is
+noted, so that nothing runs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saesweep.experiment.document import Document, Place
+from saesweep.experiment.fields import NESTED, known_paths
+from saesweep.experiment.scalars import parse_scalar
+from saesweep.specs import METRICS, ParameterSpec
+
+_OWN = frozenset(info.alias or name for name, info in ParameterSpec.model_fields.items())
+_CHOICES = ("values", "choices", "categorical", "options", "suggest_categorical", "grid_search")
+_PAIRS = (("min", "max"), ("low", "high"), ("lower", "upper"), ("start", "end"))
+_RANGES = (
+    *("uniform", "loguniform", "log_uniform", "quniform", "qloguniform", "range", "interval", "suggest_float"),
+    *("suggest_int", "suggest_uniform", "suggest_loguniform", "randint", "lograndint", "int_uniform", "uniform_int"),
+)
+_CALL = re.compile(r"[a-z_]+\(\s*([-+0-9.e]+)\s*,\s*([-+0-9.e]+)\s*\)")
+"""Such as `interval(1e-4, 1e-3)`, of Hydra."""
+_NO_BLANK = re.compile(r"([a-z_][\w.]*):(\S+)")
+_KINDS = ("distribution", "type", "dist")
+
+
+_SEARCH = {
+    **dict.fromkeys(("method", "algorithm", "algo"), "sampler"),
+    **dict.fromkeys(("count", "num_samples", "max_trials", "run_cap"), "trials"),
+    "random_state": "seed",
+}
+"""Keys of other tools -> ours."""
+_SAMPLERS = {"bayes": "tpe", "bayesian": "tpe"}
+
+
+def teach(document: Document) -> None:
+    """Note what other tools would read in the file, and put what was meant in its place."""
+    _teach_blanks(document, document.tree, ())
+    _teach_space(document)
+    _teach_objective(document)
+    search = document.tree.get("search")
+    if not isinstance(search, dict):
+        return
+    for key in [key for key in search if key in _SEARCH]:
+        value = search.pop(key)
+        meant = {_SEARCH[key]: _SAMPLERS.get(value, value) if isinstance(value, str) else value}
+        document.add(("search", key), f"write {_flow(meant)[1:-1]}", at_key=True)
+        search.setdefault(*next(iter(meant.items())))
+
+
+def _teach_blanks(document: Document, node: Any, place: Place) -> None:
+    """Note `{lr:1e-3}`, which YAML reads as a key without a value."""
+    for key in list(node) if isinstance(node, dict) else ():
+        if node[key] is None and (match := _NO_BLANK.fullmatch(key)):
+            document.add(
+                (*place, key), f"a blank is missing after the colon; write {match[1]}: {match[2]}", at_key=True
+            )
+            renamed: Place = (*place, match[1])
+            document.keys[renamed] = document.mark((*place, key), at_key=True)
+            del node[key]
+            node.setdefault(match[1], parse_scalar(match[2]))
+    for key, item in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(item, (dict, list)):
+            _teach_blanks(document, item, (*place, key))
+
+
+def _teach_space(document: Document) -> None:
+    space = document.tree.get("space")
+    if not isinstance(space, dict):
+        return
+    if set(space) == {"parameters"} and isinstance(space["parameters"], dict):
+        document.add(("space", "parameters"), "write what is in it directly under space", at_key=True)
+        document.tree["space"] = {}
+        return
+    for path in list(space):
+        entry = space[path]
+        if path in NESTED and isinstance(entry, dict) and not _OWN.intersection(entry):
+            document.add(
+                ("space", path), f"is a group of fields; write dotted paths: {_dotted(path, entry)}", at_key=True
+            )
+            del space[path]
+            continue
+        if path.startswith("base.") and path[5:] in known_paths():
+            message = f"paths begin inside base; write {path[5:]}: {_flow(entry)}"
+            document.add(("space", path), message, at_key=True)
+            del space[path]
+            space.setdefault(path[5:], entry)
+            continue
+        place: Place = ("space", path)
+        if isinstance(entry, list) and entry and not any(isinstance(item, (dict, list)) for item in entry):
+            document.add(place, f"a list of values is a choice; write {path}: {_flow({'choice': entry})}")
+            space[path] = {"choice": entry}
+        elif isinstance(entry, list):
+            for index, item in enumerate(entry):
+                if isinstance(item, dict):
+                    entry[index] = _taught(document, path, item, (*place, index))
+        elif isinstance(entry, dict):
+            found = _taught(document, path, entry, place)
+            if found is None:
+                del space[path]
+            else:
+                space[path] = found
+        elif isinstance(entry, str) and (call := _CALL.fullmatch(entry)):
+            meant = {"float": [float(call[1]), float(call[2])]}
+            document.add(place, f"write {path}: {_flow(meant)}")
+            space[path] = meant
+        elif path in known_paths():
+            kind = "float" if isinstance(entry, float) else "int" if _is_number(entry) else "choice"
+            range_ = "[first, second]" if kind == "choice" else "[low, high]"
+            document.add(place, f"{_one(entry, path)}; to search it, write {path}: {{{kind}: {range_}}}")
+            del space[path]
+
+
+def _teach_objective(document: Document) -> None:
+    objective = document.tree.get("objective")
+    if isinstance(objective, str) and objective in METRICS:
+        meant = {METRICS[objective].better: objective}
+        document.add(("objective",), f"names a metric without a direction; write objective: {_flow(meant)}")
+        document.tree["objective"] = meant
+    if not isinstance(objective, dict):
+        return
+    for british in ("minimise", "maximise"):
+        if british in objective:
+            ours = british.replace("ise", "ize")
+            document.add(("objective", british), f"write {ours}: {_flow(objective[british])}", at_key=True)
+            meant = objective.pop(british)
+            if not {"minimize", "maximize", "pareto"}.intersection(objective):
+                objective[ours] = meant
+    name = objective.get("metric", objective.get("name"))
+    if isinstance(name, dict):
+        objective, name = {**objective, **name}, name.get("name")
+    if isinstance(name, str) and name in METRICS and not {"minimize", "maximize", "pareto"}.intersection(objective):
+        direction = str(objective.get("direction", objective.get("goal", METRICS[name].better)))
+        direction = direction if direction in ("minimize", "maximize") else METRICS[name].better
+        document.add(("objective",), f"write objective: {_flow({direction: name})}")
+        document.tree["objective"] = {direction: name}
+    pareto = objective.get("pareto")
+    if not isinstance(pareto, list):
+        return
+    for index, goal in enumerate(pareto):
+        if isinstance(goal, str) and goal in METRICS:
+            pareto[index] = {METRICS[goal].better: goal}
+            document.add(("objective", "pareto", index), f"needs its direction; write {_flow(pareto[index])}")
+
+
+def _taught(document: Document, path: str, entry: dict[str, Any], place: Place) -> dict[str, Any] | None:
+    """Return an entry in our own words, noted where it was not in them; None for one that cannot be searched."""
+    if len(_OWN.intersection(entry)) == len(entry):
+        return entry
+    kept: dict[str, Any] = {key: entry[key] for key in ("when", "step") if key in entry}
+    if {"float", "int"}.intersection(entry) and (extra := next((key for key in _KINDS if key in entry), None)):
+        word = f"; {extra}: {entry[extra]} is said by log: true" if "log" in str(entry[extra]) else ""
+        document.add((*place, extra), f"remove it: float and int say what the range is{word}", at_key=True)
+        return {key: value for key, value in entry.items() if key != extra}
+    for key in _CHOICES:
+        if isinstance(entry.get(key), list):
+            meant: dict[str, Any] = {"choice": entry[key], **({"when": entry["when"]} if "when" in entry else {})}
+            document.add((*place, key), f"write {path}: {_flow(meant)}", at_key=True)
+            return meant
+    if "value" in entry and len(entry) == 1:
+        document.add((*place, "value"), _one(entry["value"], path), at_key=True)
+        return None
+    bounds, where = _bounds(entry)
+    if bounds is None:
+        return entry
+    words = " ".join([*(str(entry.get(key, "")) for key in _KINDS), where])
+    is_log = entry.get("log") is True or "log" in words
+    is_int = (
+        "int" in words.split("_")
+        or "randint" in words
+        or (all(type(bound) is int for bound in bounds) and "float" not in words and "uniform" not in words)
+    )
+    aside = ""
+    if entry.get("distribution") == "log_uniform" and min(bounds) < 0:
+        # W&B takes exponents of e here, which nobody would recognise as such in a range of values.
+        bounds = [float(f"{math.exp(bound):.3g}") for bound in bounds]
+        aside = " (bounds are values here, not exponents)"
+    meant = {"int" if is_int else "float": bounds, **({"log": True} if is_log else {}), **kept}
+    document.add((*place, where), f"write {path}: {_flow(meant)}{aside}", at_key=True)
+    return meant
+
+
+def _bounds(entry: Mapping[str, Any]) -> tuple[list[Any] | None, str]:
+    """Return the bounds of a range in another tool's words, and the key that they are under."""
+    for low, high in _PAIRS:
+        if _is_number(entry.get(low)) and _is_number(entry.get(high)):
+            return [entry[low], entry[high]], low
+    for key in _RANGES:
+        value = entry.get(key)
+        if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
+            return value, key
+    return None, ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _one(value: Any, path: str) -> str:
+    """Return what to say of a single value, which is nothing to search."""
+    block, _, name = path.rpartition(".")
+    where = f"{block}: {{{name}: {_flow(value)}}}" if block else f"{path}: {_flow(value)}"
+    return f"one value is not searched; set it under base, as {where}"
+
+
+def _dotted(path: str, entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path}.{name}: {_flow(value)}" for name, value in list(entry.items())[:4])
+
+
+def _flow(value: Any) -> str:
+    """Return a value as a line of YAML."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
