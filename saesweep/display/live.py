@@ -18,6 +18,7 @@ from saesweep.events import (
     CheckpointSaved,
     Event,
     Note,
+    ReferenceRow,
     Row,
     RunEnded,
     RunStarted,
@@ -99,7 +100,7 @@ class LiveDisplay:
         footer: tuple[str, ...] = (f"{progress} {' · '.join(parts[:3])}", " · ".join(parts[3:]))
         footer = (*best_lines(event.matched), *footer)
         rows = with_references(event.rows, event.references)
-        return board_view(self._console, rows, metrics=self._narrator.metrics, footer=footer)
+        return board_view(self._console, rows, metrics=self._narrator.metrics, footer=footer, states=event.states)
 
     def _print_end(self, event: RunEnded) -> None:
         if event.rows:
@@ -117,7 +118,12 @@ class LiveDisplay:
 
 
 def board_view(
-    console: Console, rows: Sequence[Row], *, metrics: Sequence[str], footer: Sequence[str]
+    console: Console,
+    rows: Sequence[Row],
+    *,
+    metrics: Sequence[str],
+    footer: Sequence[str],
+    states: Mapping[str, Mapping[str, int]] | None = None,
 ) -> RenderableType:
     """Return a leaderboard cut to the screen: its top, the trials in training, what was left out, and a footer.
 
@@ -126,6 +132,7 @@ def board_view(
         rows: Trials, best first.
         metrics: Metric names, most important first.
         footer: Lines below; of more than two, each takes the place of a row.
+        states: How many trials each architecture has in each state, where `rows` are not all of them.
     """
     from rich.console import Group
     from rich.text import Text
@@ -133,7 +140,9 @@ def board_view(
     width, height = console.size
     visible = visible_rows(rows, max(_FEWEST_ROWS, height - _LINES_AROUND - max(0, len(footer) - 2)))
     table, left_out = leaderboard_table(visible, metrics=metrics, width=width, bars=True)
-    caption = caption_lines(rows, hidden=len(rows) - len(visible), left_out=left_out)
+    references = sum(isinstance(row, ReferenceRow) for row in rows)
+    total = len(rows) if states is None else references + sum(sum(own.values()) for own in states.values())
+    caption = caption_lines(rows, hidden=total - len(visible), left_out=left_out, states=states)
     return Group(
         table,
         *(Text(printable(line), no_wrap=True, overflow="ellipsis", style="dim") for line in caption),

@@ -50,8 +50,8 @@ def progress_parts(event: BlockDone, trials: int | None) -> list[str]:
         event: The block just trained.
         trials: Number of trials of the whole search, or None where it is not known.
     """
-    ended = sum(row.status in ("complete", "pruned", "failed") for row in event.rows)
-    training = sum(row.status == "training" for row in event.rows)
+    states = sum((Counter(own) for own in event.states.values()), Counter[str]())
+    ended, training = states["complete"] + states["pruned"] + states["failed"], states["training"]
     return [
         percent(event.sae_tokens, event.expected_sae_tokens),
         f"{short_rate(event.sae_tokens_per_second)} SAE-tokens/s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from saesweep.display.columns import (
@@ -15,6 +15,7 @@ from saesweep.display.columns import (
     fit_columns,
     leaderboard_columns,
     row_label,
+    states_of,
     table_width,
 )
 from saesweep.events import ReferenceRow, Row
@@ -66,8 +67,21 @@ def visible_rows(rows: Sequence[Row], limit: int) -> list[Row]:
     return [rows[i] for i in sorted(chosen[: max(1, limit)])]
 
 
-def caption_lines(rows: Sequence[Row], *, hidden: int = 0, left_out: Sequence[str] = ()) -> list[str]:
-    """Return the lines below a leaderboard: rows and columns left out, the legend, n per architecture."""
+def caption_lines(
+    rows: Sequence[Row],
+    *,
+    hidden: int = 0,
+    left_out: Sequence[str] = (),
+    states: Mapping[str, Mapping[str, int]] | None = None,
+) -> list[str]:
+    """Return the lines below a leaderboard: rows and columns left out, the legend, n per architecture.
+
+    Args:
+        rows: What is shown, or more.
+        hidden: How many rows are not shown.
+        left_out: Names of the columns that are not shown.
+        states: How many trials each architecture has in each state, where `rows` are not all of them.
+    """
     lines = []
     if hidden:
         lines.append(f"… {hidden} more")
@@ -84,7 +98,7 @@ def caption_lines(rows: Sequence[Row], *, hidden: int = 0, left_out: Sequence[st
         if isinstance(row, ReferenceRow)
     ]
     if trials:
-        lines.append(f"trials: {architecture_counts(trials)}")
+        lines.append(f"trials: {architecture_counts(states_of(trials) if states is None else states)}")
     return lines
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
-from saesweep.events import TrialTrained
+from saesweep.events import BlockDone, RunEnded, TrialTrained
 from saesweep.runs import JsonLines, RunDirectory
 
 
@@ -19,7 +20,8 @@ class JsonLogListener:
         """Write one event; of a block only the numbers, the rows are in `leaderboard.json`."""
         if isinstance(event, TrialTrained):
             return
-        data = event.to_json()
-        for table in ("rows", "references"):
-            data.pop(table, None)
+        without = {"rows": (), "references": ()} if isinstance(event, (BlockDone, RunEnded)) else {}
+        data = replace(event, **without).to_json()
+        for table in without:
+            del data[table]
         self._log.append({"time_seconds": round(time.time(), 3), **data})

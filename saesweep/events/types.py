@@ -230,7 +230,7 @@ class TrialEnded(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockDone(Event):
-    """One block of tokens has been trained; `rows` is the leaderboard after it, best first."""
+    """One block of tokens has been trained; `rows` is what a screen can show of the leaderboard after it, best first."""
 
     block: int
     stream_tokens: int
@@ -246,11 +246,14 @@ class BlockDone(Event):
     losses: Mapping[int, float]
     """Training loss of each trial in a slot at the end of the block."""
     rows: tuple[Row, ...]
+    """The trials that have not ended, and the top of those that have: a hundred. `leaderboard.json` has all."""
+    states: Mapping[str, Mapping[str, int]]
+    """How many of all trials each architecture has in each state, such as {"topk": {"complete": 3, "training": 1}}."""
     epoch: int = 0
     references: tuple[ReferenceRow, ...] = ()
-    """Published SAEs, ranked among these rows."""
+    """Published SAEs, ranked among all trials when `leaderboard.json` was last written."""
     matched: tuple[MatchedEntry, ...] = ()
-    """With `objective.matched`, the best at each L0 so far."""
+    """With `objective.matched`, the best at each L0 then."""
 
 
 @dataclass(frozen=True, kw_only=True)
