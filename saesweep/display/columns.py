@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -153,18 +153,24 @@ def bar(part: int, whole: int, cells: int) -> str:
     return "━" * full + "─" * (cells - full)
 
 
-def architecture_counts(rows: Sequence[Row]) -> str:
+def states_of(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """Return how many trials each architecture has in each state; the architecture of the first trial comes first."""
+    found: dict[str, Counter[str]] = {}
+    for row in sorted(rows, key=lambda row: row.number):
+        found.setdefault(row.architecture, Counter())[row.status] += 1
+    return {architecture: dict(states) for architecture, states in found.items()}
+
+
+def architecture_counts(states: Mapping[str, Mapping[str, int]]) -> str:
     """Return how many trials each architecture has had, such as `batchtopk 4 (2 complete, 2 pruned)`."""
-    order = list(dict.fromkeys(row.architecture for row in sorted(rows, key=lambda row: row.number)))
     parts = []
-    for architecture in order:
-        states = Counter(row.status for row in rows if row.architecture == architecture)
+    for architecture, own in states.items():
         detail = ", ".join(
-            f"{states[state]} {state}"
+            f"{own[state]} {state}"
             for state in ("complete", "training", "waiting", "pruned", "failed")
-            if states[state]
+            if own.get(state)
         )
-        parts.append(f"{architecture} {sum(states.values())} ({detail})")
+        parts.append(f"{architecture} {sum(own.values())} ({detail})")
     return " · ".join(parts)
 
 

@@ -19,6 +19,7 @@ from saesweep.events import (
     Event,
     Note,
     Progressed,
+    ReferenceRow,
     Row,
     RunEnded,
     SnapshotSaved,
@@ -164,7 +165,14 @@ class LiveView:
         key = (state.version, self._console.size, len(footer))
         if key != self._board_key:
             # Kept as lines: the spinner moves more often than the table changes.
-            view = board_view(self._console, state.rows, metrics=state.metrics, n_footer=len(footer), best=state.best)
+            view = board_view(
+                self._console,
+                state.rows,
+                metrics=state.metrics,
+                n_footer=len(footer),
+                best=state.best,
+                states=state.states,
+            )
             self._board, self._board_key = _Drawn(self._console.render_lines(view, pad=False)), key
         assert self._board is not None
         return Group(self._board, *_footer(footer))
@@ -185,7 +193,13 @@ class _Drawn:
 
 
 def board_view(
-    console: Console, rows: Sequence[Row], *, metrics: Sequence[str], n_footer: int, best: int | None = None
+    console: Console,
+    rows: Sequence[Row],
+    *,
+    metrics: Sequence[str],
+    n_footer: int,
+    best: int | None = None,
+    states: Mapping[str, Mapping[str, int]] | None = None,
 ) -> RenderableType:
     """Return a leaderboard cut to the screen: its top, the trials in training, and what was left out.
 
@@ -195,6 +209,7 @@ def board_view(
         metrics: Metric names, most important first.
         n_footer: Lines below; of more than two, each takes the place of a row.
         best: Number of the trial to mark as the best.
+        states: How many trials each architecture has in each state, where `rows` are not all of them.
     """
     from rich.console import Group
     from rich.text import Text
@@ -202,7 +217,9 @@ def board_view(
     width, height = console.size
     visible = visible_rows(rows, max(_FEWEST_ROWS, height - _LINES_AROUND - max(0, n_footer - 2)))
     table, left_out = leaderboard_table(visible, metrics=metrics, width=width, bars=True, best=best)
-    caption = caption_lines(rows, hidden=len(rows) - len(visible), left_out=left_out, best=best)
+    references = sum(isinstance(row, ReferenceRow) for row in rows)
+    total = len(rows) if states is None else references + sum(sum(own.values()) for own in states.values())
+    caption = caption_lines(rows, hidden=total - len(visible), left_out=left_out, best=best, states=states)
     return Group(
         table,
         *(Text(printable(line), no_wrap=True, overflow="ellipsis", style="dim") for line in caption),

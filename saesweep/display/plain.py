@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TextIO
 
@@ -18,7 +18,6 @@ from saesweep.events import (
     CheckpointSaved,
     Event,
     Progressed,
-    Row,
     RunEnded,
     RunStarted,
     SnapshotSaved,
@@ -46,7 +45,7 @@ class PlainDisplay:
         self._progress = Throttle(PROGRESS_SECONDS, clock)
         self._activity = Throttle(PROGRESS_SECONDS, clock)
         self._narrator = Narrator(verbose=verbose)
-        self._rows: tuple[Row, ...] = ()
+        self._states: Mapping[str, Mapping[str, int]] = {}
         self._has_started = False
         self._said = ""
 
@@ -58,9 +57,9 @@ class PlainDisplay:
             self._end(event)
         elif isinstance(event, Progressed):
             if isinstance(event, BlockDone):
-                self._rows = event.rows
+                self._states = event.states
             if self._progress.ready():
-                self._say(" · ".join(progress_parts(event, self._rows, self._narrator.trials)))
+                self._say(" · ".join(progress_parts(event, self._states, self._narrator.trials)))
         elif isinstance(event, Activity):
             self._say_activity(event)
         elif self._verbose or not isinstance(event, _VERBOSE_ONLY):

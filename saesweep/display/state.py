@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from saesweep.display.columns import bar
+from saesweep.display.columns import bar, states_of
 from saesweep.display.matched import best_lines
 from saesweep.display.summary import progress_parts
 from saesweep.display.table import with_references
@@ -18,6 +18,7 @@ from saesweep.events import (
     Event,
     MatchedEntry,
     Progressed,
+    ReferenceRow,
     Row,
     RunStarted,
     TrialEnded,
@@ -52,6 +53,8 @@ class RunState:
         self._has_started = False
         self.rows: tuple[Row, ...] = ()
         """Trials and published SAEs, best first, with the tokens that the latest news speak of."""
+        self.states: Mapping[str, Mapping[str, int]] = {}
+        """How many of all trials each architecture has in each state; `rows` may be only the top of them."""
         self.metrics: tuple[str, ...] = ()
         self.matched: tuple[MatchedEntry, ...] = ()
         self.trials: int | None = None
@@ -79,7 +82,7 @@ class RunState:
             self.advance(event)
             self._began.clear()
             self._rows = tuple(with_references(event.rows, event.references))
-            self.matched, self.best = event.matched, event.best
+            self.matched, self.best, self.states = event.matched, event.best, event.states
             self._show({})
 
     def begin(self, *, metrics: tuple[str, ...], trials: int | None, total_tokens: int) -> None:
@@ -95,6 +98,7 @@ class RunState:
             return
         self._rows, self.metrics, self.matched, self.best = tuple(rows), metrics, matched, best
         self._began.clear()
+        self.states = states_of([row for row in rows if not isinstance(row, ReferenceRow)])
         self._show({})
 
     def advance(self, event: Progressed, *, seconds_ago: float = 0.0, keep_doing: bool = False) -> None:
@@ -112,7 +116,7 @@ class RunState:
         lines = list(best_lines(self.matched))
         if self._progress is None:
             return [*lines, f"{spinner} {self._doing_text(now)}"]
-        parts = progress_parts(self._progress, self.rows, self.trials, seconds_ago=now - self._progress_at)
+        parts = progress_parts(self._progress, self.states, self.trials, seconds_ago=now - self._progress_at)
         cells = bar(self._progress.sae_tokens, self._progress.expected_sae_tokens, _PROGRESS_CELLS)
         return [
             *lines,

@@ -46,18 +46,22 @@ def metrics_text(metrics: Mapping[str, float], names: Sequence[str] = ()) -> str
 
 
 def progress_parts(
-    event: Progressed, rows: Sequence[Row], trials: int | None, *, seconds_ago: float = 0.0
+    event: Progressed,
+    states: Mapping[str, Mapping[str, int]],
+    trials: int | None,
+    *,
+    seconds_ago: float = 0.0,
 ) -> list[str]:
     """Return share done, throughput, ETA, trials done and stream position, most important first.
 
     Args:
         event: How far the run is.
-        rows: Its trials.
+        states: How many of its trials each architecture has in each state.
         trials: Number of trials of the whole search, or None where it is not known.
         seconds_ago: How old the event is; the time left shrinks by it.
     """
-    ended = sum(row.status in ("complete", "pruned", "failed") for row in rows)
-    training = sum(row.status == "training" for row in rows)
+    counts = sum((Counter(own) for own in states.values()), Counter[str]())
+    ended, training = counts["complete"] + counts["pruned"] + counts["failed"], counts["training"]
     return [
         percent(event.sae_tokens, event.expected_sae_tokens),
         f"{short_rate(event.sae_tokens_per_second)} SAE-tokens/s",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from saesweep.display.columns import (
@@ -16,6 +16,7 @@ from saesweep.display.columns import (
     fit_columns,
     leaderboard_columns,
     row_label,
+    states_of,
     table_width,
 )
 from saesweep.events import ReferenceRow, Row
@@ -74,9 +75,22 @@ def visible_rows(rows: Sequence[Row], limit: int) -> list[Row]:
 
 
 def caption_lines(
-    rows: Sequence[Row], *, hidden: int = 0, left_out: Sequence[str] = (), best: int | None = None
+    rows: Sequence[Row],
+    *,
+    hidden: int = 0,
+    left_out: Sequence[str] = (),
+    best: int | None = None,
+    states: Mapping[str, Mapping[str, int]] | None = None,
 ) -> list[str]:
-    """Return the lines below a leaderboard: rows and columns left out, the legend, n per architecture."""
+    """Return the lines below a leaderboard: rows and columns left out, the legend, n per architecture.
+
+    Args:
+        rows: What is shown, or more.
+        hidden: How many rows are not shown.
+        left_out: Names of the columns that are not shown.
+        best: Number of the trial that is marked as the best.
+        states: How many trials each architecture has in each state, where `rows` are not all of them.
+    """
     lines = []
     if hidden:
         lines.append(f"… {hidden} more")
@@ -94,7 +108,7 @@ def caption_lines(
         if isinstance(row, ReferenceRow)
     ]
     if trials:
-        lines.append(f"trials: {architecture_counts(trials)}")
+        lines.append(f"trials: {architecture_counts(states_of(trials) if states is None else states)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Results of a search over several activation streams: ranked together where that means something, else stream by stream."""
+"""Results of a search over several activation streams: one winner where they can be compared, else one for each."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from types import NoneType
 from typing import Any
 
 from saesweep.driver.finish import Outcome, copy_front, export_front, measure_on_test
-from saesweep.driver.noise import bracketed, noise_notes
-from saesweep.driver.ranking import rank, winner
+from saesweep.driver.noise import noise_notes
+from saesweep.driver.ranking import winner
 from saesweep.driver.session import Session
+from saesweep.driver.standings import rank
 from saesweep.engines.protocol import Worker
 from saesweep.engines.records import Export
 from saesweep.errors import UserError
@@ -22,14 +23,6 @@ from saesweep.runs import RunDirectory, read_json, replace_folder, write_json
 from saesweep.specs import ObjectiveSpec
 
 _FILE = "winner.json"
-
-
-def ranked_by_stream(rows: Sequence[Row], objective: ObjectiveSpec, streams: Sequence[Stream]) -> tuple[Row, ...]:
-    """Return the leaderboard, best first: one ranking, or one for each stream where their metrics are on other scales."""
-    groups = [list(rows)]
-    if not are_comparable(streams):
-        groups = [[row for row in rows if row.stream == stream.label] for stream in streams]
-    return tuple(row for group in groups for row in bracketed(rank(group, objective), objective))
 
 
 @dataclass(frozen=True)

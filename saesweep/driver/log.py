@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from saesweep.events import Activity, BlockDone, BlockProgress, Event, Progressed, RunEnded, RunStarted, TrialTrained
@@ -22,9 +23,10 @@ class JsonLogListener:
         """Write one event; of a block only the numbers, the rows are in `leaderboard.json`."""
         if isinstance(event, _NOT_LOGGED):
             return
-        data = event.to_json()
-        for table in ("rows", "references"):
-            data.pop(table, None)
+        without = {"rows": (), "references": ()} if isinstance(event, (BlockDone, RunEnded)) else {}
+        data = replace(event, **without).to_json()
+        for table in without:
+            del data[table]
         self._log.append({"time_seconds": round(time.time(), 3), **data})
 
 

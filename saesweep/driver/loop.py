@@ -7,19 +7,20 @@ checkpoint is repeated identically by a resumed run; the study verifies what it 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from saesweep.driver.by_stream import ranked_by_stream
 from saesweep.driver.commands import Todo, told
 from saesweep.driver.grouping import answer
 from saesweep.driver.matched import matched_entries
-from saesweep.driver.progress import Progress
+from saesweep.driver.progress import Pace, Progress
 from saesweep.driver.ranking import best_so_far
 from saesweep.driver.reports import Reports
 from saesweep.driver.search import Search
 from saesweep.driver.session import Session
+from saesweep.driver.standings import Leaderboard
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.stopping import stop_reason
 from saesweep.driver.told import expected_end, result_to_tell
@@ -33,6 +34,7 @@ from saesweep.events import (
     EventBus,
     MatchedEntry,
     Note,
+    ReferenceRow,
     Row,
     TrialEnded,
     TrialStarted,
@@ -53,6 +55,9 @@ from saesweep.scheduler import (
     expected_ends,
 )
 from saesweep.study import ExpectedEnd, KeptTrial, catch_up
+
+SHOWN_ROWS = 100
+"""Trials that have ended in the events of a block: more than a screen shows."""
 
 
 class SweepLoop:
@@ -80,6 +85,12 @@ class SweepLoop:
         self._todo = Todo()
         self._log = TrialLog(session.directory, bus)
         self.trials: dict[int, Trial] = {}
+        self._live: dict[int, Trial] = {}
+        """Those that have not ended: all that changes in a block."""
+        self._asked: Counter[str] = Counter()
+        """How many trials each stream has had."""
+        self._ended_tokens = 0
+        self._leaderboard = Leaderboard(session.objective, session.streams)
         self._reports = Reports(search, session.objective, self._log, self.trials)
         self.stop_reason: str | None = None
         self.block = 0
@@ -93,6 +104,9 @@ class SweepLoop:
         self._seconds_before = 0.0
         self._started = time.monotonic()
         self._progress = Progress()
+        self._board_pace = Pace()
+        self._references: tuple[ReferenceRow, ...] = ()
+        self._matched: tuple[MatchedEntry, ...] = ()
         self._said_stop = False
 
     # ---------------------------------------------------------------- start
@@ -124,6 +138,10 @@ class SweepLoop:
             if trial.slot is not None and trial.slot >= policy.n_slots:
                 # The cohort has shrunk: as in the scheduler, the trial waits for a slot, and may be pruned before its turn.
                 trial.status, trial.slot = "waiting", None
+        self._live = {number: trial for number, trial in self.trials.items() if trial.is_live}
+        ended = [trial for trial in self.trials.values() if not trial.is_live]
+        self._ended_tokens = sum(trial.tokens for trial in ended)
+        self._leaderboard = Leaderboard(self._session.objective, self._session.streams, map(row_of, ended))
         return {number: trial.tokens for number, trial in self.trials.items()}
 
     def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
@@ -223,7 +241,7 @@ class SweepLoop:
 
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
-            position = self._asked_of(self._session.label)
+            position = self._asked[self._session.label]
             params = self._search.ask(
                 action.number, action.stratum, position, self._expected_ends(), self._session.cannot_keep_limits
             )
@@ -244,10 +262,6 @@ class SweepLoop:
         found = {n: expected_end(e, self._session.objective) for n, e in expected_ends(self._state).items()}
         return {number: end for number, end in found.items() if end is not None}
 
-    def _asked_of(self, label: str) -> int:
-        """Return how many trials a stream has had."""
-        return sum(trial.stream == label for trial in self.trials.values())
-
     def _trial(self, number: int, params: dict[str, Any]) -> Trial:
         label = self._session.stream_of(params).label
         trial = new_trial(
@@ -256,11 +270,12 @@ class SweepLoop:
             self._session.resolve(params),
             objective=self._session.objective,
             target_l0=self._session.experiment.target_l0(params),
-            is_baseline=self._search.is_baseline(self._asked_of(label)),
+            is_baseline=self._search.is_baseline(self._asked[label]),
             replicates=self._session.replicates,
             stream=label,
         )
-        self.trials[number] = trial
+        self.trials[number] = self._live[number] = trial
+        self._asked[label] += 1
         return trial
 
     def _place(self, trial: Trial, index: int) -> None:
@@ -284,6 +299,9 @@ class SweepLoop:
         trial.status, trial.slot, trial.reason = status, None, reason
         if status != "failed":
             self._ended.append(trial.number)
+        del self._live[trial.number]
+        self._ended_tokens += trial.tokens
+        self._leaderboard.add(row_of(trial))
         self._search.study.tell(trial.number, **result_to_tell(trial.state(), self._session.objective))
         save_trial_record(self._session.directory, trial)
         self._bus.emit(TrialEnded(number=trial.number, status=status, tokens=trial.tokens, reason=reason))
@@ -292,8 +310,10 @@ class SweepLoop:
 
     def rows(self) -> tuple[Row, ...]:
         """Return the leaderboard, best first."""
-        rows = [row_of(trial) for trial in self.trials.values()]
-        return ranked_by_stream(rows, self._session.objective, self._session.streams)
+        return self._leaderboard.rows(self._live_rows())
+
+    def _live_rows(self) -> list[Row]:
+        return [row_of(trial) for trial in self._live.values()]
 
     def matched(self, rows: Sequence[Row]) -> tuple[MatchedEntry, ...]:
         """Return the best at each L0 so far, its ties judged by seeds alone; nothing without matched L0."""
@@ -303,18 +323,21 @@ class SweepLoop:
         return self._seconds_before + time.monotonic() - self._started
 
     def _sae_tokens(self) -> int:
-        return sum(trial.tokens for trial in self.trials.values()) * self._session.replicates
+        live = sum(trial.tokens for trial in self._live.values())
+        return (self._ended_tokens + live) * self._session.replicates
 
     def _expected_sae_tokens(self) -> int:
         """Return what `_sae_tokens` will be at the end if no further trial is pruned."""
-        total = self._session.blocks.total_tokens
-        unasked = self._session.experiment.n_trials - len(self.trials)
-        running = sum(total if t.status in ("training", "waiting") else t.tokens for t in self.trials.values())
-        return self._session.replicates * (unasked * total + running)
+        to_come = self._session.experiment.n_trials - len(self.trials) + len(self._live)
+        return self._session.replicates * (self._ended_tokens + to_come * self._session.blocks.total_tokens)
 
     def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, float]) -> None:
-        rows, board = self.rows(), self._session.board
         done, expected = self._sae_tokens(), self._expected_sae_tokens()
+        if self._board_pace.is_due():
+            with self._board_pace.taking():
+                self._write_board()
+        live = self._live_rows()
+        rows = self._leaderboard.rows(live, SHOWN_ROWS)
         rate, eta_seconds = self._progress.update(seconds, trained_tokens, expected - done)
         self._bus.emit(
             BlockDoneEvent(
@@ -327,14 +350,20 @@ class SweepLoop:
                 eta_seconds=eta_seconds,
                 losses=losses,
                 rows=rows,
+                states=self._leaderboard.states(live),
                 best=best_so_far(rows, self._session.objective) if are_comparable(self._session.streams) else None,
                 epoch=self.epoch,
-                references=board.references(rows),
-                matched=self.matched(rows),
+                references=self._references,
+                matched=self._matched,
             )
         )
+
+    def _write_board(self) -> None:
+        """Write the whole leaderboard, and what takes all its rows to say."""
+        rows, board = self.rows(), self._session.board
+        self._references, self._matched = board.references(rows), self.matched(rows)
         self._session.directory.check_is_held()  # writing would make a new folder in its place
-        board.write(rows, status="running", stream_tokens=self.stream_tokens, matched=self.matched(rows))
+        board.write(rows, status="running", stream_tokens=self.stream_tokens, matched=self._matched)
 
     def _saved(self) -> dict[str, Any]:
         """Return the driver's part of a checkpoint: what it knows once the commands that wait are carried out."""

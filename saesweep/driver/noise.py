@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
-from saesweep.driver.ranking import costs
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec
 
@@ -27,34 +25,25 @@ def noise_floor(rows: Sequence[Row], metric: str) -> float | None:
     return math.sqrt(sum(s * s for s in finite) / len(finite)) if finite else None
 
 
-def bracketed(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
-    """Return ranked rows, best first, with ties that the noise floor cannot tell apart marked as one bracket of ranks.
+def brackets(costs: Sequence[float], replicates: Sequence[int], floor: float) -> list[tuple[int, int]]:
+    """Return the first and last rank of the bracket that each ranked trial is in: ties that the noise floor leaves.
 
     A bracket opens with the best trial not yet in one, and holds every trial within two standard errors of the
-    difference of two means from it. Ranks themselves stay: they order, brackets judge. One goal only; with matched L0 the
-    table of the best at each L0 has the ties.
+    difference of two means from it. Ranks themselves stay: they order, brackets judge.
+
+    Args:
+        costs: Of the ranked trials in the one goal, best first.
+        replicates: SAEs of each.
+        floor: The noise floor.
     """
-    floor = (
-        None if objective.is_pareto or objective.matched is not None else noise_floor(rows, objective.goals[0].metric)
-    )
-    if floor is None:
-        return list(rows)
-    order = [row for row in rows if row.rank is not None]
-    bracket: dict[int, tuple[int, int]] = {}
-    start = 0
-    while start < len(order):
-        margin = _SIGMAS * floor * math.sqrt(2 / order[start].replicates)
-        best = costs(order[start].metrics, objective)[0]
-        end = start
-        while end + 1 < len(order) and costs(order[end + 1].metrics, objective)[0] - best <= margin:
+    found: list[tuple[int, int]] = []
+    while len(found) < len(costs):
+        start = end = len(found)
+        margin = _SIGMAS * floor * math.sqrt(2 / replicates[start])
+        while end + 1 < len(costs) and costs[end + 1] - costs[start] <= margin:
             end += 1
-        bracket.update({row.number: (start + 1, end + 1) for row in order[start : end + 1]})
-        start = end + 1
-    none = (None, None)
-    return [
-        replace(row, tied_from_rank=first, tied_to_rank=last)
-        for row, (first, last) in ((row, bracket.get(row.number, none)) for row in rows)
-    ]
+        found += [(start + 1, end + 1)] * (end + 1 - start)
+    return found
 
 
 def noise_notes(rows: Sequence[Row], objective: ObjectiveSpec) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,37 @@ from typing import Any
 from saesweep.driver.references import ranked_references, reference_rows
 from saesweep.engines.records import Opened
 from saesweep.events import BlockProgress, MatchedEntry, ReferenceRow, Row
-from saesweep.runs import write_json
+from saesweep.runs import write_table
 from saesweep.specs import ObjectiveSpec
 
 _BLOCKS = 20
 _TELL_SECONDS = 0.5
+_SHARE = 0.02
+_INTERVAL_SECONDS = 1.0
+
+
+class Pace:
+    """Lets something happen at most once a second, and for at most 2% of the time.
+
+    Args:
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = -float("inf")
+
+    def is_due(self) -> bool:
+        """Return whether it may happen again."""
+        return self._clock() >= self._next
+
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Let it happen, and measure what it takes."""
+        started = self._clock()
+        yield
+        ended = self._clock()
+        self._next = ended + max(_INTERVAL_SECONDS, (ended - started) / _SHARE)
 
 
 class Progress:
@@ -142,7 +169,7 @@ class Board:
         confirm: Mapping[str, Any] | None = None,
     ) -> None:
         """Write `leaderboard.json`."""
-        write_json(
+        write_table(
             self.file,
             {
                 "name": self.name,
@@ -153,9 +180,10 @@ class Board:
                 "best": best,
                 "test_metrics": dict(test_metrics or {}),
                 "notes": list(notes),
-                "rows": [asdict(row) for row in rows],
+                "rows": [vars(row) for row in rows],
                 "references": [asdict(row) for row in self.references(rows)],
                 **({} if not matched else {"matched": [asdict(entry) for entry in matched]}),
                 **({} if confirm is None else {"confirm": confirm}),
             },
+            rows="rows",
         )

@@ -1,13 +1,11 @@
-"""Ranks finished trials: one metric with constraints, or non-domination on several; finds the winner and the knee."""
+"""What trials are ranked by: their costs and the limits they miss; the winner, and the knee of a front."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from saesweep.driver.trials import ranked
 from saesweep.events import Row
-from saesweep.scheduler import fronts
 from saesweep.specs import LOG_METRICS, ObjectiveSpec
 
 ALIVE = "l0_above_0"
@@ -78,43 +76,6 @@ def by_knee_distance(candidates: Mapping[int, Sequence[float]], objective: Objec
         )
 
     return sorted(points, key=lambda n: (distance(n), n))
-
-
-def rank(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
-    """Return the rows best first: feasible finished trials, infeasible ones, running ones, then pruned and failed.
-
-    With several goals the rank is that of the non-dominated layer (equal ranks are allowed), ordered inside a layer by
-    the first goal. With matched L0 the rank is that among the trials of the same target, and targets follow each other.
-    """
-    cost = {row.number: costs(row.metrics, objective) for row in rows}
-    missed = {row.number: infeasibility(row.metrics, objective) for row in rows if row.status == "complete"}
-    done = {n: cost[n] for n, excess in missed.items() if excess == 0 and not any(map(math.isnan, cost[n]))}
-    layer: dict[int, int] = {}
-    targets = {row.number: row.target_l0 or 0.0 for row in rows}
-    for target in sorted(set(targets.values())):
-        depth = 1
-        for peel in fronts({n: c for n, c in done.items() if targets[n] == target}):
-            layer.update(dict.fromkeys(peel, depth))
-            depth += 1 if objective.is_pareto else len(peel)
-    order = {"complete": 0, "training": 1, "waiting": 2, "pruned": 3, "failed": 4}
-
-    def key(row: Row) -> tuple[float, ...]:
-        known = [c if not math.isnan(c) else math.inf for c in cost[row.number]] or [math.inf]
-        if row.number in layer:
-            return (0, targets[row.number], layer[row.number], known[0], row.number)
-        if row.status == "complete":
-            return (1, missed[row.number], known[0], row.number)
-        return (2 + order[row.status], -row.tokens if row.status == "pruned" else 0, known[0], row.number)
-
-    return [
-        ranked(
-            row,
-            rank=layer.get(row.number),
-            on_front=objective.is_pareto and layer.get(row.number) == 1,
-            feasible=row.status != "complete" or missed[row.number] == 0,
-        )
-        for row in sorted(rows, key=key)
-    ]
 
 
 def _what_would_help(missed: Mapping[str, float]) -> str:

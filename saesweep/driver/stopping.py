@@ -23,8 +23,8 @@ def stop_reason(
     """
     if search.time_budget is not None and training_seconds >= search.time_budget:
         return f"search.time_budget of {search.time_budget:g} s is used up"
-    finished = [t for t in ended if t.status == "complete" and infeasibility(t.metrics, objective) == 0]
     if search.target is not None and not objective.is_pareto:
+        finished = [t for t in ended if t.status == "complete" and infeasibility(t.metrics, objective) == 0]
         goal = objective.goals[0]
         limit = search.target if goal.direction == "minimize" else -search.target
         for trial in finished:

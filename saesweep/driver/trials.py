@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from saesweep.events import Row, TrialStatus
@@ -51,6 +51,11 @@ class Trial(TrialSettings):
             if name != "params":  # the study gives them as the space has them, JSON as lists
                 setattr(self, name, value)
         self.metrics = {name: math.nan if value is None else value for name, value in state["metrics"].items()}
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not ended."""
+        return self.status in ("waiting", "training")
 
     @property
     def sparsity(self) -> str:
@@ -124,11 +129,6 @@ def row_of(trial: Trial) -> Row:
         spread=dict(trial.spread),
         stream=trial.stream,
     )
-
-
-def ranked(row: Row, **changes: Any) -> Row:
-    """Return a row with its rank filled in."""
-    return replace(row, **changes)
 
 
 def save_trial_record(directory: RunDirectory, trial: Trial) -> None:

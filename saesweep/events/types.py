@@ -266,7 +266,7 @@ class BlockProgress(Progressed):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockDone(Progressed):
-    """One block of tokens has been trained; `rows` is the leaderboard after it, best first."""
+    """One block of tokens has been trained; `rows` is what a screen can show of the leaderboard after it, best first."""
 
     block: int
     seconds: float
@@ -274,12 +274,15 @@ class BlockDone(Progressed):
     losses: Mapping[int, float]
     """Training loss of each trial in a slot at the end of the block."""
     rows: tuple[Row, ...]
+    """The trials that have not ended, and the top of those that have: a hundred. `leaderboard.json` has all."""
+    states: Mapping[str, Mapping[str, int]]
+    """How many of all trials each architecture has in each state, such as {"topk": {"complete": 3, "training": 1}}."""
     best: int | None = None
     """The trial that would be exported if the run ended here; None while no trial has finished."""
     references: tuple[ReferenceRow, ...] = ()
-    """Published SAEs, ranked among these rows."""
+    """Published SAEs, ranked among all trials when `leaderboard.json` was last written."""
     matched: tuple[MatchedEntry, ...] = ()
-    """With `objective.matched`, the best at each L0 so far."""
+    """With `objective.matched`, the best at each L0 then."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.runs.atomic import finite, write_bytes
+
+_PIECE = 4096
 
 
 class JsonLines:
@@ -21,10 +24,7 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.exists():
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if whole != data:
-                write_bytes(path, whole)
+            _cut_torn_line(path)
 
     def append(self, record: Any) -> None:
         """Add one line; NaN and infinities become null."""
@@ -46,11 +46,29 @@ class JsonLines:
         if not self.path.exists():
             return
         lines = []
-        for number, line in enumerate(self.path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        found = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(found, start=1):
             try:
                 lines += [line] * wanted(json.loads(line))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(
                     f"{self.path}:{number}: damaged ({type(error).__name__}: {error}); remove this line to go on"
                 ) from None
-        write_bytes(self.path, "".join(line + "\n" for line in lines).encode())
+        if len(lines) < len(found):
+            write_bytes(self.path, "".join(line + "\n" for line in lines).encode())
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cut off what follows the last line break; only the end of the file is read."""
+    with path.open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - (1 if end == size else _PIECE))
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)

@@ -9,7 +9,7 @@ The caller keeps one `State`, tells it what happened and carries out the actions
 
 from saesweep.scheduler.aim import Aim
 from saesweep.scheduler.decide import decide
-from saesweep.scheduler.dominance import dominates, fronts
+from saesweep.scheduler.dominance import dominates, fronts, insert
 from saesweep.scheduler.messages import (
     Action,
     Ask,
@@ -33,6 +33,7 @@ from saesweep.scheduler.state import State, TrialState
 __all__ = [
     "Aim",
     "fronts",
+    "insert",
     "Policy",
     "State",
     "TrialState",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -13,7 +13,7 @@ def fronts(pool: Mapping[int, Values]) -> list[list[int]]:
     """Sort a pool into fronts: each point is dominated by one of the front before it, and by none of its own.
 
     Efficient non-dominated sort with binary search (Zhang et al. 2015): in lexicographic order a point can only be
-    dominated by points before it, and the fronts that dominate it come before those that do not.
+    dominated by points before it, and the fronts that dominate it come before those that do not. Each front is in that order.
     """
     order = sorted(pool, key=lambda number: (pool[number], number))
     result: list[list[int]] = []
@@ -32,6 +32,32 @@ def fronts(pool: Mapping[int, Values]) -> list[list[int]]:
             result.append([])
         result[place].append(number)
     return result
+
+
+def insert(layers: list[list[int]], pool: Mapping[int, Values], number: int) -> None:
+    """Put one more point of a pool into its fronts, in place: the same fronts as sorting the whole pool anew.
+
+    A point pushes those of its front that it dominates into the next one, where they do the same, and so on. Where that is
+    a whole front, all later ones keep their members.
+    """
+
+    def in_order(member: int) -> tuple[Values, int]:
+        return pool[member], member
+
+    place = bisect_left(layers, True, key=partial(_none_dominates, pool, pool[number]))
+    moving = [number]
+    while moving and place < len(layers):
+        pushed = {member for member in layers[place] if any(dominates(pool[one], pool[member]) for one in moving)}
+        if len(pushed) == len(layers[place]):
+            break
+        kept = [member for member in layers[place] if member not in pushed]
+        for one in moving:
+            insort(kept, one, key=in_order)
+        moving = [member for member in layers[place] if member in pushed]
+        layers[place] = kept
+        place += 1
+    if moving:
+        layers.insert(place, moving)
 
 
 def _none_dominates(pool: Mapping[int, Values], values: Values, front: Sequence[int]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from saesweep.display.columns import states_of
 from saesweep.events import BlockDone, BlockProgress, Row, RunEnded, RunStarted
 
 TOTAL_TOKENS = 1_000_000
@@ -79,8 +80,9 @@ def block(**changes: Any) -> BlockDone:
         "eta_seconds": 192.0,
         "losses": {0: 12.5},
         "rows": ROWS,
+        **changes,
     }
-    return BlockDone(**{**fields, **changes})
+    return BlockDone(**{"states": states_of(fields["rows"]), **fields})
 
 
 def within(tokens: int) -> BlockProgress:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from saesweep.driver.matched import best_at_middle, matched_entries, matched_notes, still_improving
-from saesweep.driver.noise import bracketed
-from saesweep.driver.ranking import rank
+from saesweep.driver.standings import rank
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec
 
@@ -187,7 +186,7 @@ def test_unfinished_and_infeasible_trials_do_not_count() -> None:
 def test_ranks_are_those_within_a_target_and_best_is_that_of_the_middle_one() -> None:
     rows = [row(i, "topk", t, t, curve(t)) for i, t in enumerate((32, 16, 8))]
     rows += [row(3 + i, "gated", t, t, curve(t) - 0.01) for i, t in enumerate((32, 16, 8))]
-    ordered = bracketed(rank(rows, OBJECTIVE), OBJECTIVE)
+    ordered = rank(rows, OBJECTIVE)
     assert [(r.target_l0, r.number, r.rank) for r in ordered] == [
         (8, 5, 1),
         (8, 2, 2),

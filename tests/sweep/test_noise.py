@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from saesweep.driver.noise import bracketed, noise_floor, noise_notes
-from saesweep.driver.ranking import rank
+from saesweep.driver.noise import noise_floor, noise_notes
+from saesweep.driver.standings import rank
 from saesweep.driver.stopping import since_better, stop_reason
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec, SearchSpec
@@ -43,7 +43,7 @@ def test_replicated_baselines_give_the_noise_floor() -> None:
 def test_ranks_within_the_noise_share_a_bracket() -> None:
     # Two seeds each: the difference of two means has a standard error equal to the floor; brackets reach two of them.
     found = [replicated(n, value, 0.1) for n, value in enumerate([1.0, 1.15, 1.19, 1.25, 2.0])]
-    rows = bracketed(rank(found, CE), CE)
+    rows = rank(found, CE)
     assert [(r.rank, r.tied_from_rank, r.tied_to_rank) for r in rows] == [
         (1, 1, 3),
         (2, 1, 3),
@@ -57,7 +57,7 @@ def test_ranks_within_the_noise_share_a_bracket() -> None:
 
 
 def test_one_seed_brackets_nothing() -> None:
-    rows = bracketed(rank([row(0, delta_ce=1.0), row(1, delta_ce=1.0)], CE), CE)
+    rows = rank([row(0, delta_ce=1.0), row(1, delta_ce=1.0)], CE)
     assert [r.tied_to_rank for r in rows] == [None, None]
     assert noise_notes(rows, CE) == []
 

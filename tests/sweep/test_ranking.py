@@ -1,15 +1,19 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saesweep.driver.ranking import by_knee_distance, costs, knee, rank, violations, winner
+from saesweep.driver.ranking import by_knee_distance, costs, knee, violations, winner
+from saesweep.driver.standings import Standings, rank
 from saesweep.events import Row
 from saesweep.specs import ObjectiveSpec
 
 PARETO = ObjectiveSpec.model_validate({"pareto": [{"minimize": "l0"}, {"minimize": "delta_ce"}]})
 LIMITED = ObjectiveSpec.model_validate({"maximize": "explained_variance", "subject_to": {"l0": {"max": 20.0}}})
+
+MATCHED = ObjectiveSpec.model_validate({"minimize": "delta_ce", "matched": {"l0": [1, 8, 30]}})
 
 
 def row(number: int, status: str = "complete", **metrics: float) -> Row:
@@ -119,9 +123,33 @@ def test_ranks_are_those_of_layers_by_definition(goals: int, data: st.DataObject
     expected = {n: 1 + sum(o < d for o in layers.values()) for n, d in layers.items()} if goals == 1 else layers
     found = rank(rows, objective)
     assert {r.number: r.rank for r in found} == expected
-    assert [(r.rank, r.metrics[names[0]], r.number) for r in found] == sorted(
-        (expected[n], point[0], n) for n, point in points.items()
-    )
+    in_order = sorted((expected[n], point, n) for n, point in points.items())
+    assert [(r.rank, r.number) for r in found] == [(depth, n) for depth, _, n in in_order]
+
+
+@pytest.mark.parametrize("objective", [PARETO, LIMITED, MATCHED])
+@given(data=st.data())
+def test_trials_that_end_one_by_one_are_ranked_as_all_at_once(objective: ObjectiveSpec, data: st.DataObject) -> None:
+    value = st.one_of(st.integers(0, 4).map(float), st.floats(-5, 5), st.just(float("nan")))
+    points = data.draw(st.lists(st.tuples(st.sampled_from([1.0, 8.0, 30.0]), value), max_size=25))
+    state = st.sampled_from(["complete"] * 4 + ["pruned", "failed"])
+    rows = [
+        replace(
+            row(n, data.draw(state), l0=l0, delta_ce=value, explained_variance=value),
+            target_l0=l0 if objective is MATCHED else None,
+            replicates=2,
+            spread={} if n % 2 else {"explained_variance": 0.5},
+        )
+        for n, (l0, value) in enumerate(points)
+    ]
+    live = [row(100, "waiting"), row(99, "training", l0=3.0)]
+    standings = Standings(objective, rows[: len(rows) // 2])
+    for one in rows[len(rows) // 2 :]:
+        standings.add(one)
+    found = standings.rows(live)
+    assert repr(found) == repr(rank([*rows, *live], objective))  # NaN is not equal to itself
+    shown = [r for r in standings.rows(live, 4) if r not in live]
+    assert repr(shown) == repr([r for r in found if r not in live][:4])
 
 
 @given(st.lists(st.tuples(st.floats(1, 100), st.floats(-5, 5)), min_size=1, max_size=10))

@@ -1,0 +1,163 @@
+"""A sweep that has had many trials, as a checkpoint and a study hold it, and the driver's loop on it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from saesweep.driver.loop import SweepLoop
+from saesweep.driver.search import Search, open_search
+from saesweep.driver.session import Session, worker_plan
+from saesweep.driver.stop import StopFlag
+from saesweep.driver.told import result_to_tell
+from saesweep.driver.trials import Trial, new_trial
+from saesweep.engines.records import Opened
+from saesweep.events import EventBus, Listener
+from saesweep.experiment import Experiment, load_experiment, streams_of
+from saesweep.runs import RunDirectory
+from saesweep.scheduler import State, TrialState
+from saesweep.study.suggestion import frozen
+from tests.engines.scripted import ScriptedEngine, made_up_metrics
+
+SLOTS = 8
+TOTAL_TOKENS = 25_600
+
+
+def long_sweep(n_trials: int, objective: dict[str, Any], **search: Any) -> Experiment:
+    """Return an experiment with room for `n_trials` and as many again."""
+    return load_experiment(
+        {
+            "name": "long",
+            "base": {
+                "model_name": None,
+                "hook_name": "synthetic",
+                "dataset_path": "builtin:synthetic",
+                "training_tokens": TOTAL_TOKENS,
+                "train_batch_size_tokens": 64,
+                "device": "cpu",
+                "sae": {"d_in": 16, "d_sae": 32, "normalize_activations": "none"},
+            },
+            "space": {
+                "sae.architecture": {"choice": ["topk", "batchtopk"]},
+                "sae.k": {"int": [2, 16]},
+                "lr": {"float": [1e-4, 1e-2], "log": True},
+            },
+            "objective": objective,
+            "search": {"trials": 2 * n_trials, "sampler": "random", "pruner": "none", **search},
+            "cohort": {"size": SLOTS},
+        }
+    )
+
+
+class LongRun:
+    """A run directory with `n_trials` behind it, the last few of them still training.
+
+    Args:
+        folder: Where the run directory is made.
+        experiment: From `long_sweep`.
+        n_trials: How many trials it has had.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment, n_trials: int) -> None:
+        self.experiment = experiment
+        self.directory = RunDirectory(folder)
+        self.stream = streams_of(experiment)[0]
+        self.facts = ScriptedEngine(SLOTS).preflight(experiment)
+        with self.directory:
+            opened = ScriptedEngine(SLOTS).open(worker_plan(experiment, self.directory, self.stream), experiment).opened
+            session = self._session(opened)
+            with self._search(session).study as study:
+                trials = [self._trial(session, number, number < n_trials - SLOTS) for number in range(n_trials)]
+                for trial in trials:
+                    study._study.add_trial(_stored(trial, session, study._space))
+            for trial in trials:
+                if not trial.is_live:
+                    file = self.directory.trial(trial.number) / "metrics.jsonl"
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text('{"tokens": 64, "kind": "train", "losses/overall_loss": 1.0}\n' * 20)
+            for trial in trials[n_trials - SLOTS :]:
+                trial.slot = trial.number - (n_trials - SLOTS)
+            state = State(
+                policy=session.rules.policy, n_slots=SLOTS, trials={t.number: _state(t, session) for t in trials}
+            )
+            self.saved = {
+                "stream": "",
+                "scheduler": state.to_json(),
+                "trials": [trial.state() for trial in trials],
+                "ended": [trial.number for trial in trials if not trial.is_live],
+                "training_seconds": 0.0,
+            }
+
+    @contextmanager
+    def resumed(self, *listeners: Listener) -> Iterator[SweepLoop]:
+        """Open everything again, and go back to the checkpoint."""
+        engine = ScriptedEngine(SLOTS, self.saved)
+        with self.directory:
+            worker = engine.open(worker_plan(self.experiment, self.directory, self.stream), self.experiment)
+            session = self._session(worker.opened)
+            search = self._search(session)
+            with search.study:
+                loop = SweepLoop(session, search, engine, worker, EventBus(*listeners), StopFlag())
+                loop.restore()
+                yield loop
+
+    def _session(self, opened: Opened) -> Session:
+        return Session.of(self.experiment, self.directory, self.facts, self.stream, opened)
+
+    def _search(self, session: Session) -> Search:
+        return open_search(self.experiment, self.directory, session.objective, session.rules, 0, session.visit)
+
+    def _trial(self, session: Session, number: int, has_ended: bool) -> Trial:
+        dice = random.Random(number)
+        params = {
+            "sae.architecture": ("topk", "batchtopk")[number % 2],
+            "sae.k": dice.randint(2, 16),
+            "lr": 10 ** dice.uniform(-4, -2),
+        }
+        trial = new_trial(number, params, session.resolve(params), objective=session.objective)
+        trial.joined_at_tokens, trial.status = 0, "complete" if has_ended else "training"
+        if has_ended:
+            trial.tokens = trial.measured_at_tokens = TOTAL_TOKENS
+            trial.metrics = made_up_metrics(number, TOTAL_TOKENS)
+        return trial
+
+
+def _state(trial: Trial, session: Session) -> TrialState:
+    from saesweep.driver.grouping import answer
+    from saesweep.scheduler import Ask
+
+    policy = session.rules.policy
+    asked = answer(Ask(number=trial.number, stratum=policy.strata[0]), trial, policy)
+    ended = tuple(trial.metrics[name] for name in policy.aim.metrics) if not trial.is_live else ()
+    return TrialState(
+        number=trial.number,
+        stratum=asked.stratum,
+        group=asked.group,
+        architecture=asked.architecture or asked.stratum,
+        course=asked.course,
+        status="training" if trial.is_live else "complete",
+        slot=trial.slot,
+        tokens_seen=trial.tokens,
+        reports={policy.end_rung: ended} if ended else {},
+    )
+
+
+def _stored(trial: Trial, session: Session, space: Any) -> optuna.trial.FrozenTrial:
+    point = frozen(space, trial.params)
+    if trial.is_live:
+        state, told = optuna.trial.TrialState.RUNNING, {}
+    else:
+        state, told = optuna.trial.TrialState.COMPLETE, result_to_tell(trial.state(), session.objective)
+    return optuna.trial.create_trial(
+        state=state,
+        params=point.named,
+        distributions=point.distributions,
+        values=told.get("values"),
+        user_attrs=told.get("attrs"),
+        constraints=told.get("constraints"),
+    )
