@@ -77,7 +77,9 @@ def main() -> None:
         (Study, "tell", "tell"),
     ):
         meter.wrap(owner, name, part)
-    print("| trials | objective | ranking ms | events ms | one board ms | whole block ms | worst block ms | ask ms | restart s |")
+    print(
+        "| trials | objective | ranking ms | events ms | one board ms | whole block ms | worst block ms | ask ms | restart s |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     for n_trials in arguments.trials:
         for label, objective in OBJECTIVES.items():

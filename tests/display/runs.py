@@ -81,7 +81,7 @@ def block(**changes: Any) -> BlockDone:
         "rows": ROWS,
         **changes,
     }
-    return BlockDone(**{"states": states_of(fields["rows"]), **fields})
+    return BlockDone(**{"states": fields.get("states") or states_of(fields["rows"]), **fields})
 
 
 def ended(**changes: Any) -> RunEnded:

@@ -82,7 +82,9 @@ class LongRun:
                     file.write_text('{"tokens": 64, "kind": "train", "losses/overall_loss": 1.0}\n' * 20)
             for trial in trials[n_trials - SLOTS :]:
                 trial.slot = trial.number - (n_trials - SLOTS)
-            state = State(policy=session.rules.policy, n_slots=SLOTS, trials={t.number: _state(t, session) for t in trials})
+            state = State(
+                policy=session.rules.policy, n_slots=SLOTS, trials={t.number: _state(t, session) for t in trials}
+            )
             self.saved = {
                 "stream": "",
                 "scheduler": state.to_json(),

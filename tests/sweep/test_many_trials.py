@@ -60,7 +60,9 @@ def test_a_block_looks_at_the_trials_that_train_and_no_other(
 
         loop._bus.subscribe(one_block)
         assert loop.run() is False
-    written = 1  # the first block writes the leaderboard, once a second is more than this takes; the end is not in `run`
+    written = (
+        1  # the first block writes the leaderboard, once a second is more than this takes; the end is not in `run`
+    )
     assert looked_at <= (len(blocks) + 3 * written) * 2 * SLOTS
     assert inserted == SLOTS
     assert all(len(event.rows) == SHOWN_ROWS + SLOTS for event in blocks)
