@@ -3,7 +3,7 @@
     python benchmarks/many_trials.py --trials 1600 10000
 
 Nothing is trained: a scripted worker reports, and everything else is the run's own (study.db, checkpoint, logs, event log,
-leaderboard.json). Each block of eight trials sees one or more of them end. Milliseconds are of this process' CPU time, means over the
+leaderboard.json). In each of the blocks one of eight trials ends, and another is asked. Milliseconds are of this process' CPU time, means over the
 blocks; `board` is what one write of the whole leaderboard takes, which happens for at most 2% of the time.
 """
 
@@ -64,7 +64,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, nargs="+", default=[1600, 10_000], help="trials behind the run")
-    parser.add_argument("--blocks", type=int, default=40, help="blocks to run (default: 40, two trials long)")
+    parser.add_argument("--blocks", type=int, default=8, help="blocks to run (default: 8)")
     arguments = parser.parse_args()
     meter = Meter()
     for owner, name, part in (
@@ -84,7 +84,7 @@ def main() -> None:
     for n_trials in arguments.trials:
         for label, objective in OBJECTIVES.items():
             with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-                run = LongRun(Path(folder) / "run", long_sweep(n_trials, objective), n_trials)
+                run = LongRun(Path(folder) / "run", long_sweep(n_trials, objective), n_trials, staggered=True)
                 started = time.process_time()
                 with run.resumed(JsonLogListener(run.directory)) as loop:
                     restart = time.process_time() - started

@@ -16,6 +16,7 @@ from saesweep.evaluation import HeldOutEvaluator, register_metric
 from saesweep.events import Note, RunEnded
 from saesweep.experiment import dump_yaml
 from saesweep.specs import METRICS
+from saesweep.specs.architectures import spec_class
 from saesweep.tracking import register_tracker
 from tests.sweep.studies import small_sweep
 
@@ -108,6 +109,51 @@ def test_an_architecture_has_flags_and_trains_by_its_own_loss(tmp_path: Path, mo
     ]
     assert losses[0]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+SKIP = """
+from typing import Literal
+import torch
+from saesweep.saes import register_architecture
+from saesweep.saes.standard import Standard
+from saesweep.specs.architectures import StandardSpec, register_spec
+
+@register_spec("skipping{suffix}")
+class SkippingSpec{suffix}(StandardSpec):
+    architecture: Literal["skipping{suffix}"] = "skipping{suffix}"
+{count}
+
+@register_architecture("skipping{suffix}")
+class Skipping{suffix}(Standard):
+    def init(self, generator, *, dtype=torch.float32, device="cpu"):
+        params = super().init(generator, dtype=dtype, device=device)
+        return {{**params, "W_skip": torch.zeros(self.spec.d_in, self.spec.d_in, dtype=dtype, device=device)}}
+
+    def decode(self, params, feature_acts_BF):
+        return super().decode(params, feature_acts_BF) + 0 * params["W_skip"].sum()
+
+    def fold(self, tensors, normalizer, threshold):
+        return super().fold({{k: v for k, v in tensors.items() if k != "W_skip"}}, normalizer, threshold)
+"""
+COUNT = """
+    def n_parameters(self):
+        return super().n_parameters() + self.d_in**2
+"""
+
+
+def test_memory_is_planned_for_the_weights_that_an_architecture_adds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = "train --model_name null --dataset_path builtin:synthetic --d_in 64 --d_sae 64 --training_tokens 2560"
+    words += " --train_batch_size_tokens 256 --set evaluation.select_tokens=512 --set evaluation.test_tokens=512"
+    for suffix, count, code in (("", COUNT, 0), ("Uncounted", "    pass", 2)):
+        Path(f"skipping{suffix}.py").write_text(SKIP.format(suffix=suffix, count=count))
+        own = ["--architecture", f"skipping{suffix}", "--plugin", f"skipping{suffix}.py", "--run-dir", f"run{suffix}"]
+        assert main([*words.split(), *own, "--display", "plain"]) == code, capsys.readouterr()
+    spec = spec_class("skipping").model_validate({"d_in": 64, "d_sae": 64})
+    assert spec.n_parameters() == 3 * 64 * 64 + 2 * 64
+    assert "`init` makes 12416 weights, but memory was planned for 8320" in capsys.readouterr().err
 
 
 def test_each_sae_and_each_measurement_has_a_metric_of_its_own(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Static shape (architecture, d_in, d_sae, hook) is fixed by the trial's run; ever
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -14,8 +15,10 @@ from saesweep.cohort.control import SparsityControl
 from saesweep.cohort.firing import FiringStatistics
 from saesweep.cohort.moments import WideMoments
 from saesweep.cohort.schedules import KnobSchedule
+from saesweep.errors import UserError
 from saesweep.saes import Knobs, architecture_for
 from saesweep.specs import BaseRun, ControlPlan, LearningRate
+from saesweep.specs.architectures import SAESpec
 
 _TRAINING_DTYPES = {"float64": torch.float64}
 """Master weights are fp32 but for float64 runs; the declared dtype is applied at export."""
@@ -51,6 +54,7 @@ class Slot:
         self.architecture = architecture_for(run.sae)
         dtype = _TRAINING_DTYPES.get(run.sae.dtype, torch.float32)
         self.params = self.architecture.init(torch.Generator().manual_seed(init_seed), dtype=dtype, device=str(device))
+        check_parameters(run.sae, self.params)
         kept_as = torch.bfloat16 if adam_moments == "bfloat16" and dtype == torch.float32 else dtype
         self.exp_avg = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
         self.exp_avg_sq = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
@@ -156,3 +160,17 @@ class Slot:
         if self.control is not None:
             self.control.load(meta["control"])
         self.step = meta["step"]
+
+
+def check_parameters(spec: SAESpec, params: Mapping[str, Tensor]) -> None:
+    """Check that memory was planned for the weights that an architecture makes.
+
+    Raises:
+        UserError: Its spec counts others: a plug-in's does not say what it adds.
+    """
+    made, planned = sum(weight.numel() for weight in params.values()), spec.n_parameters()
+    if made != planned:
+        raise UserError(
+            f"sae.architecture {spec.architecture}: `init` makes {made} weights, but memory was planned for {planned}; "
+            f"override `n_parameters` (or `vectors_per_latent`) of {type(spec).__name__} so that it counts them"
+        )

@@ -40,8 +40,15 @@ def write_table(path: Path, data: Mapping[str, Any], rows: str) -> None:
     Indented, it would be four times as long and take six times as long to write.
     """
     text = json.dumps(finite({name: value for name, value in data.items() if name != rows}), indent=1)
-    items = ",\n".join(f"  {json.dumps(finite(item))}" for item in data[rows])
+    items = ",\n".join(f"  {_one_line(item)}" for item in data[rows])
     write_text(path, f"{text[:-2]},\n {json.dumps(rows)}: [\n{items}\n ]\n}}\n")
+
+
+def _one_line(item: Any) -> str:
+    try:
+        return json.dumps(item, allow_nan=False)
+    except (TypeError, ValueError):  # NaN or infinities, or a mapping that is no dict
+        return json.dumps(finite(item))
 
 
 def finite(value: Any) -> Any:

@@ -11,20 +11,11 @@ _AUTO_MAX_SLOTS = 16
 _PEERS = 2
 
 
-def slot_parameters(run: BaseRun) -> int:
-    """Return the number of trained weights of one SAE; its widths must be known."""
-    d_in, d_sae = run.sae.d_in, run.sae.d_sae
-    assert d_in is not None
-    assert d_sae is not None
-    vectors = {"gated": 3, "jumprelu": 2}.get(run.sae.architecture, 1)
-    return 2 * d_in * d_sae + vectors * d_sae + d_in
-
-
 def slot_bytes(run: BaseRun, adam_moments: str = "float32") -> int:
     """Return the memory of one slot: master weights and two Adam moments."""
     if run.sae.dtype == "float64":
-        return 24 * slot_parameters(run)
-    return (4 + 2 * _BYTES[adam_moments]) * slot_parameters(run)
+        return 24 * run.sae.n_parameters()
+    return (4 + 2 * _BYTES[adam_moments]) * run.sae.n_parameters()
 
 
 def shared_bytes(
@@ -39,7 +30,7 @@ def shared_bytes(
     d_in = max(run.sae.d_in or 0 for run in runs)
     # One set of gradients; moments kept narrow are widened for one slot at a time.
     sets = 1 if adam_moments == "float32" else 3
-    gradients = sets * max(4 * slot_parameters(run) for run in runs)
+    gradients = sets * max(4 * run.sae.n_parameters() for run in runs)
     # The reference path keeps about six [batch, d_sae] tensors alive; the sparse kernels less on a CPU, and up to eight on a
     # GPU, which works on whole batches and on factors in three halves.
     step = 8 * 4 * first.train_batch_size_tokens * widest

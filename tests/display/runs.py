@@ -82,7 +82,7 @@ def block(**changes: Any) -> BlockDone:
         "rows": ROWS,
         **changes,
     }
-    return BlockDone(**{"states": states_of(fields["rows"]), **fields})
+    return BlockDone(**{"states": fields.get("states") or states_of(fields["rows"]), **fields})
 
 
 def within(tokens: int) -> BlockProgress:

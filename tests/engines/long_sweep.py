@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +63,10 @@ class LongRun:
         folder: Where the run directory is made.
         experiment: From `long_sweep`.
         n_trials: How many trials it has had.
+        staggered: One trial ends in each of the next blocks; all that train have just begun when it is left out.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment, n_trials: int) -> None:
+    def __init__(self, folder: Path, experiment: Experiment, n_trials: int, *, staggered: bool = False) -> None:
         self.experiment = experiment
         self.directory = RunDirectory(folder)
         self.stream = streams_of(experiment)[0]
@@ -73,8 +76,8 @@ class LongRun:
             session = self._session(opened)
             with self._search(session).study as study:
                 trials = [self._trial(session, number, number < n_trials - SLOTS) for number in range(n_trials)]
-                for trial in trials:
-                    study._study.add_trial(_stored(trial, session, study._space))
+                study._study.add_trial(_stored(trials[0], session, study._space))
+            _store_rest(self.directory.study_file, trials, session)
             for trial in trials:
                 if not trial.is_live:
                     file = self.directory.trial(trial.number) / "metrics.jsonl"
@@ -82,6 +85,7 @@ class LongRun:
                     file.write_text('{"tokens": 64, "kind": "train", "losses/overall_loss": 1.0}\n' * 20)
             for trial in trials[n_trials - SLOTS :]:
                 trial.slot = trial.number - (n_trials - SLOTS)
+                trial.tokens = TOTAL_TOKENS - (trial.slot + 1) * session.blocks.block_tokens if staggered else 0
             state = State(
                 policy=session.rules.policy, n_slots=SLOTS, trials={t.number: _state(t, session) for t in trials}
             )
@@ -161,3 +165,56 @@ def _stored(trial: Trial, session: Session, space: Any) -> optuna.trial.FrozenTr
         user_attrs=told.get("attrs"),
         constraints=told.get("constraints"),
     )
+
+
+def _store_rest(file: Path, trials: Sequence[Trial], session: Session) -> None:
+    """Write all trials but the first as Optuna wrote that one: ten thousand transactions would take minutes."""
+    with closing(sqlite3.connect(file)) as study, study:
+
+        def like_first(table: str, changes: Sequence[dict[str, Any]], **which: str) -> None:
+            where = " and ".join(["trial_id = 1", *(f"{column} = '{value}'" for column, value in which.items())])
+            found = study.execute(f"select * from {table} where {where}")
+            names = [column[0] for column in found.description]
+            first = dict(zip(names, found.fetchone(), strict=True))
+            kept = [name for name in names if name == "trial_id" or not name.endswith("_id") or name == "study_id"]
+            study.executemany(
+                f"insert into {table} ({', '.join(kept)}) values ({', '.join('?' * len(kept))})",
+                [[{**first, **change}[name] for name in kept] for change in changes],
+            )
+
+        rest = trials[1:]
+        ended = [trial for trial in rest if not trial.is_live]
+        told = {trial.number: result_to_tell(trial.state(), session.objective) for trial in ended}
+        like_first(
+            "trials",
+            [
+                {"trial_id": t.number + 1, "number": t.number, "state": "RUNNING" if t.is_live else "COMPLETE"}
+                for t in rest
+            ],
+        )
+        for path in trials[0].params:
+            like_first(
+                "trial_params",
+                [{"trial_id": t.number + 1, "param_value": _encoded(path, t.params[path])} for t in rest],
+                param_name=path,
+            )
+        for place, _ in enumerate(session.objective.goals):
+            like_first(
+                "trial_values",
+                [{"trial_id": t.number + 1, "value": told[t.number]["values"][place]} for t in ended],
+                objective=str(place),
+            )
+        for key in told[rest[0].number]["attrs"]:
+            values = [{"trial_id": t.number + 1, "value_json": json.dumps(told[t.number]["attrs"][key])} for t in ended]
+            like_first("trial_user_attributes", values, key=key)
+        keys = [key for (key,) in study.execute("select key from trial_system_attributes where trial_id = 1")]
+        for key in keys:
+            name = key.partition(":")[2]
+            values = [
+                {"trial_id": t.number + 1, "value_json": json.dumps(told[t.number]["constraints"][name])} for t in ended
+            ]
+            like_first("trial_system_attributes", values, key=key)
+
+
+def _encoded(path: str, value: Any) -> float:
+    return float(("topk", "batchtopk").index(value)) if path == "sae.architecture" else float(value)

@@ -1,10 +1,12 @@
 from typing import Any
 
 import pytest
+import torch
 
 from saesweep.driver.blocks import plan_blocks
+from saesweep.saes import architecture_for
 from saesweep.specs import BaseRun, CohortSpec, SearchSpec
-from saesweep.worker.sizing import plan_slots, slot_bytes, slot_parameters
+from saesweep.worker.sizing import plan_slots, slot_bytes
 
 GIB = 1 << 30
 
@@ -53,12 +55,15 @@ def test_block_tokens_are_obeyed() -> None:
     assert blocks.block_steps == 4
 
 
-@pytest.mark.parametrize(("architecture", "vectors"), [("topk", 1), ("jumprelu", 2), ("gated", 3)])
-def test_parameters_are_counted(architecture: str, vectors: int) -> None:
-    run = run_with({"architecture": architecture})
-    assert slot_parameters(run) == 2 * 64 * 512 + vectors * 512 + 64
-    assert slot_bytes(run) == 12 * slot_parameters(run)
-    assert slot_bytes(run, "bfloat16") == 8 * slot_parameters(run)
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated"])
+def test_the_parameters_that_are_planned_for_are_those_that_train(architecture: str) -> None:
+    widths = {"matryoshka_widths": [128, 512]} if architecture == "matryoshka_batchtopk" else {}
+    run = run_with({"architecture": architecture, **widths})
+    assert run.sae.n_parameters() == sum(
+        weight.numel() for weight in architecture_for(run.sae).init(torch.Generator()).values()
+    )
+    assert slot_bytes(run) == 12 * run.sae.n_parameters()
+    assert slot_bytes(run, "bfloat16") == 8 * run.sae.n_parameters()
 
 
 def plan(n_trials: int, free_bytes: int, **cohort: Any) -> int:

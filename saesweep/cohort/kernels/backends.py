@@ -98,7 +98,7 @@ def _k(d_sae: int) -> int:
 
 def _fastest_gemm(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> Gemm:
     rival: Gemm = "onednn" if x_RD.device.type == "cpu" else "split_fp16"
-    if not is_exact(KernelChoice(gemm=rival), x_RD.shape[1], device=x_RD.device):
+    if not is_exact(KernelChoice(gemm=rival), x_RD.shape[1], W_FD.shape[0], device=x_RD.device):
         return "default"
     b_F, out_RF = W_FD.new_zeros(W_FD.shape[0]), x_RD.new_empty(x_RD.shape[0], W_FD.shape[0])
     names: tuple[Gemm, Gemm] = ("default", rival)
@@ -107,7 +107,7 @@ def _fastest_gemm(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> Gemm:
 
 
 def _fastest_pairs(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> PairKernels:
-    if not is_exact(KernelChoice(pairs="triton"), x_RD.shape[1], device=x_RD.device):
+    if not is_exact(KernelChoice(pairs="triton"), x_RD.shape[1], W_FD.shape[0], device=x_RD.device):
         return "torch"
     seconds = timer.seconds({name: _products(name, x_RD, W_FD)[0] for name in get_args(PairKernels)})
     return "triton" if seconds.get("triton", float("inf")) < _CLEARLY * seconds.get("torch", 0.0) else "torch"
@@ -142,7 +142,7 @@ def _fastest_chunk(
 def _screen_pays(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> bool:
     """Return whether finding each row's largest through bf16 is clearly faster than through fp32."""
     n_rows, d_sae, k = x_RD.shape[0], W_FD.shape[0], _k(W_FD.shape[0])
-    if x_RD.device.type != "cpu" or not Screen.serves(d_sae, k) or screen_error(x_RD.shape[1]) > 1.0:
+    if x_RD.device.type != "cpu" or not Screen.serves(d_sae, k) or screen_error(x_RD.shape[1], d_sae) > 1.0:
         return False
     b_F, out_RF = W_FD.new_zeros(d_sae), x_RD.new_empty(n_rows, d_sae)
     seconds = timer.seconds(

@@ -50,7 +50,7 @@ def kernel_choice(
             ) from None
     else:
         return _cached(d_in, d_sae, torch.device(device))
-    if not is_exact(choice, d_in, device=device):
+    if not is_exact(choice, d_in, d_sae, device=device):
         raise UserError(
             f"kernels: {json.dumps(choice.to_json())} ({source}) is not available or not exact in float32 on this "
             f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false, "pairs": "torch"}}\' to go on with the plain ones'
@@ -75,7 +75,7 @@ def _cached(d_in: int, d_sae: int, device: torch.device) -> tuple[KernelChoice, 
         if choice is not None and choice.to_json() != known[key]:
             # Written by a version with other settings, as what cannot be read is: measured again and replaced.
             choice = None
-        if choice is not None and is_exact(choice, d_in, device=device):
+        if choice is not None and is_exact(choice, d_in, d_sae, device=device):
             return choice, f"measured earlier on this machine ({path})"
     choice = choose(d_in, d_sae, device=device)
     try:

@@ -25,6 +25,8 @@ class SAESpec(Spec):
     """Architecture name of the exported folder (batchtopk-type SAEs are exported as jumprelu)."""
     sparsity_field: ClassVar[str | None] = None
     """The field that sets this architecture's sparsity, shown on the leaderboard."""
+    vectors_per_latent: ClassVar[int] = 1
+    """Trained numbers of a latent beside its encoder and decoder vectors: the encoder's bias, a threshold."""
 
     architecture: str
     """Name of the architecture."""
@@ -63,6 +65,15 @@ class SAESpec(Spec):
             )
         d_sae = self.d_sae if self.d_sae is not None else d_in * int(self.expansion_factor or 0)
         return self.model_copy(update={"d_in": d_in, "d_sae": d_sae, "expansion_factor": None})
+
+    def n_parameters(self) -> int:
+        """Return the number of trained weights, widths known: what memory is planned by, before anything is built.
+
+        An architecture with other weights than two matrices and biases overrides it.
+        """
+        assert self.d_in is not None
+        assert self.d_sae is not None
+        return 2 * self.d_in * self.d_sae + self.vectors_per_latent * self.d_sae + self.d_in
 
     def problems(self) -> list[tuple[str, str]]:
         """Return cross-field mistakes as (field, message)."""

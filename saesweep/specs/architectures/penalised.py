@@ -33,6 +33,7 @@ class GatedSpec(SAESpec):
 
     saved_as: ClassVar[str] = "gated"
     sparsity_field: ClassVar[str | None] = "l1_coefficient"
+    vectors_per_latent: ClassVar[int] = 3
 
     architecture: Literal["gated"] = "gated"
     """Name of the architecture."""
@@ -50,6 +51,7 @@ class JumpReLUSpec(SAESpec):
 
     saved_as: ClassVar[str] = "jumprelu"
     sparsity_field: ClassVar[str | None] = "l0_coefficient"
+    vectors_per_latent: ClassVar[int] = 2
 
     architecture: Literal["jumprelu"] = "jumprelu"
     """Name of the architecture."""

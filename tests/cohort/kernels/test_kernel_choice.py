@@ -58,12 +58,12 @@ def test_no_time_means_the_defaults() -> None:
 
 @pytest.mark.parametrize("d_in", [3, 64, 700])
 def test_the_screen_stays_within_its_bound_here(d_in: int) -> None:
-    assert 0 < screen_error(d_in) <= 1
+    assert 0 < screen_error(d_in, 2048) <= 1
 
 
 def test_a_screen_that_breaks_its_bound_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (backends_module, exactness_module):
-        monkeypatch.setattr(module, "screen_error", lambda d_in: 1.5)
+        monkeypatch.setattr(module, "screen_error", lambda d_in, d_sae: 1.5)
     assert not choose(64, 2048, budget_seconds=0.5).screen
     with pytest.raises(UserError, match="not exact"):
         kernel_choice(64, 2048, stored={"screen": True})
@@ -87,7 +87,7 @@ def test_what_a_gpu_chooses() -> None:
     assert choice.gemm == "split_fp16"
     assert choice.pairs == "triton"
     assert not choice.screen
-    assert is_exact(choice, 512, device="cuda")
+    assert is_exact(choice, 512, 8192, device="cuda")
 
 
 def test_where_triton_cannot_compile_other_operators_serve(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,34 @@ def test_triton_is_refused_on_a_cpu() -> None:
 
 
 def test_the_default_product_is_float32() -> None:
-    assert gemm_error("default", 512) < 3e-7
+    assert gemm_error("default", 512, 4096) < 3e-7
+
+
+def test_a_library_is_checked_at_the_widths_that_it_is_used_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that takes a way of its own for large products cannot hide behind small ones."""
+
+    def sloppy_when_wide(
+        gemm: str, x: torch.Tensor, W: torch.Tensor, b: torch.Tensor, *, out: object = None
+    ) -> torch.Tensor:
+        if gemm == "onednn" and W.shape[0] >= 512:
+            return (x.bfloat16() @ W.bfloat16().t()).float() + b
+        return x @ W.t() + b
+
+    for module in (backends_module, exactness_module):
+        monkeypatch.setattr(module, "linear", sloppy_when_wide)
+    assert is_exact(KernelChoice(gemm="onednn"), 64, 511)
+    assert not is_exact(KernelChoice(gemm="onednn"), 64, 512)
+    with pytest.raises(UserError, match="not exact"):
+        kernel_choice(64, 512, stored={"gemm": "onednn"})
+
+
+@pytest.mark.parametrize("d_in", [1, 64, 2304, 16_384])
+@pytest.mark.parametrize("d_sae", [16, 16_384, 2**20])
+def test_the_memory_and_the_time_of_a_check_are_bounded(d_in: int, d_sae: int) -> None:
+    latents = exactness_module.checked_latents(d_in, d_sae)
+    assert latents * d_in <= max(exactness_module.MAX_WEIGHTS, 64 * d_in)
+    assert latents <= max(64, min(d_sae, exactness_module.MAX_LATENTS))
+    assert latents == d_sae or d_sae < 64 or latents * d_in > exactness_module.MAX_WEIGHTS / 2 or d_sae > 2**16
 
 
 def test_an_inexact_library_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +150,7 @@ def test_an_inexact_library_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> No
 
     for module in (backends_module, exactness_module):
         monkeypatch.setattr(module, "linear", sloppy)
-    assert gemm_error("onednn", 64) > 1e-4
+    assert gemm_error("onednn", 64, 512) > 1e-4
     assert choose(64, 512, budget_seconds=0.5).gemm == "default"
     with pytest.raises(UserError, match="not exact"):
         kernel_choice(64, 512, stored={"gemm": "onednn"})
@@ -157,14 +184,14 @@ def test_a_gpu_without_the_product_is_no_error(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("out_dtype is not supported on this device")
 
     monkeypatch.setattr(exactness_module, "linear", lacks)
-    assert gemm_error("onednn", 64) == float("inf")
+    assert gemm_error("onednn", 64, 512) == float("inf")
 
     def out_of_memory(*_: object, **__: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(exactness_module, "linear", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
-        gemm_error("onednn", 64)
+        gemm_error("onednn", 64, 512)
 
 
 def test_another_shape_or_thread_count_is_measured_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
