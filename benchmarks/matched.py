@@ -4,7 +4,7 @@
     python benchmarks/matched.py --shared ../shared --tokens 500k   # a look at the way there; targets are missed
 
 Exits with 1 where a trial missed its target L0 by more than `--most-miss` on held-out tokens through its exported form.
-The same command goes on where an interrupted run left off.
+The same command resumes where an interrupted run left off.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _log = logging.getLogger("saesweep")
 
 
 def resuming(open_at: Callable[[int], Iterator[T]], start: int, *, name: str) -> Iterator[T]:
-    """Yield the items of `open_at(start)`; after a lost connection go on with `open_at` of the item that was due.
+    """Yield the items of `open_at(start)`; after a lost connection continue with `open_at` of the item that was due.
 
     Args:
         open_at: All items from a position on.

@@ -19,7 +19,7 @@ _EXAMPLES = """\
   saesweep run my_experiment.yaml --set base.use_cached_activations=true --set base.cached_activations_path=caches/layer12
 
 All hooks that the experiment can ask for are written, from one forward pass, shuffled, in the order in which a live run
-would train on them. The same command again goes on where an interrupted one stopped, checks every shard, makes damaged
+would train on them. The same command again resumes where an interrupted one stopped, checks every shard, makes damaged
 ones again, and with more --tokens makes the cache longer.
 """
 

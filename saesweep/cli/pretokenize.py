@@ -18,7 +18,7 @@ _EXAMPLES = """\
   saesweep pretokenize --tokenizer_name gpt2 --dataset_path my/texts.jsonl --seed 1 --save_path data/t --hf_repo_id me/t
 
 The fields are those of SAELens' PretokenizeRunnerConfig. The folder is a dataset that saesweep and SAELens train from
-(`dataset_path: data/c4-gpt2`), with SAELens' sae_lens.json in it. The same command again goes on where an interrupted
+(`dataset_path: data/c4-gpt2`), with SAELens' sae_lens.json in it. The same command again resumes where an interrupted
 one stopped; the result is the same.
 """
 

@@ -19,7 +19,7 @@ _EXAMPLES = """\
   saesweep push runs/gemma_l12 --repo me/gemma-saes --pareto --license mit
 
 The token is that of `hf auth login` or $HF_TOKEN. Others load the SAE with SAELens' SAE.from_pretrained(REPO, FOLDER), or
-as base: {from_cfg: REPO/FOLDER}. An interrupted upload goes on where it stopped when the command is run again.
+as base: {from_cfg: REPO/FOLDER}. An interrupted upload resumes where it stopped when the command is run again.
 """
 
 

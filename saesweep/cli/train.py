@@ -22,7 +22,7 @@ _EXAMPLES = """\
 
 The flags are the fields of SAELens' runner, with its meanings; --k is short for --sae.k. Values are written as in an
 experiment file: 2M, 5%, null, "[0, -10]", "{dtype: bfloat16}". A switch needs no value; --streaming false turns one off.
-What is not of the run itself is set with --set, such as --set evaluation.test_tokens=1M. The same command again goes on
+What is not of the run itself is set with --set, such as --set evaluation.test_tokens=1M. The same command again resumes
 where an interrupted run stopped.
 """
 _BASE = "base."

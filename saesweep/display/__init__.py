@@ -1,4 +1,4 @@
-"""What a run shows while it goes on and at its end. Rich is imported in this room alone, and only when it is needed."""
+"""What a run shows while it is under way and at its end. Rich is imported in this room alone, and only when it is needed."""
 
 from saesweep.display.choose import is_live_terminal, make_display
 from saesweep.display.protocol import DISPLAY_KINDS, Display, DisplayKind

@@ -1,4 +1,4 @@
-"""What a run directory says while its run goes on: the event log, and how far the run is."""
+"""What a run directory says while it is under way: the event log, and how far the run is."""
 
 from __future__ import annotations
 

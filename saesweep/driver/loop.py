@@ -234,7 +234,7 @@ class SweepLoop:
                     self._session.experiment.spec.search, self._session.objective, ended, self._training_seconds()
                 )
                 if reason is not None:
-                    # Not final: what still trains stays as it is, and goes on where the limit is raised.
+                    # Not final: what still trains stays as it is, and continues where the limit is raised.
                     self._decide(StopRequested(reason=reason))
                     return
             self._carry_out(action, failed)

@@ -36,7 +36,7 @@ def shrink(directory: RunDirectory, replicates: int, error: str, *, is_measuring
     if trials <= 1:
         raise UserError(
             f"out of memory with a single trial in the cohort ({error}). Make it smaller: base.sae.d_sae, "
-            "base.train_batch_size_tokens, search.replicates; or free memory. The same command goes on"
+            "base.train_batch_size_tokens, search.replicates; or free memory. The same command resumes"
         )
     state = CheckpointStore(directory.checkpoints).latest_state()
     rewind_study(directory.study_file, {} if state is None else tokens_at(state["driver"]))

@@ -131,7 +131,7 @@ def _stay(
     is_first: bool,
     messages: Sequence[str],
 ) -> Phase:
-    """Train on one stream; where memory runs out, go on with half the cohort."""
+    """Train on one stream; where memory runs out, resume with half the cohort."""
     spent_tokens = 0
     while True:
         loops: list[SweepLoop] = []
@@ -243,7 +243,7 @@ def _notes(loop: SweepLoop) -> tuple[str, ...]:
     notes = []
     if loop.stop_reason not in (None, "complete"):
         reason = str(loop.stop_reason).replace("tokens_budget", "search.tokens_budget is used up")
-        notes.append(f"stopped before all trials were run: {reason}. With a higher limit the same command goes on")
+        notes.append(f"stopped before all trials were run: {reason}. With a higher limit the same command continues")
     if loop.skipped_batches:
         notes.append(f"{loop.skipped_batches} batches with NaN or infinite activations were skipped")
     return tuple(notes)

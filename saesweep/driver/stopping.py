@@ -13,7 +13,7 @@ from saesweep.specs import ObjectiveSpec, SearchSpec
 def stop_reason(
     search: SearchSpec, objective: ObjectiveSpec, ended: Sequence[Trial], training_seconds: float
 ) -> str | None:
-    """Return why to stop now; None to go on.
+    """Return why to stop now; None to continue.
 
     Args:
         search: The file's limits.

@@ -159,7 +159,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
-    """The run directory is open and everything is checked; training begins or goes on."""
+    """The run directory is open and everything is checked; training begins or resumes."""
 
     name: str
     run_dir: str
@@ -172,7 +172,7 @@ class RunStarted(Event):
     metrics: tuple[str, ...]
     """Metric columns worth showing, most important first."""
     resumed_at_tokens: int | None = None
-    """Stream position of the checkpoint that the run goes on from."""
+    """Stream position of the checkpoint that the run resumes from."""
     notes: tuple[str, ...] = ()
     """What to know before the run: warnings, what was taken from elsewhere."""
     details: tuple[str, ...] = ()
@@ -287,7 +287,7 @@ class BlockDone(Progressed):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSaved(Event):
-    """Everything needed to go on is on disk."""
+    """Everything needed to resume is on disk."""
 
     block: int
     stream_tokens: int

@@ -88,7 +88,7 @@ def assign(document: Document, parts: list[str], value: Any, label: str) -> None
 
 
 def _next_key(node: Any, place: Place, parts: list[str]) -> tuple[str, list[str]]:
-    """Return the key of this mapping that the path goes on with, and the rest of the path."""
+    """Return the key of this mapping that the path continues with, and the rest of the path."""
     if not _has_dotted_keys(place):
         return parts[0], parts[1:]
     # Longest first: `sae.k.int` means the key `int` of the entry `sae.k`, whether or not that entry exists yet.

@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on: a copy is taken at the block boundary, a thread of low priority writes it."""
+"""Checkpoints written while training continues: a copy is taken at the block boundary, a thread of low priority writes it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class JsonLines:
                 yield json.loads(line)
 
     def keep(self, wanted: Callable[[Any], bool]) -> None:
-        """Drop the lines that are not wanted: those written after the checkpoint that a run goes on from.
+        """Drop the lines that are not wanted: those written after the checkpoint that a run resumes from.
 
         Raises:
             UserError: A line is damaged.
@@ -52,7 +52,7 @@ class JsonLines:
                 lines += [line] * wanted(json.loads(line))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(
-                    f"{self.path}:{number}: damaged ({type(error).__name__}: {error}); remove this line to go on"
+                    f"{self.path}:{number}: damaged ({type(error).__name__}: {error}); remove this line to resume"
                 ) from None
         if len(lines) < len(found):
             write_bytes(self.path, "".join(line + "\n" for line in lines).encode())

@@ -47,12 +47,12 @@ class BlockDone:
     The rung after the last one is the end of a trial.
     """
     failed: Mapping[int, str] = field(default_factory=dict)
-    """Trials that cannot go on (NaN in the loss or in the final measurement), with the reason."""
+    """Trials that cannot continue (NaN in the loss or in the final measurement), with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed:
-    """One live trial cannot go on, found out between blocks (its checkpoint is corrupt, say)."""
+    """One live trial cannot continue, found out between blocks (its checkpoint is corrupt, say)."""
 
     number: int
     reason: str
@@ -60,7 +60,7 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class SlotsChanged:
-    """The cohort now has another size; trials in lost slots wait, and go on from their last state."""
+    """The cohort now has another size; trials in lost slots wait, and continue from their last state."""
 
     n_slots: int
 

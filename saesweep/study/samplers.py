@@ -65,7 +65,7 @@ def _sampler_class(name: str) -> Callable[..., BaseSampler]:
         raise UserError(f"search.sampler: {name} is not an Optuna sampler")
     if issubclass(sampler, QMCSampler):
         # It counts its points in the study that it samples for, here a copy made for each suggestion.
-        raise UserError(f"search.sampler: {name} cannot go on after a restart; use `sampler: random` or tpe")
+        raise UserError(f"search.sampler: {name} cannot resume after a restart; use `sampler: random` or tpe")
     if issubclass(sampler, (GridSampler, BruteForceSampler)):
         # Both end the study from within the last `tell`, which a cohort cannot have.
         raise UserError(f"search.sampler: {name} cannot suggest for a cohort; use `sampler: grid`")

@@ -19,11 +19,11 @@ _FactoryT = TypeVar("_FactoryT", bound="Callable[[Experiment, Path], Listener | 
 
 
 def register_tracker(make: _FactoryT) -> _FactoryT:
-    """Decorator: call `make(experiment, run_dir)` when a run begins or goes on, and give what it returns every event.
+    """Decorator: call `make(experiment, run_dir)` when a run begins or is resumed, and give what it returns every event.
 
     The listener is called on the training thread: what waits for a network belongs on a thread of its own. A run that
-    goes on after a kill emits the events since its last checkpoint again; the last one is `RunEnded`. Where the listener
-    raises, it gets no more events and training goes on; where `make` raises, the run does not begin.
+    is resumed after a kill emits the events since its last checkpoint again; the last one is `RunEnded`. Where the listener
+    raises, it gets no more events and training continues; where `make` raises, the run does not begin.
     """
     _FACTORIES[f"{make.__module__}.{make.__qualname__}"] = make
     return make

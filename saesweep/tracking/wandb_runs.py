@@ -52,7 +52,7 @@ class RunOpener:
         self._one_at_a_time = threading.Lock()
 
     def open(self, number: int, config: dict[str, Any], tags: Sequence[str], *, batch_tokens: int) -> OpenRun:
-        """Open a trial's run, or go on with it."""
+        """Open a trial's run, or resume it."""
         import wandb
 
         with self._one_at_a_time:

@@ -165,7 +165,7 @@ class _TrialThread:
                 self._handle(run, event)
             if isinstance(event, TrialEnded):
                 break
-        else:  # the process ends before the trial does: it goes on in the same run
+        else:  # the process ends before the trial does: it continues in the same run
             with self._telling():
                 run.finish()
 

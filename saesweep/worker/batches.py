@@ -60,7 +60,7 @@ class FiniteBatches:
                     f"{self.skipped} batches had NaN or infinite activations at {bad}, more than "
                     f"cohort.max_skipped_batches: {self._most_skipped}. Load the model in float32 or bfloat16 "
                     "(model_from_pretrained_kwargs: {dtype: ...}), or look at the data; "
-                    "the same command goes on from the last checkpoint"
+                    "the same command resumes from the last checkpoint"
                 )
             if self.skipped <= _SAID:
                 last = "; further ones are only counted" if self.skipped == _SAID else ""

@@ -49,7 +49,7 @@ class SlotPlan:
     measuring_bytes: int
     """Most memory that measuring takes; `shared_bytes` holds it where it is more than a training step's."""
     background_checkpoints: bool
-    """Main memory holds a copy of every slot beside them, which is written while training goes on."""
+    """Main memory holds a copy of every slot beside them, which is written while training continues."""
 
 
 def plan_slots(

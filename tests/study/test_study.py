@@ -402,7 +402,7 @@ def test_study_of_someone_else(tmp_path: Path) -> None:
         ("no_such_module.Sampler", "cannot be imported"),
         ("optuna.Study", "not an Optuna sampler"),
         ("optuna.samplers.GridSampler", "use `sampler: grid`"),
-        ("optuna.samplers.QMCSampler", "cannot go on after a restart"),
+        ("optuna.samplers.QMCSampler", "cannot resume after a restart"),
     ],
 )
 def test_unknown_samplers(tmp_path: Path, sampler: str, message: str) -> None:

@@ -182,7 +182,7 @@ def _matching(folder: Path, run: BaseRun, evaluation: EvaluationSpec, hooks: Seq
     if not manifest.is_complete:
         raise UserError(
             f"{PLACE}: {folder} is not finished ({manifest.rows(TRAIN)} of {manifest.tokens} rows); run the "
-            "`saesweep cache-activations` command that began it again: it goes on where it stopped"
+            "`saesweep cache-activations` command that began it again: it resumes where it stopped"
         )
     written, filled = (source_fields(run, evaluation, is_written=is_written) for is_written in (True, False))
     # The cache may be of an experiment that names the same place by a variable, or without one.

@@ -79,7 +79,7 @@ def write_cache(
     on_warning: Callable[[str], None] = lambda message: None,
     on_progress: Callable[[CacheProgress], None] = lambda progress: None,
 ) -> Manifest:
-    """Write a cache, go on with one, make its damaged shards again, or make it longer.
+    """Write a cache, resume one, make its damaged shards again, or make it longer.
 
     Whatever was interrupted, the finished files are the same, bit for bit.
 
@@ -181,7 +181,7 @@ class _Writer:
             raise UserError(
                 f"{self._folder}: holds another cache; what differs:\n"
                 + "\n".join(f"  {change}" for change in changed)
-                + "\nundo the changes to go on with it, or choose another folder with --to"
+                + "\nundo the changes to resume it, or choose another folder with --to"
             )
         return replace(found, tokens=max(found.tokens, wanted.tokens))
 
@@ -234,7 +234,7 @@ class _Writer:
                 self._finish(part, self._write_pieces(part, pieces))
 
     def write_training(self, on_progress: Callable[[CacheProgress], None]) -> None:
-        """Make damaged shards again, then go on after the last one."""
+        """Make damaged shards again, then resume after the last one."""
         total = self.manifest.tokens
         for shard in self._damaged:
             made = self._write_training_shard(self.manifest.of(TRAIN).index(shard), shard.rows)

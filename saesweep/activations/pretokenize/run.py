@@ -30,7 +30,7 @@ from saesweep.errors import UserError
 from saesweep.specs.pretokenize import PretokenizeSpec
 
 PART_TOKENS = 8_000_000
-"""Tokens between two moments from which an interrupted run goes on."""
+"""Tokens between two moments from which an interrupted run resumes."""
 _FILE_BYTES = 500_000_000
 """Most bytes per file of the result, as `save_to_disk` has it."""
 
@@ -64,12 +64,12 @@ def pretokenize(
     on_progress: Callable[[PretokenizeProgress], None] = lambda progress: None,
     part_tokens: int | None = None,
 ) -> Pretokenized:
-    """Write a pre-tokenised dataset, or go on with one; the result is the same however often it was interrupted.
+    """Write a pre-tokenised dataset, or resume one; the result is the same however often it was interrupted.
 
     Args:
         spec: What to do.
         on_progress: Told after each batch of documents.
-        part_tokens: Tokens between two moments from which an interrupted run goes on; `PART_TOKENS` when left out.
+        part_tokens: Tokens between two moments from which an interrupted run resumes; `PART_TOKENS` when left out.
 
     Raises:
         UserError: A field, the dataset or the tokenizer has a mistake, the folder holds something else, or the disk is

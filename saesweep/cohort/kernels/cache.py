@@ -33,7 +33,7 @@ def kernel_choice(
         d_in: Width of the activations.
         d_sae: Number of latents; for a cohort of mixed widths, the largest.
         device: Where the cohort trains.
-        stored: What an earlier start of this run stored (`KernelChoice.to_json`): kept, so that a resumed run goes on equally.
+        stored: What an earlier start of this run stored (`KernelChoice.to_json`): kept, so that a resumed run uses the same.
 
     Raises:
         UserError: The environment variable is not valid, or the stored library is not exact on this machine.
@@ -53,7 +53,7 @@ def kernel_choice(
     if not is_exact(choice, d_in, d_sae, device=device):
         raise UserError(
             f"kernels: {json.dumps(choice.to_json())} ({source}) is not available or not exact in float32 on this "
-            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false, "pairs": "torch"}}\' to go on with the plain ones'
+            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false, "pairs": "torch"}}\' to use the plain ones'
         )
     return choice, source
 

@@ -167,7 +167,7 @@ def test_no_cache_and_half_a_cache(run: Any, finished: Path, tmp_path: Path) -> 
     manifest = json.loads((half / "manifest.json").read_text())
     manifest["shards"] = manifest["shards"][:-1]
     (half / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"is not finished .* goes on where it stopped"):
+    with pytest.raises(UserError, match=r"is not finished .* resumes where it stopped"):
         open_cached(run, half)
     (half / "manifest.json").write_text('{"format_version": 99}')
     with pytest.raises(UserError, match="format 99, this version reads format 1"):
