@@ -19,7 +19,7 @@ LEVELS = (
     ("worker",),
     ("engines.protocol",),
     ("engines.records",),
-    ("result",),
+    ("result", "at_hand"),
     ("study", "scheduler", "forecast", "tracking", "display"),
 )
 """From top to bottom, the rooms of a sweep; what is named nowhere lies below them all. Rooms of one level may meet."""

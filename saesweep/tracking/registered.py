@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from saesweep.events import Event, Listener, Note
+from saesweep.events import Activity, BlockProgress, Event, Listener, Note
 
 if TYPE_CHECKING:
     from saesweep.experiment import Experiment
@@ -21,8 +21,8 @@ _FactoryT = TypeVar("_FactoryT", bound="Callable[[Experiment, Path], Listener | 
 def register_tracker(make: _FactoryT) -> _FactoryT:
     """Decorator: call `make(experiment, run_dir)` when a run begins or is resumed, and give what it returns every event.
 
-    The listener is called on the training thread: what waits for a network belongs on a thread of its own. A run that
-    is resumed after a kill emits the events since its last checkpoint again; the last one is `RunEnded`. Where the listener
+    What only a screen shows (`Activity`, `BlockProgress`) is left out. The listener is called on the
+    training thread: what waits for a network belongs on a thread of its own. A run that is resumed after a kill emits the events since its last checkpoint again; the last one is `RunEnded`. Where the listener
     raises, it gets no more events and training continues; where `make` raises, the run does not begin.
     """
     _FACTORIES[f"{make.__module__}.{make.__qualname__}"] = make
@@ -45,7 +45,7 @@ class _Guarded:
 
     def __call__(self, event: Event) -> None:
         """Hand over one event."""
-        if self._listener is None:
+        if self._listener is None or isinstance(event, (Activity, BlockProgress)):
             return
         try:
             self._listener(event)
