@@ -21,9 +21,10 @@ _FactoryT = TypeVar("_FactoryT", bound="Callable[[Experiment, Path], Listener | 
 def register_tracker(make: _FactoryT) -> _FactoryT:
     """Decorator: call `make(experiment, run_dir)` when a run begins or is resumed, and give what it returns every event.
 
-    What only a screen shows (`Activity`, `BlockProgress`) is left out. The listener is called on the
-    training thread: what waits for a network belongs on a thread of its own. A run that is resumed after a kill emits the events since its last checkpoint again; the last one is `RunEnded`. Where the listener
-    raises, it gets no more events and training continues; where `make` raises, the run does not begin.
+    What only a screen shows (`Activity`, `BlockProgress`) is left out. The listener is called on the training thread: what
+    waits for a network belongs on a thread of its own. A run that is resumed after a kill emits the events since its last
+    checkpoint again; the last one is `RunEnded`. Where the listener raises, it gets no more events and training continues;
+    where `make` raises, the run does not begin.
     """
     _FACTORIES[f"{make.__module__}.{make.__qualname__}"] = make
     return make
