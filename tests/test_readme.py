@@ -42,6 +42,8 @@ def test_every_command_of_a_page_works(
     monkeypatch.setenv("SAESWEEP_DISPLAY", "plain")
     monkeypatch.setenv("SAESWEEP_BROWSER", "none")  # pictures have tests of their own
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    (tmp_path / "texts").mkdir()  # the reader's own data, which `validate` looks for
+    (tmp_path / "texts/a.jsonl").write_text('{"text": "a"}\n')
     for command in commands(page):
         if command.startswith(CHECKED_BY_CI):
             continue
