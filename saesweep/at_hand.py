@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 
 from saesweep.errors import UserError
-from saesweep.experiment.check_at_hand import check_at_hand
+from saesweep.experiment.check_at_hand import check_at_hand, check_warm_start
 from saesweep.experiment.draft import Draft
 from saesweep.specs import SearchSpec
 
 _DEVICE_FIELDS = ("device", "llm_device", "act_store_device")
+
+
+def check_before_run(draft: Draft) -> None:
+    """Note what a run that is not begun yet would miss: what `check_here` looks for, and the earlier run it starts from."""
+    check_warm_start(draft)
+    check_here(draft)
 
 
 def check_here(draft: Draft) -> None:

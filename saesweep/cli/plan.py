@@ -42,12 +42,13 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print the plan."""
-    from saesweep.at_hand import check_here
+    from saesweep.at_hand import check_before_run
     from saesweep.experiment import load_experiment
     from saesweep.planning.plan import plan
 
     made = plan(
-        load_experiment(args.experiment, overrides=args.overrides, also=(check_here,)), with_calibration=args.calibrate
+        load_experiment(args.experiment, overrides=args.overrides, also=(check_before_run,)),
+        with_calibration=args.calibrate,
     )
     say(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
     return DONE

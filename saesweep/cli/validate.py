@@ -34,13 +34,13 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Check all files; one bad file does not keep the others from being checked."""
-    from saesweep.at_hand import check_here
+    from saesweep.at_hand import check_before_run
     from saesweep.experiment import load_experiment
 
     code = DONE
     for path in args.files:
         try:
-            experiment = load_experiment(path, overrides=args.overrides, also=(check_here,))
+            experiment = load_experiment(path, overrides=args.overrides, also=(check_before_run,))
         except UserError as error:
             say(error, file=sys.stderr)
             code = MISTAKE

@@ -72,7 +72,7 @@ def _check_model_names(draft: Draft, base: dict[str, Any]) -> None:
     names: list[tuple[Any, Place]] = [(base.get("model_name"), ("base", "model_name"))]
     names += [(parent[key], place) for parent, key, place in _searched(draft.tree, "model_name")]
     for name, place in names:
-        if not isinstance(name, str):
+        if not isinstance(name, str) or is_reference(name):
             continue
         if name.startswith("builtin:") and name != builtin.MODEL_NAME:
             message = f"unknown built-in model {name!r}; there is {builtin.MODEL_NAME}"
@@ -86,7 +86,7 @@ def _check_dataset(draft: Draft, base: dict[str, Any]) -> None:
     names += [(parent[key], place) for parent, key, place in _searched(draft.tree, "dataset_path")]
     known = (builtin.DATASET_DOCS, builtin.DATASET_SYNTHETIC)
     for name, place in names:
-        if not isinstance(name, str) or base.get("use_cached_activations") is True:
+        if not isinstance(name, str) or is_reference(name) or base.get("use_cached_activations") is True:
             continue
         path = Path(name).expanduser()
         if name.startswith("builtin:") and name not in known:
@@ -99,11 +99,22 @@ def _check_dataset(draft: Draft, base: dict[str, Any]) -> None:
             draft.document.add(place, f"{name!r} does not exist; give a file, folder, glob or a Hub dataset id")
 
 
+def check_warm_start(draft: Draft) -> None:
+    """Note an earlier run that is not there; a run that is resumed has its own copy of what it took from there."""
+    warm = draft.block("search").get("warm_start")
+    if isinstance(warm, str) and not is_reference(warm) and not Path(warm).expanduser().is_dir():
+        message = f"{warm!r} is no folder here; give the run directory of an earlier run"
+        draft.document.add(("search", "warm_start"), message)
+
+
+def is_reference(name: str) -> bool:
+    """Return whether a text waits for a variable of the environment: searched places are filled in when they are read."""
+    return "${env:" in name
+
+
 def _check_paths(draft: Draft, base: dict[str, Any]) -> None:
     """Note other places to read from that are not there."""
-    search, document = draft.block("search"), draft.document
-    if isinstance(warm := search.get("warm_start"), str) and not Path(warm).expanduser().is_dir():
-        document.add(("search", "warm_start"), f"{warm!r} is no folder here; give the run directory of an earlier run")
+    document = draft.document
     references = draft.block("evaluation").get("references")
     for index, name in enumerate(references if isinstance(references, list) else ()):
         if isinstance(name, str) and looks_local(name) and not Path(name).expanduser().exists():

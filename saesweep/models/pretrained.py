@@ -52,7 +52,7 @@ def read_config(location: ModelLocation, kwargs: dict[str, Any], *, offline: boo
     """
     from transformers import AutoConfig
 
-    with loading(location, "the configuration"):
+    with loading(location, "the configuration", offline=offline):
         # Loading takes arguments that name a field of the configuration (`num_hidden_layers: 2`) as that field's value.
         changes = {name: value for name, value in kwargs.items() if name not in _OF_WEIGHTS}
         config, _ = AutoConfig.from_pretrained(
@@ -69,7 +69,7 @@ def read_tokenizer(location: ModelLocation, kwargs: dict[str, Any], *, offline: 
     """
     from transformers import AutoTokenizer
 
-    with loading(location, "the tokenizer"):
+    with loading(location, "the tokenizer", offline=offline):
         return AutoTokenizer.from_pretrained(
             location.source, local_files_only=location.is_local or offline, **shared_kwargs(kwargs)
         )
@@ -163,12 +163,12 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def loading(location: ModelLocation, what: str) -> Iterator[None]:
+def loading(location: ModelLocation, what: str, *, offline: bool = False) -> Iterator[None]:
     """Turn the ways in which transformers says "cannot be loaded" into one message."""
     from safetensors import SafetensorError
 
     try:
-        with quiet(), nullcontext() if location.is_local else offline_where_unreachable():
+        with quiet(), nullcontext() if location.is_local or offline else offline_where_unreachable():
             yield
     except torch.OutOfMemoryError:
         raise
@@ -189,7 +189,7 @@ def loading(location: ModelLocation, what: str) -> Iterator[None]:
             raise UserError(
                 f"base.model_name: {what} of the folder {location.name!r} cannot be read: {reason}"
             ) from error
-        if unreachable := unreachable_text():
+        if not offline and (unreachable := unreachable_text()):
             raise UserError(
                 f"base.model_name: {what} of {location.name!r} is not on this machine, and {unreachable}; check the "
                 "network, or give a local folder"

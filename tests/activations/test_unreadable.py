@@ -123,7 +123,10 @@ def test_nothing_else_than_unusable_rows_is_an_error(llama: Path, tmp_path: Path
 def test_pretokenize_counts_them(llama: Path, tmp_path: Path) -> None:
     fields = {"tokenizer_name": str(llama), "dataset_path": str(jsonl(tmp_path / "a.jsonl")), "context_size": 20}
     done = pretokenize(PretokenizeSpec.model_validate({**fields, "save_path": str(tmp_path / "d"), "seed": 0}))
-    assert (done.documents, done.skipped) == (len(GOOD) + len(BROKEN) + 1, len(BROKEN) + 1)  # and a blank line
+    assert (done.documents, done.skipped) == (
+        len(GOOD) + len(BROKEN) + 1,
+        len(BROKEN),
+    )  # a blank line is a document without tokens, as in SAELens
     tokens = {token for row in datasets.load_from_disk(str(done.path))["input_ids"] for token in row}
     assert tokens.issuperset(word_id(int(word[1:])) for word in GOOD[0].split())
     (tmp_path / "b.jsonl").write_text('{"text": 3}\n' * 9)

@@ -140,6 +140,7 @@ class ScriptedEngine:
             device="cpu",
             has_sinks=False,
             notes=(),
+            details=(),
             registered_metrics=(),
             driver=self._driver,
             block=0 if self._driver is None else 1,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saesweep.at_hand import check_here
+from saesweep.at_hand import check_before_run
 from saesweep.cli import main
 from saesweep.errors import ExperimentError
 from saesweep.experiment import Experiment, load_experiment
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def load(tmp_path: Path, text: str, overrides: tuple[str, ...] = ()) -> Experiment:
     file = tmp_path / "mistakes.yaml"
     file.write_text(text)
-    return load_experiment(file, overrides=overrides, also=(check_here,))
+    return load_experiment(file, overrides=overrides, also=(check_before_run,))
 
 
 def messages(error: ExperimentError) -> list[str]:

@@ -93,7 +93,7 @@ def test_a_reference_that_does_not_fit_is_refused_before_training(tree: dict[str
     saesweep.run(small(tree, d_in=16), run_dir=tmp_path / "first")
     with pytest.raises(UserError, match=r"evaluation\.references: .* reads activations 16 wide"):
         saesweep.run(small(tree, str(tmp_path / "first" / "best")), run_dir=tmp_path / "second")
-    with pytest.raises(UserError, match="neither a folder here"):
+    with pytest.raises(UserError, match="does not exist; give the folder of an exported SAE"):
         saesweep.run(small(tree, str(tmp_path / "nothing")), run_dir=tmp_path / "third")
     assert not (tmp_path / "second" / "trials").exists()
 

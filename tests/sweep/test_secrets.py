@@ -173,7 +173,7 @@ def test_messages_and_representations_show_the_reference(
     assert "${env:SAESWEEP_T_PLACE}/nowhere.txt" in str(caught.value)
     assert PLACE not in str(caught.value)
     monkeypatch.setenv("SAESWEEP_T_TOKEN", 'quoted \'n "odd" secret')
-    wrong["base"]["model_from_pretrained_kwargs"] = {"dtype": REFERENCE}
+    wrong = {**tree, "base": {**tree["base"], "model_from_pretrained_kwargs": {"dtype": REFERENCE}}}
     with pytest.raises(UserError) as caught:
         saesweep.run(wrong, run_dir=tmp_path / "other")
     assert REFERENCE in str(caught.value)
