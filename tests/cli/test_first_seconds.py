@@ -51,7 +51,9 @@ def frames(recording: Recording) -> list[list[str]]:
     return [CONTROL.sub("", part).splitlines() for part in parts if CONTROL.sub("", part).strip()]
 
 
-@pytest.mark.parametrize("columns", [80, 120, 200])
+@pytest.mark.parametrize(
+    "columns", [80, pytest.param(120, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)]
+)
 def test_a_run_from_its_first_second_to_its_end(tmp_path, columns):
     found = run(tmp_path, columns)
     assert found.exit_code == 0
