@@ -24,7 +24,7 @@ def hearing(listener: ActivityListener) -> Iterator[None]:
 
 
 def doing(message: str, done: int | None = None, total: int | None = None) -> None:
-    """Say what is being done; nothing happens where nobody listens.
+    """Say what is being done, to whoever listens.
 
     Args:
         message: Such as `loading builtin:tiny-lm`; the same one again says how far it is.

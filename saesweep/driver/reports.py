@@ -1,4 +1,4 @@
-"""What is due after a block, and who is told of a worker's report: the study, the trial's log and the scheduler."""
+"""What is due after a block, and how a worker's report reaches the study, the trial's log and the scheduler."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Reports:
                 values[number] = dict.fromkeys(due, self._decided_by(found.scores))
                 self._take(trial, found, found.scores)
                 for rung in due:
-                    if rung < self._search.policy.end_rung:  # what the end is worth is told, not reported
+                    if rung < self._search.policy.end_rung:  # the end is no rung: `Study.tell` has its values
                         tokens = self._search.policy.rungs_tokens[rung]
                         self._search.study.report(number, tokens, natural)
                         trial.rungs.append((tokens, list(natural)))

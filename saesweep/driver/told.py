@@ -1,4 +1,4 @@
-"""What the study is told when a trial ends, from the trial's own record: at its end, and again from a checkpoint."""
+"""The arguments of `Study.tell` for a trial that has ended, from its own record: at its end, and again from a checkpoint."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def wanted_trials(experiment: Experiment, streams: Sequence[Stream]) -> dict[str
     """Return how many trials each stream is to have, by label; all of them for the only one."""
     if len(streams) == 1:
         return {streams[0].label: experiment.n_trials}
-    found = shares(experiment.n_trials, [stream.most_trials for stream in streams])
+    found = shares(experiment.n_trials, [stream.max_trials for stream in streams])
     return {stream.label: share for stream, share in zip(streams, found, strict=True)}
 
 

@@ -33,7 +33,7 @@ class Stream:
     """The experiment without those parameters: `base` states their values, the conditions on them are settled."""
 
     @property
-    def most_trials(self) -> int | None:
+    def max_trials(self) -> int | None:
         """Different trials that a grid, a fixed list or the space holds for it; None where a range is continuous."""
         search, parameters = self.experiment.spec.search, self.experiment.parameters()
         if search.sampler == "fixed":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.errors import UserError
 from saesweep.models.location import ModelLocation, locate_model
-from saesweep.specs.base_run import BRIDGE_CLASSES, MODEL_CLASS_ADVICE, is_model_class
+from saesweep.specs.model_class import BRIDGE_CLASSES, MODEL_CLASS_ADVICE, is_model_class
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from saesweep.experiment.hook_names import hugging_face_hook, split_input
 from saesweep.models.counterparts import HookNames, model_type_of, names_of_hook
 from saesweep.models.library import Library, library_of, locate
-from saesweep.specs.base_run import WEIGHT_PROCESSING
+from saesweep.specs.model_class import WEIGHT_PROCESSING
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun

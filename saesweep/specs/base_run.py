@@ -5,7 +5,6 @@ Defaults that differ from SAELens 6.54 are listed in docs/defaults.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -15,30 +14,11 @@ from saesweep.specs.architectures import SAESpec, architectures, spec_class
 from saesweep.specs.code_execution import OPT_IN, arguments_that_run_code, refusal
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
+from saesweep.specs.model_class import BRIDGE_CLASSES, MODEL_CLASS_ADVICE, is_model_class
 from saesweep.specs.synthetic import DEFAULT_D_IN, SyntheticSpec
 from saesweep.specs.units import DType, Duration, Positions, Steps, TokenCount
 
 SYNTHETIC = "builtin:synthetic"
-BRIDGE_CLASSES = ("TransformerBridge", "HookedTransformer")
-"""Names of TransformerLens' model class: the present one, and that of SAELens' files (up to TransformerLens 3)."""
-WEIGHT_PROCESSING = (
-    "center_writing_weights",
-    "center_unembed",
-    "fold_ln",
-    "fold_value_biases",
-    "refactor_factored_attn_matrices",
-)
-"""Weight processing of HookedTransformer. It changes the activations, so SAELens' default is off, and here it is refused."""
-MODEL_CLASS_ADVICE = (
-    "known: AutoModelForCausalLM, TransformerBridge, or a model class of transformers such as AutoModel or BertModel"
-)
-
-
-def is_model_class(name: str) -> bool:
-    """Return whether a name can be a model class of transformers; whether it is one, the preflight finds out."""
-    return re.fullmatch(r"[A-Z]\w*(Model\w*|For[A-Z]\w+)", name) is not None
-
-
 _GROUPS = {
     "model and data": "model_name",
     "activation stream": "n_batches_in_buffer",

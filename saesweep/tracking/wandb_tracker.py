@@ -105,7 +105,7 @@ class WandbTracker:
                 open_run=lambda: self._opener.open(
                     event.number, config, [event.architecture], batch_tokens=batch_tokens
                 ),
-                least_tokens=self._frequency * batch_tokens,
+                min_tokens=self._frequency * batch_tokens,
                 export=self._sae_folder(event.number),
                 tell=self._trouble.put,
             )
@@ -143,10 +143,10 @@ class _TrialThread:
     """Logs one trial. A thread each, so that a trial whose end waits for the network holds up no other."""
 
     def __init__(
-        self, *, open_run: Callable[[], OpenRun], least_tokens: int, export: Path, tell: Callable[[str], None]
+        self, *, open_run: Callable[[], OpenRun], min_tokens: int, export: Path, tell: Callable[[str], None]
     ) -> None:
         self._open_run = open_run
-        self._least_tokens = least_tokens
+        self._min_tokens = min_tokens
         self._last_tokens: int | None = None
         self._export = export
         self._tell = tell
@@ -180,7 +180,7 @@ class _TrialThread:
 
     def _handle(self, run: OpenRun, event: Event) -> None:
         if isinstance(event, TrialTrained):
-            if self._last_tokens is None or event.tokens - self._last_tokens >= self._least_tokens:
+            if self._last_tokens is None or event.tokens - self._last_tokens >= self._min_tokens:
                 self._last_tokens = event.tokens
                 run.log(event.values, tokens=event.tokens)
         elif isinstance(event, TrialMeasured):

@@ -31,13 +31,13 @@ class FiniteBatches:
 
     Args:
         stream: Where batches come from.
-        most_skipped: More skipped batches than this end the run.
+        max_skipped: More skipped batches than this end the run.
         say: Called with a warning for the first few.
     """
 
-    def __init__(self, stream: Stream, *, most_skipped: int, say: Callable[[str], None]) -> None:
+    def __init__(self, stream: Stream, *, max_skipped: int, say: Callable[[str], None]) -> None:
         self._stream = stream
-        self._most_skipped = most_skipped
+        self._max_skipped = max_skipped
         self._say = say
         self.skipped = 0
         """Batches skipped so far, over all starts of the run."""
@@ -55,10 +55,10 @@ class FiniteBatches:
             if bad is None:
                 return batch
             self.skipped += 1
-            if self.skipped > self._most_skipped:
+            if self.skipped > self._max_skipped:
                 raise UserError(
                     f"{self.skipped} batches had NaN or infinite activations at {bad}, more than "
-                    f"cohort.max_skipped_batches: {self._most_skipped}. Load the model in float32 or bfloat16 "
+                    f"cohort.max_skipped_batches: {self._max_skipped}. Load the model in float32 or bfloat16 "
                     "(model_from_pretrained_kwargs: {dtype: ...}), or look at the data; "
                     "the same command resumes from the last checkpoint"
                 )

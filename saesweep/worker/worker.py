@@ -79,7 +79,7 @@ class DeviceWorker:
         self._events: list[Said | SnapshotTaken] = []
         self._batches = FiniteBatches(
             setup.source.stream,
-            most_skipped=cohort.max_skipped_batches,
+            max_skipped=cohort.max_skipped_batches,
             say=lambda message: self._events.append(Said(level="warning", message=message)),
         )
         self._snapshots = Snapshots(setup, self._events.append, self._replicates)

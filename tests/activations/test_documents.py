@@ -154,14 +154,21 @@ def test_the_built_in_text() -> None:
     assert "there is builtin:python-docs" in message(dataset_path="builtin:java-docs")
 
 
-def test_a_hub_dataset_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (True, "nobody/none could not be downloaded or read"),
+        (False, "nobody/none is not on this machine, and the Hub"),
+    ],
+)
+def test_a_hub_dataset_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, answers: bool, said: str) -> None:
     def no_network(*_: Any, **__: Any) -> None:
         raise ConnectionError("Couldn't reach 'nobody/none' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", no_network)
+    monkeypatch.setattr("saesweep.experiment.hub._answers", lambda endpoint: answers)
     text = message(dataset_path="nobody/none")
-    # Which of the two, the network decides.
-    assert "nobody/none could not be downloaded or read" in text or "nobody/none is not on this machine" in text
+    assert said in text
     assert "Couldn't reach" in text
 
 
