@@ -22,7 +22,7 @@ from saesweep.study import ExpectedEnd, SpaceView, Study, trial_limit
 _ALL = "all"
 MIN_PROBABILITY = 0.01
 MIN_PROBABILITY_ON_FRONT = 0.1
-"""Of a front, trials are worth less one by one: replayed, this keeps 99% of its hypervolume."""
+"""Of a front, trials are worth less one by one: replayed, 32 trials keep 0.995 or more of the hypervolume (median)."""
 
 
 @dataclass(frozen=True)
