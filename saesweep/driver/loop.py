@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from saesweep.collection import paused_collection
 from saesweep.driver.commands import Todo, told
 from saesweep.driver.grouping import answer
 from saesweep.driver.matched import matched_entries
@@ -118,7 +119,8 @@ class SweepLoop:
             The stream position gone back to, None where there is no checkpoint.
         """
         opened = self._session.opened
-        self._log.go_back({} if opened.driver is None else self._load(opened.driver))
+        with paused_collection():
+            self._log.go_back({} if opened.driver is None else self._load(opened.driver))
         return None if opened.driver is None else opened.stream_tokens
 
     def _load(self, saved: Mapping[str, Any]) -> dict[int, int]:

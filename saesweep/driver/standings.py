@@ -9,7 +9,6 @@ import math
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from saesweep.driver.noise import brackets, noise_floor
 from saesweep.driver.ranking import costs, infeasibility
@@ -79,8 +78,7 @@ class Standings:
         found = list(self._ranked(limit))
         wanted = len(self._rows) if limit is None else limit
         for missed, _, number in self._unranked[: max(0, wanted - len(found))]:
-            row = replace(self._rows[number], feasible=missed == 0, rank=None, on_front=False)
-            found.append(replace(row, tied_from_rank=None, tied_to_rank=None))
+            found.append(self._rows[number].placed(None, on_front=False, feasible=missed == 0))
         others = self._others[: max(0, wanted - len(found))]
         found += sorted(live, key=self._place)
         return found + [self._rows[number] for *_, number in others]
@@ -93,15 +91,9 @@ class Standings:
                 for number in layer:
                     if position == limit:
                         return
-                    first, last = self._ties[position] if self._ties else (None, None)
-                    yield replace(
-                        self._rows[number],
-                        rank=depth,
-                        on_front=is_pareto and depth == 1,
-                        feasible=True,
-                        tied_from_rank=first,
-                        tied_to_rank=last,
-                    )
+                    tied = self._ties[position] if self._ties else (None, None)
+                    on_front = is_pareto and depth == 1
+                    yield self._rows[number].placed(depth, on_front=on_front, feasible=True, tied=tied)
                     position += 1
                 depth += 1 if is_pareto else len(layer)
 

@@ -30,7 +30,7 @@ class TrialLog:
         for file in sorted((self._directory.path / "trials").glob("*/metrics.jsonl")):
             name = file.parent.name
             if name.isascii() and name.isdecimal():  # other folders are nobody's
-                _keep_until(JsonLines(file), tokens.get(int(name), -1))
+                _drop_after(JsonLines(file), tokens.get(int(name), -1))
 
     def measured(self, number: int, tokens: int, scores: Scores) -> None:
         """Log the held-out metrics of a trial: the mean of its replicates, and each where there are several."""
@@ -61,5 +61,5 @@ class TrialLog:
         return JsonLines(self._directory.trial(number) / "metrics.jsonl")
 
 
-def _keep_until(log: JsonLines, tokens: int) -> None:
-    log.keep(lambda line: line["tokens"] <= tokens)
+def _drop_after(log: JsonLines, tokens: int) -> None:
+    log.drop_last(lambda line: line["tokens"] > tokens)

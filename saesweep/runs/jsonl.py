@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from saesweep.errors import UserError
 from saesweep.runs.atomic import finite, write_bytes
 
 _PIECE = 4096
+_BREAK = ord("\n")
 
 
 class JsonLines:
@@ -56,6 +57,44 @@ class JsonLines:
                 ) from None
         if len(lines) < len(found):
             write_bytes(self.path, "".join(line + "\n" for line in lines).encode())
+
+    def drop_last(self, unwanted: Callable[[Any], bool]) -> None:
+        """Drop lines from the end for as long as they are not wanted; only as much of the file is read.
+
+        Raises:
+            UserError: One of the lines that are read is damaged.
+        """
+        if not self.path.exists():
+            return
+        with self.path.open("rb+") as file:
+            size = end = file.seek(0, os.SEEK_END)
+            for start, line in _lines_from_the_end(file, end):
+                try:
+                    if not unwanted(json.loads(line)):
+                        break
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
+                    raise UserError(
+                        f"{self.path}: the line at byte {start} is damaged ({type(error).__name__}: {error}); "
+                        "remove this line to resume"
+                    ) from None
+                end = start
+            if end < size:
+                file.truncate(end)
+
+
+def _lines_from_the_end(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (place of its first byte, line) of each whole line before a place, the last one first."""
+    held, start = b"", end
+    while start:
+        piece = min(max(_PIECE, len(held)), start)
+        start -= piece
+        file.seek(start)
+        held = file.read(piece) + held
+        # The first line may have begun before this piece.
+        *places, _ = [0, *(i + 1 for i, byte in enumerate(held) if byte == _BREAK)]
+        for place in reversed(places if start == 0 else places[1:]):
+            yield start + place, held[place:]
+            held = held[:place]
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -10,6 +10,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from saesweep.collection import paused_collection
 from saesweep.errors import UserError
 from saesweep.study.grid import check_grid, next_point
 from saesweep.study.history import EarlierTrial, as_trials
@@ -156,7 +157,8 @@ class Study:
         if number > len(trials):
             raise ValueError(f"trial {number} is asked, but the study's next trial is {len(trials)}")
         settings = self._baseline(number) if given is None else given
-        suggestion = self._suggest(trials, dict(stratum or {}), settings, expected or {}, refuses)
+        with paused_collection():  # the sampler gets a copy of every trial
+            suggestion = self._suggest(trials, dict(stratum or {}), settings, expected or {}, refuses)
         # One transaction: a kill leaves a whole trial or none.
         self._study.add_trial(
             optuna.trial.create_trial(

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saesweep.errors import UserError
 from saesweep.runs import CheckpointStore, JsonLines, RunDirectory, replace_folder, write_json
@@ -114,3 +117,29 @@ def test_keep_drops_what_is_not_wanted(tmp_path: Path) -> None:
         log.append({"i": i})
     log.keep(lambda line: line["i"] < 3)
     assert [line["i"] for line in log] == [0, 1, 2]
+
+
+@given(
+    tokens=st.lists(st.integers(0, 50), max_size=30).map(sorted),
+    until=st.integers(-1, 51),
+    padding=st.sampled_from([0, 100, 9000]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_lines_after_a_checkpoint_are_dropped_from_the_end(tokens: list[int], until: int, padding: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        log = JsonLines(Path(folder) / "log.jsonl")
+        for number in tokens:
+            log.append({"tokens": number, "text": "é" * padding})
+        log.drop_last(lambda line: line["tokens"] > until)
+        assert [line["tokens"] for line in log] == [number for number in tokens if number <= until]
+        log.append({"tokens": 99})
+        assert [line["tokens"] for line in JsonLines(log.path)][-1] == 99
+
+
+def test_a_damaged_last_line_is_named_by_its_place(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path / "log.jsonl")
+    log.append({"tokens": 1})
+    with log.path.open("ab") as file:
+        file.write(b"\xff{not json\n")
+    with pytest.raises(UserError, match=r"log\.jsonl: the line at byte 14 is damaged .*remove this line to resume"):
+        log.drop_last(lambda line: line["tokens"] > 0)
