@@ -1,7 +1,7 @@
 """The run directory on disk."""
 
+from saesweep.atomic import finite, replace_folder, write_bytes, write_json, write_table, write_text
 from saesweep.files import read_json, sha256
-from saesweep.runs.atomic import finite, replace_folder, write_bytes, write_json, write_table, write_text
 from saesweep.runs.checkpoint_writer import CheckpointWriter
 from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory

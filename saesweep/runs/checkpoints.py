@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from saesweep.atomic import finite, replace_folder, write_bytes, write_json
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, sha256
-from saesweep.runs.atomic import finite, replace_folder, write_bytes, write_json
 from saesweep.runs.tensor_file import write_tensors
 
 KEEP = 2

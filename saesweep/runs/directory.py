@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 import os
 from pathlib import Path
 from typing import Any
 
+from saesweep.atomic import is_left_over, sweep_left_overs, write_json, write_text
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, refuse_links
-from saesweep.runs.atomic import is_left_over, sweep_left_overs, write_json, write_text
+from saesweep.lock import take
 
 FORMAT_VERSION = 5
 """2: checkpoints hold replicates; 4: they hold the settings and the results of every trial; 5: those apart, as the driver's."""
@@ -159,18 +159,13 @@ class RunDirectory:
 
     def _acquire(self) -> None:
         path = self.path / "lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-            os.close(descriptor)
-            raise UserError(
+        self._lock = take(
+            path,
+            lambda holder: UserError(
                 f"{self.path}: in use by {holder}; wait for it, stop it, or choose another folder with --run-dir"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}".encode())
-        self._lock, status = descriptor, os.fstat(descriptor)
+            ),
+        )
+        status = os.fstat(self._lock)
         self._identity = (status.st_dev, status.st_ino)
 
     def _check_format(self, marker: Path) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from saesweep.atomic import replace_folder, write_json
 from saesweep.files import read_json_object
-from saesweep.runs.atomic import replace_folder, write_json
 
 _TRAIN_AGAIN = "restore it, or start a new run with --run-dir: this trial's SAE is written once, at its end"
 

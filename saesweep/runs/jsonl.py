@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from saesweep.atomic import finite, write_bytes
 from saesweep.errors import UserError
-from saesweep.runs.atomic import finite, write_bytes
 
 _PIECE = 4096
 _BREAK = ord("\n")

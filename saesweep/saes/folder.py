@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from saesweep.atomic import replace_file, write_text
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, sha256
 from saesweep.saes.exported import DTYPES, ExportedSAE, cfg_problems, tensor_problems
@@ -146,24 +146,9 @@ def write_sparsity(folder: Path, share_F: Tensor) -> None:
 def write_document(path: Path, document: Any) -> None:
     """Replace a JSON file atomically; NaN is an error."""
     text = json.dumps(document, indent=1, allow_nan=False)
-    _replace(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    write_text(path, text + "\n")
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Replace a safetensors file atomically."""
-    _replace(path, lambda temporary: save_file(tensors, temporary))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, bring it to the disk and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(temporary)
-        temporary.chmod(mode)  # safetensors makes files that only their owner may read, whatever the umask
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, lambda temporary: save_file(tensors, temporary))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from saesweep.atomic import write_text
 from saesweep.errors import UserError
 
 FILE_NAME = "manifest.json"
@@ -111,18 +111,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically."""
     data = {"format_version": FORMAT_VERSION, **asdict(manifest)}
-    tmp = folder / f".{FILE_NAME}.tmp"
-    with tmp.open("w") as file:
-        json.dump(data, file, indent=1)
-        file.write("\n")
-    publish(tmp, folder / FILE_NAME)
-
-
-def publish(tmp: Path, path: Path) -> None:
-    """Give a finished file its name; after a crash it is whole or absent."""
-    _sync(tmp)
-    os.replace(tmp, path)
-    _sync(path.parent)
+    write_text(folder / FILE_NAME, json.dumps(data, indent=1) + "\n")
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -132,11 +121,3 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
         for name in dict.fromkeys([*wanted, *found])
         if found.get(name) != wanted.get(name)
     ]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

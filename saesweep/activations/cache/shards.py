@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from saesweep.activations.cache.manifest import Shard, publish
+from saesweep.activations.cache.manifest import Shard
+from saesweep.atomic import replace_file
 from saesweep.errors import UserError
+from saesweep.files import sha256
 
 _OPEN_FILES = 4
-_CHUNK_BYTES = 1 << 22
 
 
 def write_shard(
@@ -38,8 +38,8 @@ def write_shard(
     Raises:
         UserError: The disk is full.
     """
-    tmp = folder / f".{file}.tmp"
-    try:
+
+    def fill(tmp: Path) -> None:
         try:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp)
         # safetensors reports a full disk as an error of its own, with the system's message in it.
@@ -47,24 +47,17 @@ def write_shard(
             if "os error" not in str(error):
                 raise
             raise OSError(str(error)) from error
-        checksum, nbytes = file_sha256(tmp), tmp.stat().st_size
-        publish(tmp, folder / file)
+
+    path = folder / file
+    try:
+        replace_file(path, fill)
+        checksum, nbytes = sha256(path), path.stat().st_size
     except OSError as error:
-        tmp.unlink(missing_ok=True)
         raise UserError(
             f"{folder / file}: cannot be written ({error}). Nothing written before is lost: make room and run the same "
             "command again"
         ) from error
     return Shard(file=file, part=part, rows=rows, sha256=checksum, nbytes=nbytes, stream_after=stream_after)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_shard(folder: Path, shard: Shard) -> str | None:
@@ -74,7 +67,7 @@ def check_shard(folder: Path, shard: Shard) -> str | None:
         return "is missing"
     if path.stat().st_size != shard.nbytes:
         return f"has {path.stat().st_size} bytes instead of {shard.nbytes}"
-    if file_sha256(path) != shard.sha256:
+    if sha256(path) != shard.sha256:
         return "does not have its checksum"
     return None
 

@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +32,9 @@ from saesweep.activations.held_out import HeldOut
 from saesweep.activations.open import ActivationSource, open_source
 from saesweep.activations.preflight import check_source
 from saesweep.activations.stream import BatchStream
+from saesweep.atomic import sweep_left_overs
 from saesweep.errors import UserError
+from saesweep.lock import held
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
@@ -108,7 +107,11 @@ def write_cache(
     for warning in check_source(live, evaluation, hooks, training_tokens=tokens).warnings:
         on_warning(warning)
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with held(
+        folder / ".lock",
+        lambda holder: UserError(f"{folder}: {holder} writes this cache; wait for it or choose another folder"),
+    ):
+        sweep_left_overs(folder)
         source = open_source(live, evaluation, hooks)
         try:
             writer = _Writer(run, evaluation, source, folder, tokens=tokens, dtype=dtype, shard_bytes=shard_bytes)
@@ -345,19 +348,3 @@ def _check_folder(folder: Path) -> None:
             raise UserError(
                 f"{folder}: holds other files ({foreign[0]}) and is no cache; choose an empty or new folder with --to"
             )
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keep a second writer out; the operating system drops the lock with the process."""
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process writes this cache; wait for it or choose another folder"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)

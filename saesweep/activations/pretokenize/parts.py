@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from saesweep.activations.cache.manifest import publish
 from saesweep.activations.pretokenize.rows import Tokens
+from saesweep.atomic import replace_file
 from saesweep.errors import UserError
 
 _NAME = re.compile(r"part-(\d+)-(\d+)-(\d+)-(\d+)\.arrow")
@@ -55,14 +55,15 @@ def write_part(folder: Path, first: int, stop: int, rows: Sequence[Tokens], skip
 
     rows_NT = np.concatenate(rows)
     path = folder / f"part-{first:012d}-{stop:012d}-{len(rows_NT)}-{skipped}.arrow"
-    tmp = folder / ".part.tmp"
-    try:
+
+    def fill(tmp: Path) -> None:
         with ArrowWriter(path=str(tmp), features=features()) as writer:
             writer.write_table(_table(rows_NT))
             writer.finalize()
-        publish(tmp, path)
+
+    try:
+        replace_file(path, fill)
     except OSError as error:
-        tmp.unlink(missing_ok=True)
         raise UserError(
             f"{path}: cannot be written ({error}). Nothing written before is lost: make room and run the same command again"
         ) from error

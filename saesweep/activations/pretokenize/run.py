@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,9 @@ from saesweep.activations.pretokenize.parts import Part, finished_parts, write_p
 from saesweep.activations.pretokenize.rows import Tokens, packed_batches, read_tokenizer
 from saesweep.activations.pretokenize.source import Cells, open_cells
 from saesweep.activations.pretokenize.upload import upload
+from saesweep.atomic import sweep_left_overs, write_json
 from saesweep.errors import UserError
+from saesweep.lock import held
 from saesweep.specs.pretokenize import PretokenizeSpec
 
 PART_TOKENS = 8_000_000
@@ -83,7 +83,11 @@ def pretokenize(
     if done is None:
         work = target.with_name(f".{target.name}.partial")
         work.mkdir(parents=True, exist_ok=True)
-        with _lock(work):
+        with held(
+            work / ".lock",
+            lambda holder: UserError(f"save_path: {holder} writes {work}; wait for it or choose another folder"),
+        ):
+            sweep_left_overs(work)
             seed = _continue(work, spec)
             tokenizer = read_tokenizer(spec)
             cells = open_cells(spec)
@@ -119,7 +123,7 @@ def _continue(work: Path, spec: PretokenizeSpec) -> int:
         _same(work, data, spec)
         return int(data["seed"])
     seed = secrets.randbits(31) if spec.seed is None else spec.seed
-    _write_json(file, {"fields": content_fields(spec), "seed": seed})
+    write_json(file, {"fields": content_fields(spec), "seed": seed})
     return seed
 
 
@@ -197,8 +201,8 @@ def _assemble(
         if bars:
             datasets.enable_progress_bars()
     documents, skipped = parts[-1].stop, sum(part.skipped for part in parts)
-    _write_json(tmp / SAELENS_FILE, saelens_metadata(spec, seed))
-    _write_json(
+    write_json(tmp / SAELENS_FILE, saelens_metadata(spec, seed))
+    write_json(
         tmp / SAESWEEP_FILE,
         {
             "fields": fields,
@@ -214,22 +218,3 @@ def _assemble(
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(tmp, target)
     return Pretokenized(target, n_rows, n_rows * spec.context_size, documents, skipped)
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    tmp = path.with_name(f".{path.name}.tmp")
-    tmp.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-    os.replace(tmp, path)
-
-
-@contextmanager
-def _lock(work: Path) -> Iterator[None]:
-    descriptor = os.open(work / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"save_path: another process writes {work}; wait for it or choose another folder") from None
-        yield
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from saesweep.atomic import write_text
 from saesweep.cohort.kernels.backends import choose
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.exactness import is_exact
@@ -113,14 +114,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, known: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(known, indent=1, sort_keys=True))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    for left_over in path.parent.glob(f"{path.name}.*"):  # of killed processes; one that still writes is young
+    write_text(path, json.dumps(known, indent=1, sort_keys=True))
+    for left_over in path.parent.glob(f".{path.name}.*"):  # of killed processes; one that still writes is young
         if time.time() - left_over.stat().st_mtime > _STALE_SECONDS:
             left_over.unlink(missing_ok=True)
 

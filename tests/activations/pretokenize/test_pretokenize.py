@@ -1,6 +1,7 @@
 """`pretokenize`: the rows, the files around them, and that nothing which goes wrong changes the result."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -203,20 +204,20 @@ def test_a_folder_with_other_files_is_refused(spec: PretokenizeSpec) -> None:
 
 def test_a_full_disk_loses_nothing(spec: PretokenizeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = pretokenize(spec)
-    publish, calls = parts.publish, 0
+    replace_file, calls = parts.replace_file, 0
 
-    def full(tmp: Path, path: Path) -> None:
+    def full(path: Path, fill: Callable[[Path], object]) -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise OSError(28, "No space left on device")
-        publish(tmp, path)
+        replace_file(path, fill)
 
-    monkeypatch.setattr(parts, "publish", full)
+    monkeypatch.setattr(parts, "replace_file", full)
     other = changed(spec, save_path=str(tmp_path / "other"))
     with pytest.raises(UserError, match=r"cannot be written .*No space left.*run the same command again"):
         pretokenize(other, part_tokens=PART_TOKENS)
-    monkeypatch.setattr(parts, "publish", publish)
+    monkeypatch.setattr(parts, "replace_file", replace_file)
     assert files_of(pretokenize(other, part_tokens=PART_TOKENS).path) == files_of(whole.path)
 
 

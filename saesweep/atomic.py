@@ -19,9 +19,28 @@ _LEFT_OVER = re.compile(
 """Names that a file or folder has while it is written, or while another takes its place."""
 
 
+def replace_file(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write a temporary file, then put it in the place of `path`.
+
+    Its folder is made where it is missing. Where `fill` raises, nothing has changed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        tmp.touch()
+        mode = tmp.stat().st_mode
+        fill(tmp)
+        tmp.chmod(mode)  # safetensors makes files that only their owner may read, whatever the umask
+        _sync(tmp)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file atomically."""
-    _replace(path, lambda tmp: _dump(tmp, data))
+    replace_file(path, lambda tmp: tmp.write_bytes(data))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -126,24 +145,6 @@ def _put_back(target: Path) -> None:
         os.replace(old, target)
     elif old.exists():
         shutil.rmtree(old)
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(tmp)
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _dump(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:
