@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "docs/quickstart.ipynb"
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_the_notebook_runs_and_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reason = "needs the dev extra: pip install 'saesweep[dev]'"

@@ -11,6 +11,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_data.py"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
 def test_killed_writers_leave_the_same_files(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -43,7 +43,10 @@ def confirmed() -> dict[str, Any]:
     return tree
 
 
-@pytest.mark.parametrize("make", [few_trials, two_streams, matched_sweep, confirmed])
+@pytest.mark.parametrize(
+    "make",
+    [few_trials, two_streams, *(pytest.param(make, marks=pytest.mark.long) for make in (matched_sweep, confirmed))],
+)
 def test_a_sweep_through_text_alone_is_the_same(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saesweep.run(make(), run_dir=tmp_path / "local")
     monkeypatch.setattr(runner, "open_engine", lambda _: WireEngine())

@@ -39,6 +39,7 @@ def test_damaged_files_are_read_or_refused(name: str, world: World) -> None:
     assert count >= 0.9 * inputs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUN_TARGETS)
 def test_damaged_run_directories_are_read_or_refused(name: str, runs: RunDirectories) -> None:
     inputs = shares(INPUTS)[name]

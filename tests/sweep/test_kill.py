@@ -17,6 +17,7 @@ def kill_and_compare(kills: int, signal: str, seed: int, *options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_killed_five_times() -> None:
     printed = kill_and_compare(5, "SIGKILL", seed=3)
     assert printed.count("kill ") == 5, printed

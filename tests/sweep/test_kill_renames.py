@@ -15,6 +15,7 @@ def kill_and_compare(*options: str) -> None:
     assert "all identical" in done.stdout
 
 
+@pytest.mark.long
 def test_killed_before_every_fortieth_rename() -> None:
     kill_and_compare("--every", "40")
 

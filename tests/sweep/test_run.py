@@ -96,7 +96,9 @@ def test_another_seed_gives_another_study(tree: dict[str, Any], tmp_path: Path) 
     assert snapshot(tmp_path / "a") != snapshot(tmp_path / "b")
 
 
-@pytest.mark.parametrize("after_blocks", [1, 4, 9])
+@pytest.mark.parametrize(
+    "after_blocks", [pytest.param(1, marks=pytest.mark.long), 4, pytest.param(9, marks=pytest.mark.long)]
+)
 def test_an_interrupted_run_goes_on_as_if_nothing_happened(
     tree: dict[str, Any], tmp_path: Path, after_blocks: int
 ) -> None:

@@ -233,7 +233,9 @@ def test_the_plan_counts_replicates_and_the_confirmation(tree: dict[str, Any]) -
 # ---------------------------------------------------------------- samplers
 
 
-@pytest.mark.parametrize("sampler", ["optuna.samplers.NSGAIISampler", "optuna.samplers.GPSampler"])
+@pytest.mark.parametrize(
+    "sampler", ["optuna.samplers.NSGAIISampler", pytest.param("optuna.samplers.GPSampler", marks=pytest.mark.long)]
+)
 def test_a_sampler_of_optuna_by_its_class_path(tree: dict[str, Any], tmp_path: Path, sampler: str) -> None:
     tree["search"] = {"sampler": sampler, "trials": 5, "pruner": "none"}
     tree["base"]["training_tokens"] = 5_120

@@ -23,8 +23,9 @@ from tests.sweep.studies import snapshot
     [
         ("saesweep.driver.runner.check", signal.SIGTERM),  # looking at the model and the dataset
         ("saesweep.worker.setup.open_source", signal.SIGINT),  # splitting, tokenising, loading
-        ("saesweep.worker.setup.Normalizer.fit", signal.SIGTERM),
-        ("saesweep.driver.phase.finish", signal.SIGINT),  # the winner's last measurements
+        pytest.param("saesweep.worker.setup.Normalizer.fit", signal.SIGTERM, marks=pytest.mark.long),
+        # The winner's last measurements.
+        pytest.param("saesweep.driver.phase.finish", signal.SIGINT, marks=pytest.mark.long),
     ],
 )
 def test_set_up_and_the_end_stop_at_once(

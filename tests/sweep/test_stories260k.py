@@ -48,6 +48,7 @@ def experiment(**space: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 @needs_model
 def test_exported_saes_keep_their_l0_and_explain_the_variance(tmp_path: Path) -> None:
     result = saesweep.run(experiment(), run_dir=tmp_path / "run")

@@ -53,6 +53,7 @@ def check_feasible(result: saesweep.Result) -> Any:
     return best
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_pruned_search_ends_within_the_limits(tmp_path: Path, name: str) -> None:
     result = run(tmp_path, OBJECTIVES[name], seed=0)
