@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import saesweep
+from saesweep import atomic
 from saesweep.activations import SyntheticStream
 from saesweep.activations.synthetic import SyntheticHeldOut
 from saesweep.cohort import Cohort
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, Note
 from saesweep.runs import CheckpointStore, RunDirectory
-from saesweep.runs import atomic as atomic_module
 from tests.sweep.studies import snapshot
 
 Tree = dict[str, Any]
@@ -155,17 +155,18 @@ def test_out_of_memory_with_one_trial_says_what_to_make_smaller(
 def test_a_full_disk_is_said_and_the_run_goes_on_later(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Tree, at_write: int
 ) -> None:
-    dump, writes = atomic_module._dump, 0
+    replace_file, writes = atomic.replace_file, 0
 
-    def full(path: Path, data: bytes) -> None:
+    def half(path: Path) -> None:
+        path.write_bytes(b'{"half": ')
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    def full(path: Path, fill: Callable[[Path], object]) -> None:
         nonlocal writes
         writes += 1
-        if writes >= at_write:
-            path.write_bytes(data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        dump(path, data)
+        replace_file(path, half if writes >= at_write else fill)
 
-    monkeypatch.setattr(atomic_module, "_dump", full)
+    monkeypatch.setattr(atomic, "replace_file", full)
     with pytest.raises(UserError, match=r"the disk is full.*resume with: saesweep run"):
         saesweep.run(tree, run_dir=tmp_path / "run")
     monkeypatch.undo()
