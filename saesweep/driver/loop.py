@@ -125,7 +125,7 @@ class SweepLoop:
         self.block = self._session.opened.block
         # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
         policy = self._search.policy
-        self._state = replace(State.from_json(saved["scheduler"]), policy=policy, n_slots=policy.n_slots)
+        self._state = replace(State.from_json(saved["scheduler"]), policy=policy, workers={0: policy.n_slots})
         self._ended = list(saved["ended"])
         self._seconds_before = saved["training_seconds"]
         known, behind = catch_up(self._search.study, [self._kept(data) for data in saved["trials"]])

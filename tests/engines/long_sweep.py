@@ -87,7 +87,7 @@ class LongRun:
                 trial.slot = trial.number - (n_trials - SLOTS)
                 trial.tokens = TOTAL_TOKENS - (trial.slot + 1) * session.blocks.block_tokens if staggered else 0
             state = State(
-                policy=session.rules.policy, n_slots=SLOTS, trials={t.number: _state(t, session) for t in trials}
+                policy=session.rules.policy, workers={0: SLOTS}, trials={t.number: _state(t, session) for t in trials}
             )
             self.saved = {
                 "stream": "",
