@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saesweep.experiment.devices import devices_problem
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
 from saesweep.experiment.fields import ARCHITECTURE, STREAM_PATHS, TARGET_L0, known_paths, searchable_paths
@@ -51,10 +52,8 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         _check_baseline(draft, parameters, search.baselines[index], ("search", "baselines", index))
     if run is not None and "rungs" in draft.block("search"):
         _check_rungs(draft, search, run)
-    if draft.cohort is not None and draft.cohort.devices != "auto":
-        document.add(
-            ("cohort", "devices"), "only auto is implemented in this version: one device, chosen by base.device"
-        )
+    if draft.cohort is not None and run is not None and (problem := devices_problem(draft.cohort.devices, run.device)):
+        document.add(("cohort", "devices"), problem)
 
 
 def _import_problem(class_path: str) -> str:

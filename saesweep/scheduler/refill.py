@@ -45,9 +45,7 @@ def _place(state: State) -> tuple[State, list[Action]]:
         replace(trial, status="training", worker=worker, slot=slot)
         for trial, (worker, slot) in zip(state.with_status("waiting"), _free_slots(state), strict=False)
     ]
-    actions: list[Action] = [
-        Place(number=t.number, slot=t.slot, worker=t.worker) for t in placed if t.slot is not None
-    ]
+    actions: list[Action] = [Place(number=t.number, slot=t.slot, worker=t.worker) for t in placed if t.slot is not None]
     return state.updated(placed) if placed else state, actions
 
 

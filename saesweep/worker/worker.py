@@ -126,8 +126,8 @@ class DeviceWorker:
         else:
             self._block = max(self._block, first_block)
         self._restored = dict(saved)
-        for saved in list(self._restored.values()):
-            place = Place(**saved[0][0]["place"])
+        for mine in list(self._restored.values()):
+            place = Place(**mine[0][0]["place"])
             if (place.slot + 1) * self._replicates <= self._setup.n_slots:
                 self._place(place)
             # Else the cohort has shrunk: the trial waits until the driver finds it another slot.

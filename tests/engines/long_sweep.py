@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 
+from saesweep.driver.fleet import Fleet
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.search import Search, open_search
 from saesweep.driver.session import Session, worker_plan
@@ -106,7 +107,7 @@ class LongRun:
             session = self._session(worker.opened)
             search = self._search(session)
             with search.study:
-                loop = SweepLoop(session, search, engine, worker, EventBus(*listeners), StopFlag())
+                loop = SweepLoop(session, search, engine, Fleet.of(worker), EventBus(*listeners), StopFlag())
                 loop.restore()
                 yield loop
 
