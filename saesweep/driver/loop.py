@@ -284,6 +284,9 @@ class SweepLoop:
         member = self.fleet.get_or_add(line.worker)
         member.goes_back(line)
         own = [trial for trial in self.roster.live.values() if trial.worker == line.worker]
+        for number in line.tokens:  # its checkpoint may hold some that have ended since, or train elsewhere
+            if number not in {trial.number for trial in own}:
+                member.todo.remove(number)
         for trial in own:
             trial.go_back(line.tokens.get(trial.number), folder_of(line.worker))
             self._log.go_back_one(trial.number, trial.tokens)

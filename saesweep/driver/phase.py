@@ -11,7 +11,7 @@ from saesweep.activity import doing
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
 from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
-from saesweep.driver.fleet import Fleet
+from saesweep.driver.fleet import Fleet, Member
 from saesweep.driver.history import History
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.memory import halve, shrink
@@ -183,7 +183,8 @@ def _opened(
     history = History(directory)
     devices = engine.devices(experiment)
     if len(devices) == 1 and not history.exists:
-        fleet = Fleet.of(engine.open(worker_plan(experiment, directory, stream), experiment))
+        only = Member(number=0, wanted=devices[0])
+        fleet = Fleet.of(engine.open(worker_plan(experiment, directory, stream, only), experiment))
         first, saved = fleet[0], None
         known = None
     else:

@@ -19,6 +19,10 @@ _ASK_SECONDS = 5.0
 """How often the engine is asked whether there is a device again for a worker that is gone."""
 
 
+class NoWorkerLeft(UserError):
+    """Every worker is gone, and there is no device for another one."""
+
+
 @dataclass(frozen=True)
 class Replaced:
     """What becomes of a worker that was of no use any more."""
@@ -59,6 +63,8 @@ class Replacing:
         Args:
             state: The scheduler's, after all that was noted.
         """
+        if not self._fleet.opened:  # it has just begun, with these
+            return
         opened, self._fleet.opened = self._fleet.opened, {}
         for number, n_slots in list(state.workers.items()):
             if n_slots and number not in opened:
@@ -83,7 +89,7 @@ class Replacing:
         member = self._opening
         if member is None or member.worker is None:
             if must_wait:
-                raise UserError("no worker is left; once there are devices again, the same command resumes")
+                raise NoWorkerLeft("no worker is left; once there are devices again, the same command resumes")
             return None
         if not (must_wait or member.worker.is_opened):
             return None
@@ -92,7 +98,7 @@ class Replacing:
             found = member.worker.opened
         except WorkerFault as fault:
             if must_wait:
-                raise UserError(f"no worker is left ({fault.reason}); the same command resumes") from fault
+                raise NoWorkerLeft(f"no worker is left ({fault.reason}); the same command resumes") from fault
             return None
         member.adopt(member.worker)
         self._fleet.members[member.number] = member
