@@ -222,7 +222,7 @@ class RayEngine:
     def has_room(self, plan: WorkerPlan) -> bool:
         """Return whether the cluster has what another worker takes."""
         free, (options, _) = ray.available_resources(), _needs(plan, "")
-        return free.get("CPU", 0) >= options["num_cpus"] and free.get("GPU", 0) >= options["num_gpus"]
+        return bool(free.get("CPU", 0) >= options["num_cpus"] and free.get("GPU", 0) >= options["num_gpus"])
 
     def open(self, plan: WorkerPlan, experiment: Experiment) -> RayWorker:
         """Begin to open a worker, which goes back to its last checkpoint."""

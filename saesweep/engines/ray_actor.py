@@ -53,7 +53,7 @@ class RayActor:
         print(f"{_now()} block {asked.number}: {answer[0]}, {time.monotonic() - started:.1f} s", flush=True)
         return answer
 
-    @ray.method(concurrency_group="progress")
+    @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]
     def steps(self) -> int:
         """Return the steps of the block that are trained."""
         return self._steps

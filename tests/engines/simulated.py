@@ -205,7 +205,7 @@ class SimulatedWorker:
         return None
 
     def export(self, export: Export) -> None:
-        pass
+        Path(export.target).mkdir(parents=True, exist_ok=True)
 
     def close(self) -> None:
         pass
