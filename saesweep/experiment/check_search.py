@@ -52,8 +52,10 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         _check_baseline(draft, parameters, search.baselines[index], ("search", "baselines", index))
     if run is not None and "rungs" in draft.block("search"):
         _check_rungs(draft, search, run)
-    if draft.cohort is not None and run is not None and (problem := devices_problem(draft.cohort.devices, run.device)):
-        document.add(("cohort", "devices"), problem)
+    if draft.cohort is not None:
+        base_device = "auto" if run is None else run.device
+        if problem := devices_problem(draft.cohort.devices, base_device):
+            document.add(("cohort", "devices"), problem)
 
 
 def _import_problem(class_path: str) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+
+_DEVICE = re.compile(r"cpu|mps|cuda(:[0-9]{1,3})?")
+_COUNT = re.compile(r"cpu x [1-9][0-9]{0,3}")
+_TAKES = "takes auto, a number of GPUs, a list such as [cuda:0, cuda:1], or a number of CPU workers such as cpu x 2"
 
 
 def device_names(devices: str | int | list[str]) -> list[str] | None:
@@ -17,6 +22,13 @@ def device_names(devices: str | int | list[str]) -> list[str] | None:
 
 def devices_problem(devices: str | int | list[str], base_device: str) -> str:
     """Return what is wrong with `cohort.devices` beside `base.device`; nothing where both go together."""
+    if devices == []:
+        return f"names no device; it {_TAKES}"
+    unknown = [name for name in devices if not _DEVICE.fullmatch(name)] if isinstance(devices, list) else []
+    if isinstance(devices, str) and devices != "auto" and not _COUNT.fullmatch(devices):
+        unknown = [devices]
+    if unknown:
+        return f"{_TAKES}, not {unknown[0]!r}"
     names = device_names(devices)
     if names is None:
         if isinstance(devices, int) and devices > 1 and base_device not in ("auto", "cuda"):

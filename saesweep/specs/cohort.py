@@ -9,17 +9,12 @@ from pydantic import Field
 from saesweep.specs.model import Spec
 from saesweep.specs.units import TokenCount
 
-DeviceName = Annotated[str, Field(pattern=r"^(cpu|mps|cuda(:[0-9]{1,3})?)$")]
-DeviceList = Annotated[list[DeviceName], Field(min_length=1, max_length=10_000)]
-DeviceCount = Annotated[str, Field(pattern=r"^cpu x [1-9][0-9]{0,3}$")]
-
-
 class CohortSpec(Spec):
     """The SAEs that train together: on each device a cohort of its own, from the same stream."""
 
     size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Slots of each worker. `auto` plans memory, says what it chose and why, and keeps that number when the run resumes."""
-    devices: Literal["auto"] | Annotated[int, Field(ge=1)] | DeviceList | DeviceCount = "auto"
+    devices: Annotated[int, Field(ge=1)] | list[str] | str = "auto"
     """A worker trains on each: `auto` (every visible GPU, else `base.device`), `4` GPUs, `[cuda:0, cuda:1]` or `cpu x 2`; several take Ray."""
     kernels: Literal["auto", "reference"] = "auto"
     """`reference`: plain PyTorch autograd. `auto`: the exact sparse kernels wherever they apply."""
