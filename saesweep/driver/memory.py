@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from saesweep.driver.study_place import rewind
 from saesweep.errors import UserError
+from saesweep.experiment import Experiment
 from saesweep.runs import CheckpointStore, RunDirectory
-from saesweep.study import rewind_study
 
 
-def shrink(directory: RunDirectory, replicates: int, error: str, *, is_measuring: bool = False) -> str:
+def shrink(experiment: Experiment, directory: RunDirectory, error: str, *, is_measuring: bool = False) -> str:
     """Halve the cohort of a run and take its study back to the last checkpoint; return what to tell the user.
 
     What trained since the checkpoint trains again, with other neighbours: the study must not hold its results.
 
     Args:
+        experiment: The experiment.
         directory: The run.
-        replicates: SAEs per trial.
         error: What ran out of memory.
         is_measuring: Whether it happened while SAEs were measured.
 
     Raises:
         UserError: There is only one trial in the cohort.
     """
-    before, after = halve(directory, replicates, error, is_measuring=is_measuring)
+    before, after = halve(directory, experiment.spec.search.replicates, error, is_measuring=is_measuring)
     state = CheckpointStore(directory.checkpoints).latest_state()
-    rewind_study(directory.study_file, {} if state is None else tokens_at(state["driver"]))
+    rewind(experiment, directory, {} if state is None else tokens_at(state["driver"]))
     where = "the start" if state is None else "the last checkpoint"
     return f"out of memory with {before} SAEs at once; going on with {after} from {where}, no trial is lost"
 

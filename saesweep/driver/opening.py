@@ -10,12 +10,12 @@ from saesweep.driver.fleet import Fleet, Member, SlotsLine, folder_of
 from saesweep.driver.history import History
 from saesweep.driver.memory import halve, tokens_at
 from saesweep.driver.session import worker_plan
+from saesweep.driver.study_place import rewind
 from saesweep.engines.protocol import Engine, OutOfMemory, WorkerLost
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Note
 from saesweep.experiment import Experiment, Stream
 from saesweep.runs import RunDirectory
-from saesweep.study import rewind_study
 
 
 def open_fleet(
@@ -56,7 +56,7 @@ def open_fleet(
     return fleet
 
 
-def taken_over(directory: RunDirectory, first: Member) -> Mapping[str, Any] | None:
+def taken_over(experiment: Experiment, directory: RunDirectory, first: Member) -> Mapping[str, Any] | None:
     """Return what the driver had saved while the run had one worker, with the study taken back to that moment.
 
     What trained since is repeated, but not decided on in the same order.
@@ -64,9 +64,9 @@ def taken_over(directory: RunDirectory, first: Member) -> Mapping[str, Any] | No
     assert first.worker is not None
     saved = first.worker.opened.driver
     if saved is None:
-        rewind_study(directory.study_file, {})
+        rewind(experiment, directory, {})
         return None
-    rewind_study(directory.study_file, tokens_at(saved))
+    rewind(experiment, directory, tokens_at(saved))
     opened = first.worker.opened
     known = Member(number=0, block=opened.block, stream_tokens=opened.stream_tokens, wanted=first.wanted)
     return {**saved, "workers": [known.to_json()]}

@@ -162,7 +162,7 @@ def _stay(
             before, after = halve(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
             said = f"out of memory with {before} SAEs at once; going on with {after}"
         else:
-            said = shrink(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
+            said = shrink(experiment, directory, reason, is_measuring=is_measuring)
         bus.emit(Note(level="warning", message=said))
 
 
@@ -191,7 +191,7 @@ def _opened(
         known = history
         fleet = open_fleet(experiment, directory, engine, bus, stream, history, devices)
         first = next(iter(fleet.opened.values()))
-        saved = history.saved() if history.exists else taken_over(directory, first)
+        saved = history.saved() if history.exists else taken_over(experiment, directory, first)
     assert first.worker is not None
     try:
         session = Session.of(experiment, directory, facts, stream, first.worker.opened, saved)

@@ -117,6 +117,13 @@ def trials_by_stream(saved: Mapping[str, Any] | None) -> Counter[str]:
     return Counter() if saved is None else Counter(trial["stream"] for trial in saved["trials"])
 
 
+def _without_storage(written: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an experiment as workers get it: the study, and the password of its database, are none of their business."""
+    if "storage" not in written.get("search", {}):
+        return written
+    return {**written, "search": {key: value for key, value in written["search"].items() if key != "storage"}}
+
+
 def worker_plan(
     experiment: Experiment, directory: RunDirectory, stream: Stream, member: Member | None = None, sharing: int = 1
 ) -> WorkerPlan:
@@ -132,7 +139,7 @@ def worker_plan(
     wanted = wanted_trials(experiment, streams_of(experiment))[stream.label]
     member = member or Member(number=0)
     return WorkerPlan(
-        experiment=experiment.written,
+        experiment=_without_storage(experiment.written),
         run_dir=str(directory.path),
         stream=stream.label,
         stream_folder=stream.folder,

@@ -9,6 +9,7 @@ from pydantic import Field
 from saesweep.specs.model import Spec
 from saesweep.specs.units import TokenCount
 
+
 class CohortSpec(Spec):
     """The SAEs that train together: on each device a cohort of its own, from the same stream."""
 
