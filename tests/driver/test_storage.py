@@ -127,7 +127,7 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+    pytest.importorskip("psycopg", reason="the extra saesweep[postgres] is not installed")
     if not SERVERS:
         pytest.skip("no PostgreSQL server is installed")
     folder = Path(IN_MEMORY or "/tmp") / f"saesweep-postgres-{os.getpid()}"
