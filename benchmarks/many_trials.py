@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saesweep.driver.log import JsonLogListener
 from saesweep.driver.loop import SweepLoop
+from saesweep.driver.publishing import Publisher
 from saesweep.driver.search import Search
 from saesweep.driver.standings import Leaderboard
 from saesweep.driver.trial_log import TrialLog
@@ -72,7 +73,7 @@ def main() -> None:
         (Leaderboard, "rows", "ranking"),
         (EventBus, "emit", "events"),
         (TrialLog, "_file", "events"),
-        (SweepLoop, "_write_board", "board"),
+        (Publisher, "_write_board", "board"),
         (Search, "ask", "ask"),
         (Study, "tell", "tell"),
     ):
@@ -100,7 +101,8 @@ def _blocks(loop: SweepLoop, meter: Meter, n_blocks: int) -> str:
     blocks = []
     for _ in range(n_blocks):
         started = time.process_time()
-        loop._block(save=False)
+        loop._begin_blocks()
+        loop._next_report()
         blocks.append(time.process_time() - started)
     asks = meter.seconds.get("ask", [])
     boards = meter.seconds["board"]

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TextIO
 
 from saesweep.display.narrator import Narrator
-from saesweep.display.summary import closing_lines, progress_parts
+from saesweep.display.summary import closing_lines, progress_parts, worker_line, worker_lines
 from saesweep.display.table import render_text, with_references
 from saesweep.display.text import duration, encodable
 from saesweep.display.throttle import Throttle
@@ -22,6 +22,7 @@ from saesweep.events import (
     RunStarted,
     SnapshotSaved,
     TrialStarted,
+    WorkerNews,
 )
 
 PROGRESS_SECONDS = 60.0
@@ -46,6 +47,7 @@ class PlainDisplay:
         self._activity = Throttle(PROGRESS_SECONDS, clock)
         self._narrator = Narrator(verbose=verbose)
         self._states: Mapping[str, Mapping[str, int]] = {}
+        self._workers: dict[int, WorkerNews] = {}
         self._has_started = False
         self._said = ""
 
@@ -60,6 +62,12 @@ class PlainDisplay:
                 self._states = event.states
             if self._progress.ready():
                 self._say(" · ".join(progress_parts(event, self._states, self._narrator.trials)))
+                for line in worker_lines(self._workers):
+                    self._say(line)
+        elif isinstance(event, WorkerNews):
+            self._workers[event.worker] = event
+            if event.state == "gone":  # how the others are, is said with the progress
+                self._say(worker_line(event))
         elif isinstance(event, Activity):
             self._say_activity(event)
         elif self._verbose or not isinstance(event, _VERBOSE_ONLY):

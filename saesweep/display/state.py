@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from saesweep.display.columns import bar, states_of
 from saesweep.display.matched import best_lines
-from saesweep.display.summary import progress_parts
+from saesweep.display.summary import progress_parts, worker_lines
 from saesweep.display.table import with_references
 from saesweep.display.text import duration
 from saesweep.events import (
@@ -23,6 +23,7 @@ from saesweep.events import (
     RunStarted,
     TrialEnded,
     TrialStarted,
+    WorkerNews,
 )
 from saesweep.numbers import short_count
 
@@ -60,6 +61,8 @@ class RunState:
         self.trials: int | None = None
         """Trials of the whole search; None where it is not known."""
         self.best: int | None = None
+        self.workers: dict[int, WorkerNews] = {}
+        """The latest news of each worker, where there are several."""
         self.version = 0
         """Changes with all that a table shows."""
 
@@ -76,6 +79,8 @@ class RunState:
             self._show({})
         elif isinstance(event, TrialEnded):
             self._began.pop(event.number, None)
+        elif isinstance(event, WorkerNews):
+            self.workers[event.worker] = event
         elif isinstance(event, BlockProgress):
             self.advance(event)
         elif isinstance(event, BlockDone):
@@ -113,7 +118,7 @@ class RunState:
         """Return how far the run is, and what it does now: the lines below the leaderboard; they change by themselves."""
         now = self._clock()
         spinner = SPINNER[int(now * _SPINS_PER_SECOND) % len(SPINNER)]
-        lines = list(best_lines(self.matched))
+        lines = [*best_lines(self.matched), *worker_lines(self.workers)]
         if self._progress is None:
             return [*lines, f"{spinner} {self._doing_text(now)}"]
         parts = progress_parts(self._progress, self.states, self.trials, seconds_ago=now - self._progress_at)

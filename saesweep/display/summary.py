@@ -7,9 +7,20 @@ from collections.abc import Mapping, Sequence
 
 from saesweep.display.matched import matched_lines
 from saesweep.display.text import duration, label, metric_value, percent, setting, short_rate
-from saesweep.events import MatchedEntry, Progressed, Row, RunEnded, RunStarted, TrialStarted, TrialStatus
+from saesweep.events import (
+    MatchedEntry,
+    Progressed,
+    Row,
+    RunEnded,
+    RunStarted,
+    TrialStarted,
+    TrialStatus,
+    WorkerNews,
+)
 from saesweep.numbers import short_count
 
+_SHOWN_WORKERS = 8
+_SHOWN_TRIALS = 8
 _STATES: tuple[TrialStatus, ...] = ("complete", "pruned", "failed", "training", "waiting")
 
 
@@ -24,6 +35,26 @@ def opening_lines(event: RunStarted, *, verbose: bool = False) -> list[str]:
         lines.append(f"resuming from the checkpoint at {short_count(event.resumed_at_tokens)} tokens of the stream")
     details = event.details if verbose else ()
     return [*lines, *(f"note: {note}" for note in (*event.notes, *details))]
+
+
+def worker_line(news: WorkerNews) -> str:
+    """Return `worker 1 (cuda:1): training trials 3, 5 · stream 1.2M tokens · 40k SAE-tokens/s`."""
+    trials = ", ".join(map(str, news.trials[:_SHOWN_TRIALS])) + " and more" * (len(news.trials) > _SHOWN_TRIALS)
+    state = f"training trial{'s' * (len(news.trials) != 1)} {trials}" if news.trials else news.state
+    parts = [f"worker {news.worker} ({news.device}): {state}" if news.device else f"worker {news.worker}: {state}"]
+    if news.state != "gone":
+        parts.append(f"stream {short_count(news.stream_tokens)} tokens")
+        if news.sae_tokens_per_second is not None:
+            parts.append(f"{short_rate(news.sae_tokens_per_second)} SAE-tokens/s")
+    return " · ".join(parts)
+
+
+def worker_lines(workers: Mapping[int, WorkerNews]) -> list[str]:
+    """Return a line for each worker; of many, for the first ones, and one for the rest."""
+    lines = [worker_line(workers[number]) for number in sorted(workers)]
+    if len(lines) <= _SHOWN_WORKERS:
+        return lines
+    return [*lines[: _SHOWN_WORKERS - 1], f"and {len(lines) - _SHOWN_WORKERS + 1} more workers"]
 
 
 def trial_label(number: int, architecture: str, sparsity: str) -> str:

@@ -13,7 +13,7 @@ from saesweep.display.choose import is_live_terminal
 from saesweep.display.saved import Leaderboard, read_leaderboard, show_leaderboard
 from saesweep.display.state import RunState
 from saesweep.display.text import duration, encodable
-from saesweep.events import Activity, BlockProgress
+from saesweep.events import Activity, BlockProgress, WorkerNews
 from saesweep.progress_file import is_gone, read_progress
 
 WATCH_SECONDS = 0.5
@@ -91,9 +91,11 @@ def _take_in(state: RunState, board: Leaderboard | None, news: Mapping[str, Any]
     try:
         if isinstance(progress, dict):
             state.advance(_progress(progress), seconds_ago=seconds_ago, keep_doing=isinstance(activity, dict))
+        for data in (news.get("workers") or {}).values():
+            state(WorkerNews(**{**data, "trials": tuple(data["trials"])}))
         if isinstance(activity, dict):
             state(Activity(message=str(activity["message"]), done=activity["done"], total=activity["total"]))
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return
     if seconds_ago > _QUIET_SECONDS:
         state(Activity(message=f"no news from the run for {duration(seconds_ago)}"))

@@ -6,7 +6,17 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from saesweep.events import Activity, BlockDone, BlockProgress, Event, Progressed, RunEnded, RunStarted, TrialTrained
+from saesweep.events import (
+    Activity,
+    BlockDone,
+    BlockProgress,
+    Event,
+    Progressed,
+    RunEnded,
+    RunStarted,
+    TrialTrained,
+    WorkerNews,
+)
 from saesweep.progress_file import ProgressFile
 from saesweep.runs import JsonLines, RunDirectory, finite
 
@@ -49,7 +59,11 @@ class ProgressListener:
             return
         if isinstance(event, RunStarted):
             self._news |= {"metrics": event.metrics, "trials": event.trials, "total_tokens": event.total_tokens}
-        if isinstance(event, Activity):
+        if isinstance(event, WorkerNews):
+            data = event.to_json()
+            del data["event"]
+            self._news["workers"] = {**self._news.get("workers", {}), str(event.worker): data}
+        elif isinstance(event, Activity):
             self._news["activity"] = event.to_json()
         elif isinstance(event, Progressed):
             data = event.to_json()

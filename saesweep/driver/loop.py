@@ -1,51 +1,43 @@
-"""The run loop: a worker trains a block, the scheduler decides on its report, and the decisions are the next commands.
+"""The run loop: workers train blocks, the scheduler decides on each report, and the decisions are the next commands.
 
-A block is: train, measure what is due, report, judge, tell, ask, then (when it is time) checkpoint. Everything after a
-checkpoint is repeated identically by a resumed run; the study verifies what it already holds.
+A block is: train, measure what is due, report, judge, tell, ask, then (when it is time) checkpoint. With one worker,
+everything after a checkpoint is repeated identically by a resumed run; the study verifies what it already holds. With
+several, each report is noted before anything is decided on it, and a resumed run repeats the decisions in that order.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from saesweep.collection import paused_collection
-from saesweep.driver.commands import Todo, told
+from saesweep.driver.commands import told
+from saesweep.driver.fleet import Fleet, Member, SlotsLine, folder_of
 from saesweep.driver.grouping import answer
-from saesweep.driver.matched import matched_entries
-from saesweep.driver.progress import Pace, Progress
-from saesweep.driver.ranking import best_so_far
+from saesweep.driver.history import History
+from saesweep.driver.progress import Pace
+from saesweep.driver.publishing import Publisher
+from saesweep.driver.replacing import Replacing
 from saesweep.driver.reports import Reports
+from saesweep.driver.roster import Roster
 from saesweep.driver.search import Search
 from saesweep.driver.session import Session
-from saesweep.driver.standings import Leaderboard
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.stopping import stop_reason
 from saesweep.driver.told import expected_end, result_to_tell
 from saesweep.driver.trial_log import TrialLog
-from saesweep.driver.trials import Trial, new_trial, row_of, save_trial_record
-from saesweep.engines.protocol import Engine, Worker
-from saesweep.engines.records import BlockRequest, Saved, SaveRequest
-from saesweep.events import BlockDone as BlockDoneEvent
-from saesweep.events import (
-    CheckpointSaved,
-    EventBus,
-    MatchedEntry,
-    Note,
-    ReferenceRow,
-    Row,
-    TrialEnded,
-    TrialStarted,
-)
-from saesweep.experiment import are_comparable
+from saesweep.driver.trials import Trial, save_trial_record
+from saesweep.engines.protocol import Engine, Worker, WorkerFault
+from saesweep.engines.records import BlockReport, BlockRequest, SaveRequest
+from saesweep.events import EventBus, MatchedEntry, Note, Row, TrialEnded, TrialStarted
 from saesweep.scheduler import (
     Action,
     Ask,
     BlockDone,
     Complete,
+    Failed,
     Opened,
     Place,
     Prune,
@@ -55,10 +47,7 @@ from saesweep.scheduler import (
     decide,
     expected_ends,
 )
-from saesweep.study import ExpectedEnd, KeptTrial, catch_up
-
-SHOWN_ROWS = 100
-"""Trials that have ended in the events of a block: more than a screen shows."""
+from saesweep.study import ExpectedEnd
 
 
 class SweepLoop:
@@ -67,90 +56,99 @@ class SweepLoop:
     Args:
         session: What was opened and decided.
         search: The study and the scheduler's rules.
-        engine: Has the reports of the worker.
-        worker: Trains and measures.
+        engine: Has the reports of the workers.
+        fleet: The workers.
         bus: Who wants to know.
         stop: Set by Ctrl-C.
+        history: Of a run with several workers, what the driver keeps; None with one.
     """
 
     def __init__(
-        self, session: Session, search: Search, engine: Engine, worker: Worker, bus: EventBus, stop: StopFlag
+        self,
+        session: Session,
+        search: Search,
+        engine: Engine,
+        fleet: Fleet,
+        bus: EventBus,
+        stop: StopFlag,
+        history: History | None = None,
     ) -> None:
         self._session = session
         self._search = search
         self._engine = engine
-        self._worker = worker
+        self.fleet = fleet
         self._bus = bus
         self._stop = stop
+        self._history = history
         self._state = State.new(search.policy)
-        self._todo = Todo()
         self._log = TrialLog(session.directory, bus)
-        self.trials: dict[int, Trial] = {}
-        self._live: dict[int, Trial] = {}
-        """Those that have not ended: all that changes in a block."""
-        self._asked: Counter[str] = Counter()
-        """How many trials each stream has had."""
-        self._ended_tokens = 0
-        self._leaderboard = Leaderboard(session.objective, session.streams)
-        self._reports = Reports(search, session.objective, self._log, self.trials)
+        self.roster = Roster(session, search)
+        self._publisher = Publisher(session, self.roster, fleet, bus, has_rows=history is not None)
+        self._reports = Reports(search, session.objective, self._log, self.roster.trials)
+        self._replacing = Replacing(session, engine, fleet)
         self.stop_reason: str | None = None
-        self.block = 0
-        self.stream_tokens = session.opened.stream_tokens
-        self.epoch = 0
-        self.skipped_batches = session.opened.skipped_batches
-        """Batches left out because of NaN or infinities, over all starts of the run."""
-        self.unreadable_rows = 0
         self.trained_tokens = 0
-        self._ended: list[int] = []
         self._seconds_before = 0.0
         self._started = time.monotonic()
-        self._progress = Progress()
-        self._board_pace = Pace()
-        self._references: tuple[ReferenceRow, ...] = ()
-        self._matched: tuple[MatchedEntry, ...] = ()
+        self._noted_seconds: float | None = None
+        """Seconds of training when what is decided on was noted; None where nothing is noted."""
+        self._snapshot_pace = Pace()
         self._said_stop = False
+
+    @property
+    def stream_tokens(self) -> int:
+        """The furthest position of the stream."""
+        return self.fleet.stream_tokens
+
+    @property
+    def skipped_batches(self) -> int:
+        """Batches left out because of NaN or infinities, over all starts of the run."""
+        return sum(member.skipped_batches for member in self.fleet)
+
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows of the dataset that could not be used."""
+        return max(member.unreadable_rows for member in self.fleet)
 
     # ---------------------------------------------------------------- start
 
     def restore(self) -> int | None:
-        """Go back to the checkpoint that the worker has gone back to.
+        """Go back to the last checkpoint of the driver, and with several workers repeat what has been reported since.
 
         Returns:
             The stream position gone back to, None where there is no checkpoint.
         """
-        opened = self._session.opened
+        saved = self._session.saved
         with paused_collection():
-            self._log.go_back({} if opened.driver is None else self._load(opened.driver))
-        return None if opened.driver is None else opened.stream_tokens
+            self._log.go_back({} if saved is None else self._load(saved))
+        if self._history is not None and saved is None:
+            self._state = replace(self._state, workers=self._replacing.begin())
+        elif self._history is not None:
+            self._repeat(self._history)
+        return None if saved is None else self.stream_tokens
 
     def _load(self, saved: Mapping[str, Any]) -> dict[int, int]:
-        self.block = self._session.opened.block
         # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
         policy = self._search.policy
-        self._state = replace(State.from_json(saved["scheduler"]), policy=policy, n_slots=policy.n_slots)
-        self._ended = list(saved["ended"])
+        self._state = replace(State.from_json(saved["scheduler"]), policy=policy)
+        if self._history is None:
+            self._state = replace(self._state, workers={0: policy.n_slots})
+        for data in saved.get("workers", ()):
+            self.fleet.members[data["number"]] = Member.from_json(data)
         self._seconds_before = saved["training_seconds"]
-        known, behind = catch_up(self._search.study, [self._kept(data) for data in saved["trials"]])
-        if behind:
-            message = f"study.db lacked what the checkpoint holds of {behind} trials; it was made again from there"
-            self._bus.emit(Note(level="warning", message=message))
-        for data in saved["trials"]:
-            trial = self._trial(data["number"], known[data["number"]].params)
-            trial.load(data)
-            if trial.slot is not None and trial.slot >= policy.n_slots:
-                # The cohort has shrunk: as in the scheduler, the trial waits for a slot, and may be pruned before its turn.
-                trial.status, trial.slot = "waiting", None
-        self._live = {number: trial for number, trial in self.trials.items() if trial.is_live}
-        ended = [trial for trial in self.trials.values() if not trial.is_live]
-        self._ended_tokens = sum(trial.tokens for trial in ended)
-        self._leaderboard = Leaderboard(self._session.objective, self._session.streams, map(row_of, ended))
-        return {number: trial.tokens for number, trial in self.trials.items()}
+        self.roster.load(saved, self._state, self._warn)
+        return {number: trial.tokens for number, trial in self.roster.trials.items()}
 
-    def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
-        """Return what a checkpoint holds of a trial, as the study would."""
-        has_ended = data["status"] not in ("training", "waiting")
-        result = result_to_tell(data, self._session.objective) if has_ended else {"state": None, "values": None}
-        return KeptTrial(number=data["number"], params=data["params"], rungs=dict(data["rungs"]), **result)
+    def _repeat(self, history: History) -> None:
+        """Decide again on what has been reported since the snapshot; nobody is told a second time."""
+        with self._bus.muted():
+            self._begin_blocks(is_repeated=True)
+            for line in history.lines():
+                self._seconds_before = line["seconds"]
+                self._take(line)
+                self._begin_blocks(is_repeated=True)
+        for member in self.fleet:
+            member.put_back()
 
     # ---------------------------------------------------------------- the loop
 
@@ -160,80 +158,176 @@ class SweepLoop:
         The last checkpoint is on disk when it returns.
         """
         with self._stop.finishing_blocks():
+            if self._history is not None:
+                for line in self._replacing.met(self._state):
+                    self._note(self._history.slots(line, self._training_seconds()))
+                self._snapshot(self._history)
             self._decide(Opened())
-            wants_checkpoint = False
-            while self.stop_reason is None and not self._stop.requested:
-                wants_checkpoint = self._block(save=wants_checkpoint)
+            while self._begin_blocks():
+                self._next_report()
             self._session.directory.check_is_held()
-            request = SaveRequest(number=self.block + 1, commands=self._todo.taken(), driver=self._saved())
-            self._announce_checkpoints(self._worker.save(request).saved)
+            self._save()
         return self.stop_reason is not None
 
-    def _block(self, *, save: bool) -> bool:
-        """Let the worker train a block, after a checkpoint if it is time for one, and decide; return whether it is now."""
+    def _begin_blocks(self, *, is_repeated: bool = False) -> bool:
+        """Let the workers that are between two blocks begin the next one; return whether anyone trains.
+
+        Args:
+            is_repeated: Their reports are known: only note what they were asked.
+        """
+        if self.stop_reason is None and (is_repeated or not self._stop.requested):
+            for number in self._state.filling:
+                member = self.fleet.get_or_add(number)
+                if member.taken is None and (is_repeated or member.worker is not None):
+                    self._begin_block(member, is_repeated=is_repeated)
+        if is_repeated:
+            return False
+        return bool(self.fleet.running) or (self.stop_reason is None and not self._stop.requested)
+
+    def _begin_block(self, member: Member, *, is_repeated: bool) -> None:
+        if not self._state.training_on(member.number):
+            return
+        measure = self._reports.due(self._state, self._session.blocks.block_tokens, member.number)
+        member.taken = member.todo.taken()
+        if is_repeated or member.worker is None:
+            return
         self._session.directory.check_is_held()
-        tokens_before = self._sae_tokens()
-        self._progress.begin_block(tokens_before, self._expected_sae_tokens())
-        self._worker.start(
+        self._publisher.begin_block()
+        # A trial that comes from another worker's checkpoint is part of this one's from here on.
+        moves = any(place.source is not None for place in member.taken.place)
+        saved: Mapping[str, Any] | None = None
+        if member.wants_checkpoint or moves:
+            saved = self._saved() if self._history is None else {}
+        member.worker.start(
             BlockRequest(
-                number=self.block + 1,
+                number=member.block + 1,
                 steps=self._session.blocks.block_steps,
-                commands=self._todo.taken(),
-                measure=self._reports.due(self._state, self._session.blocks.block_tokens),
+                commands=member.taken,
+                measure=measure,
                 metrics=self._search.policy.aim.metrics,
                 required=tuple(goal.metric for goal in self._session.objective.goals),
-                save=self._saved() if save else None,
+                save=saved,
             )
         )
-        _, report = self._engine.next_report([self._worker], self._while_waiting)
+
+    def _next_report(self) -> None:
+        """Wait for a report and decide on it; a worker that is of no use any more is replaced."""
+        history = self._history
+        try:
+            joined = None if history is None else self._replacing.joined(must_wait=not self.fleet.running)
+            if history is not None and joined is not None:
+                self._note(history.slots(joined, self._training_seconds()))
+                return
+            workers = [member.worker for member in self.fleet.running if member.worker is not None]
+            worker, report = self._engine.next_report(workers, self._while_waiting)
+        except WorkerFault as fault:
+            if history is None:
+                raise
+            self._replace(history, fault)
+            return
         arrived = time.monotonic()
-        self.block, self.stream_tokens, self.epoch = report.number, report.stream_tokens, report.epoch
-        self.skipped_batches, self.unreadable_rows = report.skipped_batches, report.unreadable_rows
-        self._announce_checkpoints(report.saved)
+        member = self.fleet.with_worker(worker)
+        tokens_before = self.roster.sae_tokens()
+        if history is None:
+            self._decide_on(member, report)
+        else:
+            self._note(history.reported(member.number, report, self._training_seconds()))
+        trained = max(0, self.roster.sae_tokens() - tokens_before)
+        self.trained_tokens += trained
+        self._publisher.block_done(member, report, report.seconds + time.monotonic() - arrived, trained)
+        if history is not None and self._snapshot_pace.is_due():
+            with self._snapshot_pace.taking():
+                self._snapshot(history)
+
+    def _decide_on(self, member: Member, report: BlockReport) -> None:
+        member.reported(report)
+        self._publisher.checkpoints(report.saved)
         for event in report.events:
             self._bus.emit(told(event))
-        self._decide(self._reports.record(self._state, report))
+        self._decide(self._reports.record(self._state, report, member.number))
         for note in report.notes:
             self._bus.emit(told(note))
-        trained = self._sae_tokens() - tokens_before
-        self.trained_tokens += trained
-        losses = {number: one.loss for number, one in report.trials.items()}
-        self._announce(report.seconds + time.monotonic() - arrived, trained, losses)
-        return report.wants_checkpoint
 
-    def _while_waiting(self, steps: int | None) -> None:
+    def _while_waiting(self, worker: Worker | None, steps: int | None) -> None:
         """Say how far the block is, and that a stop was asked for.
 
         Args:
-            steps: Of the block that are trained; None where that is not known.
+            worker: Who trains.
+            steps: Of its block that are trained; None where that is not known.
         """
-        if steps is not None and self._progress.is_due():
-            run = self._session.experiment.base_run()
-            tokens = {
-                trial.number: min(trial.tokens + steps * run.train_batch_size_tokens, trial.total_tokens)
-                for trial in self.trials.values()
-                if trial.status == "training"
-            }
-            more = sum(now - self.trials[number].tokens for number, now in tokens.items()) * self._session.replicates
-            stream_tokens = self.stream_tokens + steps * run.train_batch_size_tokens
-            done = self._sae_tokens() + more
-            self._bus.emit(self._progress.within(tokens, done, stream_tokens=stream_tokens, epoch=self.epoch))
+        if steps is not None and worker is not None:
+            self.fleet.with_worker(worker).steps = steps
+            self._publisher.within_block()
         if self._stop.requested and not self._said_stop:
             self._said_stop = True
             self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
 
+    # ---------------------------------------------------------------- several workers
+
+    def _note(self, line: Mapping[str, Any]) -> None:
+        """Decide on what has just been noted, and on nothing else: so it can be repeated."""
+        self._noted_seconds = line["seconds"]
+        try:
+            self._take(line)
+        finally:
+            self._noted_seconds = None
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        if line["kind"] == "report":
+            self._decide_on(self.fleet.get_or_add(line["worker"]), BlockReport.from_json(line["report"]))
+        elif line["kind"] == "slots":
+            self._take_slots(SlotsLine.from_json(line["slots"]))
+        else:
+            number, reason = line["number"], line["reason"]
+            self._decide(Failed(number=number, reason=reason), {number: reason})
+
+    def _take_slots(self, line: SlotsLine) -> None:
+        """A worker has joined, gone back to a checkpoint or left: its trials are again what its checkpoint holds of them."""
+        member = self.fleet.get_or_add(line.worker)
+        member.goes_back(line)
+        own = [trial for trial in self.roster.live.values() if trial.worker == line.worker]
+        for number in line.tokens:  # its checkpoint may hold some that have ended since, or train elsewhere
+            if number not in {trial.number for trial in own}:
+                member.todo.remove(number)
+        for trial in own:
+            trial.go_back(line.tokens.get(trial.number), folder_of(line.worker))
+            self._log.go_back_one(trial.number, trial.tokens)
+            if trial.slot is not None and trial.slot >= line.n_slots:
+                trial.status, trial.slot = "waiting", None
+        stay = [trial for trial in own if trial.slot is not None]
+        self._decide(line.event({trial.number: trial.tokens for trial in own}))
+        for trial in stay:
+            if trial.slot is not None and trial.worker == line.worker:
+                self._place(trial, trial.slot, line.worker)
+        self._publisher.worker(member)
+
+    def _replace(self, history: History, fault: WorkerFault) -> None:
+        """Let the trials of a worker that is of no use any more train elsewhere, or there with fewer at once."""
+        member = self.fleet.with_worker(fault.worker)
+        trials = self._state.training_on(member.number)
+        found = self._replacing.after(member, fault, [trial.number for trial in trials])
+        self._warn(found.message)
+        for number, reason in found.failed.items():
+            self._note(history.failed(number, reason, self._training_seconds()))
+        self._note(history.slots(found.line, self._training_seconds()))
+
+    def _snapshot(self, history: History) -> None:
+        history.save(self._saved() | {"workers": [member.to_json() for member in self.fleet]})
+
     # ---------------------------------------------------------------- decisions
 
-    def _decide(self, event: Any) -> None:
+    def _decide(self, event: Any, failed: Mapping[int, str] | None = None) -> None:
         self._state, actions = decide(self._state, event)
-        failed = dict(event.failed) if isinstance(event, BlockDone) else {}
+        failed = dict(event.failed) if isinstance(event, BlockDone) else failed or {}
         for action in actions:
             if isinstance(action, (Place, Ask)):
                 if self.stop_reason is not None:  # stopped while an earlier ask was answered
                     return
-                ended = [self.trials[number] for number in self._ended]
                 reason = stop_reason(
-                    self._session.experiment.spec.search, self._session.objective, ended, self._training_seconds()
+                    self._session.experiment.spec.search,
+                    self._session.objective,
+                    self.roster.ended_trials(),
+                    self._training_seconds(),
                 )
                 if reason is not None:
                     # Not final: what still trains stays as it is, and continues where the limit is raised.
@@ -241,21 +335,21 @@ class SweepLoop:
                     return
             self._carry_out(action, failed)
 
-    def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
+    def _carry_out(self, action: Action, failed: Mapping[int, str]) -> None:
         if isinstance(action, Ask):
-            position = self._asked[self._session.label]
+            position = self.roster.asked[self._session.label]
             params = self._search.ask(
                 action.number, action.stratum, position, self._expected_ends(), self._session.cannot_keep_limits
             )
-            trial = self._trial(action.number, params)
+            trial = self.roster.add(action.number, params)
             self._decide(answer(action, trial, self._search.policy))
         elif isinstance(action, Place):
-            self._place(self.trials[action.number], action.slot)
+            self._place(self.roster[action.number], action.slot, action.worker)
         elif isinstance(action, Prune):
-            self.trials[action.number].expected = dict(action.expected)
-            self._end(self.trials[action.number], "failed" if action.number in failed else "pruned", action.reason)
+            self.roster[action.number].expected = dict(action.expected)
+            self._end(self.roster[action.number], "failed" if action.number in failed else "pruned", action.reason)
         elif isinstance(action, Complete):
-            self._end(self.trials[action.number], "complete", "")
+            self._end(self.roster[action.number], "complete", "")
         elif isinstance(action, Stop):
             self.stop_reason = action.reason
 
@@ -264,27 +358,17 @@ class SweepLoop:
         found = {n: expected_end(e, self._session.objective) for n, e in expected_ends(self._state).items()}
         return {number: end for number, end in found.items() if end is not None}
 
-    def _trial(self, number: int, params: dict[str, Any]) -> Trial:
-        label = self._session.stream_of(params).label
-        trial = new_trial(
-            number,
-            params,
-            self._session.resolve(params),
-            objective=self._session.objective,
-            target_l0=self._session.experiment.target_l0(params),
-            is_baseline=self._search.is_baseline(self._asked[label]),
-            replicates=self._session.replicates,
-            stream=label,
-        )
-        self.trials[number] = self._live[number] = trial
-        self._asked[label] += 1
-        return trial
-
-    def _place(self, trial: Trial, index: int) -> None:
-        self._todo.place(trial.number, index, trial.params)
-        if trial.joined_at_tokens is None:  # else the worker has its state, and where it joined
-            trial.joined_at_tokens = self.stream_tokens
-        trial.status, trial.slot = "training", index
+    def _place(self, trial: Trial, index: int, worker: int) -> None:
+        member = self.fleet.get_or_add(worker)
+        if trial.joined_at_tokens is not None and trial.worker != worker:
+            self.fleet.get_or_add(trial.worker).todo.remove(trial.number)
+            trial.moves.append({"worker": worker, "tokens": trial.tokens, "stream_tokens": member.stream_tokens})
+            moved = f"trial {trial.number} continues at {trial.tokens} tokens on worker {worker}"
+            self._bus.emit(Note(level="info", message=moved))
+        member.todo.place(trial.number, index, trial.params, trial.source)
+        if trial.joined_at_tokens is None:  # else a worker has its state, and where it joined
+            trial.joined_at_tokens = member.stream_tokens
+        trial.status, trial.slot, trial.worker = "training", index, worker
         self._bus.emit(
             TrialStarted(
                 number=trial.number,
@@ -297,13 +381,8 @@ class SweepLoop:
         )
 
     def _end(self, trial: Trial, status: Any, reason: str) -> None:
-        self._todo.remove(trial.number)
-        trial.status, trial.slot, trial.reason = status, None, reason
-        if status != "failed":
-            self._ended.append(trial.number)
-        del self._live[trial.number]
-        self._ended_tokens += trial.tokens
-        self._leaderboard.add(row_of(trial))
+        self.fleet.get_or_add(trial.worker).todo.remove(trial.number)
+        self.roster.end(trial, status, reason)
         self._search.study.tell(trial.number, **result_to_tell(trial.state(), self._session.objective))
         save_trial_record(self._session.directory, trial)
         self._bus.emit(TrialEnded(number=trial.number, status=status, tokens=trial.tokens, reason=reason))
@@ -312,71 +391,43 @@ class SweepLoop:
 
     def rows(self) -> tuple[Row, ...]:
         """Return the leaderboard, best first."""
-        return self._leaderboard.rows(self._live_rows())
-
-    def _live_rows(self) -> list[Row]:
-        return [row_of(trial) for trial in self._live.values()]
+        return self.roster.rows()
 
     def matched(self, rows: Sequence[Row]) -> tuple[MatchedEntry, ...]:
         """Return the best at each L0 so far, its ties judged by seeds alone; nothing without matched L0."""
-        return () if self._session.objective.matched is None else matched_entries(rows, self._session.objective)
+        return self._publisher.matched(rows)
+
+    def _warn(self, message: str) -> None:
+        self._bus.emit(Note(level="warning", message=message))
 
     def _training_seconds(self) -> float:
+        if self._noted_seconds is not None:
+            return self._noted_seconds
         return self._seconds_before + time.monotonic() - self._started
-
-    def _sae_tokens(self) -> int:
-        live = sum(trial.tokens for trial in self._live.values())
-        return (self._ended_tokens + live) * self._session.replicates
-
-    def _expected_sae_tokens(self) -> int:
-        """Return what `_sae_tokens` will be at the end if no further trial is pruned."""
-        to_come = self._session.experiment.n_trials - len(self.trials) + len(self._live)
-        return self._session.replicates * (self._ended_tokens + to_come * self._session.blocks.total_tokens)
-
-    def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, float]) -> None:
-        done, expected = self._sae_tokens(), self._expected_sae_tokens()
-        if self._board_pace.is_due():
-            with self._board_pace.taking():
-                self._write_board()
-        live = self._live_rows()
-        rows = self._leaderboard.rows(live, SHOWN_ROWS)
-        rate, eta_seconds = self._progress.update(seconds, trained_tokens, expected - done)
-        self._bus.emit(
-            BlockDoneEvent(
-                block=self.block,
-                stream_tokens=self.stream_tokens,
-                sae_tokens=done,
-                expected_sae_tokens=expected,
-                seconds=seconds,
-                sae_tokens_per_second=rate,
-                eta_seconds=eta_seconds,
-                losses=losses,
-                rows=rows,
-                states=self._leaderboard.states(live),
-                best=best_so_far(rows, self._session.objective) if are_comparable(self._session.streams) else None,
-                epoch=self.epoch,
-                references=self._references,
-                matched=self._matched,
-            )
-        )
-
-    def _write_board(self) -> None:
-        """Write the whole leaderboard, and what takes all its rows to say."""
-        rows, board = self.rows(), self._session.board
-        self._references, self._matched = board.references(rows), self.matched(rows)
-        self._session.directory.check_is_held()  # writing would make a new folder in its place
-        board.write(rows, status="running", stream_tokens=self.stream_tokens, matched=self._matched)
 
     def _saved(self) -> dict[str, Any]:
         """Return the driver's part of a checkpoint: what it knows once the commands that wait are carried out."""
         return {
             "stream": self._session.label,
             "scheduler": self._state.to_json(),
-            "trials": [trial.state() for trial in self.trials.values()],
-            "ended": self._ended,
+            "trials": [trial.state() for trial in self.roster.trials.values()],
+            "ended": self.roster.ended,
             "training_seconds": self._training_seconds(),
         }
 
-    def _announce_checkpoints(self, saved: Sequence[Saved]) -> None:
-        for one in saved:
-            self._bus.emit(CheckpointSaved(block=one.block, stream_tokens=one.stream_tokens, seconds=one.seconds))
+    def _save(self) -> None:
+        """Write the last checkpoint of every worker, then the driver's."""
+        for member in self.fleet.open_ones:
+            assert member.worker is not None
+            commands = member.todo.taken()
+            driver = self._saved() if self._history is None else {}
+            request = SaveRequest(number=member.block + 1, commands=commands, driver=driver)
+            try:
+                self._publisher.checkpoints(member.worker.save(request).saved)
+            except WorkerFault as fault:
+                if self._history is None:
+                    raise
+                member.todo.put_back(commands)  # a resumed run finds an earlier checkpoint, and repeats what follows it
+                self._warn(f"worker {member.number} wrote no last checkpoint: {fault.reason}")
+        if self._history is not None:
+            self._snapshot(self._history)

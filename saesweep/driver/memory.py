@@ -5,18 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from saesweep.driver.study_place import rewind
 from saesweep.errors import UserError
+from saesweep.experiment import Experiment
 from saesweep.runs import CheckpointStore, RunDirectory
-from saesweep.study import rewind_study
 
 
-def shrink(directory: RunDirectory, replicates: int, error: str, *, is_measuring: bool = False) -> str:
+def shrink(experiment: Experiment, directory: RunDirectory, error: str, *, is_measuring: bool = False) -> str:
     """Halve the cohort of a run and take its study back to the last checkpoint; return what to tell the user.
 
     What trained since the checkpoint trains again, with other neighbours: the study must not hold its results.
 
     Args:
+        experiment: The experiment.
         directory: The run.
+        error: What ran out of memory.
+        is_measuring: Whether it happened while SAEs were measured.
+
+    Raises:
+        UserError: There is only one trial in the cohort.
+    """
+    before, after = halve(directory, experiment.spec.search.replicates, error, is_measuring=is_measuring)
+    state = CheckpointStore(directory.checkpoints).latest_state()
+    rewind(experiment, directory, {} if state is None else tokens_at(state["driver"]))
+    where = "the start" if state is None else "the last checkpoint"
+    return f"out of memory with {before} SAEs at once; going on with {after} from {where}, no trial is lost"
+
+
+def halve(directory: RunDirectory, replicates: int, error: str, *, is_measuring: bool = False) -> tuple[int, int]:
+    """Halve a worker's cohort; return how many SAEs it held, and how many it will.
+
+    Args:
+        directory: The run, as the worker sees it.
         replicates: SAEs per trial.
         error: What ran out of memory.
         is_measuring: Whether it happened while SAEs were measured.
@@ -38,13 +58,10 @@ def shrink(directory: RunDirectory, replicates: int, error: str, *, is_measuring
             f"out of memory with a single trial in the cohort ({error}). Make it smaller: base.sae.d_sae, "
             "base.train_batch_size_tokens, search.replicates; or free memory. The same command resumes"
         )
-    state = CheckpointStore(directory.checkpoints).latest_state()
-    rewind_study(directory.study_file, {} if state is None else tokens_at(state["driver"]))
     choices["slots"] = trials // 2 * replicates
     choices["slots_reason"] = f"memory ran out with {before}"
     directory.save_choices(choices)
-    where = "the start" if state is None else "the last checkpoint"
-    return f"out of memory with {before} SAEs at once; going on with {choices['slots']} from {where}, no trial is lost"
+    return before, choices["slots"]
 
 
 def tokens_at(saved: Mapping[str, Any]) -> dict[int, int | None]:

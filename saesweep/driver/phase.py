@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from saesweep.activity import doing
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
 from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
+from saesweep.driver.fleet import Fleet, Member
+from saesweep.driver.history import History
 from saesweep.driver.loop import SweepLoop
-from saesweep.driver.memory import shrink
+from saesweep.driver.memory import halve, shrink
+from saesweep.driver.opening import open_fleet, taken_over
 from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
 from saesweep.driver.session import Session, trials_by_stream, worker_plan
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.visits import next_stream, wanted_trials
-from saesweep.engines.protocol import Engine, OutOfMemory, Worker
+from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted
 from saesweep.experiment import Experiment, Stream, streams_of
 from saesweep.runs import CheckpointStore, RunDirectory
@@ -105,10 +109,9 @@ def _opening(stream: Stream, streams: Sequence[Stream]) -> tuple[str, ...]:
 
 def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Sequence[Stream]) -> Stream:
     """Return the stream of the last checkpoint, or the next one where that has all its trials and its winner."""
-    checkpoint = CheckpointStore(directory.checkpoints).latest_state() if len(streams) > 1 else None
-    if checkpoint is None:
+    saved = _last_saved(directory) if len(streams) > 1 else None
+    if saved is None:
         return streams[0]
-    saved = checkpoint["driver"]
     asked = trials_by_stream(saved)
     current = next(stream for stream in streams if stream.label == saved["stream"])
     later, first = next_stream(experiment, streams, current, asked)
@@ -118,6 +121,15 @@ def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Se
         and is_finished(directory.of_stream(current.folder), asked[current.label])
     )
     return (later or first or current) if is_over else current
+
+
+def _last_saved(directory: RunDirectory) -> Mapping[str, Any] | None:
+    """Return what the driver had saved last: in a file of its own, or with one worker in its checkpoint."""
+    history = History(directory)
+    if history.exists:
+        return history.saved()
+    checkpoint = CheckpointStore(directory.checkpoints).latest_state()
+    return None if checkpoint is None else checkpoint["driver"]
 
 
 def _stay(
@@ -146,7 +158,11 @@ def _stay(
         # The traceback is gone with the except block; the loops are the last that hold the worker.
         loops.clear()
         engine.release()
-        said = shrink(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
+        if History(directory).exists:  # after training: while a winner was measured
+            before, after = halve(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
+            said = f"out of memory with {before} SAEs at once; going on with {after}"
+        else:
+            said = shrink(experiment, directory, reason, is_measuring=is_measuring)
         bus.emit(Note(level="warning", message=said))
 
 
@@ -163,19 +179,32 @@ def _opened(
     is_first: bool,
     messages: Sequence[str],
 ) -> Phase:
-    """Train with a worker that is open for that long."""
-    worker = engine.open(worker_plan(experiment, directory, stream), experiment)
+    """Train with workers that are open for that long."""
+    history = History(directory)
+    devices = engine.devices(experiment)
+    if len(devices) == 1 and not history.exists:
+        only = Member(number=0, wanted=devices[0])
+        fleet = Fleet.of(engine.open(worker_plan(experiment, directory, stream, only), experiment))
+        first, saved = fleet[0], None
+        known = None
+    else:
+        known = history
+        fleet = open_fleet(experiment, directory, engine, bus, stream, history, devices)
+        first = next(iter(fleet.opened.values()))
+        saved = history.saved() if history.exists else taken_over(experiment, directory, first)
+    assert first.worker is not None
     try:
-        session = Session.of(experiment, directory, facts, stream, worker.opened)
-        return _train(session, engine, worker, bus, stop, loops, spent_tokens, is_first, messages)
+        session = Session.of(experiment, directory, facts, stream, first.worker.opened, saved)
+        return _train(session, engine, fleet, known, bus, stop, loops, spent_tokens, is_first, messages)
     finally:
-        worker.close()
+        fleet.close()
 
 
 def _train(
     session: Session,
     engine: Engine,
-    worker: Worker,
+    fleet: Fleet,
+    history: History | None,
     bus: EventBus,
     stop: StopFlag,
     loops: list[SweepLoop],
@@ -189,7 +218,7 @@ def _train(
     seed = experiment.base_run().seed
     search = open_search(experiment, session.directory, objective, session.rules, seed, session.visit)
     with search.study:
-        loop = SweepLoop(session, search, engine, worker, bus, stop)
+        loop = SweepLoop(session, search, engine, fleet, bus, stop, history)
         loops.append(loop)
         resumed_at = loop.restore()
         if is_first:
@@ -198,19 +227,19 @@ def _train(
                     name=experiment.spec.name,
                     run_dir=str(session.directory.path),
                     trials=experiment.n_trials,
-                    slots=session.opened.n_slots,
+                    slots=fleet.n_slots,
                     total_tokens=session.blocks.total_tokens,
                     goals=session.board.goals,
                     metrics=session.board.metrics,
                     resumed_at_tokens=resumed_at,
                     notes=(*messages, *session.notes, *search.notes),
-                    details=session.opened.details,
+                    details=fleet.details(),
                 )
             )
         elif session.label and spent_tokens == 0:
             for note in session.notes:
                 bus.emit(Note(level="info", message=f"{session.label}: {note}"))
-        for message in session.opened.damaged:
+        for message in fleet.damaged():
             bus.emit(Note(level="warning", message=message))
         is_complete = loop.run()
         if loop.unreadable_rows:
@@ -221,9 +250,9 @@ def _train(
         if not is_complete:
             board.write(rows, status="interrupted", stream_tokens=loop.stream_tokens, matched=loop.matched(rows))
         elif experiment.spec.search.confirm is None and session.label:
-            finish_stream(session, worker, rows, session.visit.stream)
+            finish_stream(session, fleet.any_worker(), rows, session.visit.stream)
         elif experiment.spec.search.confirm is None:
-            outcome = finish(session, worker, rows, loop.stream_tokens, _notes(loop))
+            outcome = finish(session, fleet.any_worker(), rows, loop.stream_tokens, _notes(loop))
         return Phase(
             is_complete=is_complete,
             rows=rows,

@@ -33,33 +33,35 @@ class Reports:
         self._trials = trials
         self._aim = search.policy.aim
 
-    def due(self, state: State, block_tokens: int) -> tuple[int, ...]:
-        """Return the training trials to measure after the next block.
+    def due(self, state: State, block_tokens: int, worker: int) -> tuple[int, ...]:
+        """Return the trials to measure after the next block of a worker.
 
         Args:
             state: The scheduler's, which knows the rungs.
             block_tokens: Tokens of the block.
+            worker: Where they train.
         """
         found = []
-        for one in state.with_status("training"):
+        for one in state.training_on(worker):
             trial = self._trials[one.number]
             tokens = min(trial.tokens + block_tokens, trial.total_tokens)
-            if state.due_rungs(one.number, tokens) or _is_trend_due(trial, tokens):
+            if trial.is_unsure or state.due_rungs(one.number, tokens) or _is_trend_due(trial, tokens):
                 found.append(one.number)
         return tuple(found)
 
-    def record(self, state: State, report: BlockReport) -> BlockDone:
+    def record(self, state: State, report: BlockReport, worker: int) -> BlockDone:
         """Take a report in and return the scheduler's event.
 
         Args:
             state: The scheduler's, which knows the rungs that are due.
             report: The worker's.
+            worker: Its number.
         """
         failed: dict[int, str] = {}
         values: dict[int, dict[int, tuple[float, ...]]] = {}
         for number, found in report.trials.items():
             trial = self._trials[number]
-            trial.tokens = found.tokens
+            trial.tokens, trial.joined_at_tokens, trial.is_unsure = found.tokens, found.joined_at_tokens, False
             if not found.is_finite:
                 failed[number] = f"the training loss was NaN or infinite before {short_count(found.tokens)} tokens"
             elif found.scores is not None:
@@ -82,7 +84,10 @@ class Reports:
             self._log.steered(number, found.readings)
             self._log.trained(number, found)
         return BlockDone(
-            tokens_seen={number: found.tokens for number, found in report.trials.items()}, values=values, failed=failed
+            tokens_seen={number: found.tokens for number, found in report.trials.items()},
+            values=values,
+            failed=failed,
+            worker=worker,
         )
 
     def _decided_by(self, scores: Scores) -> tuple[float, ...]:

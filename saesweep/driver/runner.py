@@ -81,7 +81,7 @@ def run(
         started = time.monotonic()
         with StopFlag() as stop, _marked_interrupted(directory, command), telling(bus.emit):
             doing("checking the model, the hooks and the dataset")
-            engine = open_engine(loaded)
+            engine = open_engine(loaded, bus)
             facts = check(loaded, engine)
             claim_checkpoint_path(loaded, directory)
             directory.save_experiment(dump_yaml(loaded.written))

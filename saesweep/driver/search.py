@@ -11,6 +11,7 @@ from typing import Any
 
 from saesweep.driver.blocks import BlockPlan
 from saesweep.driver.space import space_view
+from saesweep.driver.study_place import study_owner, study_place
 from saesweep.driver.visits import Visit
 from saesweep.driver.warm_start import warm_start
 from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
@@ -148,7 +149,8 @@ def open_search(
     space = space_view(experiment)
     warm = None if search.warm_start is None else warm_start(Path(search.warm_start), directory, space, objective)
     study = Study.open(
-        str(directory.study_file),
+        study_place(experiment, directory),
+        owner=study_owner(experiment, directory),
         name=experiment.spec.name,
         directions=tuple(goal.direction for goal in objective.goals),
         space=space,

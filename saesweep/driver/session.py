@@ -9,6 +9,7 @@ from typing import Any
 
 from saesweep.driver.blocks import BlockPlan, plan_blocks
 from saesweep.driver.facts import Facts
+from saesweep.driver.fleet import Member, folder_of
 from saesweep.driver.progress import Board
 from saesweep.driver.search import Rules, rules_of
 from saesweep.driver.told import cannot_keep_limits
@@ -36,13 +37,22 @@ class Session:
     """What the scheduler goes by."""
     facts: Facts
     opened: Opened
+    """What the first worker said."""
+    saved: Mapping[str, Any] | None
+    """What the driver had saved; None at the start."""
     board: Board
     notes: tuple[str, ...]
     """What was chosen and why, and warnings."""
 
     @classmethod
     def of(
-        cls, experiment: Experiment, directory: RunDirectory, facts: Facts, stream: Stream, opened: Opened
+        cls,
+        experiment: Experiment,
+        directory: RunDirectory,
+        facts: Facts,
+        stream: Stream,
+        opened: Opened,
+        saved: Mapping[str, Any] | None = None,
     ) -> Session:
         """Return the session of an opened worker.
 
@@ -52,12 +62,14 @@ class Session:
             facts: What the preflight found.
             stream: The open stream.
             opened: What the worker said.
+            saved: What the driver of several workers had saved; left out with one, whose checkpoint has it.
 
         Raises:
             UserError: `search.stratify` names no unconditional choice of the space.
         """
         streams = streams_of(experiment)
-        own, asked = stream.experiment, trials_by_stream(opened.driver)
+        saved = opened.driver if saved is None else saved
+        own, asked = stream.experiment, trials_by_stream(saved)
         visit = visit_of(experiment, streams, stream, asked)
         objective = own.objective(has_lm_head=opened.has_lm_head)
         blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
@@ -71,6 +83,7 @@ class Session:
             rules=rules_of(experiment, objective, blocks, opened.n_slots, visit),
             facts=facts,
             opened=opened,
+            saved=saved,
             board=Board.of(directory.leaderboard_file, experiment.spec.name, objective, opened),
             notes=(*own.warnings, *facts[streams.index(stream)].warnings, *opened.notes),
         )
@@ -104,18 +117,36 @@ def trials_by_stream(saved: Mapping[str, Any] | None) -> Counter[str]:
     return Counter() if saved is None else Counter(trial["stream"] for trial in saved["trials"])
 
 
-def worker_plan(experiment: Experiment, directory: RunDirectory, stream: Stream) -> WorkerPlan:
+def _without_storage(written: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an experiment as workers get it: the study, and the password of its database, are none of their business."""
+    if "storage" not in written.get("search", {}):
+        return written
+    return {**written, "search": {key: value for key, value in written["search"].items() if key != "storage"}}
+
+
+def worker_plan(
+    experiment: Experiment, directory: RunDirectory, stream: Stream, member: Member | None = None, sharing: int = 1
+) -> WorkerPlan:
     """Return what a worker opens.
 
     Args:
         experiment: The whole experiment.
         directory: The run directory.
         stream: What it opens.
+        member: Who it is; the only one when left out.
+        sharing: How many workers there are.
     """
+    wanted = wanted_trials(experiment, streams_of(experiment))[stream.label]
+    member = member or Member(number=0)
     return WorkerPlan(
-        experiment=experiment.written,
+        experiment=_without_storage(experiment.written),
         run_dir=str(directory.path),
         stream=stream.label,
         stream_folder=stream.folder,
-        n_trials=max(1, wanted_trials(experiment, streams_of(experiment))[stream.label]),
+        n_trials=max(1, -(-wanted // sharing)),
+        measures_references=member.number == 0,
+        folder=folder_of(member.number),
+        device=member.wanted,
+        sharing=sharing,
+        first_block=member.first_block,
     )

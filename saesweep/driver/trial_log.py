@@ -32,6 +32,10 @@ class TrialLog:
             if name.isascii() and name.isdecimal():  # other folders are nobody's
                 _drop_after(JsonLines(file), tokens.get(int(name), -1))
 
+    def go_back_one(self, number: int, tokens: int) -> None:
+        """Drop what was written about a trial after it had seen this many tokens."""
+        _keep_until(self._file(number), tokens)
+
     def measured(self, number: int, tokens: int, scores: Scores) -> None:
         """Log the held-out metrics of a trial: the mean of its replicates, and each where there are several."""
         mean = dict(scores.metrics)

@@ -35,6 +35,29 @@ class Trial(TrialSettings):
     """What was reported to the study: (training tokens, objective values in their own directions)."""
     stream: str = ""
     """Label of its activation stream; empty where all trials share one."""
+    worker: int = 0
+    """Where it trains, or has trained last."""
+    source: str | None = None
+    """Folder of the worker whose last checkpoint holds it, since it has gone back to that one."""
+    is_unsure: bool = False
+    """It has gone back, and what it has trained on since is not known yet."""
+    moves: list[dict[str, int]] = field(default_factory=list)
+    """Where it went on after its worker was lost: the `worker`, its own `tokens` and the new `stream_tokens`."""
+
+    def go_back(self, tokens: int | None, folder: str) -> None:
+        """Be what a checkpoint of its worker holds; what was measured and reported stays.
+
+        Args:
+            tokens: That it had trained on then; None where the checkpoint does not hold it.
+            folder: The worker's.
+        """
+        self.is_unsure = True
+        if tokens is not None:
+            self.tokens, self.source = tokens, folder
+        elif self.source is not None and self.source != folder and self.moves:  # it has not reached a checkpoint there
+            self.tokens = self.moves[-1]["tokens"]
+        else:
+            self.tokens, self.source, self.joined_at_tokens = 0, None, None
 
     def state(self) -> dict[str, Any]:
         """Return the JSON part of a checkpoint: settings and results, which the study must hold as well."""
@@ -43,6 +66,8 @@ class Trial(TrialSettings):
         # Which trials of an earlier stream were baselines, their numbers do not tell.
         data |= {"spread": self.spread, "is_baseline": self.is_baseline, "stream": self.stream}
         data |= {"frozen": self.frozen, "trend": self.trend, "expected": self.expected}
+        if self.source is not None or self.is_unsure or self.moves:
+            data |= {"source": self.source, "is_unsure": self.is_unsure, "moves": self.moves}
         return {**data, "params": self.params, "rungs": self.rungs}
 
     def load(self, state: dict[str, Any]) -> None:

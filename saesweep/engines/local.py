@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-from saesweep.engines.protocol import Worker
+from saesweep.engines.devices import visible_gpus, worker_devices
+from saesweep.engines.protocol import WhileWaiting, Worker
 from saesweep.engines.records import BlockReport, BlockRequest, StreamFacts, WorkerPlan
 from saesweep.experiment import Experiment
 from saesweep.worker.loaded_model import LoadedModel
@@ -16,6 +18,7 @@ class LocalWorker(DeviceWorker):
     """A worker that trains when its report is asked for."""
 
     request: BlockRequest | None = None
+    is_opened = True
 
     def start(self, request: BlockRequest) -> None:
         """Begin a block; `LocalEngine.next_report` trains it."""
@@ -36,6 +39,14 @@ class LocalEngine:
         """
         return preflight(experiment)
 
+    def devices(self, experiment: Experiment) -> tuple[str, ...]:
+        """Return the device of the only worker."""
+        return worker_devices(experiment, visible_gpus())[:1]
+
+    def has_room(self, plan: WorkerPlan) -> bool:
+        """Return False: memory that has run out here is gone for all."""
+        return False
+
     def open(self, plan: WorkerPlan, experiment: Experiment) -> LocalWorker:
         """Open a worker, which goes back to its last checkpoint.
 
@@ -44,14 +55,12 @@ class LocalEngine:
         """
         return LocalWorker(plan, experiment, self._loaded)
 
-    def next_report(
-        self, workers: Sequence[Worker], while_waiting: Callable[[int | None], None]
-    ) -> tuple[Worker, BlockReport]:
+    def next_report(self, workers: Sequence[Worker], while_waiting: WhileWaiting) -> tuple[Worker, BlockReport]:
         """Train the block of the first worker that was started and return its report."""
         for worker in workers:
             if isinstance(worker, LocalWorker) and worker.request is not None:
                 request, worker.request = worker.request, None
-                return worker, worker.block(request, while_waiting)
+                return worker, worker.block(request, partial(while_waiting, worker))
         raise ValueError("no worker was started")
 
     def release(self) -> None:

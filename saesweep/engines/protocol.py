@@ -24,8 +24,23 @@ from saesweep.engines.records import (
 from saesweep.experiment import Experiment
 
 
-class OutOfMemory(Exception):
-    """A worker's device or host has no memory left; the worker is of no use any more and has to be opened again.
+class WorkerFault(Exception):
+    """A worker is of no use any more.
+
+    Args:
+        reason: The first line of what was said.
+    """
+
+    worker: Worker | None = None
+    """Which one; None where it was not open yet, or where there is only one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class OutOfMemory(WorkerFault):
+    """Its device or host has no memory left; it has to be opened again, with fewer SAEs.
 
     Args:
         reason: The first line of what was said.
@@ -34,14 +49,30 @@ class OutOfMemory(Exception):
 
     def __init__(self, reason: str, is_measuring: bool) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.is_measuring = is_measuring
+
+
+class WorkerLost(WorkerFault):
+    """Its process or its machine is gone, and no other device is free now."""
 
 
 class Worker(Protocol):
     """The calls of an open worker. One is answered before the next is made."""
 
-    opened: Opened
+    @property
+    def opened(self) -> Opened:
+        """What it found when it was opened; waits for it.
+
+        Raises:
+            UserError: The model or the data cannot be had, or memory holds no SAE.
+            WorkerFault: It is of no use.
+        """
+        ...
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether `opened` is there without waiting."""
+        ...
 
     def start(self, request: BlockRequest) -> None:
         """Begin a block; `Engine.next_report` has its report."""
@@ -72,6 +103,10 @@ class Worker(Protocol):
         ...
 
 
+WhileWaiting = Callable[[Worker | None, int | None], None]
+"""Called with a worker and the steps of its block that are trained; with None where that is not known."""
+
+
 class Engine(Protocol):
     """Where workers run."""
 
@@ -83,8 +118,20 @@ class Engine(Protocol):
         """
         ...
 
+    def devices(self, experiment: Experiment) -> tuple[str, ...]:
+        """Return the device of each worker that the experiment asks for; an empty name is `base.device`.
+
+        Raises:
+            UserError: There are not so many.
+        """
+        ...
+
+    def has_room(self, plan: WorkerPlan) -> bool:
+        """Return whether another worker could be opened now, in the place of one that is gone."""
+        ...
+
     def open(self, plan: WorkerPlan, experiment: Experiment) -> Worker:
-        """Open a worker, which goes back to its last checkpoint.
+        """Open a worker, which goes back to its last checkpoint; perhaps it is still being opened when this returns.
 
         Args:
             plan: What it opens.
@@ -95,17 +142,16 @@ class Engine(Protocol):
         """
         ...
 
-    def next_report(
-        self, workers: Sequence[Worker], while_waiting: Callable[[int | None], None]
-    ) -> tuple[Worker, BlockReport]:
+    def next_report(self, workers: Sequence[Worker], while_waiting: WhileWaiting) -> tuple[Worker, BlockReport]:
         """Return the next report of the workers that train a block.
 
         Args:
             workers: Those that were started.
-            while_waiting: Called now and then in the meantime, with the steps of the block that are trained where they are known.
+            while_waiting: Called now and then in the meantime.
 
         Raises:
             OutOfMemory: A worker has no memory left.
+            WorkerLost: A worker is gone.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The worker as a Ray actor: on another machine, or on this one. A killed actor is started again and repeats its work.
+"""Workers as Ray actors, one on each device: on this machine, or on others. One that is killed is started again.
 
 Everything that passes is JSON text. Errors come back as values, so that they arrive as what they are. The run directory must
 be at the same path on every machine.
@@ -6,13 +6,18 @@ be at the same path on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from saesweep.engines.protocol import OutOfMemory, Worker
+from saesweep.engines.devices import visible_gpus, worker_devices
+from saesweep.engines.protocol import OutOfMemory, WhileWaiting, Worker, WorkerLost
+from saesweep.engines.ray_actor import Answer, RayActor
 from saesweep.engines.records import (
     BlockReport,
     BlockRequest,
@@ -26,73 +31,17 @@ from saesweep.engines.records import (
     WorkerPlan,
 )
 from saesweep.errors import UserError
-from saesweep.experiment import Experiment, load_experiment
+from saesweep.experiment import Experiment
 from saesweep.models import resolve_device
-from saesweep.plugins import load_plugin, named_plugins
+from saesweep.plugins import named_plugins
 from saesweep.specs import RaySpec
-from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.preflight import preflight
-from saesweep.worker.worker import DeviceWorker
 
-Answer = tuple[str, Any]
-"""What became of a call: ("value", it), or the kind of an error and what it was made of."""
+MAX_RESTARTS = 3
+"""A worker whose process ends so often in one block is taken to lack memory: the system kills such a process without a word."""
 _POLL_SECONDS = 0.2
-
-
-class RayActor:
-    """Runs in a process of Ray's. Its constructor is called again where that process has died, and then the call."""
-
-    def __init__(self, plan: str, plugins: Sequence[str], threads: int) -> None:
-        self._plan = WorkerPlan.from_json(plan)
-        self._plugins = plugins
-        self._worker: DeviceWorker | None = None
-        torch.set_num_threads(threads)
-
-    def open(self) -> Answer:
-        """Open the worker."""
-        return _answer(lambda: self._opened().opened.to_json())
-
-    def block(self, request: str) -> Answer:
-        """Train a block."""
-        return _answer(lambda: self._opened().block(BlockRequest.from_json(request)).to_json())
-
-    def save(self, request: str) -> Answer:
-        """Write a checkpoint."""
-        return _answer(lambda: self._opened().save(SaveRequest.from_json(request)).to_json())
-
-    def test(self, trial: str) -> Answer:
-        """Measure a finished trial on the `test` part."""
-        return _answer(lambda: self._opened().test(Finished.from_json(trial)).to_json())
-
-    def compare(self, trials: Sequence[str], metric: str) -> Answer:
-        """Measure finished trials on the same contexts."""
-        return _answer(lambda: self._opened().compare([Finished.from_json(trial) for trial in trials], metric))
-
-    def stderr(self, weights: Mapping[int, float]) -> Answer:
-        """Return the standard error of a weighted sum."""
-        return _answer(lambda: self._opened().stderr(weights))
-
-    def export(self, export: str) -> Answer:
-        """Copy a finished trial's SAE."""
-        return _answer(lambda: self._opened().export(Export.from_json(export)))
-
-    def _opened(self) -> DeviceWorker:
-        if self._worker is None:
-            for plugin in self._plugins:
-                load_plugin(plugin)
-            self._worker = DeviceWorker(self._plan, load_experiment(dict(self._plan.experiment)), LoadedModel())
-        return self._worker
-
-
-def _answer(call: Callable[[], Any]) -> Answer:
-    try:
-        return "value", call()
-    except OutOfMemory as error:
-        return "memory", (error.reason, error.is_measuring)
-    except UserError as error:
-        return "user", str(error)
-    except ValueError as error:
-        return "wrong", str(error)
+_START_SECONDS = 60.0
+"""How long a process that has ended may take to be started again, before its device counts as gone."""
 
 
 def _value(answer: Answer) -> Any:
@@ -106,27 +55,95 @@ def _value(answer: Answer) -> Any:
 
 
 class RayWorker:
-    """A worker whose calls go to an actor."""
+    """A worker whose calls go to an actor. Where the actor's process ends, another one is started and the call repeated.
 
-    def __init__(self, plan: WorkerPlan, *, device: torch.device) -> None:
-        threads = torch.get_num_threads()
-        # Ray gives an actor without processors one thread, and one without GPUs all that it sees.
-        options = {"num_cpus": threads, "num_gpus": int(device.type == "cuda")}
-        actor = ray.remote(max_restarts=-1, max_task_retries=-1, **options)(RayActor)
-        self.actor: Any = actor.remote(plan.to_json(), named_plugins(), threads)
+    Args:
+        plan: What to open.
+        options: What it takes of a machine.
+        threads: Of the processor, for PyTorch.
+    """
+
+    def __init__(self, plan: WorkerPlan, options: Mapping[str, Any], threads: int) -> None:
+        self._plan = plan
+        self._options = options
+        self._threads = threads
+        self._opened: Opened | None = None
+        self._request: BlockRequest | None = None
+        self._ends = 0
+        """How often the process has ended in this call."""
+        self.actor: Any = None
         self.pending: Any = None
-        try:
-            self.opened = Opened.from_json(self._call("open"))
-        except BaseException:
+        self.progress: Any = None
+        self._begin()
+
+    def _begin(self) -> None:
+        options = {**self._options, "concurrency_groups": {"progress": 1}}
+        actor = ray.remote(max_restarts=0, **options)(RayActor)
+        self.actor = actor.remote(self._plan.to_json(), named_plugins(), self._threads)
+        self._opening = self.actor.open.remote()
+        self.progress = None
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether `opened` is there without waiting."""
+        return self._opened is not None or bool(ray.wait([self._opening], timeout=0)[0])
+
+    @property
+    def opened(self) -> Opened:
+        """What it found when it was opened."""
+        while self._opened is None:
+            try:
+                self._opened = Opened.from_json(_value(ray.get(self._opening)))
+            except RayActorError as error:
+                self.restart(error)
+            except OutOfMemory as error:
+                error.worker = self
+                raise
+        return self._opened
+
+    def restart(self, error: RayError) -> None:
+        """Start another process in the place of one that has ended.
+
+        Raises:
+            OutOfMemory: It has ended too often in one call.
+            WorkerLost: There is no device for another one.
+        """
+        self._ends += 1
+        if self._ends > MAX_RESTARTS:
             self.close()
-            raise
+            reason = f"its process ended {self._ends} times in the same call, as where the system kills it for memory"
+            fault: OutOfMemory | WorkerLost = OutOfMemory(reason, False)
+            fault.worker = self
+            raise fault from error
+        self._begin()
+        ready, _ = ray.wait([self.actor.__ray_ready__.remote()], timeout=_START_SECONDS)
+        if not ready:
+            self.close()
+            fault = WorkerLost(f"its process ended, and no device was free within {_START_SECONDS:.0f} s")
+            fault.worker = self
+            raise fault from error
 
     def _call(self, name: str, *args: Any) -> Any:
-        return _value(ray.get(getattr(self.actor, name).remote(*args)))
+        self._ends = 0
+        while True:
+            try:
+                return _value(ray.get(getattr(self.actor, name).remote(*args)))
+            except RayActorError as error:
+                self.restart(error)
+            except OutOfMemory as error:
+                error.worker = self
+                raise
 
     def start(self, request: BlockRequest) -> None:
         """Begin a block; `RayEngine.next_report` has its report."""
-        self.pending = self.actor.block.remote(request.to_json())
+        self._request, self._ends = request, 0
+        self.again()
+
+    def again(self) -> None:
+        """Ask for the block; the actor answers with the same report where it was asked before."""
+        assert self._request is not None
+        self.pending = self.actor.block.remote(self._request.to_json())
+        self.progress = self.actor.steps.remote()
 
     def save(self, request: SaveRequest) -> SaveReply:
         """Write a checkpoint and wait for it."""
@@ -159,16 +176,21 @@ class RayEngine:
 
     Args:
         spec: Which cluster.
+        experiment: How many workers it wants decides how large a cluster is where one is started here.
 
     Raises:
         UserError: It cannot be reached.
     """
 
-    def __init__(self, spec: RaySpec) -> None:
+    def __init__(self, spec: RaySpec, experiment: Experiment) -> None:
+        self._is_ours = spec.address is None and not os.environ.get("RAY_ADDRESS")
         if ray.is_initialized():
             return
+        own: dict[str, Any] = {}
+        if self._is_ours:  # threads are divided among the workers, and each takes at least one
+            own = {"num_cpus": max(os.cpu_count() or 1, len(worker_devices(experiment, visible_gpus())))}
         try:
-            ray.init(address=spec.address, include_dashboard=False, log_to_driver=False, logging_level="error")
+            ray.init(address=spec.address, include_dashboard=False, log_to_driver=False, logging_level="error", **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"engine.ray.address: no Ray cluster at {spec.address or 'RAY_ADDRESS'}: {error}"
@@ -182,26 +204,79 @@ class RayEngine:
         """
         return preflight(experiment)
 
-    def open(self, plan: WorkerPlan, experiment: Experiment) -> RayWorker:
-        """Open a worker, which goes back to its last checkpoint.
+    def devices(self, experiment: Experiment) -> tuple[str, ...]:
+        """Return the device of each worker: of the GPUs of the whole cluster where their number decides.
 
         Raises:
-            UserError: The model or the data cannot be had, or memory holds no SAE.
+            UserError: There are not so many, or the cluster has too few processors.
         """
-        return RayWorker(plan, device=resolve_device(experiment.base_run().device))
+        found = worker_devices(experiment, int(ray.cluster_resources().get("GPU", 0)))
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        if len(found) > max(1, cpus):
+            raise UserError(
+                f"cohort.devices: {len(found)} workers take {len(found)} processors at least, and Ray has {cpus}; ask for "
+                "fewer, or start Ray with more (`ray start --num-cpus`)"
+            )
+        return found
 
-    def next_report(
-        self, workers: Sequence[Worker], while_waiting: Callable[[int | None], None]
-    ) -> tuple[Worker, BlockReport]:
+    def has_room(self, plan: WorkerPlan) -> bool:
+        """Return whether the cluster has what another worker takes."""
+        free, (options, _) = ray.available_resources(), _needs(plan, "")
+        return bool(free.get("CPU", 0) >= options["num_cpus"] and free.get("GPU", 0) >= options["num_gpus"])
+
+    def open(self, plan: WorkerPlan, experiment: Experiment) -> RayWorker:
+        """Begin to open a worker, which goes back to its last checkpoint."""
+        options, threads = _needs(plan, experiment.base_run().device)
+        return RayWorker(plan, options, threads)
+
+    def next_report(self, workers: Sequence[Worker], while_waiting: WhileWaiting) -> tuple[Worker, BlockReport]:
         """Return the next report of the workers that train a block."""
-        started = {one.pending: one for one in workers if isinstance(one, RayWorker) and one.pending is not None}
         while True:
+            started = {one.pending: one for one in workers if isinstance(one, RayWorker) and one.pending is not None}
             ready, _ = ray.wait(list(started), timeout=_POLL_SECONDS)
             if ready:
                 worker = started[ready[0]]
+                try:
+                    report = BlockReport.from_json(_value(ray.get(ready[0])))
+                except RayActorError as error:
+                    worker.pending = None
+                    worker.restart(error)
+                    worker.again()
+                    continue
+                except OutOfMemory as error:
+                    worker.pending, error.worker = None, worker
+                    raise
                 worker.pending = None
-                return worker, BlockReport.from_json(_value(ray.get(ready[0])))
-            while_waiting(None)
+                return worker, report
+            for worker in started.values():
+                while_waiting(worker, _progress(worker))
 
     def release(self) -> None:
         """Nothing stays between two workers: a process ends with each."""
+
+
+def _progress(worker: RayWorker) -> int | None:
+    """Return the steps of a worker's block that are trained, as far as it has answered; ask again."""
+    if worker.progress is None or not ray.wait([worker.progress], timeout=0)[0]:
+        return None
+    answer, worker.progress = worker.progress, worker.actor.steps.remote()
+    try:
+        found: int = ray.get(answer)
+    except RayError:  # its process has ended: the block says so
+        return None
+    return found
+
+
+def _needs(plan: WorkerPlan, base_device: str) -> tuple[dict[str, Any], int]:
+    """Return what Ray is to reserve for a worker, and its threads: those of this process, divided among the workers."""
+    threads = max(1, torch.get_num_threads() // plan.sharing)
+    # Ray gives an actor without processors one thread, and one without GPUs all that it sees.
+    options: dict[str, Any] = {"num_cpus": threads, "num_gpus": 0}
+    name = plan.device or base_device
+    if name.startswith("cuda:"):
+        # That GPU of this machine, which Ray's own count does not know by its number.
+        node = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+    elif name == "cuda" or (not plan.device and resolve_device(base_device or "auto").type == "cuda"):
+        options["num_gpus"] = 1
+    return options, threads

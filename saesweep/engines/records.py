@@ -72,6 +72,14 @@ class WorkerPlan(Message):
     """Trials that are expected on this stream: what `cohort.size: auto` goes by."""
     measures_references: bool = True
     """Measure `evaluation.references` before anything trains."""
+    folder: str = ""
+    """Folder in the run directory of what belongs to this worker alone; empty for the first worker, whose folder it is itself."""
+    device: str = ""
+    """Where it trains; empty: `base.device`."""
+    sharing: int = 1
+    """Workers among which the main memory is divided."""
+    first_block: int = 0
+    """Blocks that it has trained on other streams: those on this one are counted from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +117,10 @@ class Opened(Message):
     skipped_batches: int = 0
     driver: Mapping[str, Any] | None = None
     """What the driver had saved with that checkpoint; None without one."""
+    last_block: int = 0
+    """Last block that was noted before it was trained: with what was noted it can be repeated, from `block` on."""
+    steps: Mapping[int, int] = field(default_factory=dict)
+    """Of each trial in that checkpoint, the training steps that it had had."""
     damaged: tuple[str, ...] = ()
     """A message about each newer checkpoint that could not be read."""
 
@@ -124,6 +136,8 @@ class Place(Message):
     slot: int
     """Of the driver's slots, each of which holds all replicates of a trial."""
     params: Mapping[str, Any]
+    source: str | None = None
+    """Folder of another worker whose last checkpoint holds the trial; None: it has trained here, or nowhere yet."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from saesweep.events.types import (
     TrialStarted,
     TrialStatus,
     TrialTrained,
+    WorkerNews,
 )
 
 __all__ = [
@@ -46,5 +47,6 @@ __all__ = [
     "TrialStarted",
     "TrialStatus",
     "TrialTrained",
+    "WorkerNews",
     "telling",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -25,6 +26,15 @@ class EventBus:
     def subscribe(self, listener: Listener) -> None:
         """Add a listener."""
         self._listeners.append(listener)
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Hand nothing on for as long: what happens has been told before."""
+        listeners, self._listeners = self._listeners, []
+        try:
+            yield
+        finally:
+            self._listeners = listeners
 
     def emit(self, event: Event) -> None:
         """Hand an event to all listeners, its messages presentable."""

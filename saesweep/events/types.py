@@ -298,6 +298,21 @@ class BlockDone(Progressed):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorkerNews(Event):
+    """How a worker is, in a run with several of them: after each of its blocks, and when it joins or leaves."""
+
+    worker: int
+    device: str
+    state: Literal["training", "idle", "gone"]
+    stream_tokens: int
+    """Tokens that its stream has served."""
+    sae_tokens_per_second: float | None
+    """Over its last block; None where it has trained none."""
+    trials: tuple[int, ...]
+    """Those in its slots."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointSaved(Event):
     """Everything needed to resume is on disk."""
 

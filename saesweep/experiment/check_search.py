@@ -7,7 +7,9 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
+from saesweep.experiment.devices import devices_problem
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
 from saesweep.experiment.fields import ARCHITECTURE, STREAM_PATHS, TARGET_L0, known_paths, searchable_paths
@@ -51,10 +53,25 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         _check_baseline(draft, parameters, search.baselines[index], ("search", "baselines", index))
     if run is not None and "rungs" in draft.block("search"):
         _check_rungs(draft, search, run)
-    if draft.cohort is not None and draft.cohort.devices != "auto":
-        document.add(
-            ("cohort", "devices"), "only auto is implemented in this version: one device, chosen by base.device"
-        )
+    if search.storage is not None and (problem := _storage_problem(draft, search.storage)):
+        document.add(("search", "storage"), problem)
+    if draft.cohort is not None:
+        base_device = "auto" if run is None else run.device
+        if problem := devices_problem(draft.cohort.devices, base_device):
+            document.add(("cohort", "devices"), problem)
+
+
+def _storage_problem(draft: Draft, storage: str) -> str:
+    """Return what is wrong with the URL of a database; nothing where a connection can be tried."""
+    if "://" not in storage:
+        return "takes a URL such as postgresql://user:${env:PASSWORD}@host/optuna; leave it out for a file in the run directory"
+    try:
+        has_password = bool(urlsplit(storage).password)
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if has_password and ("search", "storage") not in draft.document.references:
+        return "holds a password, which would be written to the run directory; write ${env:NAME} in its place"
+    return ""
 
 
 def _import_problem(class_path: str) -> str:

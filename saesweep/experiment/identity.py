@@ -13,9 +13,9 @@ from saesweep.experiment.document import show
 _MAY_CHANGE = (
     *(
         ("search", key)
-        for key in ("trials", "tokens_budget", "time_budget", "target", "patience", "confirm", "max_failed")
+        for key in ("trials", "storage", "tokens_budget", "time_budget", "target", "patience", "confirm", "max_failed")
     ),
-    *(("cohort", key) for key in ("checkpoint_seconds", "memory_fraction", "max_skipped_batches")),
+    *(("cohort", key) for key in ("devices", "checkpoint_seconds", "memory_fraction", "max_skipped_batches")),
     ("base", "logger"),
     ("engine", "ray"),
     ("evaluation", "references"),

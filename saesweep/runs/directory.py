@@ -12,8 +12,9 @@ from saesweep.errors import UserError
 from saesweep.files import read_json_object, refuse_links
 from saesweep.lock import take
 
-FORMAT_VERSION = 5
-"""2: checkpoints hold replicates; 4: they hold the settings and the results of every trial; 5: those apart, as the driver's."""
+FORMAT_VERSION = 6
+"""2: checkpoints hold replicates; 4: they hold the settings and the results of every trial; 5: those apart, as the driver's;
+6: slots are of a worker, of which there may be several."""
 
 MAX_SLOTS = 1_000_000
 """More SAEs at once than any memory holds."""
@@ -31,6 +32,8 @@ class RunDirectory:
         self.path = path
         self.stream_path = path
         """Where what belongs to one activation stream is kept: the folder itself where all trials share one."""
+        self.worker_path = path
+        """Where what belongs to one worker is kept: the folder itself for the first one."""
         self._lock: int | None = None
         self._identity: tuple[int, int] | None = None
 
@@ -58,12 +61,32 @@ class RunDirectory:
     @property
     def choices_file(self) -> Path:
         """What was chosen by measuring or by planning memory, kept so that a resumed run chooses the same."""
-        return self.stream_path / "choices.json"
+        return self.worker_path / self.stream_path.relative_to(self.path) / "choices.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        """Folder of a worker's checkpoints."""
+        return self.worker_path / "checkpoints"
+
+    @property
+    def requests_file(self) -> Path:
+        """What a worker was asked since its last checkpoints, as JSON lines."""
+        return self.worker_path / "blocks.jsonl"
+
+    @property
+    def log_file(self) -> Path:
+        """What a worker with a process of its own says."""
+        return self.path / "workers" / f"{self.worker_path.name if self.worker_path != self.path else 0}.log"
+
+    @property
+    def driver_file(self) -> Path:
+        """What the driver of several workers knows."""
+        return self.path / "driver.json"
+
+    @property
+    def reports_file(self) -> Path:
+        """What has been reported since `driver_file` was written, as JSON lines."""
+        return self.path / "reports.jsonl"
 
     @property
     def best(self) -> Path:
@@ -94,6 +117,14 @@ class RunDirectory:
         found._lock = None
         found.stream_path = self.path / "streams" / folder
         found.stream_path.mkdir(parents=True, exist_ok=True)
+        return found
+
+    def of_worker(self, folder: str) -> RunDirectory:
+        """Return this directory, whose lock stays with the original, with a folder for what belongs to one worker."""
+        found = copy.copy(self)
+        found._lock = None
+        found.worker_path = self.path / folder
+        found.choices_file.parent.mkdir(parents=True, exist_ok=True)
         return found
 
     # --- ownership

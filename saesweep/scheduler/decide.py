@@ -51,9 +51,10 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
         return _block_done(state, event)
     if isinstance(event, Failed):
         failed = Prune(number=event.number, reason=event.reason)
-        return _then_refill(_pruned(state, [failed]), [failed])
+        state = _pruned(state, [failed])
+        return _then_refill(_between_blocks(state, state.trials[event.number].worker), [failed])
     if isinstance(event, SlotsChanged):
-        return refill(_resized(state, event.n_slots))
+        return refill(_resized(state, event))
     return _stop_requested(state, event)
 
 
@@ -62,12 +63,14 @@ def _opened(state: State, event: Opened) -> tuple[State, list[Action]]:
     if state.final:
         return state, [Stop(reason=str(state.stopped))]
     # A stop that can be resumed, or that of a sweep whose policy now allows more trials, no longer holds.
-    state = replace(state.updated(event.trials), pending={}, stopped=None)
+    state = replace(state.updated(event.trials), pending={}, stopped=None, filling=tuple(state.workers))
     if sorted(state.trials) != list(range(len(state.trials))):
         raise ValueError(f"trial numbers must be 0 to {len(state.trials) - 1}, but are {sorted(state.trials)}")
-    state = _resized(state, state.n_slots)
+    state = _out_of_lost_slots(state)
     placed: list[Action] = [
-        Place(number=trial.number, slot=trial.slot) for trial in state.with_status("training") if trial.slot is not None
+        Place(number=trial.number, slot=trial.slot, worker=trial.worker)
+        for trial in state.with_status("training")
+        if trial.slot is not None
     ]
     return _then_refill(state, placed)
 
@@ -89,24 +92,42 @@ def _asked(state: State, event: Asked) -> State:
 
 
 def _block_done(state: State, event: BlockDone) -> tuple[State, list[Action]]:
-    """Record all reports, complete, judge, refill: in this order, so that no trial's place in the block matters."""
-    state, failed = _recorded(state, event)
+    """Record all reports, complete, judge, refill: in this order, so that no trial's place in the block matters.
+
+    What is decided concerns this worker alone: the others are in the middle of a block. What was reported concerns the
+    trials of all, so that those of the other workers are judged when they come to the end of theirs.
+    """
+    state, failed = _recorded(_between_blocks(state, event.worker), event)
     pruned = [Prune(number=number, reason=reason) for number, reason in failed.items()]
     state = _pruned(state, pruned)
-    done = [t for t in state.with_status("training") if t.tokens_seen >= state.policy.total_tokens]
+    done = [t for t in state.training_on(event.worker) if t.tokens_seen >= state.policy.total_tokens]
     state = with_evidence(state.updated(replace(trial, status="complete", slot=None) for trial in done), done)
-    if any(event.values.values()):
-        worst = judge(state)
-        state = _pruned(state, worst)
+    has_news = any(event.values.values())
+    if has_news or event.worker in state.unjudged:
+        others = [worker for worker in state.workers if worker != event.worker]
+        unjudged = tuple(worker for worker in others if has_news or worker in state.unjudged)
+        worst = [prune for prune in judge(state) if _is_at_hand(state.trials[prune.number], event.worker)]
+        state = replace(_pruned(state, worst), unjudged=unjudged)
         pruned += worst
     actions: list[Action] = [*sorted(pruned, key=lambda prune: prune.number)]
     actions += [Complete(number=trial.number) for trial in done]
     return _then_refill(state, actions)
 
 
+def _is_at_hand(trial: TrialState, worker: int) -> bool:
+    """Return whether a trial may end now: it waits, or its worker is between two blocks."""
+    return trial.status == "waiting" or trial.worker == worker
+
+
+def _between_blocks(state: State, worker: int | None = None) -> State:
+    """Return the state in which the free slots of a worker are filled, and those of all workers that train nothing."""
+    busy = {trial.worker for trial in state.live_trials if trial.status == "training"}
+    return replace(state, filling=tuple(one for one in state.workers if one == worker or one not in busy))
+
+
 def _recorded(state: State, event: BlockDone) -> tuple[State, dict[int, str]]:
     """Return the state with the reports of a block, and the trials that failed in it with their reasons."""
-    training = {trial.number for trial in state.with_status("training")}
+    training = {trial.number for trial in state.training_on(event.worker)}
     named = {*event.tokens_seen, *event.values, *event.failed}
     if set(event.tokens_seen) != training or named != training:
         raise ValueError(f"a block reports trials {sorted(named)}, but {sorted(training)} are training")
@@ -149,12 +170,23 @@ def _pruned(state: State, prunes: Sequence[Prune]) -> State:
     return state.updated(ended)
 
 
-def _resized(state: State, n_slots: int) -> State:
-    """Return the state of a cohort of `n_slots`: trials of lost slots (or without one) wait for a free slot."""
-    if n_slots < 1:
-        raise ValueError(f"n_slots must be at least 1, but is {n_slots}")
-    lost = [t for t in state.with_status("training") if t.slot is None or t.slot >= n_slots]
-    return replace(state.updated(replace(t, status="waiting", slot=None) for t in lost), n_slots=n_slots)
+def _resized(state: State, event: SlotsChanged) -> State:
+    """Return the state in which a worker's cohort has another size; it is between two blocks."""
+    if event.n_slots < 0:
+        raise ValueError(f"n_slots must be at least 0, but is {event.n_slots}")
+    back = [replace(state.trials[number], tokens_seen=tokens) for number, tokens in event.tokens_seen.items()]
+    workers = {**state.workers, event.worker: event.n_slots}
+    return _between_blocks(_out_of_lost_slots(replace(state.updated(back), workers=workers)), event.worker)
+
+
+def _out_of_lost_slots(state: State) -> State:
+    """Return the state in which trials of lost slots (or without one) wait for a free slot."""
+    lost = [
+        trial
+        for trial in state.with_status("training")
+        if trial.slot is None or trial.slot >= state.workers.get(trial.worker, 0)
+    ]
+    return state.updated(replace(trial, status="waiting", slot=None) for trial in lost)
 
 
 def _stop_requested(state: State, event: StopRequested) -> tuple[State, list[Action]]:

@@ -37,10 +37,10 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockDone:
-    """All slots have trained to a block boundary."""
+    """All slots of a worker have trained to a block boundary."""
 
     tokens_seen: Mapping[int, int]
-    """Training tokens that each training trial has seen, by trial number."""
+    """Training tokens that each trial in training there has seen, by trial number."""
     values: Mapping[int, Mapping[int, tuple[float, ...]]] = field(default_factory=dict)
     """By trial number and rung index, the measured metrics in the order of the aim's, for every rung that came due.
 
@@ -48,6 +48,7 @@ class BlockDone:
     """
     failed: Mapping[int, str] = field(default_factory=dict)
     """Trials that cannot continue (NaN in the loss or in the final measurement), with the reason."""
+    worker: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,15 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True)
 class SlotsChanged:
-    """The cohort now has another size; trials in lost slots wait, and continue from their last state."""
+    """The cohort of a worker now has another size; trials in lost slots wait, and continue from their last state.
+
+    A worker that nobody knew has joined; one without slots is gone.
+    """
 
     n_slots: int
+    worker: int = 0
+    tokens_seen: Mapping[int, int] = field(default_factory=dict)
+    """Of the trials there that have gone back to an earlier state, the tokens that they had seen then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +95,7 @@ class Place:
 
     number: int
     slot: int
+    worker: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

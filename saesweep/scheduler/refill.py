@@ -10,7 +10,7 @@ from saesweep.scheduler.state import State
 
 
 def refill(state: State) -> tuple[State, list[Action]]:
-    """Fill free slots: waiting trials by number, then new ones; stop when nothing is left to do.
+    """Fill the free slots of workers between two blocks: waiting trials by number, then new ones; stop when nothing is left.
 
     Nothing happens once the sweep is stopped. New trials are asked in equal shares per stratum: the stratum that has
     had the fewest comes first, ties in the order of the strata.
@@ -28,19 +28,24 @@ def refill(state: State) -> tuple[State, list[Action]]:
     return state, actions
 
 
-def _free_slots(state: State) -> list[int]:
-    """Return the numbers of the slots that hold no trial, ascending."""
-    taken = {trial.slot for trial in state.live_trials if trial.status == "training"}
-    return [slot for slot in range(state.n_slots) if slot not in taken]
+def _free_slots(state: State) -> list[tuple[int, int]]:
+    """Return (worker, slot) of the slots to fill, those of the workers with the fewest trials first."""
+    taken = {(trial.worker, trial.slot) for trial in state.live_trials if trial.status == "training"}
+    n_taken = Counter(worker for worker, _ in taken)
+    found = []
+    for worker in state.filling:
+        free = [slot for slot in range(state.workers[worker]) if (worker, slot) not in taken]
+        found += [(n_taken[worker] + position, worker, slot) for position, slot in enumerate(free)]
+    return [(worker, slot) for _, worker, slot in sorted(found)]
 
 
 def _place(state: State) -> tuple[State, list[Action]]:
     """Place waiting trials, the lowest number in the lowest slot."""
     placed = [
-        replace(trial, status="training", slot=slot)
-        for trial, slot in zip(state.with_status("waiting"), _free_slots(state), strict=False)
+        replace(trial, status="training", worker=worker, slot=slot)
+        for trial, (worker, slot) in zip(state.with_status("waiting"), _free_slots(state), strict=False)
     ]
-    actions: list[Action] = [Place(number=t.number, slot=t.slot) for t in placed if t.slot is not None]
+    actions: list[Action] = [Place(number=t.number, slot=t.slot, worker=t.worker) for t in placed if t.slot is not None]
     return state.updated(placed) if placed else state, actions
 
 

@@ -20,9 +20,7 @@ from saesweep.scheduler.messages import (
 )
 from saesweep.scheduler.state import State, trial_from_json, trial_to_json
 
-_KINDS: dict[str, type[Failed] | type[SlotsChanged] | type[StopRequested]] = {
-    kind.__name__: kind for kind in (Failed, SlotsChanged, StopRequested)
-}
+_KINDS: dict[str, type[Failed] | type[StopRequested]] = {kind.__name__: kind for kind in (Failed, StopRequested)}
 
 
 def replay(state: State, events: Iterable[Event]) -> tuple[State, list[list[Action]]]:
@@ -46,7 +44,10 @@ def event_to_json(event: Event) -> dict[str, Any]:
         }
         tokens = {str(number): tokens_seen for number, tokens_seen in event.tokens_seen.items()}
         failed = {str(number): reason for number, reason in event.failed.items()}
-        return {"event": kind, "tokens_seen": tokens, "values": values, "failed": failed}
+        return {"event": kind, "tokens_seen": tokens, "values": values, "failed": failed, "worker": event.worker}
+    if isinstance(event, SlotsChanged):
+        tokens = {str(number): tokens_seen for number, tokens_seen in event.tokens_seen.items()}
+        return {"event": kind, "n_slots": event.n_slots, "worker": event.worker, "tokens_seen": tokens}
     return {"event": kind, **asdict(event)}
 
 
@@ -68,7 +69,10 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
         }
         tokens_seen = {int(n): tokens for n, tokens in fields["tokens_seen"].items()}
         failed = {int(n): reason for n, reason in fields["failed"].items()}
-        return BlockDone(tokens_seen=tokens_seen, values=values, failed=failed)
+        return BlockDone(tokens_seen=tokens_seen, values=values, failed=failed, worker=fields["worker"])
+    if data["event"] == "SlotsChanged":
+        tokens_seen = {int(n): tokens for n, tokens in fields["tokens_seen"].items()}
+        return SlotsChanged(**{**fields, "tokens_seen": tokens_seen})
     if data["event"] not in _KINDS:
         raise ValueError(f"unknown scheduler event {data['event']!r}")
     return _KINDS[data["event"]](**fields)

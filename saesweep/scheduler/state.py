@@ -13,7 +13,7 @@ from saesweep.scheduler.policy import Policy
 Status = Literal["waiting", "training", "pruned", "complete"]
 """`waiting` and `training` trials are live; `pruned` and `complete` are terminal."""
 
-JSON_VERSION = 3
+JSON_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,10 @@ class TrialState:
     course: Course
     """Its kind, and what of its schedule lies ahead at each rung."""
     status: Status = "waiting"
+    worker: int = 0
+    """Where it trains, or has trained last; counted from 0."""
     slot: int | None = None
-    """Its place in the cohort while `training`, counted from 0."""
+    """Its place in the worker's cohort while `training`, counted from 0."""
     tokens_seen: int = 0
     """Training tokens it had seen at its last block boundary."""
     reports: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
@@ -51,8 +53,8 @@ class State:
     """The sweep as the scheduler sees it; never altered in place."""
 
     policy: Policy
-    n_slots: int
-    """Slots that the cohort has now."""
+    workers: Mapping[int, int]
+    """Slots of each worker now; none of one that is gone."""
     trials: Mapping[int, TrialState] = field(default_factory=dict)
     """Every trial that was ever asked and answered, by number."""
     pending: Mapping[int, str] = field(default_factory=dict)
@@ -63,11 +65,24 @@ class State:
     """Whether the stop was requested as final: `Opened` does not end it."""
     evidence: Evidence = field(default_factory=dict)
     """What finished trials have shown of the changes between a rung and the end."""
+    filling: tuple[int, ...] = ()
+    """Workers between two blocks, whose free slots are filled; the others are in the middle of one."""
+    unjudged: tuple[int, ...] = ()
+    """Workers whose trials were not judged since a trial of another worker reported."""
 
     @classmethod
     def new(cls, policy: Policy) -> State:
         """Return the state before the first event."""
-        return cls(policy=policy, n_slots=policy.n_slots)
+        return cls(policy=policy, workers={0: policy.n_slots})
+
+    @property
+    def n_slots(self) -> int:
+        """Slots of all workers."""
+        return sum(self.workers.values())
+
+    def training_on(self, worker: int) -> list[TrialState]:
+        """Return the trials in the slots of a worker, in number order."""
+        return [trial for trial in self.with_status("training") if trial.worker == worker]
 
     @cached_property
     def next_number(self) -> int:
@@ -107,12 +122,14 @@ class State:
         return {
             "version": JSON_VERSION,
             "policy": self.policy.to_json(),
-            "n_slots": self.n_slots,
+            "workers": [[worker, n_slots] for worker, n_slots in self.workers.items()],
             "trials": [trial_to_json(trial) for trial in self.trials.values()],
             "pending": [[number, stratum] for number, stratum in self.pending.items()],
             "stopped": self.stopped,
             "final": self.final,
             "evidence": [[*key, moments.to_json()] for key, moments in self.evidence.items()],
+            "filling": list(self.filling),
+            "unjudged": list(self.unjudged),
         }
 
     @classmethod
@@ -127,12 +144,14 @@ class State:
         trials = [trial_from_json(item) for item in data["trials"]]
         return cls(
             policy=Policy.from_json(data["policy"]),
-            n_slots=data["n_slots"],
+            workers={worker: n_slots for worker, n_slots in data["workers"]},
             trials={trial.number: trial for trial in trials},
             pending={number: stratum for number, stratum in data["pending"]},
             stopped=data["stopped"],
             final=data["final"],
             evidence={(kind, metric, rung): Moments.from_json(sums) for kind, metric, rung, sums in data["evidence"]},
+            filling=tuple(data["filling"]),
+            unjudged=tuple(data["unjudged"]),
         )
 
 

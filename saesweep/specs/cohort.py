@@ -11,12 +11,12 @@ from saesweep.specs.units import TokenCount
 
 
 class CohortSpec(Spec):
-    """The SAEs that train together, on one device, from one stream."""
+    """The SAEs that train together: on each device a cohort of its own, from the same stream."""
 
     size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Slots. `auto` plans memory, says what it chose and why, and keeps that number when the run resumes."""
-    devices: Literal["auto"] | str = "auto"
-    """Only `auto` (one device, `base.device`) in this version."""
+    """Slots of each worker. `auto` plans memory, says what it chose and why, and keeps that number when the run resumes."""
+    devices: Annotated[int, Field(ge=1)] | list[str] | str = "auto"
+    """A worker trains on each: `auto` (every visible GPU, else `base.device`), `4` GPUs, `[cuda:0, cuda:1]` or `cpu x 2`; several take Ray."""
     kernels: Literal["auto", "reference"] = "auto"
     """`reference`: plain PyTorch autograd. `auto`: the exact sparse kernels wherever they apply."""
     adam_moments: Literal["float32", "bfloat16"] = "float32"

@@ -36,6 +36,8 @@ class SearchSpec(Spec):
     """Number of trials. When left out: all points of a grid or a fixed list, one for an empty space, else 32."""
     seed: int | None = Field(None, ge=0)
     """Seed of the sampler; `base.seed` when left out."""
+    storage: str | None = None
+    """Database of the study, as a URL of Optuna's: `postgresql://user:${env:PASSWORD}@host/optuna`. Left out: `study.db` in the run directory."""
     stratify: str | None = None
     """A choice parameter (usually `sae.architecture`): each of its values gets its own sampler and an equal share of the trials."""
     pruner: Literal["rung", "none"] = "rung"

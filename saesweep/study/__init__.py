@@ -14,7 +14,7 @@ from saesweep.study.marginal import Effect, Marginal, marginals
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
 from saesweep.study.record import ExpectedEnd, TrialRecord
-from saesweep.study.rewind import rewind_study
+from saesweep.study.rewind import rewind_in_database, rewind_study
 from saesweep.study.samplers import check_sampler
 from saesweep.study.space_view import SpaceView
 from saesweep.study.study import Study
@@ -38,6 +38,7 @@ __all__ = [
     "load_plain_study",
     "marginals",
     "read_study",
+    "rewind_in_database",
     "rewind_study",
     "trial_limit",
 ]

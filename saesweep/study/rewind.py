@@ -47,6 +47,33 @@ def rewind_study(path: Path, tokens_seen: Mapping[int, int | None]) -> None:
     os.replace(earlier, path)
 
 
+def rewind_in_database(url: str, name: str, tokens_seen: Mapping[int, int | None]) -> None:
+    """Do the same with a study in a database; where that is interrupted, `catch_up` makes what is missing again.
+
+    Args:
+        url: Of the database.
+        name: Of the study.
+        tokens_seen: As for `rewind_study`. No trials: the study is deleted.
+    """
+    silence_optuna()
+    storage = open_storage(url)
+    try:
+        if name not in optuna.get_all_study_names(storage):
+            return
+        study = optuna.load_study(study_name=name, storage=storage)
+        attrs, directions = study.user_attrs, study.directions
+        trials = [trial for trial in study.get_trials() if trial.state in STATES and trial.number in tokens_seen]
+        optuna.delete_study(study_name=name, storage=storage)
+        if tokens_seen:
+            again = optuna.create_study(study_name=name, directions=directions, storage=storage)
+            for key, value in attrs.items():
+                again.set_user_attr(key, value)
+            for trial in trials:
+                again.add_trial(_earlier(trial, tokens_seen[trial.number]))
+    finally:
+        _close(storage)
+
+
 def _earlier(trial: FrozenTrial, tokens: int | None) -> FrozenTrial:
     if tokens is None:
         return trial

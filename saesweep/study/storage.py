@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 import sqlalchemy.exc
 from optuna.storages import RDBStorage
+from sqlalchemy import make_url
 
 from saesweep.errors import UserError
 from saesweep.faults import STUDY_FIX, fault_of
@@ -21,6 +22,7 @@ SQLITE_TIMEOUT_SECONDS = 60
 """How long to wait for a dashboard that reads the same file."""
 SETUP_KEY = "saesweep:setup"
 FINGERPRINT_KEY = "saesweep:fingerprint"
+OWNER_KEY = "saesweep:run"
 
 
 def silence_optuna() -> None:
@@ -44,13 +46,26 @@ def open_storage(path_or_url: str) -> RDBStorage:
     if not is_url:
         _check_file(Path(path_or_url))
     url = path_or_url if is_url else f"sqlite:///{Path(path_or_url).absolute()}"
-    engine = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}} if url.startswith("sqlite") else {}
+    # A server drops connections that have been idle: each is tried before it is used.
+    engine: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        engine = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
     try:
-        with damage_told(path_or_url):
+        with damage_told(shown(path_or_url)):
             return RDBStorage(url, engine_kwargs=engine)
     except (ImportError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path_or_url}: not a storage that Optuna can open: {reason}") from error
+        raise UserError(f"{shown(path_or_url)}: not a storage that Optuna can open: {reason}") from error
+
+
+def shown(path_or_url: str) -> str:
+    """Return the place of a study without the password that it may hold."""
+    if "://" not in path_or_url:
+        return path_or_url
+    try:
+        return make_url(path_or_url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return f"{path_or_url.partition('://')[0]}://..."
 
 
 @contextmanager
@@ -104,12 +119,26 @@ def _check_file(path: Path) -> None:
 
 
 def open_study(
-    storage: RDBStorage, *, name: str, directions: Sequence[Direction], setup: Mapping[str, Any], fingerprint: str
+    storage: RDBStorage,
+    *,
+    name: str,
+    directions: Sequence[Direction],
+    setup: Mapping[str, Any],
+    fingerprint: str,
+    owner: str | None = None,
 ) -> optuna.Study:
     """Create the study, or open it where it was made by the same experiment.
 
+    Args:
+        storage: Where it is kept.
+        name: Its name there.
+        directions: One per objective.
+        setup: The space and the search.
+        fingerprint: Hash of everything else that decides results.
+        owner: The run that writes it, where other runs can reach the same storage.
+
     Raises:
-        UserError: When the study belongs to another experiment, with what changed.
+        UserError: When the study belongs to another experiment, with what changed, or to another run.
     """
     # Every suggestion has a sampler of its own; this one keeps Optuna from modelling the space at each report.
     sampler = optuna.samplers.RandomSampler(seed=0)
@@ -117,6 +146,13 @@ def open_study(
         sampler=sampler, storage=storage, study_name=name, directions=list(directions), load_if_exists=True
     )
     attrs = study.user_attrs
+    if owner is not None and attrs.get(OWNER_KEY, owner) != owner:
+        raise UserError(
+            f"search.storage: the study {name!r} there belongs to another run directory; choose another `name`, or delete "
+            f"it (`optuna delete-study --study-name {name}`)"
+        )
+    if owner is not None and OWNER_KEY not in attrs and not study.get_trials(deepcopy=False):
+        study.set_user_attr(OWNER_KEY, owner)
     if FINGERPRINT_KEY not in attrs:
         if study.get_trials(deepcopy=False):
             raise UserError(f"the study {name!r} was not made by saesweep; choose another `name`")

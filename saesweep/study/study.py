@@ -26,7 +26,7 @@ from saesweep.study.record import (
 )
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
-from saesweep.study.storage import damage_told, open_storage, open_study, silence_optuna
+from saesweep.study.storage import damage_told, open_storage, open_study, shown, silence_optuna
 from saesweep.study.suggestion import Suggestion, as_expected, frozen, suggest
 
 N_STARTUP_TRIALS = 10
@@ -72,6 +72,7 @@ class Study:
         fingerprint: str,
         baselines: Sequence[Mapping[str, Any]] = (),
         history: Sequence[EarlierTrial] = (),
+        owner: str | None = None,
     ) -> Study:
         """Create a study, or open the one that the same experiment has made.
 
@@ -87,6 +88,7 @@ class Study:
             baselines: Settings of the first trials, by path; parameters left out are suggested.
             history: Finished trials of another study for the sampler to learn from; points of `space`, the same ones
                 whenever this study is opened.
+            owner: The run that writes it, where other runs can reach the same database.
 
         Raises:
             UserError: When the storage cannot be opened, the study belongs to another experiment (with what changed),
@@ -110,8 +112,10 @@ class Study:
         }
         storage = open_storage(path_or_url)
         try:
-            with damage_told(path_or_url):
-                study = open_study(storage, name=name, directions=directions, setup=setup, fingerprint=fingerprint)
+            with damage_told(shown(path_or_url)):
+                study = open_study(
+                    storage, name=name, directions=directions, setup=setup, fingerprint=fingerprint, owner=owner
+                )
         except BaseException:
             _close(storage)
             raise

@@ -33,6 +33,13 @@ class Journal:
         self._log.append(json.loads(replace(request, save=None).to_json()))
         self._last = request.number
 
+    def last_after(self, block: int) -> int:
+        """Return the last block that can be repeated after a checkpoint; that of the checkpoint where none can be."""
+        known = {line["number"] for line in self._log}
+        while block + 1 in known:
+            block += 1
+        return block
+
     def between(self, first: int, last: int) -> Iterator[BlockRequest]:
         """Yield the requests with these numbers, both included.
 

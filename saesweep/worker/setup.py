@@ -64,21 +64,34 @@ class Setup:
         return evaluator_of(self.source.test, self.source, self.base, self.experiment.spec.evaluation)
 
 
-def prepare(whole: Experiment, stream: Stream, directory: RunDirectory, n_trials: int, loaded: LoadedModel) -> Setup:
+def prepare(
+    whole: Experiment,
+    stream: Stream,
+    directory: RunDirectory,
+    n_trials: int,
+    loaded: LoadedModel,
+    *,
+    on: str = "",
+    sharing: int = 1,
+) -> Setup:
     """Open a stream and build an empty cohort; sizes and measured choices are kept in the run directory.
 
     Args:
         whole: The experiment.
         stream: The stream to open.
-        directory: The run directory as the stream sees it.
+        directory: The run directory as the stream and the worker see it.
         n_trials: Trials that are expected on the stream.
         loaded: Holds the language model from stream to stream.
+        on: Device to train on; empty: `base.device`.
+        sharing: Workers among which the main memory is divided.
 
     Raises:
         UserError: Widths do not fit, or no SAE fits into memory.
     """
     experiment = stream.experiment
     run = experiment.base_run()
+    if on:
+        run = run.model_copy(update={"device": on})
     hooks = experiment.hook_names()
     device = resolve_device(run.device)
     source = open_source(
@@ -90,7 +103,7 @@ def prepare(whole: Experiment, stream: Stream, directory: RunDirectory, n_trials
     )
     loaded.keep(run, source.model)
     d_in = dict(source.stream.d_in)
-    sizes = size_stream(experiment, n_trials, d_in, device)
+    sizes = size_stream(experiment, n_trials, d_in, device, sharing)
     choices = directory.choices()
     sinks = _sinks(source, hooks)
     notes = [each.message() for each in sinks]
@@ -103,7 +116,7 @@ def prepare(whole: Experiment, stream: Stream, directory: RunDirectory, n_trials
     reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
         experiment.spec.cohort.kernels,
-        choices.get("kernels"),
+        choices.get("kernels") or directory.of_worker("").choices().get("kernels"),  # the first worker's: the same bits
         list(sizes.runs),
         device=device,
         reference=reference,

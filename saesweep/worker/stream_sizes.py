@@ -25,7 +25,9 @@ class StreamSizes:
     """What memory holds now; a run that resumes keeps the number that it began with."""
 
 
-def size_stream(own: Experiment, n_trials: int, d_in: Mapping[str, int], device: torch.device) -> StreamSizes:
+def size_stream(
+    own: Experiment, n_trials: int, d_in: Mapping[str, int], device: torch.device, sharing: int = 1
+) -> StreamSizes:
     """Decide the sizes of a stream.
 
     Args:
@@ -33,23 +35,25 @@ def size_stream(own: Experiment, n_trials: int, d_in: Mapping[str, int], device:
         n_trials: Trials that are expected there.
         d_in: Width at every hook of the stream.
         device: Where the cohort trains.
+        sharing: Workers among which the main memory is divided.
 
     Raises:
         UserError: A stated width contradicts `d_in`.
     """
     search, cohort = own.spec.search, own.spec.cohort
     runs = [with_widths(largest_run(own, name), d_in) for name in own.architectures]
+    own_bytes, host = free_bytes(device), host_bytes(device)
     slots = plan_slots(
         cohort,
         n_trials=max(1, n_trials),
         runs=runs,
         hooks=len(own.hook_names()),
         weight_bytes=0,  # a model on the device has already taken its memory from what is free
-        free_bytes=free_bytes(device),
+        free_bytes=own_bytes // sharing if device.type == "cpu" else own_bytes,
         replicates=search.replicates,
         # The vocabulary is taken as wide as any, because `plan` does not know it, and `run` is to decide as `plan` does.
         measuring_bytes=max(measuring_bytes(run, own.spec.evaluation, len(own.hook_names()), device) for run in runs),
-        host_bytes=host_bytes(device),
+        host_bytes=None if host is None else host // sharing,
     )
     return StreamSizes(tuple(runs), slots)
 

@@ -59,8 +59,12 @@ class DeviceWorker:
         directory = RunDirectory(Path(plan.run_dir))
         if plan.stream:
             directory = directory.of_stream(plan.stream_folder)
+        if plan.folder:
+            directory = directory.of_worker(plan.folder)
         stream = next(stream for stream in streams_of(experiment) if stream.label == plan.stream)
-        self._setup = prepare(experiment, stream, directory, plan.n_trials, loaded)
+        self._setup = prepare(
+            experiment, stream, directory, plan.n_trials, loaded, on=plan.device, sharing=plan.sharing
+        )
         try:
             with out_of_memory_told():
                 self._begin(plan, measure_references(self._setup) if plan.measures_references else ())
@@ -84,15 +88,16 @@ class DeviceWorker:
         )
         self._snapshots = Snapshots(setup, self._events.append, self._replicates)
         self._finals = Finals(setup)
-        self._journal = Journal(setup.directory.path / "blocks.jsonl")
+        self._journal = Journal(setup.directory.requests_file)
         self._trials: dict[int, TrialSettings] = {}
         self._placed: dict[int, Place] = {}
         self._restored: dict[int, list[SavedSlot]] = {}
-        self._block = self._saved_before = 0
+        self._block = self._saved_before = plan.first_block
         self._report: BlockReport | None = None
         checkpoint, damaged = self._store.load_latest()
+        saved = {} if checkpoint is None else saved_slots(checkpoint)
         if checkpoint is not None:
-            self._go_back(checkpoint)
+            self._go_back(checkpoint, saved, plan.first_block)
         self.opened = Opened(
             d_in=dict(setup.d_in),
             has_lm_head=setup.source.model is not None and setup.source.model.has_lm_head,
@@ -107,18 +112,22 @@ class DeviceWorker:
             stream_tokens=setup.source.stream.tokens_served,
             skipped_batches=self._batches.skipped,
             driver=None if checkpoint is None else checkpoint.state["driver"],
+            last_block=self._journal.last_after(self._block),
+            steps={number: mine[0][0]["step"] for number, mine in saved.items()},
             damaged=tuple(damaged),
         )
 
-    def _go_back(self, checkpoint: Checkpoint) -> None:
+    def _go_back(self, checkpoint: Checkpoint, saved: Mapping[int, list[SavedSlot]], first_block: int) -> None:
         """Take over a checkpoint; one of another stream leaves this one at its start."""
         self._block = self._saved_before = checkpoint.block
         self._batches.skipped = checkpoint.state["skipped_batches"]
         if checkpoint.state["stream_label"] == self._label:
             self._setup.source.stream.load_state(checkpoint.state["stream"])
-        self._restored = saved_slots(checkpoint)
-        for saved in list(self._restored.values()):
-            place = Place(**saved[0][0]["place"])
+        else:
+            self._block = max(self._block, first_block)
+        self._restored = dict(saved)
+        for mine in list(self._restored.values()):
+            place = Place(**mine[0][0]["place"])
             if (place.slot + 1) * self._replicates <= self._setup.n_slots:
                 self._place(place)
             # Else the cohort has shrunk: the trial waits until the driver finds it another slot.
@@ -222,6 +231,8 @@ class DeviceWorker:
         setup = self._setup
         trial = settings_for(setup.experiment, setup.objective, setup.d_in, place.number, dict(place.params))
         restored = self._restored.pop(place.number, None)
+        if restored is None and place.source is not None:
+            restored = self._of_another(place.number, place.source)
         for replicate in range(self._replicates):
             slot = Slot(
                 trial=place.number,
@@ -238,6 +249,15 @@ class DeviceWorker:
                 slot.joined_at_tokens = meta["joined_at_tokens"]
             setup.cohort.place(place.slot * self._replicates + replicate, slot)
         self._trials[place.number], self._placed[place.number] = trial, place
+
+    def _of_another(self, number: int, folder: str) -> list[SavedSlot] | None:
+        """Return a trial as the last checkpoint of another worker holds it; it begins again where none does."""
+        checkpoint, _ = CheckpointStore(self._setup.directory.of_worker(folder).checkpoints).load_latest()
+        found = None if checkpoint is None else saved_slots(checkpoint).get(number)
+        if found is None:
+            message = f"trial {number} begins again: no checkpoint of the worker that trained it is whole"
+            self._events.append(Said(level="warning", message=message))
+        return found
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from saesweep.display import make_display
 from saesweep.display.live import LiveDisplay, board_view, make_console
 from saesweep.display.state import RunState
-from saesweep.events import Activity, CheckpointSaved, Note, TrialEnded, TrialMeasured, TrialStarted
+from saesweep.events import Activity, CheckpointSaved, Note, TrialEnded, TrialMeasured, TrialStarted, WorkerNews
 
 from .runs import ROWS, STARTED, block, ended, row, within
 
@@ -253,3 +253,19 @@ def test_measuring_takes_the_place_of_training_until_the_block_is_done():
     assert "measuring 6 SAEs" in state.status_lines()[-1]
     state(block())
     assert "measuring" not in state.status_lines()[-1]
+
+
+def test_each_worker_has_a_line_above_the_progress():
+    state = RunState(FakeClock())
+    state(STARTED)
+    state(block())
+    before = len(state.status_lines())
+    for number in (1, 0):
+        news = WorkerNews(
+            worker=number, device="cpu", state="idle", stream_tokens=512, sae_tokens_per_second=None, trials=()
+        )
+        state(news)
+        state(news)
+    lines = state.status_lines()
+    assert len(lines) == before + 2
+    assert lines[:2] == [f"worker {number} (cpu): idle · stream 512 tokens" for number in (0, 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from saesweep.display import make_display, render_text
-from saesweep.events import Activity, CheckpointSaved, Note, TrialEnded, TrialMeasured, TrialStarted
+from saesweep.events import Activity, CheckpointSaved, Note, TrialEnded, TrialMeasured, TrialStarted, WorkerNews
 
 from .runs import ROWS, STARTED, block, ended
 
@@ -147,3 +147,25 @@ def test_a_log_in_ascii_does_not_end_the_run():
         display(ended())
     stream.flush()
     assert "* 1" in raw.getvalue().decode("ascii")
+
+
+def test_workers_have_a_line_each_with_the_progress_and_one_when_they_are_gone():
+    def news(worker: int, state: str, *trials: int) -> WorkerNews:
+        return WorkerNews(
+            worker=worker,
+            device=f"cuda:{worker}",
+            state=state,
+            stream_tokens=1_200_000,
+            sae_tokens_per_second=40_000.0 if trials else None,
+            trials=trials,
+        )
+
+    clock = FakeClock()
+    lines = say(STARTED, news(0, "training", 3, 5), news(1, "gone"), block(), clock=clock).splitlines()
+    assert lines[2:3] == ["[     0s] worker 1 (cuda:1): gone"]
+    assert lines[-2:] == [
+        "[     0s] worker 0 (cuda:0): training trials 3, 5 · stream 1.2M tokens · 40k SAE-tokens/s",
+        "[     0s] worker 1 (cuda:1): gone",
+    ]
+    many = say(STARTED, *(news(number, "idle") for number in range(20)), block()).splitlines()
+    assert many[-1] == "[     0s] and 13 more workers"

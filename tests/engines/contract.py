@@ -103,7 +103,7 @@ class EngineContract:
                 save=save,
             )
         )
-        found, report = engine.next_report([worker], lambda steps: None)
+        found, report = engine.next_report([worker], lambda who, steps: None)
         assert found is worker
         return report
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 
+from saesweep.driver.fleet import Fleet
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.search import Search, open_search
 from saesweep.driver.session import Session, worker_plan
@@ -87,7 +88,7 @@ class LongRun:
                 trial.slot = trial.number - (n_trials - SLOTS)
                 trial.tokens = TOTAL_TOKENS - (trial.slot + 1) * session.blocks.block_tokens if staggered else 0
             state = State(
-                policy=session.rules.policy, n_slots=SLOTS, trials={t.number: _state(t, session) for t in trials}
+                policy=session.rules.policy, workers={0: SLOTS}, trials={t.number: _state(t, session) for t in trials}
             )
             self.saved = {
                 "stream": "",
@@ -106,7 +107,7 @@ class LongRun:
             session = self._session(worker.opened)
             search = self._search(session)
             with search.study:
-                loop = SweepLoop(session, search, engine, worker, EventBus(*listeners), StopFlag())
+                loop = SweepLoop(session, search, engine, Fleet.of(worker), EventBus(*listeners), StopFlag())
                 loop.restore()
                 yield loop
 

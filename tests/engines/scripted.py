@@ -43,6 +43,7 @@ class ScriptedWorker:
 
     def __init__(self, opened: Opened, batch_tokens: int, total_tokens: int) -> None:
         self.opened = opened
+        self.is_opened = True
         self.tokens: dict[int, int] = {}
         self.slots: dict[int, int] = {}
         self._batch_tokens = batch_tokens
@@ -130,6 +131,12 @@ class ScriptedEngine:
         assert run.sae.d_in is not None
         return (StreamFacts(label="", d_in={run.hook_name: run.sae.d_in}, has_lm_head=False),)
 
+    def devices(self, experiment: Experiment) -> tuple[str, ...]:
+        return ("",)
+
+    def has_room(self, plan: WorkerPlan) -> bool:
+        return False
+
     def open(self, plan: WorkerPlan, experiment: Experiment) -> ScriptedWorker:
         run = experiment.base_run()
         assert run.sae.d_in is not None
@@ -149,7 +156,7 @@ class ScriptedEngine:
         return ScriptedWorker(opened, batch_tokens, run.total_steps * batch_tokens)
 
     def next_report(
-        self, workers: Sequence[ScriptedWorker], while_waiting: Callable[[], None]
+        self, workers: Sequence[ScriptedWorker], while_waiting: Callable[[Any, int | None], None]
     ) -> tuple[ScriptedWorker, BlockReport]:
         return workers[0], workers[0].report()
 

@@ -49,7 +49,7 @@ def confirmed() -> dict[str, Any]:
 )
 def test_a_sweep_through_text_alone_is_the_same(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saesweep.run(make(), run_dir=tmp_path / "local")
-    monkeypatch.setattr(runner, "open_engine", lambda _: WireEngine())
+    monkeypatch.setattr(runner, "open_engine", lambda *_: WireEngine())
     assert saesweep.run(make(), run_dir=tmp_path / "wire").status == "complete"
     assert snapshot(tmp_path / "wire") == snapshot(tmp_path / "local")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ import pytest
 
 import saesweep
 from saesweep.errors import UserError
-from saesweep.events import BlockDone
+from saesweep.events import BlockDone, BlockProgress, WorkerNews
 from saesweep.experiment import load_experiment
-from tests.engines.contract import EngineContract
+from tests.engines.contract import EngineContract, experiment_of
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
 from tests.sweep.studies import snapshot
@@ -36,7 +37,7 @@ class TestRay(EngineContract):
         from saesweep.engines.ray import RayEngine
         from saesweep.specs import RaySpec
 
-        return RayEngine(RaySpec())
+        return RayEngine(RaySpec(), experiment_of())
 
 
 def on_ray() -> dict[str, Any]:
@@ -58,7 +59,7 @@ def test_a_sweep_on_ray_is_the_local_one_even_where_its_worker_is_killed(tmp_pat
 
     def kill(event: Any) -> None:
         if isinstance(event, BlockDone) and event.block in (3, 6):
-            ray.kill(actors[-1], no_restart=False)
+            ray.kill(actors[-1])
             killed.append(event.block)
 
     with pytest.MonkeyPatch.context() as patched:
@@ -79,9 +80,102 @@ def test_a_run_may_go_on_with_another_engine(tmp_path: Path) -> None:
     assert snapshot(tmp_path / "run") == snapshot(tmp_path / "local")
 
 
+def on_two(**changes: Any) -> dict[str, Any]:
+    tree = few_trials()
+    tree["cohort"] = {**tree["cohort"], "devices": "cpu x 2", "size": 2, "kernels": "reference", **changes}
+    return tree
+
+
+def by_start(folder: Path) -> dict[tuple[int, int], list[str]]:
+    """Return the log of each trial by its number and where it joined the stream."""
+    rows = json.loads((folder / "leaderboard.json").read_text())["rows"]
+    logs = {row["number"]: (folder / "trials" / f"{row['number']:04d}" / "metrics.jsonl").read_text() for row in rows}
+    return {(row["number"], row["joined_at_tokens"]): logs[row["number"]].splitlines() for row in rows}
+
+
+def test_two_workers_give_a_trial_the_figures_that_one_gives_it(tmp_path: Path) -> None:
+    alone = on_two(devices="auto")
+    alone["search"]["pruner"] = "none"
+    both = on_two()
+    both["search"]["pruner"] = "none"
+    assert saesweep.run(alone, run_dir=tmp_path / "one").status == "complete"
+    workers: set[int] = set()
+    seen: list[BlockProgress] = []
+
+    def watch(event: Any) -> None:
+        if isinstance(event, WorkerNews):
+            workers.add(event.worker)
+        if isinstance(event, BlockProgress):
+            seen.append(event)
+
+    assert saesweep.run(both, run_dir=tmp_path / "two", listeners=[watch]).status == "complete"
+    assert workers == {0, 1}
+    one, two = by_start(tmp_path / "one"), by_start(tmp_path / "two")
+    same = [key for key in one if key in two]
+    assert len([key for key in two if key[1] == 0]) == 4  # two slots on each worker begin at the start of the stream
+    assert len(same) >= 2
+    assert all(one[key] == two[key] for key in same)
+    assert (tmp_path / "two" / "workers" / "1.log").read_text().count("block") > 3
+    assert not (tmp_path / "one" / "workers").exists()
+
+
+def test_killed_workers_of_two_change_nothing(tmp_path: Path) -> None:
+    from saesweep.engines import ray as engine_module
+
+    actors: list[Any] = []
+    remote = engine_module.RayWorker.again
+
+    def noted(self: Any) -> None:
+        actors.append(self.actor)
+        remote(self)
+
+    blocks: list[int] = []
+
+    def kill(event: Any) -> None:
+        if isinstance(event, BlockDone):
+            blocks.append(event.block)
+            if len(blocks) in (3, 8):
+                ray.kill(actors[-1])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engine_module.RayWorker, "again", noted)
+        result = saesweep.run(on_two(), run_dir=tmp_path / "two", listeners=[kill])
+    assert result.status == "complete"
+    assert len(blocks) > 8
+    assert {row.status for row in result.rows} <= {"complete", "pruned"}
+
+
+def test_a_worker_that_dies_again_and_again_gets_fewer_trials_and_then_its_trial_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = tmp_path / "deadly.py"
+    deadly.write_text(
+        "import os\n"
+        "from saesweep.cohort import Cohort\n"
+        "real = Cohort.train_step\n"
+        "def train_step(self, batch):\n"
+        "    if sum(1 for _ in self.occupied()) > 1:\n"
+        "        os._exit(137)\n"
+        "    return real(self, batch)\n"
+        "Cohort.train_step = train_step\n"
+    )
+    monkeypatch.setattr("saesweep.engines.ray.named_plugins", lambda: [str(deadly)])
+    heard: list[str] = []
+    result = saesweep.run(
+        on_two(), run_dir=tmp_path / "two", listeners=[lambda event: heard.append(getattr(event, "message", ""))]
+    )
+    assert result.status == "complete"
+    told = [text for text in heard if "its process ended 4 times in the same call" in text or "out of memory" in text]
+    assert told
+    assert {row.status for row in result.rows} <= {"complete", "pruned"}
+    choices = [json.loads(file.read_text())["slots"] for file in (tmp_path / "two").rglob("choices.json")]
+    assert choices == [1, 1]
+
+
 def test_a_cluster_that_is_not_there_is_one_message(tmp_path: Path) -> None:
     from saesweep.engines.ray import RayEngine
 
     ray.shutdown()
+    experiment = load_experiment({**few_trials(), "engine": {"ray": {"address": "127.0.0.1:1"}}})
     with pytest.raises(UserError, match=r"engine\.ray\.address: no Ray cluster at 127\.0\.0\.1:1"):
-        RayEngine(load_experiment({**few_trials(), "engine": {"ray": {"address": "127.0.0.1:1"}}}).spec.engine.ray)
+        RayEngine(experiment.spec.engine.ray, experiment)

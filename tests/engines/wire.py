@@ -37,6 +37,7 @@ class WireWorker:
         tree: dict[str, Any] = dict(plan.experiment)
         self.inner = engine.open(plan, load_experiment(tree))
         self.opened = sent(self.inner.opened)
+        self.is_opened = True
 
     def start(self, request: BlockRequest) -> None:
         self.inner.start(sent(request))
@@ -69,14 +70,25 @@ class WireEngine:
     def preflight(self, experiment: Experiment) -> tuple[StreamFacts, ...]:
         return tuple(sent(facts) for facts in self._inner.preflight(experiment))
 
+    def devices(self, experiment: Experiment) -> tuple[str, ...]:
+        return ("",)
+
+    def has_room(self, plan: WorkerPlan) -> bool:
+        return False
+
     def open(self, plan: WorkerPlan, experiment: Experiment) -> WireWorker:
         return WireWorker(sent(plan), self._inner)
 
     def next_report(
-        self, workers: Sequence[WireWorker], while_waiting: Callable[[int | None], None]
+        self, workers: Sequence[WireWorker], while_waiting: Callable[[Any, int | None], None]
     ) -> tuple[WireWorker, BlockReport]:
-        found, report = self._inner.next_report([worker.inner for worker in workers], while_waiting)
-        return next(worker for worker in workers if worker.inner is found), sent(report)
+        outer = {id(worker.inner): worker for worker in workers}
+
+        def waiting(inner: Any, steps: int | None) -> None:
+            while_waiting(outer[id(inner)], steps)
+
+        found, report = self._inner.next_report([worker.inner for worker in workers], waiting)
+        return outer[id(found)], sent(report)
 
     def release(self) -> None:
         self._inner.release()

@@ -212,7 +212,10 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("evaluation/selct_tokens", 5, "evaluation.selct_tokens", "did you mean 'select_tokens'"),
     ("cohort/size", 0, "cohort.size", "at least 1"),
     ("cohort/size", "aut", "cohort.size", "a whole number or 'auto', not 'aut'; did you mean 'auto'?"),
-    ("cohort/devices", "2", "cohort.devices", "only auto"),
+    ("cohort/devices", "two", "cohort.devices", "takes auto, a number of GPUs, a list such as [cuda:0, cuda:1], or"),
+    ("cohort/devices", ["gpu"], "cohort.devices", "not 'gpu'"),
+    ("cohort/devices", [], "cohort.devices", "names no device"),
+    ("cohort/devices", ["cpu", "cuda:0"], "cohort.devices", "on devices of one kind"),
     ("cohort/memory_fraction", 1.5, "cohort.memory_fraction", "at most 1"),
 ]
 

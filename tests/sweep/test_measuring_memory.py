@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from saesweep.driver.memory import shrink
+from saesweep.driver.memory import halve
 from saesweep.errors import UserError
 from saesweep.experiment import load_experiment
 from saesweep.models.base import CPU_PIECE_TOKENS
@@ -96,10 +96,10 @@ def test_memory_that_runs_out_in_measuring_is_told_apart(tmp_path: Path) -> None
             "[enforce fail] DefaultCPUAllocator: can't allocate memory: tried to allocate 17179869184 bytes"
         )
     with pytest.raises(UserError) as advice:
-        shrink(directory, 1, str(caught.value), is_measuring=True)
+        halve(directory, 1, str(caught.value), is_measuring=True)
     assert "base.eval_batch_size_prompts" in str(advice.value)
     assert "d_sae" not in str(advice.value)
     with pytest.raises(UserError, match=r"base\.sae\.d_sae"):
-        shrink(directory, 1, "out of memory")
+        halve(directory, 1, "out of memory")
     with pytest.raises(ValueError, match="another"), measuring():
         raise ValueError("another mistake")

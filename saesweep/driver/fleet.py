@@ -1,0 +1,227 @@
+"""The workers of a run as the driver sees them: which block each is in, and what it has to do before the next one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from saesweep.driver.commands import Todo
+from saesweep.engines.protocol import Worker
+from saesweep.engines.records import BlockReport, Commands, Opened
+from saesweep.scheduler import SlotsChanged
+
+
+def folder_of(number: int) -> str:
+    """Return the folder in the run directory of what belongs to a worker alone: the first one's is the run directory."""
+    return "" if number == 0 else f"workers/{number}"
+
+
+@dataclass
+class Member:
+    """One worker. Its number is never given to another one."""
+
+    number: int
+    worker: Worker | None = None
+    """None while its reports are repeated from the log, and when it is gone."""
+    wanted: str = ""
+    """The device that it was to have; empty: `base.device`."""
+    device: str = ""
+    """The one that it has."""
+    block: int = 0
+    """Blocks that it has reported."""
+    first_block: int = 0
+    """Those of them on earlier streams."""
+    stream_tokens: int = 0
+    epoch: int = 0
+    skipped_batches: int = 0
+    unreadable_rows: int = 0
+    todo: Todo = field(default_factory=Todo)
+    taken: Commands | None = None
+    """The commands of the block that it trains; None between two blocks."""
+    wants_checkpoint: bool = False
+    steps: int = 0
+    """Of that block which are trained, where it is known."""
+    is_gone: bool = False
+
+    def adopt(self, worker: Worker) -> None:
+        """Take an opened worker that is where the driver believes it to be."""
+        self.worker, self.device = worker, worker.opened.device
+
+    def began_at(self, opened: Opened) -> None:
+        """Note where a worker is that has just been opened."""
+        self.block, self.stream_tokens = opened.block, opened.stream_tokens
+        self.skipped_batches = opened.skipped_batches
+
+    def goes_back(self, line: SlotsLine) -> None:
+        """Note where a worker is that has gone back to a checkpoint, or begins, or is gone."""
+        self.block, self.first_block, self.stream_tokens = line.block, line.first_block, line.stream_tokens
+        self.taken, self.wants_checkpoint, self.steps, self.todo = None, False, 0, Todo()
+        self.is_gone = line.n_slots == 0
+
+    def reported(self, report: BlockReport) -> None:
+        """Note a report."""
+        self.block, self.stream_tokens, self.epoch = report.number, report.stream_tokens, report.epoch
+        self.skipped_batches, self.unreadable_rows = report.skipped_batches, report.unreadable_rows
+        self.taken, self.wants_checkpoint, self.steps = None, report.wants_checkpoint, 0
+
+    def put_back(self) -> None:
+        """Let the commands of a block that was not reported be given again."""
+        if self.taken is not None:
+            self.todo.put_back(self.taken)
+            self.taken = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a restarted driver has to know of it."""
+        return {
+            "number": self.number,
+            "block": self.block,
+            "first_block": self.first_block,
+            "stream_tokens": self.stream_tokens,
+            "todo": json.loads(self.todo.waiting().to_json()),
+            "taken": None if self.taken is None else json.loads(self.taken.to_json()),
+            "wanted": self.wanted,
+            "is_gone": self.is_gone,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Member:
+        """Return the worker that `to_json` described, not open."""
+
+        def commands(found: Any) -> Commands:
+            return Commands.from_json(json.dumps(found))
+
+        return cls(
+            number=data["number"],
+            block=data["block"],
+            first_block=data["first_block"],
+            stream_tokens=data["stream_tokens"],
+            todo=Todo(commands(data["todo"])),
+            taken=None if data["taken"] is None else commands(data["taken"]),
+            wanted=data["wanted"],
+            is_gone=data["is_gone"],
+        )
+
+
+class Fleet:
+    """The workers by number, in the order in which they joined."""
+
+    def __init__(self, members: Iterable[Member] = (), devices: Sequence[str] = ("",)) -> None:
+        self.members = {member.number: member for member in members}
+        self.devices = tuple(devices)
+        """Where workers are to train."""
+        self.opened: dict[int, Member] = {}
+        """Workers that have been opened and that the driver has not met yet."""
+
+    @classmethod
+    def of(cls, worker: Worker) -> Fleet:
+        """Return a fleet of one."""
+        member = Member(number=0)
+        member.adopt(worker)
+        member.began_at(worker.opened)
+        return cls([member])
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self.members.values())
+
+    def __getitem__(self, number: int) -> Member:
+        return self.members[number]
+
+    def get_or_add(self, number: int) -> Member:
+        """Return a worker, a new one where nobody knew it."""
+        return self.members.setdefault(number, Member(number=number))
+
+    @property
+    def open_ones(self) -> list[Member]:
+        """Those that are open."""
+        return [member for member in self if member.worker is not None]
+
+    @property
+    def running(self) -> list[Member]:
+        """Those that train a block."""
+        return [member for member in self.open_ones if member.taken is not None]
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next worker that joins."""
+        return max([*self.members, *self.opened], default=-1) + 1
+
+    def with_worker(self, worker: Worker | None) -> Member:
+        """Return the member that an open worker is."""
+        return next(member for member in self if member.worker is worker and worker is not None)
+
+    @property
+    def _known(self) -> list[tuple[int, Opened]]:
+        everybody = {**self.members, **self.opened}.values()
+        return [(member.number, member.worker.opened) for member in everybody if member.worker is not None]
+
+    @property
+    def n_slots(self) -> int:
+        """SAEs that train at once, on all workers."""
+        return sum(opened.n_slots for _, opened in self._known)
+
+    def details(self) -> tuple[str, ...]:
+        """Return what the workers chose and why; of several, with the number of each."""
+        known = self._known
+        if len(known) == 1:
+            return known[0][1].details
+        return tuple(f"worker {number}: {detail}" for number, opened in known for detail in opened.details)
+
+    def damaged(self) -> tuple[str, ...]:
+        """Return a message about each checkpoint that could not be read."""
+        return tuple(message for _, opened in self._known for message in opened.damaged)
+
+    def any_worker(self) -> Worker:
+        """Return a worker that is open: winners are measured by any, their exports lie in the run directory."""
+        worker = self.open_ones[0].worker
+        assert worker is not None
+        return worker
+
+    def close(self) -> None:
+        """Close every worker, also where one cannot be closed."""
+        with ExitStack() as stack:
+            for member in {**self.members, **self.opened}.values():
+                if member.worker is not None:
+                    stack.callback(member.worker.close)
+                    member.worker = None
+
+    def free_device(self) -> str | None:
+        """Return a device that no open worker has; None where each has one."""
+        used = Counter(member.wanted for member in [*self.open_ones, *self.opened.values()])
+        free = Counter(self.devices) - used
+        return next((device for device in self.devices if free[device]), None)
+
+    @property
+    def stream_tokens(self) -> int:
+        """The furthest position of the stream."""
+        return max((member.stream_tokens for member in self), default=0)
+
+
+@dataclass(frozen=True)
+class SlotsLine:
+    """A worker has joined, has gone back to a checkpoint, or is gone: what the log holds of it."""
+
+    worker: int
+    n_slots: int
+    """Of the driver's slots; 0 where it is gone."""
+    block: int
+    first_block: int
+    stream_tokens: int
+    tokens: Mapping[int, int]
+    """Of each live trial in its checkpoint, the tokens that it had seen."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {**vars(self), "tokens": [[number, tokens] for number, tokens in self.tokens.items()]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SlotsLine:
+        """Return the line that `to_json` described."""
+        return cls(**{**data, "tokens": dict(data["tokens"])})
+
+    def event(self, tokens: Mapping[int, int]) -> SlotsChanged:
+        """Return the scheduler's event, with the tokens of the trials that have gone back."""
+        return SlotsChanged(n_slots=self.n_slots, worker=self.worker, tokens_seen=tokens)

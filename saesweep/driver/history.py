@@ -1,0 +1,79 @@
+"""What the driver of several workers keeps: a snapshot of all that it knows, and a log of what was reported since.
+
+Decisions are a function of the reports in the order of their arrival. So a driver that starts again repeats the log on top
+of the snapshot and knows what it knew when it was killed; each worker then repeats its own requests up to there. With one
+worker there is neither file: what the driver knows is part of the worker's checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from saesweep.driver.fleet import SlotsLine
+from saesweep.engines.records import BlockReport
+from saesweep.files import read_json_object
+from saesweep.runs import JsonLines, RunDirectory, write_json
+
+
+class History:
+    """The two files of a run directory.
+
+    Args:
+        directory: The run directory.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._file = directory.driver_file
+        self._log = JsonLines(directory.reports_file)
+        self._last = self._saved_at = 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether the run has had several workers."""
+        return self._file.exists()
+
+    def saved(self) -> dict[str, Any] | None:
+        """Return the snapshot; None where there is none.
+
+        Raises:
+            UserError: It is damaged.
+        """
+        if not self.exists:
+            return None
+        found = read_json_object(self._file)
+        self._saved_at = self._last = int(found["line"])
+        driver: dict[str, Any] = found["driver"]
+        return driver
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield what was noted since the snapshot, in order."""
+        for line in self._log:
+            if line["line"] > self._saved_at:
+                self._last = line["line"]
+                yield line
+
+    def reported(self, worker: int, report: BlockReport, seconds: float) -> dict[str, Any]:
+        """Note a report before anything is decided on it; return its line."""
+        # Text, because the log has no NaN and a report may hold some.
+        return self._add("report", seconds, worker=worker, report=report.to_json())
+
+    def slots(self, line: SlotsLine, seconds: float) -> dict[str, Any]:
+        """Note that a worker has joined, has gone back, or is gone; return the line."""
+        return self._add("slots", seconds, slots=line.to_json())
+
+    def failed(self, number: int, reason: str, seconds: float) -> dict[str, Any]:
+        """Note that a trial cannot continue, found out between two blocks; return the line."""
+        return self._add("failed", seconds, number=number, reason=reason)
+
+    def save(self, driver: Mapping[str, Any]) -> None:
+        """Write a snapshot; what it holds is no longer needed in the log."""
+        write_json(self._file, {"line": self._last, "driver": dict(driver)})
+        self._saved_at = self._last
+        self._log.keep(lambda line: line["line"] > self._saved_at)
+
+    def _add(self, kind: str, seconds: float, **what: Any) -> dict[str, Any]:
+        self._last += 1
+        line = {"line": self._last, "kind": kind, "seconds": seconds, **what}
+        self._log.append(line)
+        return line

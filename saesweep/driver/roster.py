@@ -1,0 +1,120 @@
+"""All trials of a run as the driver has them: those that train, those that wait, those that have ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from saesweep.driver.search import Search
+from saesweep.driver.session import Session
+from saesweep.driver.standings import Leaderboard
+from saesweep.driver.told import result_to_tell
+from saesweep.driver.trials import Trial, new_trial, row_of
+from saesweep.events import Row
+from saesweep.scheduler import State
+from saesweep.study import KeptTrial, catch_up
+
+
+class Roster:
+    """The trials, and the leaderboard that they make.
+
+    Args:
+        session: What was opened and decided.
+        search: The study and the scheduler's rules.
+    """
+
+    def __init__(self, session: Session, search: Search) -> None:
+        self._session = session
+        self._search = search
+        self.trials: dict[int, Trial] = {}
+        self.live: dict[int, Trial] = {}
+        """Those that have not ended: all that changes in a block."""
+        self.asked: Counter[str] = Counter()
+        """How many trials each stream has had."""
+        self.ended: list[int] = []
+        """Those that were pruned or finished, in that order."""
+        self.leaderboard = Leaderboard(session.objective, session.streams)
+        self._ended_tokens = 0
+
+    def __getitem__(self, number: int) -> Trial:
+        return self.trials[number]
+
+    def load(self, saved: Mapping[str, Any], state: State, warn: Callable[[str], None]) -> None:
+        """Take over the trials of a checkpoint; what the study lacks of them, it is given.
+
+        Args:
+            saved: What the driver had saved.
+            state: The scheduler's, of the same moment.
+            warn: Tells the user.
+        """
+        self.ended = list(saved["ended"])
+        known, behind = catch_up(self._search.study, [self._kept(data) for data in saved["trials"]])
+        if behind:
+            warn(f"study.db lacked what the checkpoint holds of {behind} trials; it was made again from there")
+        for data in saved["trials"]:
+            trial = self.add(data["number"], known[data["number"]].params)
+            trial.load(data)
+            trial.worker = state.trials[trial.number].worker
+            if trial.slot is not None and trial.slot >= state.workers.get(trial.worker, 0):
+                # The cohort has shrunk: as in the scheduler, the trial waits for a slot, and may be pruned before its turn.
+                trial.status, trial.slot = "waiting", None
+        self.live = {number: trial for number, trial in self.trials.items() if trial.is_live}
+        ended = [trial for trial in self.trials.values() if not trial.is_live]
+        self._ended_tokens = sum(trial.tokens for trial in ended)
+        self.leaderboard = Leaderboard(self._session.objective, self._session.streams, map(row_of, ended))
+
+    def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
+        """Return what a checkpoint holds of a trial, as the study would."""
+        has_ended = data["status"] not in ("training", "waiting")
+        result = result_to_tell(data, self._session.objective) if has_ended else {"state": None, "values": None}
+        return KeptTrial(number=data["number"], params=data["params"], rungs=dict(data["rungs"]), **result)
+
+    def add(self, number: int, params: dict[str, Any]) -> Trial:
+        """Add a trial that has not begun."""
+        session = self._session
+        label = session.stream_of(params).label
+        trial = new_trial(
+            number,
+            params,
+            session.resolve(params),
+            objective=session.objective,
+            target_l0=session.experiment.target_l0(params),
+            is_baseline=self._search.is_baseline(self.asked[label]),
+            replicates=session.replicates,
+            stream=label,
+        )
+        self.trials[number] = self.live[number] = trial
+        self.asked[label] += 1
+        return trial
+
+    def end(self, trial: Trial, status: Any, reason: str) -> None:
+        """Take a trial out of those that train."""
+        trial.status, trial.slot, trial.reason = status, None, reason
+        if status != "failed":
+            self.ended.append(trial.number)
+        del self.live[trial.number]
+        self._ended_tokens += trial.tokens
+        self.leaderboard.add(row_of(trial))
+
+    def live_rows(self) -> list[Row]:
+        """Return the rows of the trials that have not ended."""
+        return [row_of(trial) for trial in self.live.values()]
+
+    def rows(self) -> tuple[Row, ...]:
+        """Return the leaderboard, best first."""
+        return self.leaderboard.rows(self.live_rows())
+
+    def ended_trials(self) -> Sequence[Trial]:
+        """Return the trials that were pruned or finished, in that order."""
+        return [self.trials[number] for number in self.ended]
+
+    def sae_tokens(self) -> int:
+        """Return the tokens trained on, over all trials and replicates."""
+        live = sum(trial.tokens for trial in self.live.values())
+        return (self._ended_tokens + live) * self._session.replicates
+
+    def expected_sae_tokens(self) -> int:
+        """Return what `sae_tokens` will be at the end if no further trial is pruned."""
+        to_come = self._session.experiment.n_trials - len(self.trials) + len(self.live)
+        return self._session.replicates * (self._ended_tokens + to_come * self._session.blocks.total_tokens)

@@ -1,0 +1,169 @@
+"""`search.storage`: the study in a database that the experiment names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import saesweep
+from saesweep.errors import ExperimentError, UserError
+from saesweep.events import BlockDone
+from saesweep.experiment import load_experiment
+from saesweep.study import rewind_in_database
+from saesweep.study.storage import open_storage
+from tests.driver.test_several_workers import IN_MEMORY, run, run_killed, sweep
+from tests.engines.simulated import SimulatedEngine
+from tests.reliability.conftest import few_trials
+from tests.sweep.studies import snapshot
+
+SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def stored_at(url: str) -> dict[str, Any]:
+    tree = few_trials()
+    tree["search"]["storage"] = url
+    return tree
+
+
+def test_a_study_elsewhere_is_the_same_study(tmp_path: Path) -> None:
+    saesweep.run(few_trials(), run_dir=tmp_path / "own")
+    saesweep.run(stored_at(f"sqlite:///{tmp_path}/elsewhere.db"), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run" / "study.db").exists()
+    shutil.copy(tmp_path / "elsewhere.db", tmp_path / "run" / "study.db")
+    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "own")
+
+
+def test_another_run_of_the_same_name_does_not_write_the_same_study(tmp_path: Path) -> None:
+    tree = sweep(2)
+    tree["search"]["storage"] = f"sqlite:///{tmp_path}/all.db"
+    run(SimulatedEngine(1), tmp_path / "first", tree)
+    with pytest.raises(UserError, match="the study 'several' there belongs to another run directory; choose another"):
+        run(SimulatedEngine(1), tmp_path / "second", tree)
+
+
+def test_several_workers_take_a_study_over_from_one(tmp_path: Path) -> None:
+    tree = sweep()
+    tree["search"]["storage"] = f"sqlite:///{tmp_path}/all.db"
+    run_killed(SimulatedEngine(1, 2, 1, kill_after=7), tmp_path / "run", tree)
+    assert run(SimulatedEngine(2, 2, 1), tmp_path / "run", tree).status == "complete"
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:hunter2@localhost/optuna", "sqlite.db"])
+def test_a_password_in_the_file_and_a_path_are_refused(url: str) -> None:
+    message = "holds a password, which would be written" if "://" in url else "takes a URL such as postgresql://"
+    with pytest.raises(ExperimentError, match=message) as caught:
+        load_experiment(stored_at(url))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_password_is_neither_written_nor_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDY_PASSWORD", "hunter2-and-more")
+    tree = stored_at("mysql+nodriver://me:${env:STUDY_PASSWORD}@localhost/optuna")
+    with pytest.raises(UserError, match=r"not a storage that Optuna can open|no Optuna study") as caught:
+        saesweep.run(tree, run_dir=tmp_path / "run")
+    assert "hunter2" not in str(caught.value)
+    files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert len(files) > 2
+    assert not [file for file in files if b"hunter2" in file.read_bytes()]
+
+
+def test_a_study_in_a_database_goes_back_to_a_checkpoint(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/all.db"
+    study = optuna.create_study(study_name="mine", storage=open_storage(url))
+    study.set_user_attr("kept", 1)
+    for number in range(3):
+        trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+        trial.report(0.5, 100)
+        trial.report(0.4, 200)
+        if number < 2:
+            study.tell(trial, 0.1 * number)
+    rewind_in_database(url, "mine", {0: None, 1: 100})
+    again = optuna.load_study(study_name="mine", storage=open_storage(url))
+    assert again.user_attrs == {"kept": 1}
+    assert [(t.state.name, t.intermediate_values) for t in again.trials] == [
+        ("COMPLETE", {100: 0.5, 200: 0.4}),
+        ("RUNNING", {100: 0.5}),
+    ]
+    rewind_in_database(url, "mine", {})
+    assert optuna.get_all_study_names(open_storage(url)) == []
+
+
+class Server:
+    """A PostgreSQL server of our own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._bin = folder, SERVERS[-1]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+        if self._as:
+            shutil.chown(folder, "postgres")
+        (folder / "password").write_text("hunter2-and-more\n")
+        (folder / "password").chmod(0o644)
+        self._do("initdb", "-D", "data", "-A", "scram-sha-256", "-U", "me", "--pwfile", "password")
+        self.start()
+
+    def _do(self, name: str, *words: str) -> None:
+        command = [*self._as, str(self._bin / name), *words]
+        subprocess.run(command, cwd=self._folder, check=True, capture_output=True, timeout=60)
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder} -c fsync=off"
+        self._do("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
+
+    def stop(self) -> None:
+        self._do("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    pytest.importorskip("psycopg", reason="the extra saesweep[postgres] is not installed")
+    if not SERVERS:
+        pytest.skip("no PostgreSQL server is installed")
+    folder = Path(IN_MEMORY or "/tmp") / f"saesweep-postgres-{os.getpid()}"
+    folder.mkdir()
+    found = Server(folder)
+    yield found
+    found.stop()
+    shutil.rmtree(folder)
+
+
+def test_a_study_on_a_postgresql_server_that_is_restarted(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDY_PASSWORD", "hunter2-and-more")
+    restarts: list[float] = []
+
+    def restart(event: Any) -> None:
+        if isinstance(event, BlockDone) and event.block in (3, 9):
+            server.stop()
+            server.start()
+            restarts.append(time.monotonic())
+
+    url = f"postgresql://me:${{env:STUDY_PASSWORD}}@127.0.0.1:{server.port}/postgres"
+    result = saesweep.run(stored_at(url), run_dir=tmp_path / "run", listeners=[restart])
+    saesweep.run(few_trials(), run_dir=tmp_path / "own")
+    assert (result.status, len(restarts)) == ("complete", 2)
+    own = snapshot(tmp_path / "own")
+    found = {path: file for path, file in own["logs"].items()}
+    assert {
+        str(p.relative_to(tmp_path / "run")): p.read_text() for p in (tmp_path / "run").glob("trials/*/*.jsonl")
+    } == found
+    study = optuna.load_study(
+        study_name="tiny", storage=open_storage(url.replace("${env:STUDY_PASSWORD}", "hunter2-and-more"))
+    )
+    assert [(trial.number, trial.state.name) for trial in study.trials] == [
+        (number, {1: "COMPLETE", 2: "PRUNED"}.get(state, state)) if isinstance(state, int) else (number, state)
+        for number, state in own["study"]["trials"]
+    ]
+    assert not [f for f in (tmp_path / "run").rglob("*") if f.is_file() and b"hunter2" in f.read_bytes()]
