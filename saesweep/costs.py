@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
-Kind = Literal[
-    "training", "language_model", "measuring_rungs", "measuring_ends", "saving", "set_up", "other"
-]
+Kind = Literal["training", "language_model", "measuring_rungs", "measuring_ends", "saving", "set_up", "other"]
 """What time is spent on; `WORDS` says what each is."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -76,7 +74,7 @@ class Stopwatch:
         return dict(found)
 
 
-def cost_line(costs: Mapping[str, float], duration: Callable[[float], str]) -> str:
+def cost_line(costs: Mapping[Kind, float], duration: Callable[[float], str]) -> str:
     """Return `2m 10s: training 71%, language model 15%, measuring 9%, other 5%`; parts below half a percent are left out.
 
     Args:
@@ -92,7 +90,7 @@ def cost_line(costs: Mapping[str, float], duration: Callable[[float], str]) -> s
     )
 
 
-def measuring_share(costs: Mapping[str, float]) -> float:
+def measuring_share(costs: Mapping[Kind, float]) -> float:
     """Return which part of the time measuring took, 0 to 1; NaN where no time was counted."""
     total = sum(costs.values())
     return sum(costs.get(kind, 0.0) for kind in _SHORT["measuring"]) / total if total > 0 else math.nan

@@ -15,7 +15,7 @@ def stopwatch_for(device: torch.device) -> Stopwatch:
         return Stopwatch()
 
     def mark() -> Any:
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(device))
         return event
 

@@ -53,7 +53,9 @@ def measure_slots(
         with watch.spending("measuring_ends" if spread else "measuring_rungs"), measuring():
             saes = [cohort.export(slots[index]) for index in members]
             counters = [FiringCounter() for _ in saes] if spread else []
-            results = evaluator.measure(saes, hook, with_model=use_model, spread=spread, counters=counters)
+            results = evaluator.measure(
+                saes, hook, with_model=use_model, spread=spread, at_rung=not spread, counters=counters
+            )
         for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
             slot = slots[index]
             dead = int(slot.dead_F().sum())
