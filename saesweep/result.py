@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from saesweep.costs import Kind
 from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
 
@@ -39,6 +41,8 @@ class Result:
     """What resumes an interrupted run."""
     exit_code: int = 0
     """What the command exits with: 0 done, 1 too many failed trials, or none that finished is feasible, 130 interrupted."""
+    costs: Mapping[Kind, float] = field(default_factory=dict)
+    """Where the time went, over all starts: seconds by kind of work, as in `costs.json`."""
 
     @property
     def failed(self) -> int:

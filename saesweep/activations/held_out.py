@@ -43,9 +43,9 @@ class HeldOut(ABC):
             max_tokens: Stop after so many rows; None for all.
         """
 
-    def labelled_batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def labelled_batches(self, hook: str, max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield what `batches` does, each with the activations of the true features where they are known."""
-        for rows_MD in self.batches(hook):
+        for rows_MD in self.batches(hook, max_tokens):
             yield rows_MD, None
 
 

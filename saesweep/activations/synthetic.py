@@ -175,9 +175,9 @@ class SyntheticHeldOut(HeldOut):
         for rows_BD, _ in self._draw(max_tokens):
             yield rows_BD
 
-    def labelled_batches(self, hook: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def labelled_batches(self, hook: str, max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the rows [B,D] of `batches`, and the activations [B,F] of the true features behind them."""
-        yield from self._draw()
+        yield from self._draw(max_tokens)
 
     def _draw(self, max_tokens: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         left = self.n_tokens if max_tokens is None else min(max_tokens, self.n_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from saesweep.costs import cost_line
 from saesweep.display.matched import matched_lines
 from saesweep.display.text import duration, label, metric_value, percent, setting, short_rate
 from saesweep.events import (
@@ -114,6 +115,8 @@ def closing_lines(event: RunEnded, metrics: Sequence[str] = ()) -> list[str]:
             f"{event.status}: {counts or 'no trials'}; {short_count(event.trained_tokens)} tokens trained in "
             f"{duration(event.seconds)} ({short_rate(rate)} SAE-tokens/s)"
         ]
+    if said := cost_line(event.costs, duration):
+        lines.append(f"where the time went: {said}")
     lines += [
         f"{trial_label(row.number, row.architecture, row.sparsity)} failed: {row.reason or 'no reason given'}"
         for row in event.rows

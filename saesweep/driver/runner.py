@@ -11,8 +11,10 @@ from typing import Any
 
 from saesweep.activity import doing
 from saesweep.at_hand import check_here
+from saesweep.costs import Kind
 from saesweep.driver.checkpoint_path import claim_checkpoint_path
 from saesweep.driver.confirm import confirm
+from saesweep.driver.costs import CostBook, TimedEngine
 from saesweep.driver.facts import check
 from saesweep.driver.finish import Outcome
 from saesweep.driver.log import JsonLogListener, ProgressListener
@@ -27,7 +29,7 @@ from saesweep.faults import fault_of
 from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.result import Result
-from saesweep.runs import RunDirectory, read_json, write_json
+from saesweep.runs import RunDirectory, read_costs, read_json, write_json
 from saesweep.tracking import registered_trackers
 
 
@@ -75,13 +77,15 @@ def run(
                     notes=finished.notes,
                     references=finished.references,
                     matched=finished.matched,
+                    costs=finished.costs,
                 )
             )
             return finished
-        started = time.monotonic()
-        with StopFlag() as stop, _marked_interrupted(directory, command), telling(bus.emit):
+        started, book = time.monotonic(), CostBook(directory)
+        with book.kept(), StopFlag() as stop, _marked_interrupted(directory, command), telling(bus.emit):
             doing("checking the model, the hooks and the dataset")
-            engine = open_engine(loaded, bus)
+            with book.spending("set_up"):
+                engine = TimedEngine(open_engine(loaded, bus), book)
             facts = check(loaded, engine)
             claim_checkpoint_path(loaded, directory)
             directory.save_experiment(dump_yaml(loaded.written))
@@ -93,11 +97,17 @@ def run(
             phase = train(loaded, directory, facts, engine, bus, stop)
             if phase.is_complete and loaded.spec.search.confirm is not None:
                 phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, engine, bus, stop)
-        return _ended(loaded, directory, phase, bus, started, command)
+        return _ended(loaded, directory, phase, bus, started, command, book.costs())
 
 
 def _ended(
-    experiment: Experiment, directory: RunDirectory, phase: Phase, bus: EventBus, started: float, resume_command: str
+    experiment: Experiment,
+    directory: RunDirectory,
+    phase: Phase,
+    bus: EventBus,
+    started: float,
+    resume_command: str,
+    costs: Mapping[Kind, float],
 ) -> Result:
     """Return the result of a run and tell everybody."""
     outcome, is_complete = phase.outcome, phase.is_complete
@@ -114,6 +124,7 @@ def _ended(
         matched=outcome.matched,
         resume_command=None if is_complete else resume_command,
         exit_code=_exit_code(experiment, phase.rows, outcome) if is_complete else 130,
+        costs=costs,
     )
     bus.emit(
         RunEnded(
@@ -129,6 +140,7 @@ def _ended(
             resume_command=result.resume_command,
             references=result.references,
             matched=outcome.matched,
+            costs=costs,
         )
     )
     return result
@@ -250,4 +262,5 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
         references=references,
         matched=tuple(MatchedEntry(**entry) for entry in board.get("matched", ())),
         exit_code=_exit_code(experiment, rows, outcome),
+        costs=read_costs(directory.costs_file),
     )

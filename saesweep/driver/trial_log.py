@@ -34,7 +34,7 @@ class TrialLog:
 
     def go_back_one(self, number: int, tokens: int) -> None:
         """Drop what was written about a trial after it had seen this many tokens."""
-        _keep_until(self._file(number), tokens)
+        _drop_after(self._file(number), tokens)
 
     def measured(self, number: int, tokens: int, scores: Scores) -> None:
         """Log the held-out metrics of a trial: the mean of its replicates, and each where there are several."""

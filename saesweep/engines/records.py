@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, TypeVar
 
+from saesweep.costs import Kind
+
 MessageT = TypeVar("MessageT", bound="Message")
 
 
@@ -123,6 +125,8 @@ class Opened(Message):
     """Of each trial in that checkpoint, the training steps that it had had."""
     damaged: tuple[str, ...] = ()
     """A message about each newer checkpoint that could not be read."""
+    costs: Mapping[Kind, float] = field(default_factory=dict)
+    """Seconds of its opening that were no set-up: published SAEs were measured."""
 
 
 # ---------------------------------------------------------------- training
@@ -258,6 +262,8 @@ class BlockReport(Message):
     """Checkpoints that have reached the disk since the last report."""
     wants_checkpoint: bool = False
     """It is time for one: the next request should save."""
+    costs: Mapping[Kind, float] = field(default_factory=dict)
+    """Seconds since the last report by kind of work; what is not in it was none of the worker's."""
 
 
 @dataclass(frozen=True, kw_only=True)

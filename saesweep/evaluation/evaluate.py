@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -36,6 +36,7 @@ class HeldOutEvaluator:
         part: The held-out activations.
         model: The language model, for cross-entropy metrics; None where there is none.
         ce_tokens: At most this many tokens for cross-entropy metrics; None for the whole part.
+        at_rung: Returns how many of some tokens are measured at a rung; None for all.
         head_index: Attention head that the activations come from.
         contexts_per_forward: Contexts in one forward pass.
         ablation: What scores are relative to: activations replaced by zeros, as in SAELens, or by their mean.
@@ -48,6 +49,7 @@ class HeldOutEvaluator:
         model: LanguageModel | None,
         *,
         ce_tokens: int | None = None,
+        at_rung: Callable[[int], int] | None = None,
         head_index: int | None = None,
         contexts_per_forward: int = 32,
         ablation: Literal["zero", "mean"] = "zero",
@@ -59,6 +61,7 @@ class HeldOutEvaluator:
         self._part = part
         self._model = model if model is not None and model.has_lm_head else None
         self._ce_tokens = ce_tokens
+        self._at_rung = at_rung or (lambda tokens: tokens)
         self._head_index = head_index
         self._contexts_per_forward = contexts_per_forward
         self._spliced: dict[str, SplicedMetrics] = {}
@@ -74,6 +77,7 @@ class HeldOutEvaluator:
         with_model: bool,
         spread: bool = False,
         paired: bool = False,
+        at_rung: bool = False,
         counters: Sequence[FiringCounter] = (),
     ) -> list[dict[str, float]]:
         """Return the metrics of each SAE, by the names of `METRICS`.
@@ -85,6 +89,7 @@ class HeldOutEvaluator:
             spread: Also return `<metric>_stderr`, the standard error over contexts, and `silent_fraction`, the share of
                 latents that fire on no held-out token.
             paired: Also return `delta_ce_minus_first`, the difference to the first SAE, with its error paired over contexts.
+            at_rung: Measure on the first tokens of the part alone, as many as a rung takes.
             counters: One for each SAE, which counts its active latents in the same pass; empty: nothing is counted.
         """
         sums = [ReconstructionMetrics() for _ in saes]
@@ -94,9 +99,9 @@ class HeldOutEvaluator:
         recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
         added = [new_registered(sae) for sae in saes]
         n_rows = min((sae.rows_at_once() for sae in saes), default=1)
-        seen = 0
-        for x_ND, context_N, true_acts_NG in self._batches(hook, n_rows):
-            doing(f"measuring {len(saes)} SAE{'s' * (len(saes) != 1)} on held-out tokens", seen, self._part.n_tokens)
+        seen, n_tokens = 0, self._at_rung(self._part.n_tokens) if at_rung else self._part.n_tokens
+        for x_ND, context_N, true_acts_NG in self._batches(hook, n_rows, n_tokens):
+            doing(f"measuring {len(saes)} SAE{'s' * (len(saes) != 1)} on held-out tokens", seen, n_tokens)
             seen += len(x_ND)
             for index, (metrics, registered, sae) in enumerate(zip(sums, added, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)
@@ -122,7 +127,7 @@ class HeldOutEvaluator:
         for index, values in enumerate(found):
             _add_without_sinks(values, without_sinks[index] if without_sinks else None, spread)
         if with_model and self._model is not None:
-            spliced = self._spliced_at(hook).measure(saes, spread=spread, paired=paired)
+            spliced = self._spliced_at(hook).measure(saes, spread=spread, paired=paired, at_rung=at_rung)
             for values, of_model in zip(found, spliced, strict=True):
                 values |= of_model
         return found
@@ -186,11 +191,16 @@ class HeldOutEvaluator:
         self._said.update(found)
         return found
 
-    def _batches(self, hook: str, n_rows: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Yield at most so many activations [N, D], the context that each is from, and true activations [N, G]."""
+    def _batches(
+        self, hook: str, n_rows: int, n_tokens: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield at most so many activations [N, D] at once, the context that each is from, and true activations [N, G].
+
+        All of the part, or its first `n_tokens`.
+        """
         mask_NT = self._part.mask_NT
-        start = 0
-        for batch_ND, true_acts_NG in self._part.labelled_batches(hook):
+        start, left = 0, self._part.n_tokens if n_tokens is None else n_tokens
+        for batch_ND, true_acts_NG in self._part.labelled_batches(hook, left):
             row_N = torch.arange(start, start + len(batch_ND))
             start += len(batch_ND)
             # Synthetic activations are independent of each other: any grouping will do.
@@ -218,14 +228,16 @@ class HeldOutEvaluator:
             assert self._model is not None
             assert self._part.tokens_NT is not None
             assert self._part.mask_NT is not None
-            contexts = self._part.tokens_NT.shape[0]
+            contexts, context_tokens = self._part.tokens_NT.shape
             if self._ce_tokens is not None:
-                contexts = min(contexts, max(1, self._ce_tokens // self._part.tokens_NT.shape[1]))
+                contexts = min(contexts, max(1, self._ce_tokens // context_tokens))
+            rung_contexts = -(-self._at_rung(contexts * context_tokens) // context_tokens)
             self._spliced[hook] = SplicedMetrics(
                 self._model,
                 self._part.tokens_NT[:contexts],
                 self._part.mask_NT[:contexts],
                 hook,
+                rung_contexts=min(contexts, rung_contexts),
                 head_index=self._head_index,
                 contexts_per_forward=self._contexts_per_forward,
                 mean_D=self._mean_D(hook) if self._ablation == "mean" else None,

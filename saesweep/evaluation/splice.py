@@ -62,6 +62,7 @@ class SplicedMetrics:
         tokens_CT: Held-out contexts.
         mask_CT: Positions whose activations count.
         hook: The hook whose activations are replaced.
+        rung_contexts: The first so many contexts are what a rung takes; None for all.
         head_index: Head to replace; None for the whole activation.
         contexts_per_forward: Most contexts in one forward pass.
         mean_D: What the ablation puts in place of the activations; None for zeros.
@@ -75,6 +76,7 @@ class SplicedMetrics:
         mask_CT: Tensor,
         hook: str,
         *,
+        rung_contexts: int | None = None,
         head_index: int | None = None,
         contexts_per_forward: int = 32,
         mean_D: Tensor | None = None,
@@ -89,20 +91,27 @@ class SplicedMetrics:
         self._start = LateStart(model, hook, self._head, kept_bytes=kept_bytes)
         self._head_index = head_index
         self._most_contexts = contexts_per_forward
+        self._rung_contexts = len(tokens_CT) if rung_contexts is None else rung_contexts
         self._step: int | None = None
-        self._clean: tuple[Tensor, Tensor, Tensor] | None = None
+        self._clean: list[tuple[Tensor, Tensor, Tensor]] = []
+        """Clean and ablated losses and the ablation's divergence, of each piece that was measured."""
 
     def shortcuts_off(self) -> dict[str, str]:
         """Return which shortcuts the model did not allow in the first measurement, and why."""
         reasons = {
             "forward passes that start at the hook": self._start.reason,
-            "logits of a few tokens at a time": self._head.reason if self._clean is not None else None,
+            "logits of a few tokens at a time": self._head.reason if self._clean else None,
         }
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
     @torch.no_grad()
     def measure(
-        self, saes: Sequence[ExportedSAE], *, spread: bool = False, paired: bool = False
+        self,
+        saes: Sequence[ExportedSAE],
+        *,
+        spread: bool = False,
+        paired: bool = False,
+        at_rung: bool = False,
     ) -> list[dict[str, float]]:
         """Return each SAE's delta_ce, its standard error over contexts, CE and KL scores, and the losses behind them.
 
@@ -111,8 +120,9 @@ class SplicedMetrics:
             spread: Also return the standard error of the other metrics.
             paired: Also return `delta_ce_minus_first`: the difference to the first SAE, paired over contexts, which tells
                 smaller differences from noise than the two errors do.
+            at_rung: Measure on the first contexts alone, as many as a rung takes.
         """
-        losses = self._losses(saes)
+        losses = self._losses(saes, at_rung=at_rung)
         found = [self._summarise(ce_CT, kl_CT, spread=spread) for ce_CT, kl_CT in losses]
         if paired:
             for metrics, (ce_CT, _) in zip(found, losses, strict=True):
@@ -125,8 +135,7 @@ class SplicedMetrics:
         if metric not in ("delta_ce", "ce_loss_with_sae", "ce_loss_score", "kl_div", "kl_div_score"):
             return None
         losses = self._losses(saes)
-        assert self._clean is not None
-        clean_CT, ablated_CT, kl_ablated_CT = self._clean
+        clean_CT, ablated_CT, kl_ablated_CT = self._known(len(self._mask_CT))
         full, short = self._mask_CT, self._mask_CT[:, :-1]
         if metric.startswith("kl_div"):
             kl_SC = torch.stack([(kl_CT * full).sum(1) for _, kl_CT in losses])
@@ -140,13 +149,13 @@ class SplicedMetrics:
             return PairedSums(delta_SC, short.sum(1))
         return PairedSums(delta_SC, ((ablated_CT - clean_CT) * short).sum(1), offset=1.0, sign=-1.0)
 
-    def _losses(self, saes: Sequence[ExportedSAE]) -> list[tuple[Tensor, Tensor]]:
+    def _losses(self, saes: Sequence[ExportedSAE], *, at_rung: bool = False) -> list[tuple[Tensor, Tensor]]:
         """Return each SAE's cross-entropy [C, T-1] and KL divergence [C, T]; the clean and ablated ones are kept."""
-        first_time = self._clean is None
         parts: list[list[tuple[Tensor, Tensor]]] = []
-        pieces = self._pieces()
-        what = "the clean model" if first_time else f"{len(saes)} SAE{'s' * (len(saes) != 1)}"
+        pieces = self._pieces(at_rung)
         for number, piece in enumerate(pieces):
+            first_time = number == len(self._clean)
+            what = "the clean model" if first_time else f"{len(saes)} SAE{'s' * (len(saes) != 1)}"
             doing(f"measuring {what} on held-out text", number, len(pieces))
             tokens_CT, mask_CT = self._tokens_CT[piece].to(self._model.device), self._mask_CT[piece]
             clean_CTX = self._start.clean(tokens_CT, number)
@@ -161,16 +170,23 @@ class SplicedMetrics:
                 [states_CTX[rows_CT] for states_CTX in spliced],
                 tokens_CT.roll(-1, 1)[rows_CT.to(tokens_CT.device)],
             )
-            parts.append([_by_context(each, mask_CT) for each in found])
-        (clean, _), *others = [
+            (clean_CT, _), *others = [_by_context(each, mask_CT) for each in found]
+            if first_time:
+                (ablated_CT, kl_ablated_CT), *others = others
+                self._clean.append((clean_CT, ablated_CT, kl_ablated_CT))
+            parts.append(others)
+        return [
             (torch.cat([loss for loss, _ in own]), torch.cat([kl for _, kl in own])) for own in zip(*parts, strict=True)
         ]
-        if first_time:
-            (ablated, kl), *others = others
-            self._clean = (clean, ablated, kl)
-        return others
 
-    def _pieces(self) -> list[slice]:
+    def _known(self, n_contexts: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the clean and the ablated losses and the ablation's divergence of the first contexts."""
+        clean_CT, ablated_CT, kl_ablated_CT = (
+            torch.cat(column)[:n_contexts] for column in zip(*self._clean, strict=True)
+        )
+        return clean_CT, ablated_CT, kl_ablated_CT
+
+    def _pieces(self, at_rung: bool) -> list[slice]:
         """Return the contexts of each forward pass: as few as a CPU's caches, and logits that come whole, call for."""
         if self._step is None:
             self._head.prove(self._tokens_CT.to(self._model.device), self._hook, self._ablated)
@@ -180,16 +196,22 @@ class SplicedMetrics:
             if not self._head.is_split:
                 step = min(step, rows_at_once(self._model.d_vocab, self._model.device) // context)
             self._step = max(1, step)
-        n_contexts = self._tokens_CT.shape[0]
-        return [slice(start, start + self._step) for start in range(0, n_contexts, self._step)]
+        few, n_contexts = self._rung_contexts, self._tokens_CT.shape[0]
+        first = [slice(start, min(start + self._step, few)) for start in range(0, few, self._step)]
+        if at_rung:
+            return first
+        return [
+            *first,
+            *(slice(start, min(start + self._step, n_contexts)) for start in range(few, n_contexts, self._step)),
+        ]
 
     def _ablated(self, acts: Tensor) -> Tensor:
         return ablation(acts, head_index=self._head_index, mean_D=self._mean_D)
 
     def _summarise(self, ce_CT: Tensor, kl_CT: Tensor, *, spread: bool) -> dict[str, float]:
-        assert self._clean is not None
-        clean_CT, ablated_CT, kl_ablated_CT = self._clean
-        full, short = self._mask_CT, self._mask_CT[:, :-1]  # the last position predicts nothing
+        clean_CT, ablated_CT, kl_ablated_CT = self._known(len(ce_CT))
+        full = self._mask_CT[: len(ce_CT)]
+        short = full[:, :-1]  # the last position predicts nothing
         ce, clean, ablated = (float(t[short].mean()) for t in (ce_CT, clean_CT, ablated_CT))
         kl, kl_ablated = float(kl_CT[full].mean()), float(kl_ablated_CT[full].mean())
         tokens_C = short.sum(1)
@@ -221,7 +243,7 @@ class SplicedMetrics:
         return found
 
     def _difference(self, ce_CT: Tensor, first_CT: Tensor) -> dict[str, float]:
-        short = self._mask_CT[:, :-1]
+        short = self._mask_CT[: len(ce_CT), :-1]
         difference_C, tokens_C = ((ce_CT - first_CT) * short).sum(1), short.sum(1)
         return {
             "delta_ce_minus_first": float(difference_C.sum() / tokens_C.sum()),

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, TypeVar
 
+from saesweep.costs import Kind
+
 TrialStatus = Literal["waiting", "training", "pruned", "complete", "failed"]
 RowStatus = Literal["waiting", "training", "pruned", "complete", "failed", "reference"]
 RowT = TypeVar("RowT", bound="Row")
@@ -358,3 +360,5 @@ class RunEnded(Event):
     """Published SAEs, ranked among these rows."""
     matched: tuple[MatchedEntry, ...] = ()
     """With `objective.matched`, the best at each L0."""
+    costs: Mapping[Kind, float] = field(default_factory=dict)
+    """Where the time went, over all starts: seconds by kind of work."""

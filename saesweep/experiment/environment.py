@@ -68,14 +68,6 @@ def fill_environment(document: Document, env: Mapping[str, str], *, only_from: s
     document.tree = _fill(document.tree, (), document, env, only_from)
 
 
-def fill_place(document: Document, place: Place, env: Mapping[str, str]) -> None:
-    """Replace the references at one place, such as what `from_cfg` has brought."""
-    parent: Any = document.tree
-    for part in place[:-1]:
-        parent = parent[part]
-    parent[place[-1]] = _fill(parent[place[-1]], place, document, env)
-
-
 def filled(value: Any, environment: Mapping[str, str]) -> Any:
     """Return a value with its references replaced; for text that `fill_environment` has checked."""
     if isinstance(value, dict):

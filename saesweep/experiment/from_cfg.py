@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place, dotted
-from saesweep.experiment.environment import fill_place, has_reference
+from saesweep.experiment.environment import has_reference
 from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fields
 from saesweep.experiment.hub import download
 from saesweep.experiment.metadata import METADATA_FIELDS, run_of_metadata
@@ -57,16 +58,13 @@ class Imported:
 
     base: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
-    is_local: bool = True
-    """Read from this machine; another's file must not ask for the values of environment variables here."""
 
 
-def apply_from_cfg(document: Document, env: Mapping[str, str]) -> tuple[list[str], frozenset[Place]]:
+def apply_from_cfg(document: Document) -> tuple[list[str], frozenset[Place]]:
     """Replace `base.from_cfg` by the fields it stands for; what the file states itself wins.
 
     Args:
         document: The experiment.
-        env: Variables for the references that our own exports keep.
 
     Returns:
         Warnings about fields that were not carried over, and the places that the configuration filled.
@@ -93,21 +91,32 @@ def apply_from_cfg(document: Document, env: Mapping[str, str]) -> tuple[list[str
     for filled_place in filled:
         document.keys[filled_place] = document.values[filled_place] = mark
     document.tree = {**document.tree, "base": merged}
-    for filled_place in filled:
-        value: Any = merged
-        for part in filled_place[1:]:
-            value = value[part]
-        if not has_reference(value) or (len(filled_place) == 2 and filled_place[1] in NESTED):
-            continue  # the parts of a block are places of their own
-        if imported.is_local:
-            fill_place(document, filled_place, env)
-        else:
-            document.add(
-                place,
-                f"sets {dotted(filled_place)} by a reference to an environment variable, which a file from the Hub must "
-                f"not; set {dotted(filled_place)} yourself",
-            )
+    _check_references(document, place, filled)
     return [f"base.from_cfg: {warning}" for warning in imported.warnings], frozenset(filled)
+
+
+def _check_references(document: Document, place: Place, filled: Iterable[Place]) -> None:
+    """Refuse environment variables that a configuration asks for: a folder that was downloaded looks like one's own.
+
+    `model_name: evil/${env:HF_TOKEN}` would send the token as part of a request.
+    """
+    asked: dict[str, Any] = {}
+    for filled_place in filled:
+        value: Any = document.tree
+        for part in filled_place:
+            value = value[part]
+        # The parts of a block are places of their own.
+        if has_reference(value) and not (len(filled_place) == 2 and filled_place[1] in NESTED):
+            asked[dotted(filled_place)] = value
+    if asked:
+        again = " ".join(
+            f"--set '{path}={value if isinstance(value, str) else json.dumps(value)}'" for path, value in asked.items()
+        )
+        document.add(
+            place,
+            f"sets {', '.join(asked)} by references to environment variables, which a file that somebody else may have written "
+            f"must not; where it is yours, repeat them beside from_cfg, or by {again}",
+        )
 
 
 def _merge(imported: dict[str, Any], own: dict[str, Any], place: Place) -> tuple[dict[str, Any], list[Place]]:
@@ -145,8 +154,7 @@ def read_cfg(source: str) -> Imported:
     for name in (RUNNER_CFG, SAE_CFG):
         downloaded = download(source, repo, f"{folder}/{name}" if folder else name)
         if downloaded is not None:
-            found = _read_runner(downloaded) if name == RUNNER_CFG else _read_any(downloaded)
-            return replace(found, is_local=False)
+            return _read_runner(downloaded) if name == RUNNER_CFG else _read_any(downloaded)
     raise UserError(f"{source!r}: the Hub repository {repo} has neither {RUNNER_CFG} nor {SAE_CFG} in {folder or '/'}")
 
 

@@ -85,7 +85,7 @@ def checked(
     load_installed_plugins()
     env = os.environ if env is None else env
     fill_environment(document, env)
-    imported_warnings, filled = apply_from_cfg(document, env)
+    imported_warnings, filled = apply_from_cfg(document)
     teach(document)
     translated = translate_hooks(document)
     draft = read_draft(document, filled)

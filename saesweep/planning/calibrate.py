@@ -115,7 +115,7 @@ def _measuring(setup: Setup, slot: Slot) -> tuple[float, float]:
     )
     spliced.measure([sae])
     seconds, times = _timed(lambda: spliced.measure([sae]), setup.device, at_least=0.5)
-    measured = min(spec.ce_tokens or part.tokens_NT.numel(), part.tokens_NT.numel())
+    measured = min(spec.ce_tokens_of("select", setup.base.training_tokens), part.tokens_NT.numel())
     return reconstruction / runs, seconds / times * measured / part.tokens_NT[:few].numel()
 
 

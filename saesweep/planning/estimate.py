@@ -9,6 +9,9 @@ from saesweep.evaluation import needs_language_model
 from saesweep.experiment import Experiment
 from saesweep.planning.planned import Calibration, Seconds
 
+_PASSES = 3
+"""Forward passes over the `test` part for its one SAE: clean, ablated, spliced."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -44,11 +47,22 @@ def seconds_of(experiment: Experiment, work: Work, calibration: Calibration) -> 
     batch_tokens = experiment.base_run().train_batch_size_tokens
     step_seconds = statistics.fmean(calibration.step_seconds.values())
     objective = experiment.objective(calibration.splice_seconds > 0)
-    rungs_splice = calibration.splice_seconds * needs_language_model([goal.metric for goal in objective.goals])
+    evaluation, tokens = experiment.spec.evaluation, experiment.base_run().training_tokens
+    decided_by = [*(goal.metric for goal in objective.goals), *objective.subject_to]
+    of_select, of_test = (evaluation.ce_tokens_of(part, tokens) for part in ("select", "test"))
+    at_rung = (
+        evaluation.at_rung(evaluation.select_tokens) / evaluation.select_tokens * calibration.reconstruction_seconds
+    )
+    if needs_language_model(decided_by):
+        at_rung += evaluation.at_rung(of_select) / of_select * calibration.splice_seconds
+    winner = evaluation.test_tokens / evaluation.select_tokens * calibration.reconstruction_seconds
+    winner += _PASSES * of_test / of_select * calibration.splice_seconds
+    n_winners = min(1.0, work.at_end)
     return Seconds(
         sae=work.sae_tokens / batch_tokens * step_seconds,
         language_model=work.streamed_tokens / calibration.model_tokens_per_second,
-        measuring=work.at_rungs * (calibration.reconstruction_seconds + rungs_splice)
-        + work.at_end * (calibration.reconstruction_seconds + calibration.splice_seconds),
+        measuring=work.at_rungs * at_rung
+        + work.at_end * (calibration.reconstruction_seconds + calibration.splice_seconds)
+        + n_winners * winner,
         start_up=calibration.start_up_seconds,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from saesweep.driver.trials import sparsity_label
 from saesweep.driver.visits import Visit, planned_visits
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment, Stream, are_comparable, streams_of
-from saesweep.models import resolve_device
+from saesweep.models import ModelFacts, resolve_device
 from saesweep.planning.calibrate import calibrate
 from saesweep.planning.estimate import Work, seconds_of
+from saesweep.planning.operations import estimated, facts_at_hand
+from saesweep.planning.peak import process_peak
 from saesweep.planning.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
 from saesweep.planning.simulate import simulate
 from saesweep.runs import RunDirectory
@@ -117,14 +119,23 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
     device = resolve_device(experiment.base_run().device)
     objective = experiment.objective(experiment.reads_language_model())
     calibrations, widths = _calibrate(experiment) if with_calibration else ((), {})
+    visits = planned_visits(experiment, streams)
+    facts = {visit.stream.label: facts_at_hand(visit.stream.experiment) for visit in visits}
     parts = [
-        _part(experiment, objective, visit, widths.get(visit.stream.label, {}), device)
-        for visit in planned_visits(experiment, streams)
+        _part(
+            experiment, objective, visit, widths.get(visit.stream.label) or _widths(facts[visit.stream.label]), device
+        )
+        for visit in visits
     ]
     first = parts[0].planned
     full, pruned = (_works(parts, search, objective, prunes=prunes) for prunes in (False, True))
     confirm = _confirm_work(experiment)
     gflops = _measure_gflops(device)
+    seconds_full, seconds_pruned = (
+        _seconds(experiment, parts, works, confirm, calibrations) for works in (full, pruned)
+    )
+    expected = seconds_pruned or _estimated(experiment, parts, pruned, confirm, facts, gflops)
+    known = facts[parts[0].stream.label]
     low, high = (
         sum(
             2 * passes * part.widest * (work.sae_tokens + confirm.sae_tokens / len(parts)) / (gflops * 1e9)
@@ -157,8 +168,13 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         sae_seconds=(low, high),
         matched=_matched_text(experiment, parts[0].sizes.runs),
         calibrations=calibrations,
-        seconds_full=_seconds(experiment, parts, full, confirm, calibrations),
-        seconds_pruned=_seconds(experiment, parts, pruned, confirm, calibrations),
+        seconds_full=seconds_full,
+        seconds_pruned=seconds_pruned,
+        measuring_share=None if expected is None else expected.measuring_share,
+        model_bytes=None if known is None else known.weight_bytes,
+        peak_bytes=None
+        if known is None or device.type != "cpu"
+        else process_peak(parts[0].stream.experiment, parts[0].sizes, known),
         warnings=(*experiment.warnings, *(text for each in calibrations for text in each.warnings)),
     )
 
@@ -201,7 +217,8 @@ def _part(
     d_in = widths or {run.hook_name: run.sae.d_in for run in runs if run.sae.d_in is not None}
     if any(run.hook_name not in d_in for run in runs):
         raise UserError(
-            "base.sae.d_in: missing; `plan` opens no model, so state the width of the activations, or use --calibrate"
+            "base.sae.d_in: missing; the model's configuration is not on this machine, and `plan` downloads nothing: state the "
+            "width of the activations, or use --calibrate"
         )
     sizes = size_stream(own, trials, d_in, device)
     blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
@@ -231,6 +248,29 @@ def _confirm_work(experiment: Experiment) -> Work:
     saes = min(groups * search.confirm.top, experiment.n_trials) * search.confirm.replicates
     tokens = confirm_training_tokens(experiment, search.confirm)
     return Work(saes * tokens, 0, saes, groups * tokens)  # side by side
+
+
+def _widths(facts: ModelFacts | None) -> dict[str, int]:
+    return {} if facts is None else dict(facts.hooks)
+
+
+def _estimated(
+    experiment: Experiment,
+    parts: list[_Part],
+    works: list[Work],
+    confirm: Work,
+    facts: Mapping[str, ModelFacts | None],
+    gflops: float,
+) -> Seconds | None:
+    """Return where the time goes by the number of operations; None where a language model is not known."""
+    found = []
+    for part in parts:
+        own, label = part.stream.experiment, part.stream.label
+        one = estimated(own, part.sizes.runs, facts[label], gflops, label)
+        if one is None:
+            return None
+        found.append(one)
+    return _seconds(experiment, parts, works, confirm, tuple(found))
 
 
 def _seconds(

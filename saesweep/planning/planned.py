@@ -64,6 +64,11 @@ class Seconds:
         """All of it."""
         return self.sae + self.language_model + self.measuring + self.start_up
 
+    @property
+    def measuring_share(self) -> float:
+        """Which part of it measuring takes, 0 to 1."""
+        return self.measuring / self.total
+
     def __add__(self, other: Seconds) -> Seconds:
         return Seconds(
             self.sae + other.sae,
@@ -85,7 +90,8 @@ class Calibration:
     reconstruction_seconds: float
     """Reconstruction metrics of one SAE on the whole `select` part."""
     splice_seconds: float
-    """Cross-entropy metrics of one SAE on the whole `select` part; 0 without a language-model head."""
+    """Cross-entropy metrics of one SAE on as many tokens of the `select` part as a finished trial takes; 0 without a
+    language-model head."""
     start_up_seconds: float
     warnings: tuple[str, ...] = ()
     """What opening the stream showed, such as attention sinks."""
@@ -135,6 +141,13 @@ class Plan:
     """From the calibration: the time if no trial is pruned, confirmation included."""
     seconds_pruned: Seconds | None = None
     """The same with pruning."""
+    measuring_share: float | None = None
+    """Which part of the time measuring is expected to take with pruning, 0 to 1: from the calibration, else from the number of
+    operations; None where the language model's configuration is not on this machine."""
+    model_bytes: int | None = None
+    """Weights of the language model of the first stream; None where they are not known."""
+    peak_bytes: int | None = None
+    """Main memory of the whole process at its peak, where SAEs train there; None on a GPU, or where the model is not known."""
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -152,8 +165,15 @@ class Plan:
             f"  {self._pruning_text()}",
             f"  cohort of {self.slots} on {self.device} ({self.slots_reason})",
             f"  memory: {self.slot_bytes / _GIB:.2f} GiB per SAE + {self.shared_bytes / _GIB:.2f} GiB shared"
-            f" = {(self.slots * self.slot_bytes + self.shared_bytes) / _GIB:.2f} GiB, language model not counted"
-            f" (measuring takes up to {self.measuring_bytes / _GIB:.2f} GiB of what is shared)",
+            f" = {(self.slots * self.slot_bytes + self.shared_bytes) / _GIB:.2f} GiB, "
+            + ("" if self.model_bytes is None else f"language model {self.model_bytes / _GIB:.2f} GiB")
+            + ("language model not counted" if self.model_bytes is None else "")
+            + f" (measuring takes up to {self.measuring_bytes / _GIB:.2f} GiB of what is shared)",
+            *(
+                [f"  peak of the whole process: about {self.peak_bytes / _GIB:.2f} GiB"]
+                if self.peak_bytes is not None
+                else []
+            ),
             f"  SAE-tokens: {format_count(self.sae_tokens_full)} if every trial runs to its end,"
             f" about {format_count(self.sae_tokens_pruned)} with pruning"
             + (f"; {format_count(self.confirm_sae_tokens)} more to confirm" if self.confirm_sae_tokens else ""),
@@ -161,6 +181,16 @@ class Plan:
             "  first settings the sampler would try:",
             *(f"    {s.number}: {s.architecture} {s.sparsity}  {_settings(s.params)}" for s in self.samples),
             *(f"  warning: {warning}" for warning in self.warnings),
+        ]
+
+    def _measuring_lines(self) -> list[str]:
+        if self.measuring_share is None:
+            return [
+                "  measuring: its share depends on the model, which is not on this machine; --calibrate measures it"
+            ]
+        return [
+            f"  measuring: about {100 * self.measuring_share:.0f}% of the time with pruning, by the number of operations;"
+            " --calibrate measures it"
         ]
 
     def _pruning_text(self) -> str:
@@ -190,7 +220,8 @@ class Plan:
             low, high = (_duration(s) for s in self.sae_seconds)
             return [
                 f"  SAE time: {low} to {high} at {self.gflops:.0f} GFLOP/s measured now, language model not counted;"
-                " --calibrate measures both"
+                " --calibrate measures both",
+                *self._measuring_lines(),
             ]
         return [
             *(_calibration_line(c) for c in self.calibrations),

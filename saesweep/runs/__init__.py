@@ -4,6 +4,7 @@ from saesweep.atomic import finite, replace_folder, write_bytes, write_json, wri
 from saesweep.files import read_json, sha256
 from saesweep.runs.checkpoint_writer import CheckpointWriter
 from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
+from saesweep.runs.costs import read_costs, write_costs
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
 from saesweep.runs.exports import copy_export
 from saesweep.runs.jsonl import JsonLines
@@ -17,10 +18,12 @@ __all__ = [
     "RunDirectory",
     "copy_export",
     "finite",
+    "read_costs",
     "read_json",
     "replace_folder",
     "sha256",
     "write_bytes",
+    "write_costs",
     "write_json",
     "write_table",
     "write_text",

@@ -59,6 +59,11 @@ class RunDirectory:
         return self.path / "leaderboard.json"
 
     @property
+    def costs_file(self) -> Path:
+        """Where the seconds of all starts went."""
+        return self.path / "costs.json"
+
+    @property
     def choices_file(self) -> Path:
         """What was chosen by measuring or by planning memory, kept so that a resumed run chooses the same."""
         return self.worker_path / self.stream_path.relative_to(self.path) / "choices.json"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from saesweep.cohort import Cohort, Slot
+from saesweep.costs import Stopwatch
 from saesweep.evaluation import Densities, FiringCounter, HeldOutEvaluator
 from saesweep.saes import ExportedSAE
 from saesweep.worker.memory import measuring
@@ -31,6 +32,7 @@ def measure_slots(
     *,
     with_model: Mapping[int, bool],
     with_spread: Mapping[int, bool],
+    watch: Stopwatch,
 ) -> list[Measured]:
     """Return each slot's exported SAE and metrics, in the order of the slots; SAEs of one hook are measured together.
 
@@ -39,17 +41,21 @@ def measure_slots(
         slots: Which of them to measure.
         evaluator: The held-out part to measure on.
         with_model: By trial number, whether to run the language model's head too.
-        with_spread: By trial number, whether to take standard errors over contexts and the densities of the latents too.
+        with_spread: By trial number, whether to take standard errors over contexts and the densities of the latents too: of
+            trials that have finished.
+        watch: Counts the time.
     """
     groups: dict[tuple[str, bool, bool], list[int]] = defaultdict(list)
     for index, slot in enumerate(slots):
         groups[slot.run.hook_name, with_model[slot.trial], with_spread[slot.trial]].append(index)
     found: dict[int, Measured] = {}
     for (hook, use_model, spread), members in groups.items():
-        saes = [cohort.export(slots[index]) for index in members]
-        counters = [FiringCounter() for _ in saes] if spread else []
-        with measuring():
-            results = evaluator.measure(saes, hook, with_model=use_model, spread=spread, counters=counters)
+        with watch.spending("measuring_ends" if spread else "measuring_rungs"), measuring():
+            saes = [cohort.export(slots[index]) for index in members]
+            counters = [FiringCounter() for _ in saes] if spread else []
+            results = evaluator.measure(
+                saes, hook, with_model=use_model, spread=spread, at_rung=not spread, counters=counters
+            )
         for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
             slot = slots[index]
             dead = int(slot.dead_F().sum())

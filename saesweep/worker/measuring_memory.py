@@ -43,6 +43,6 @@ def measuring_bytes(
     forward_pass = tokens * width * (_LAYER_WIDTHS + _SAES_AT_ONCE)
     kept = 0
     if device.type == "cpu":  # where main memory is the device's
-        of_ce = min(evaluation.ce_tokens or evaluation.select_tokens, evaluation.select_tokens)
+        of_ce = evaluation.ce_tokens_of("select", run.training_tokens)
         kept = hooks * (evaluation.select_tokens * width + min(KEPT_BYTES, 2 * of_ce * width))
     return max(latents, logit_bytes(d_vocab, device) + forward_pass) + kept

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from saesweep.cohort import Slot
+from saesweep.costs import Stopwatch
 from saesweep.engines.records import ControlReading, Scores, TrialReport
 from saesweep.evaluation import needs_language_model
 from saesweep.evaluation.overflow import overflow_of
@@ -25,6 +26,7 @@ def report_trials(
     measure: Collection[int],
     metrics: Collection[str],
     required: Collection[str],
+    watch: Stopwatch,
 ) -> dict[int, TrialReport]:
     """Measure what is asked for and what has finished, export what has finished, and report on every trial.
 
@@ -35,6 +37,7 @@ def report_trials(
         measure: Trials to measure beside those that have finished.
         metrics: What is decided by.
         required: A trial is not exported where one of these has no finite value.
+        watch: Counts the time of measuring and of exports.
 
     Raises:
         UserError: The held-out activations hold NaN or infinities.
@@ -47,6 +50,7 @@ def report_trials(
         setup.evaluator,
         with_model={n: slots[n][0].is_done or needs_language_model(metrics) for n in wanted},
         with_spread={n: slots[n][0].is_done for n in wanted},
+        watch=watch,
     )
     scores: dict[int, Scores] = {}
     for number in wanted:
@@ -58,7 +62,8 @@ def report_trials(
             check_held_out(setup.source.select, hook)
             scores[number] = replace(scores[number], cause=_overflow(setup, results, hook))
         elif slots[number][0].is_done:
-            _export(setup, trials[number], slots[number], results, scores[number])
+            with watch.spending("saving"):
+                _export(setup, trials[number], slots[number], results, scores[number])
     return {
         number: TrialReport(
             tokens=mine[0].tokens,

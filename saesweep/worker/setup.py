@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from saesweep.activations import ActivationSource, HeldOut, Sinks, find_sinks, open_source
+from saesweep.activations import ActivationSource, Sinks, find_sinks, open_source
 from saesweep.activity import doing
 from saesweep.cohort import Cohort
 from saesweep.errors import UserError
@@ -61,7 +61,7 @@ class Setup:
 
     def test_evaluator(self) -> HeldOutEvaluator:
         """Return the evaluator of the `test` part: made when the end has come, and read once."""
-        return evaluator_of(self.source.test, self.source, self.base, self.experiment.spec.evaluation)
+        return evaluator_of("test", self.source, self.base, self.experiment.spec.evaluation)
 
 
 def prepare(
@@ -150,7 +150,7 @@ def prepare(
         background_checkpoints=choices.get("background_checkpoints") is True,
         device=device,
         cohort=cohort,
-        evaluator=evaluator_of(source.select, source, run, experiment.spec.evaluation, kept_bytes=KEPT_BYTES),
+        evaluator=evaluator_of("select", source, run, experiment.spec.evaluation, kept_bytes=KEPT_BYTES),
         notes=notes,
         details=details,
         sinks=sinks,
@@ -158,13 +158,19 @@ def prepare(
 
 
 def evaluator_of(
-    part: HeldOut, source: ActivationSource, run: BaseRun, evaluation: EvaluationSpec, *, kept_bytes: int = 0
+    part: Literal["select", "test"],
+    source: ActivationSource,
+    run: BaseRun,
+    evaluation: EvaluationSpec,
+    *,
+    kept_bytes: int = 0,
 ) -> HeldOutEvaluator:
     """Return the evaluator of a held-out part of a stream, as its run and the experiment want it."""
     return HeldOutEvaluator(
-        part,
+        source.select if part == "select" else source.test,
         source.model,
-        ce_tokens=evaluation.ce_tokens,
+        ce_tokens=evaluation.ce_tokens_of(part, run.training_tokens),
+        at_rung=evaluation.at_rung,
         head_index=run.hook_head_index,
         contexts_per_forward=run.eval_batch_size_prompts or run.store_batch_size_prompts,
         kept_bytes=kept_bytes,

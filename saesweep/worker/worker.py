@@ -30,6 +30,7 @@ from saesweep.evaluation import registered_metrics
 from saesweep.experiment import Experiment, TrialSettings, settings_for, streams_of
 from saesweep.runs import Checkpoint, CheckpointStore, CheckpointWriter, RunDirectory
 from saesweep.worker.batches import FiniteBatches
+from saesweep.worker.clock import stopwatch_for
 from saesweep.worker.finals import Finals
 from saesweep.worker.journal import Journal
 from saesweep.worker.loaded_model import LoadedModel
@@ -65,12 +66,17 @@ class DeviceWorker:
         self._setup = prepare(
             experiment, stream, directory, plan.n_trials, loaded, on=plan.device, sharing=plan.sharing
         )
+        self._watch = stopwatch_for(self._setup.device)
         try:
             with out_of_memory_told():
-                self._begin(plan, measure_references(self._setup) if plan.measures_references else ())
+                self._begin(plan, self._references() if plan.measures_references else ())
         except BaseException:
             self._setup.source.close()
             raise
+
+    def _references(self) -> Sequence[Mapping[str, Any]]:
+        with self._watch.spending("measuring_ends"):
+            return measure_references(self._setup)
 
     def _begin(self, plan: WorkerPlan, references: Sequence[Mapping[str, Any]]) -> None:
         setup, cohort = self._setup, self._setup.experiment.spec.cohort
@@ -115,6 +121,7 @@ class DeviceWorker:
             last_block=self._journal.last_after(self._block),
             steps={number: mine[0][0]["step"] for number, mine in saved.items()},
             damaged=tuple(damaged),
+            costs=self._watch.taken(),
         )
 
     def _go_back(self, checkpoint: Checkpoint, saved: Mapping[int, list[SavedSlot]], first_block: int) -> None:
@@ -159,20 +166,26 @@ class DeviceWorker:
     def _run(self, request: BlockRequest, while_training: Callable[[int], None]) -> BlockReport:
         self._carry_out(request.commands)
         if request.save is not None:
-            self._checkpoint(request.save)
+            with self._watch.spending("saving"):
+                self._checkpoint(request.save)
         self._report = self._train(request, while_training)
         self._block = request.number
         return self._report
 
     def _train(self, request: BlockRequest, while_training: Callable[[int], None]) -> BlockReport:
         started, cohort, stream = time.monotonic(), self._setup.cohort, self._setup.source.stream
+        watch = self._watch
         cohort.begin_block()
         for step in range(request.steps):
             if all(slot.is_done for _, slot in cohort.occupied()):
                 break
             while_training(step)
-            cohort.train_step(self._batches.next_batch())
-            self._snapshots.take(self._trials)
+            with watch.spending("language_model"):
+                batch = self._batches.next_batch()
+            with watch.spending("training"):
+                cohort.train_step(batch)
+            with watch.spending("saving"):
+                self._snapshots.take(self._trials)
         trials = report_trials(
             self._setup,
             self._slots_by_trial(),
@@ -180,6 +193,7 @@ class DeviceWorker:
             measure=request.measure,
             metrics=request.metrics,
             required=request.required,
+            watch=watch,
         )
         return BlockReport(
             number=request.number,
@@ -193,6 +207,7 @@ class DeviceWorker:
             notes=tuple(Said(level="info", message=note) for note in self._setup.evaluator.new_notes()),
             saved=self._new_saved(),
             wants_checkpoint=self._writer.is_due(lambda: self._to_save()[1]),
+            costs=watch.taken(),
         )
 
     def _new_events(self) -> tuple[Said | SnapshotTaken, ...]:

@@ -114,7 +114,7 @@ def test_pieces_keep_true_activations_beside_their_rows(monkeypatch: pytest.Monk
     true_acts = torch.rand(83, 12, generator=generator) * (torch.rand(83, 12, generator=generator) < 0.2)
     batches = [(true_acts[:50] @ features, true_acts[:50]), (true_acts[50:] @ features, true_acts[50:])]
     part = SimpleNamespace(
-        mask_NT=None, n_tokens=83, true_features_FD=features, labelled_batches=lambda hook: iter(batches)
+        mask_NT=None, n_tokens=83, true_features_FD=features, labelled_batches=lambda hook, max_tokens: iter(batches)
     )
     found = []
     for rows in (1000, 7):

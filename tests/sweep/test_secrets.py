@@ -100,8 +100,12 @@ def test_nothing_of_a_run_holds_a_secret(tree: dict[str, Any], tmp_path: Path, c
         assert load_experiment(name).base_run().dataset_path.endswith(f"{PLACE}/text.txt")
     pushed = push({"a/b": best}, "user/name", dry_run=True)
     assert "README.md" in dict(pushed.files)
-    # An export is a start for the next experiment, and the run can be reported: the references are filled again.
-    again = load_experiment({"name": "again", "base": {"from_cfg": str(best)}})
+    # An export is a start for the next experiment, which repeats the references: the folder may be somebody else's.
+    start = {"name": "again", "base": {"from_cfg": str(best)}}
+    with pytest.raises(UserError, match="which a file that somebody else may have written must not") as caught:
+        load_experiment(start)
+    assert not [secret for secret in SECRETS if secret in str(caught.value)]
+    again = load_experiment(start, overrides=re.findall(r"--set '([^']*)'", str(caught.value)))
     assert again.base_run().model_from_pretrained_kwargs == {"token": TOKEN, "dtype": "float32"}
     assert TOKEN not in json.dumps(again.written)
     # What lies beside an SAE may be somebody else's: `eval` reads the variables that its own command repeats.
@@ -191,16 +195,36 @@ def test_variables_are_not_needed_to_look_at_a_run(
     assert "not set" not in capsys.readouterr().err
 
 
-def test_a_file_from_the_hub_cannot_ask_for_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("source", ["user/repo/folder", "here"])
+@pytest.mark.parametrize("name", ["runner_cfg.json", "cfg.json", "experiment.yaml"])
+def test_a_foreign_file_cannot_ask_for_a_variable(
+    source: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`model_name: evil/${env:HF_TOKEN}` in somebody's cfg.json would send the token as part of a request."""
     from saesweep.experiment import from_cfg
 
     monkeypatch.setenv("SAESWEEP_T_TOKEN", TOKEN)
-    cfg = {"model_name": f"evil/{REFERENCE}", "dataset_path": "d", "sae": {"architecture": "topk", "d_sae": 64}}
-    (tmp_path / "runner_cfg.json").write_text(json.dumps(cfg))
-    monkeypatch.setattr(from_cfg, "download", lambda *_: tmp_path / "runner_cfg.json")
-    with pytest.raises(UserError, match="a file from the Hub must not"):
-        load_experiment({"name": "x", "base": {"from_cfg": "user/repo/folder"}})
+    run = {"model_name": f"evil/{REFERENCE}", "dataset_path": "d", "hook_name": "h"}
+    sae = {"architecture": "topk", "d_in": 8, "d_sae": 64, "k": 4}
+    files = {
+        "runner_cfg.json": {**run, "sae": sae},
+        "cfg.json": {**sae, "metadata": run},
+        "experiment.yaml": {"name": "evil", "base": {**run, "sae": sae}},
+    }
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "cfg.json").write_text(json.dumps({**sae, "metadata": {}}))
+    (folder / name).write_text(json.dumps(files[name]))
+    if source != "here" and name == "experiment.yaml":
+        pytest.skip("of a repository on the Hub, that file is not read")
+    monkeypatch.setattr(from_cfg, "download", lambda *asked: folder / name if asked[-1].endswith(name) else None)
+    with pytest.raises(UserError, match=r"sets base\.model_name by references to environment variables") as caught:
+        load_experiment({"name": "x", "base": {"from_cfg": source}})
+    assert TOKEN not in str(caught.value)
+    # What the experiment itself says is its author's.
+    mine = load_experiment({"name": "x", "base": {"from_cfg": source, "model_name": REFERENCE, "hook_name": "h"}})
+    assert mine.base_run().model_name == TOKEN
 
 
 @pytest.mark.parametrize("has_own_file", [False, True])
