@@ -10,7 +10,7 @@ from saesweep.experiment import AsWritten, load_experiment, stream_of, streams_o
 from saesweep.report.data import RunData
 from saesweep.report.densities import counted_on, read_log10_densities
 from saesweep.report.features import BANDS, Latent, describe_latents, sample_latents, unembedding_of
-from saesweep.report.html import document, escape, json_script
+document = escape = json_script = None
 
 MAX_BYTES = 5_000_000
 
