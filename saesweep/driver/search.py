@@ -157,6 +157,7 @@ def open_search(
         fingerprint=experiment.fingerprint(),
         baselines=search.fixed or search.baselines,
         history=() if warm is None else warm.trials,
+        metric_names=[goal.metric for goal in objective.goals],
     )
     return Search(study, rules, visit, () if warm is None else (warm.note,))
 

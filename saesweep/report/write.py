@@ -11,7 +11,6 @@ from saesweep.report.data import read_run
 from saesweep.report.page import report_page
 from saesweep.runs import write_text
 
-FEATURE_TOKENS = 200_000
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def write_report(
     features: bool = True,
     pngs: bool = True,
     latents: Sequence[int] = (),
-    feature_tokens: int = FEATURE_TOKENS,
+    feature_tokens: int = 200_000,
     allow_code_execution: bool = False,
 ) -> Report:
     """Write the report of a run, finished or still going.

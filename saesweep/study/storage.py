@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -104,9 +105,15 @@ def _check_file(path: Path) -> None:
 
 
 def open_study(
-    storage: RDBStorage, *, name: str, directions: Sequence[Direction], setup: Mapping[str, Any], fingerprint: str
+    storage: RDBStorage,
+    *,
+    name: str,
+    directions: Sequence[Direction],
+    setup: Mapping[str, Any],
+    fingerprint: str,
+    metric_names: Sequence[str] = (),
 ) -> optuna.Study:
-    """Create the study, or open it where it was made by the same experiment.
+    """Create the study, or open it where it was made by the same experiment; its values are named for whoever looks at it.
 
     Raises:
         UserError: When the study belongs to another experiment, with what changed.
@@ -122,6 +129,7 @@ def open_study(
             raise UserError(f"the study {name!r} was not made by saesweep; choose another `name`")
         study.set_user_attr(SETUP_KEY, dict(setup))
         study.set_user_attr(FINGERPRINT_KEY, fingerprint)
+        name_metrics(study, metric_names)
         return study
     before = attrs[SETUP_KEY]
     changes = _changes(_widened(before, setup), setup)
@@ -135,7 +143,16 @@ def open_study(
         )
     if before != setup:
         study.set_user_attr(SETUP_KEY, dict(setup))
+    name_metrics(study, metric_names)
     return study
+
+
+def name_metrics(study: optuna.Study, metric_names: Sequence[str]) -> None:
+    """Name the values of a study, which dashboards and Optuna's plots show; studies of earlier versions get them too."""
+    if metric_names and study.metric_names != list(metric_names):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(metric_names))
 
 
 def _widened(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from saesweep.study.record import (
     ExpectedEnd,
     TerminalState,
     TrialRecord,
+    named_values,
     rung_reports,
     same_values,
     to_record,
@@ -49,6 +50,7 @@ class Study:
         seed: int,
         baselines: Sequence[Mapping[str, Any]],
         history: Sequence[EarlierTrial] = (),
+        metric_names: Sequence[str] = (),
     ) -> None:
         self._study = study
         self._storage = storage
@@ -57,6 +59,7 @@ class Study:
         self._seed = seed
         self._baselines = tuple(dict(baseline) for baseline in baselines)
         self._history = as_trials(space, history)
+        self._metric_names = tuple(metric_names)
 
     @classmethod
     def open(
@@ -71,6 +74,7 @@ class Study:
         fingerprint: str,
         baselines: Sequence[Mapping[str, Any]] = (),
         history: Sequence[EarlierTrial] = (),
+        metric_names: Sequence[str] = (),
     ) -> Study:
         """Create a study, or open the one that the same experiment has made.
 
@@ -86,6 +90,7 @@ class Study:
             baselines: Settings of the first trials, by path; parameters left out are suggested.
             history: Finished trials of another study for the sampler to learn from; points of `space`, the same ones
                 whenever this study is opened.
+            metric_names: Names of the values, one per objective, for dashboards; none are set where it is empty.
 
         Raises:
             UserError: When the storage cannot be opened, the study belongs to another experiment (with what changed),
@@ -110,11 +115,27 @@ class Study:
         storage = open_storage(path_or_url)
         try:
             with damage_told(path_or_url):
-                study = open_study(storage, name=name, directions=directions, setup=setup, fingerprint=fingerprint)
+                study = open_study(
+                    storage,
+                    name=name,
+                    directions=directions,
+                    setup=setup,
+                    fingerprint=fingerprint,
+                    metric_names=metric_names,
+                )
         except BaseException:
             _close(storage)
             raise
-        return cls(study, storage, space=space, sampler=sampler, seed=seed, baselines=baselines, history=history)
+        return cls(
+            study,
+            storage,
+            space=space,
+            sampler=sampler,
+            seed=seed,
+            baselines=baselines,
+            history=history,
+            metric_names=metric_names,
+        )
 
     def close(self) -> None:
         """Close the connections to the storage."""
@@ -255,7 +276,7 @@ class Study:
         if len(values) == 1:
             self._handle(trial).report(values[0], step_tokens)
         else:
-            self._handle(trial).set_user_attr(f"{RUNG_PREFIX}{step_tokens}", list(values))
+            self._handle(trial).set_user_attr(f"{RUNG_PREFIX}{step_tokens}", named_values(values, self._metric_names))
 
     def tell(
         self,

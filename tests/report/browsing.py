@@ -1,9 +1,11 @@
 """Pages in a headless browser: as it leaves them, and driven over its debugging pipe as a person would."""
 
 import base64
+import fcntl
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -153,11 +155,14 @@ def open_tab() -> Iterator[Tab]:
     from_browser, theirs_out = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [*browser_command(browser, profile), "--remote-debugging-pipe"]
-        # It reads the commands from descriptor 3 and writes its answers to 4.
-        shell = ["/bin/sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command]
-        process = subprocess.Popen(shell, pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL)
-        os.close(theirs_in)
-        os.close(theirs_out)
+        # It reads the commands from descriptor 3 and writes its answers to 4; from 10 on, none is in the way of these.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
+        start = f"import os, sys; os.dup2({ends[0]}, 3); os.dup2({ends[1]}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+        process = subprocess.Popen(
+            [sys.executable, "-c", start, *command], pass_fds=ends, stderr=subprocess.DEVNULL
+        )
+        for end in (theirs_in, theirs_out, *ends):
+            os.close(end)
         try:
             yield Tab(to_browser, from_browser)
         finally:

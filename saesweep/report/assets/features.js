@@ -14,7 +14,7 @@
   const which = () => (pick ? Number(pick.value) : 0);
 
   function histogram(latent, max) {
-    const width = 220, height = 64, top = Math.log1p(Math.max(...latent.h)), step = width / data.bins;
+    const width = 180, height = 64, top = Math.log1p(Math.max(...latent.h)), step = width / data.bins;
     const box = make("div"); box.append(make("h4", "", "Activations (tokens, log scale)"));
     const picture = svg("svg", { width, height: height + 16, role: "img", "aria-label": "activation histogram", class: "histogram" });
     latent.h.forEach((n, i) => {
@@ -73,7 +73,7 @@
     const own = data.saes[sae], latent = own.latents[n], box = make("div", "latent"); box.id = `latent-${sae}-${n}`; box.dataset.number = n;
     const head = make("h3", "", `Latent ${n} `); if (note) head.append(make("small", "", note)); box.append(head);
     const share = own.f[n] / Math.max(1, own.tokens);
-    box.append(make("div", "facts", own.f[n] ? `fires on ${number(100 * share)}% of ${whole(own.tokens)} held-out tokens (${whole(own.f[n])}) · mean ${number(own.a[n])}, maximum ${number(own.m[n])} on “${shown(text(own.t[n]))}”` : `never fires on ${whole(own.tokens)} held-out tokens`));
+    box.append(make("div", "facts", own.f[n] ? `fires on ${number(100 * share)}% of ${whole(own.tokens)} held-out tokens (${whole(own.f[n])}) · mean ${number(own.a[n])}, maximum ${number(own.m[n])} on “${shown(text(own.t[n])).trim()}”` : `never fires on ${whole(own.tokens)} held-out tokens`));
     if (!latent) { if (own.f[n]) box.append(make("p", "note", "No examples: not in the sample that has room on this page.")); return box; }
     const parts = make("div", "parts");
     if (own.f[n]) parts.append(histogram(latent, own.m[n]));
