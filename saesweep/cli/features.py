@@ -42,7 +42,9 @@ def add_parser(commands: Subparsers) -> None:
         summary="write what the latents of any SAE fire on as an HTML page, or for Neuronpedia",
         examples=_EXAMPLES,
     )
-    parser.add_argument("saes", metavar="PATH", nargs="+", help="a run directory, an SAE's folder or a Hub id; or two SAEs")
+    parser.add_argument(
+        "saes", metavar="PATH", nargs="+", help="a run directory, an SAE's folder or a Hub id; or two SAEs"
+    )
     parser.add_argument(
         "--to", metavar="FILE", type=Path, help="the page (default: features.html in the folder of the SAE or run)"
     )

@@ -81,7 +81,9 @@ def log_ticks(begin: float, end: float) -> list[float]:
         for mantissas in ((1, 1.5, 2, 3, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,))
     ]
     candidates += [[10.0**e for e in exponents if e % every == 0] for every in (2, 3, 5, 10)]
-    for step in (mantissa * 10.0**e for e in range(math.floor(begin) - 1, math.ceil(end) + 1) for mantissa in (1, 2, 2.5, 5)):
+    for step in (
+        mantissa * 10.0**e for e in range(math.floor(begin) - 1, math.ceil(end) + 1) for mantissa in (1, 2, 2.5, 5)
+    ):
         if (high - low) / step <= _MAX_TICKS + 1:
             candidates.append([step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)])
     fitting = []

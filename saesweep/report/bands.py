@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,10 +33,13 @@ def bands_of(densities: Sequence[float], n_tokens: int) -> list[Band]:
     """
     floor = min(1.0, JUDGED_ON / max(1, n_tokens))
     edges = [floor, *(edge for edge in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1) if edge > 1.5 * floor), float("inf")]
-    ranges = list(zip(edges, edges[1:], strict=False))
+    ranges = list(itertools.pairwise(edges))
     ordered = [pair for pair in reversed(ranges) if pair[1] <= _INTERPRETABLE]
     ordered += [pair for pair in ranges if pair[1] > _INTERPRETABLE]
-    named = [(f"fires on {_share(low)} to {_share(high)}" if high <= 1 else f"fires on more than {_share(low)}", low, high) for low, high in ordered]
+    named = [
+        (f"fires on {_share(low)} to {_share(high)}" if high <= 1 else f"fires on more than {_share(low)}", low, high)
+        for low, high in ordered
+    ]
     named += [(f"fires on fewer than {JUDGED_ON} of {n_tokens:,} tokens", 1e-300, floor), ("never fires", 0.0, 1e-300)]
     found = []
     for name, low, high in named:

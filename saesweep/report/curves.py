@@ -50,7 +50,9 @@ def _curves(run: RunData, key: Key, title: str, points: dict[int, list[tuple[int
     end = max((row.total_tokens for row in run.rows), default=0)
     made.update_xaxes(**axis_for([0, end, *(t for own in points.values() for t, _ in own)], from_zero=True))
     made.update_xaxes(tickformat="~s")
-    made.update_yaxes(**(metric_axis(name, values) if kind == "select" else axis_for(values, log=_is_log(name, values))))
+    made.update_yaxes(
+        **(metric_axis(name, values) if kind == "select" else axis_for(values, log=_is_log(name, values)))
+    )
     seen: set[str] = set()
     for row in sorted(run.rows, key=lambda row: row.number):
         kept = thinned(points[row.number], share)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from saesweep.activations import open_source
 from saesweep.activations.encoding import special_token
 from saesweep.errors import UserError
@@ -16,7 +18,6 @@ from saesweep.report.bands import Band, band_index, bands_of
 from saesweep.report.feature_scan import Scan, scan
 from saesweep.report.feature_sources import FeatureSource, Shown
 from saesweep.report.features import Described, describe, nearest, unembedding_of
-from torch import Tensor
 
 MAX_DESCRIBED = 4096
 """Latents in detail, of all SAEs of a page together: more would not fit into it."""
@@ -78,7 +79,12 @@ def gather(
     try:
         if opened.model is None:
             raise UserError(f"{source.title}: cached activations have no text; name a model and a dataset")
-        check_widths([own.name for own in source.shown], [own.sae for own in source.shown], [own.hook for own in source.shown], opened)
+        check_widths(
+            [own.name for own in source.shown],
+            [own.sae for own in source.shown],
+            [own.hook for own in source.shown],
+            opened,
+        )
         tokenizer, held_out = opened.model.tokenizer, opened.test
         separators = {token for name in ("bos", "eos", "sep") if (token := special_token(tokenizer, name)) is not None}
         if isinstance(run.sequence_separator_token, int):

@@ -39,7 +39,9 @@ def feature_page(data: FeatureData, *, report_link: str | None = None, max_bytes
         else:
             too_large = share
     if not best:
-        raise UserError(f"{data.title}: the feature page would be larger than {max_bytes / 1e6:g} MB without any example")
+        raise UserError(
+            f"{data.title}: the feature page would be larger than {max_bytes / 1e6:g} MB without any example"
+        )
     return best
 
 

@@ -59,16 +59,16 @@ def pieces(sae: ExportedSAE, held_out: HeldOut, hook: str, max_tokens: int) -> I
     counted_M2 = torch.nonzero(held_out.mask_NT.cpu())  # in the order of the rows
     done = 0
     for rows_MD in held_out.batches(hook, max_tokens):
-        for part_MD in rows_MD.split(sae.rows_at_once()):
+        for part_MD in torch.split(rows_MD, sae.rows_at_once()):
             with torch.no_grad():
                 acts_MF = sae.encode(part_MD.to(sae.device)).float().cpu()
             places_M2 = counted_M2[done : done + len(part_MD)]
             done += len(part_MD)
-            contexts, counts = places_M2[:, 0].unique_consecutive(return_counts=True)
+            contexts, counts = torch.unique_consecutive(places_M2[:, 0], return_counts=True)
             parts = zip(
                 contexts.tolist(),
-                places_M2[:, 1].split(counts.tolist()),
-                acts_MF.split(counts.tolist()),
+                torch.split(places_M2[:, 1], counts.tolist()),
+                torch.split(acts_MF, counts.tolist()),
                 strict=True,
             )
             yield from (Piece(context, positions_M, own_MF) for context, positions_M, own_MF in parts)

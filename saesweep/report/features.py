@@ -212,13 +212,11 @@ def _add_neighbours(found: list[Described], sae: ExportedSAE) -> None:
         own.neighbours = [(number, cosine) for number, cosine in near if number != own.number][:count]
 
 
-def nearest(
-    sae: ExportedSAE, other: ExportedSAE, numbers: Sequence[int], count: int
-) -> list[list[tuple[int, float]]]:
+def nearest(sae: ExportedSAE, other: ExportedSAE, numbers: Sequence[int], count: int) -> list[list[tuple[int, float]]]:
     """Return for each latent the latents of another SAE whose decoder directions have the largest cosine with its own."""
     normed_FD = torch.nn.functional.normalize(other.tensors["W_dec"].float(), dim=1)
     found: list[list[tuple[int, float]]] = []
-    for part in torch.tensor(list(numbers)).split(max(1, _DECODER_PIECE // other.d_sae)):
+    for part in torch.split(torch.tensor(list(numbers)), max(1, _DECODER_PIECE // other.d_sae)):
         rows_SD = torch.nn.functional.normalize(sae.tensors["W_dec"][part.to(sae.device)].float(), dim=1)
         top = (rows_SD @ normed_FD.T.to(rows_SD.device)).topk(min(count, other.d_sae), dim=1)
         found += [

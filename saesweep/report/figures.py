@@ -70,7 +70,10 @@ def dead_figure(run: RunData) -> go.Figure:
                 x=[str(row.number) for row in mine],
                 y=[100 * row.metrics["dead_fraction"] for row in mine],
                 name=architecture,
-                marker={"color": style_of(architecture).colour, "opacity": [1 if r.status == "complete" else 0.5 for r in mine]},
+                marker={
+                    "color": style_of(architecture).colour,
+                    "opacity": [1 if r.status == "complete" else 0.5 for r in mine],
+                },
                 hovertemplate=[
                     f"trial {row.number}: %{{y:.2f}}% silent for {row.dead_window_tokens or 0:,} tokens<extra></extra>"
                     for row in mine

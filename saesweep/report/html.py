@@ -67,4 +67,4 @@ def packed_plotly() -> Markup:
 
 def asset(name: str) -> str:
     """Return a file of this package as text."""
-    return files("saesweep.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return files("saesweep.report").joinpath("assets").joinpath(name).read_text(encoding="utf-8")

@@ -131,14 +131,20 @@ def _edges(run: RunData, experiment: Experiment) -> list[Step]:
     for path in dict.fromkeys(parameter.path for parameter in experiment.parameters()):
         if is_pareto and path.rpartition(".")[2] in _sparsity_fields(run):
             continue  # a front reaches from one end of it to the other
-        found = [(row, p) for row in rows for p in experiment.parameters() if p.path == path and p.is_active(row.params)]
+        found = [
+            (row, p) for row in rows for p in experiment.parameters() if p.path == path and p.is_active(row.params)
+        ]
         at = [(row, p, _place(p, row.params.get(path))) for row, p in found]
-        for name, is_edge in (("lower", lambda v: v < _EDGE), ("upper", lambda v: v > 1 - _EDGE)):
-            there = [(row, p) for row, p, place in at if place is not None and is_edge(place)]
+        for name in ("lower", "upper"):
+            there = [(row, p) for row, p, place in at if place is not None and _edge_of(place) == name]
             if not there or (is_pareto and 2 * len(there) <= len(at)):
                 continue
             row, p = there[0]
-            which = f"{len(there)} of the {len(at)} SAEs of the front have" if is_pareto else f"trial {row.number}, the best, has"
+            which = (
+                f"{len(there)} of the {len(at)} SAEs of the front have"
+                if is_pareto
+                else f"trial {row.number}, the best, has"
+            )
             low, high = _wider(p, name)
             steps.append(
                 Step(
@@ -149,6 +155,11 @@ def _edges(run: RunData, experiment: Experiment) -> list[Step]:
                 )
             )
     return steps
+
+
+def _edge_of(place: float) -> str:
+    """Return which end of its range a place lies at; empty where it lies at none."""
+    return "lower" if place < _EDGE else "upper" if place > 1 - _EDGE else ""
 
 
 def _sparsity_fields(run: RunData) -> set[str]:
@@ -241,4 +252,3 @@ def _dead(run: RunData) -> list[Step]:
             "A smaller dictionary, a lower learning rate or a longer warm-up keeps more of them alive.",
         )
     ]
-

@@ -54,7 +54,14 @@ def parallel_figure(run: RunData) -> go.Figure | None:
         made.add_annotation(x=i, y=1.04, text=f"<b>{axis.title}</b>", showarrow=False, yanchor="bottom", textangle=0)
         for place, text in axis.ticks:
             made.add_annotation(
-                x=i, y=place, text=text, showarrow=False, xanchor="left", xshift=5, font={"size": 12}, bgcolor="var(--veil)"
+                x=i,
+                y=place,
+                text=text,
+                showarrow=False,
+                xanchor="left",
+                xshift=5,
+                font={"size": 12},
+                bgcolor="var(--veil)",
             )
     named: set[str] = set()
     for row in sorted(rows, key=lambda row: (row.number == run.board.best, row.number)):

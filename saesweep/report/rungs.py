@@ -90,7 +90,10 @@ def _rungs(run: RunData, metric: str) -> go.Figure:
                 line={"color": style.colour, "width": 1.2, "dash": "dot"},
                 marker={"symbol": ["circle", f"{style.symbol}-open"], "size": [0, 9], "color": style.colour},
                 opacity=0.75,
-                hovertemplate=[None, f"{what}: pruned<br>expected to end with {label(metric)} %{{y:.4g}}<extra></extra>"],
+                hovertemplate=[
+                    None,
+                    f"{what}: pruned<br>expected to end with {label(metric)} %{{y:.4g}}<extra></extra>",
+                ],
             )
     end_tokens = max((row.total_tokens for row in run.rows), default=0)
     made.update_xaxes(**axis_for([0, end_tokens], from_zero=True))

@@ -12,7 +12,6 @@ from saesweep.report.page import report_page
 from saesweep.runs import write_text
 
 
-
 @dataclass(frozen=True)
 class Report:
     """What was written."""

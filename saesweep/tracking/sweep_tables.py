@@ -95,7 +95,9 @@ def _matched(entries: Sequence[MatchedEntry]) -> Any:
     data = []
     for entry in entries:
         known = asdict(entry)
-        data.append([*(known[name] for name in fields), *(entry.metrics.get(m) for m in metrics), *(known[m] for m in marks)])
+        data.append(
+            [*(known[name] for name in fields), *(entry.metrics.get(m) for m in metrics), *(known[m] for m in marks)]
+        )
     columns = [*fields, *(name if name not in fields else f"{name} at target" for name in metrics), *marks]
     return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
 

@@ -158,9 +158,7 @@ def open_tab() -> Iterator[Tab]:
         # It reads the commands from descriptor 3 and writes its answers to 4; from 10 on, none is in the way of these.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
         start = f"import os, sys; os.dup2({ends[0]}, 3); os.dup2({ends[1]}, 4); os.execv(sys.argv[1], sys.argv[1:])"
-        process = subprocess.Popen(
-            [sys.executable, "-c", start, *command], pass_fds=ends, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen([sys.executable, "-c", start, *command], pass_fds=ends, stderr=subprocess.DEVNULL)
         for end in (theirs_in, theirs_out, *ends):
             os.close(end)
         try:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from saesweep.errors import UserError
-from saesweep.report.data import read_run
 from saesweep.report.curves import TRAINED, curve_figures
+from saesweep.report.data import read_run
 from saesweep.report.page import report_page
 from tests.display.runs import row
 

@@ -131,7 +131,10 @@ def test_the_sweep_has_a_run_with_its_table_and_front(tree: dict[str, Any], tmp_
 @pytest.mark.usefixtures("offline")
 def test_the_matched_verdict_is_a_table_and_a_plot(tree: dict[str, Any], tmp_path: Path) -> None:
     tree |= {"space": {"sae.architecture": {"choice": ["topk", "batchtopk"]}}}
-    tree |= {"objective": {"minimize": "mse", "matched": {"l0": [4, 8]}}, "search": {"sampler": "grid", "pruner": "none"}}
+    tree |= {
+        "objective": {"minimize": "mse", "matched": {"l0": [4, 8]}},
+        "search": {"sampler": "grid", "pruner": "none"},
+    }
     result = saesweep.run(tree, run_dir=tmp_path / "run")
     table = {(row["target_l0"], row["architecture"]): row for row in sweep_table(tmp_path / "run", "sweep/matched")}
     for entry in result.matched:
