@@ -133,7 +133,7 @@ class SweepLoop:
             message = f"study.db lacked what the checkpoint holds of {behind} trials; it was made again from there"
             self._bus.emit(Note(level="warning", message=message))
         for data in saved["trials"]:
-            trial = self._trial(data["number"], known[data["number"]].params)
+            trial = self._trial(data["number"], known[data["number"]].params, data.get("retry_of"))
             trial.load(data)
             if trial.slot is not None and trial.slot >= policy.n_slots:
                 # The cohort has shrunk: as in the scheduler, the trial waits for a slot, and may be pruned before its turn.
@@ -241,11 +241,14 @@ class SweepLoop:
 
     def _carry_out(self, action: Action, failed: dict[int, str]) -> None:
         if isinstance(action, Ask):
-            position = self._asked[self._session.label]
-            params = self._search.ask(
-                action.number, action.stratum, position, self._expected_ends(), self._session.cannot_keep_limits
-            )
-            trial = self._trial(action.number, params)
+            if action.retry_of is not None:
+                params = self._search.study.repeat(action.number, self.trials[action.retry_of].params)
+            else:
+                position = self._asked[self._session.label]
+                params = self._search.ask(
+                    action.number, action.stratum, position, self._expected_ends(), self._session.cannot_keep_limits
+                )
+            trial = self._trial(action.number, params, action.retry_of)
             self._decide(answer(action, trial, self._search.policy))
         elif isinstance(action, Place):
             self._place(self.trials[action.number], action.slot)
@@ -262,7 +265,7 @@ class SweepLoop:
         found = {n: expected_end(e, self._session.objective) for n, e in expected_ends(self._state).items()}
         return {number: end for number, end in found.items() if end is not None}
 
-    def _trial(self, number: int, params: dict[str, Any]) -> Trial:
+    def _trial(self, number: int, params: dict[str, Any], retry_of: int | None = None) -> Trial:
         label = self._session.stream_of(params).label
         trial = new_trial(
             number,
@@ -270,12 +273,13 @@ class SweepLoop:
             self._session.resolve(params),
             objective=self._session.objective,
             target_l0=self._session.experiment.target_l0(params),
-            is_baseline=self._search.is_baseline(self._asked[label]),
+            is_baseline=retry_of is None and self._search.is_baseline(self._asked[label]),
             replicates=self._session.replicates,
             stream=label,
         )
         self.trials[number] = self._live[number] = trial
-        self._asked[label] += 1
+        trial.retry_of = retry_of
+        self._asked[label] += retry_of is None  # what repeats a failed trial comes on top
         return trial
 
     def _place(self, trial: Trial, index: int) -> None:
@@ -328,7 +332,7 @@ class SweepLoop:
 
     def _expected_sae_tokens(self) -> int:
         """Return what `_sae_tokens` will be at the end if no further trial is pruned."""
-        to_come = self._session.experiment.n_trials - len(self.trials) + len(self._live)
+        to_come = self._session.experiment.n_trials - sum(self._asked.values()) + len(self._live)
         return self._session.replicates * (self._ended_tokens + to_come * self._session.blocks.total_tokens)
 
     def _announce(self, seconds: float, trained_tokens: int, losses: dict[int, float]) -> None:

@@ -98,4 +98,6 @@ def log_ticks(begin: float, end: float) -> list[float]:
 def metric_axis(name: str, values: Iterable[float]) -> dict[str, Any]:
     """Return the axis of a held-out metric; one that spans decades is logarithmic where all its values allow it."""
     known = [value for value in values if math.isfinite(value)]
-    return axis_for(known, log=name in LOG_METRICS and all(value > 0 for value in known))
+    return axis_for(
+        known, log=name in LOG_METRICS and all(value > 0 for value in known) and bool(known or name == "l0")
+    )

@@ -212,6 +212,17 @@ class Study:
             raise UserError(f"trial {number} of the checkpoint does not lie in this space: {error}") from None
         self._study.add_trial(trial)
 
+    def repeat(self, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a trial that repeats another one; add it where the study does not have it yet.
+
+        Args:
+            number: Number of the trial; a new one has the next number of the study.
+            params: The other one's settings by dotted path.
+        """
+        if number == len(self._study.get_trials(deepcopy=False)):
+            self.restore(number, params)
+        return self._space.decode(self._trial(number).params)
+
     def _suggest(
         self,
         trials: Sequence[FrozenTrial],

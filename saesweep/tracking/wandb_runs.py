@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saesweep.events import DENSITY_EDGES
 from saesweep.tracking.names import evaluation_names
 
 INIT_SECONDS = 30.0
@@ -123,9 +124,15 @@ class OpenRun:
         """Log values at the training step that `tokens` stand for; points of one step are joined until a commit."""
         self._run.log(dict(values), step=tokens // self._batch_tokens, commit=commit)
 
-    def log_measured(self, metrics: Mapping[str, float], *, tokens: int) -> None:
-        """Log held-out metrics."""
-        self.log(evaluation_names(metrics), tokens=tokens)
+    def log_measured(self, metrics: Mapping[str, float], densities: Sequence[int], *, tokens: int) -> None:
+        """Log held-out metrics, and how often the latents fire: counts between neighbours of `DENSITY_EDGES`."""
+        import wandb
+
+        values: dict[str, Any] = dict(evaluation_names(metrics))
+        if densities:
+            histogram = wandb.Histogram(np_histogram=(list(densities), list(DENSITY_EDGES)))
+            values["plots/feature_density_histogram"] = histogram
+        self.log(values, tokens=tokens)
 
     def log_ending(self, summary: Mapping[str, Any], export: Path | None, *, tokens: int) -> None:
         """Log how the trial ended, and a finished one's densities on held-out tokens, under SAELens' names."""

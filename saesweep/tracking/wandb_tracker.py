@@ -219,7 +219,7 @@ class _TrialThread:
                 self._last_tokens = event.tokens
                 run.log(event.values, tokens=event.tokens)
         elif isinstance(event, TrialMeasured):
-            run.log_measured(event.metrics, tokens=event.tokens)
+            run.log_measured(event.metrics, event.densities, tokens=event.tokens)
         elif isinstance(event, SnapshotSaved):
             run.upload_snapshot(
                 Path(event.path), tokens=event.tokens, is_final=event.is_final, replicate=event.replicate

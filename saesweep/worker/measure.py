@@ -20,8 +20,8 @@ class Measured:
     sae: ExportedSAE
     metrics: dict[str, float]
     dead: int
-    densities: Densities | None
-    """How often its latents fire on the `select` part; None where it was measured without spread."""
+    densities: Densities
+    """How often its latents fire on the `select` part."""
 
 
 def measure_slots(
@@ -39,7 +39,7 @@ def measure_slots(
         slots: Which of them to measure.
         evaluator: The held-out part to measure on.
         with_model: By trial number, whether to run the language model's head too.
-        with_spread: By trial number, whether to take standard errors over contexts and the densities of the latents too.
+        with_spread: By trial number, whether to take standard errors over contexts too.
     """
     groups: dict[tuple[str, bool, bool], list[int]] = defaultdict(list)
     for index, slot in enumerate(slots):
@@ -47,7 +47,7 @@ def measure_slots(
     found: dict[int, Measured] = {}
     for (hook, use_model, spread), members in groups.items():
         saes = [cohort.export(slots[index]) for index in members]
-        counters = [FiringCounter() for _ in saes] if spread else []
+        counters = [FiringCounter() for _ in saes]
         with measuring():
             results = evaluator.measure(saes, hook, with_model=use_model, spread=spread, counters=counters)
         for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
@@ -57,7 +57,7 @@ def measure_slots(
                 sae=sae,
                 metrics={**metrics, "dead_fraction": dead / sae.d_sae},
                 dead=dead,
-                densities=counters[place].densities("select") if spread else None,
+                densities=counters[place].densities("select"),
             )
     return [found[index] for index in range(len(slots))]
 

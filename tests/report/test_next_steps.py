@@ -29,7 +29,9 @@ def trial(number: int, **changes: Any) -> Row:
     params = {"sae.architecture": "topk", "sae.k": 8, "lr": 3e-3}
     params |= changes.pop("params", {})
     metrics = {"l0": 8.0, "mse": 1.0 + number, "mse_stderr": 0.01, **changes.pop("metrics", {})}
-    return replace(row(number, changes.pop("architecture", "topk"), **metrics), **{"params": params, "replicates": 3} | changes)
+    return replace(
+        row(number, changes.pop("architecture", "topk"), **metrics), **{"params": params, "replicates": 3} | changes
+    )
 
 
 ENOUGH = [trial(n) for n in range(3)]

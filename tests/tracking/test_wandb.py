@@ -99,6 +99,9 @@ def test_every_trial_is_a_run_with_config_and_metrics(tree: dict[str, Any], tmp_
         assert run.column("metrics/l0")[-1] == pytest.approx(row.metrics["l0"])
         assert run.column("metrics/cossim")[-1] == pytest.approx(row.metrics["cosine_similarity"])
         assert run.history[-1]["_step"] == row.tokens // 256
+        bars = run.column("plots/feature_density_histogram/values")
+        assert len(bars) == len(lines(tmp_path / "run", row.number, "select"))  # at every rung, not at the end alone
+        assert {sum(counts) for counts in bars} == {128}
         assert (run.summary["status"], run.exit_code) == (row.status, 0)
         if row.status == "complete":
             assert "plots/feature_density_line_chart/values" in set().union(*run.history)
