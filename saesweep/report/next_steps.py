@@ -37,7 +37,7 @@ def next_steps(run: RunData) -> list[Step]:
     experiment = _experiment(run)
     steps = [
         *_unfinished(run),
-        *_failed(run),
+        *_failed(run, experiment),
         *(_improving(run, experiment) if experiment is not None else ()),
         *(_edges(run, experiment) if experiment is not None else ()),
         *_seeds(run, experiment),
@@ -69,14 +69,18 @@ def _unfinished(run: RunData) -> list[Step]:
     ]
 
 
-def _failed(run: RunData) -> list[Step]:
-    failed = [row for row in run.rows if row.status == "failed"]
+def _failed(run: RunData, experiment: Experiment | None) -> list[Step]:
+    again = {row.retry_of for row in run.rows if row.status != "failed"}
+    failed = [
+        row for row in run.rows if row.status == "failed" and {row.number, row.retry_of}.isdisjoint(again - {None})
+    ]
     if not failed:
         return []
     return [
         Step(
             f"{len(failed)} trial{'s' * (len(failed) != 1)} failed: {', '.join(str(row.number) for row in failed[:8])}.",
-            "The leaderboard below says why.",
+            "The leaderboard below says why. Where chance may help, try them again: this continues the run.",
+            f"search: {{retry_failed: {1 + (0 if experiment is None else experiment.spec.search.retry_failed)}}}",
         )
     ]
 

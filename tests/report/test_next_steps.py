@@ -99,6 +99,8 @@ def test_few_trials_failures_dead_latents_and_a_run_that_has_not_ended_are_named
     assert "batchtopk (1)" in found["Few finished"].finding
     assert "topk (2)" in found["Few finished"].finding
     assert "3" in found["1 trial"].finding
+    assert found["1 trial"].yaml == "search: {retry_failed: 1}"
+    assert "1 trial" not in steps_of(tmp_path, [*rows, replace(trial(4), retry_of=3)])
     assert "50% of" in found["50% of"].finding
     assert "run the same command again" in steps_of(tmp_path, rows, status="running")["The run"].advice
 
