@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
 
 _EXAMPLES = """\
-  saesweep push runs/gemma_l12 --repo me/gemma-saes --dry-run      list the files; no network
+  saesweep push runs/gemma_l12 --repo me/gemma-saes --dry-run      print the files and the model card; no network
   saesweep push runs/gemma_l12 --repo me/gemma-saes                the best SAE, as <hook>/best
   saesweep push runs/gemma_l12 --repo me/gemma-saes --pareto --license mit
 
@@ -35,12 +36,15 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch (default: main)")
     parser.add_argument("--license", metavar="ID", dest="licence", help="licence stated on the card, such as mit")
-    parser.add_argument("--dry-run", action="store_true", help="only list the files that would be uploaded")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only print the model card and the files that would be uploaded"
+    )
     parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Upload, or list."""
+    from saesweep.display.text import encodable
     from saesweep.publish import collect_run, push
 
     done = push(
@@ -51,6 +55,8 @@ def execute(args: argparse.Namespace) -> int:
         licence=args.licence,
         dry_run=args.dry_run,
     )
+    if args.dry_run and done.card is not None:
+        say(encodable(done.card, sys.stdout.encoding))
     for path, size in done.files:
         say(f"{size:>14,}  {path}")
     for note in done.notes:

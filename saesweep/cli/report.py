@@ -35,9 +35,8 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--no-png", action="store_true", help="leave out the PNG files, which a Chrome or Chromium draws"
     )
-    parser.add_argument("--latents", metavar="N,N,...", default="", help="latents to show beside the random sample")
     parser.add_argument(
-        "--per-band", metavar="N", type=int, default=20, help="latents of each density band (default: 20)"
+        "--latents", metavar="N,N,...", default="", help="latents that come with examples even where not all have room"
     )
     parser.add_argument(
         "--feature-tokens", metavar="N", type=int, default=200_000, help="held-out tokens to look at (default: 200000)"
@@ -52,10 +51,9 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Write the report."""
-    for name in ("per_band", "feature_tokens"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')}: must be at least 1, not {getattr(args, name)}")
-    latents = _numbers(args.latents)
+    if args.feature_tokens < 1:
+        raise UserError(f"--feature-tokens: must be at least 1, not {args.feature_tokens}")
+    latents = latents_of(args.latents)
 
     from saesweep.report import write_report
 
@@ -65,7 +63,6 @@ def execute(args: argparse.Namespace) -> int:
         features=not args.no_features,
         pngs=not args.no_png,
         latents=latents,
-        per_band=args.per_band,
         feature_tokens=args.feature_tokens,
         allow_code_execution=args.allow_code_execution,
     )
@@ -79,7 +76,12 @@ def execute(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _numbers(text: str) -> list[int]:
+def latents_of(text: str) -> list[int]:
+    """Return the numbers of `--latents`.
+
+    Raises:
+        UserError: It is no list of numbers.
+    """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() for part in parts):
         raise UserError(f"--latents: {text!r} is no list of numbers such as 12,873")

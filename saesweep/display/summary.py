@@ -94,6 +94,8 @@ def progress_parts(
     """
     counts = sum((Counter(own) for own in states.values()), Counter[str]())
     ended, training = counts["complete"] + counts["pruned"] + counts["failed"], counts["training"]
+    if trials is not None:
+        trials = max(trials, ended + training)  # failed trials may have been tried again
     return [
         percent(event.sae_tokens, event.expected_sae_tokens),
         f"{short_rate(event.sae_tokens_per_second)} SAE-tokens/s",

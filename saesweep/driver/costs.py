@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 from saesweep.costs import KINDS, Kind, Stopwatch
 from saesweep.driver.progress import Pace
@@ -201,10 +201,10 @@ class TimedWorker:
         self.inner.close()
 
     @contextmanager
-    def _calling(self, kind: Kind = "other") -> Iterator[None]:
+    def _calling(self, kind: Kind | None = None) -> Iterator[None]:
         """Count a call under this kind; whose fault it is, is said of this worker, which is the one that the driver knows."""
         try:
-            with self._book.spending(kind):
+            with nullcontext() if kind is None else self._book.spending(kind):
                 yield
         except WorkerFault as fault:
             if fault.worker is self.inner:

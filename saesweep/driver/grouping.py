@@ -14,6 +14,7 @@ def answer(ask: Ask, trial: Trial, policy: Policy) -> Asked:
     return Asked(
         number=ask.number,
         stratum=ask.stratum,
+        retry_of=ask.retry_of,
         group=scope if trial.target_l0 is None else f"{scope} / L0 {trial.target_l0:g}",
         architecture=place + trial.run.sae.architecture,
         course=Course.of(

@@ -337,11 +337,14 @@ class SweepLoop:
 
     def _carry_out(self, action: Action, failed: Mapping[int, str]) -> None:
         if isinstance(action, Ask):
-            position = self.roster.asked[self._session.label]
-            params = self._search.ask(
-                action.number, action.stratum, position, self._expected_ends(), self._session.cannot_keep_limits
-            )
-            trial = self.roster.add(action.number, params)
+            if action.retry_of is not None:
+                params = self._search.study.repeat(action.number, self.roster[action.retry_of].params)
+            else:
+                position = self.roster.asked[self._session.label]
+                params = self._search.ask(
+                    action.number, action.stratum, position, self._expected_ends(), self._session.cannot_keep_limits
+                )
+            trial = self.roster.add(action.number, params, action.retry_of)
             self._decide(answer(action, trial, self._search.policy))
         elif isinstance(action, Place):
             self._place(self.roster[action.number], action.slot, action.worker)

@@ -31,7 +31,7 @@ class Roster:
         self.live: dict[int, Trial] = {}
         """Those that have not ended: all that changes in a block."""
         self.asked: Counter[str] = Counter()
-        """How many trials each stream has had."""
+        """How many trials each stream has had; those that repeat a failed one are not counted."""
         self.ended: list[int] = []
         """Those that were pruned or finished, in that order."""
         self.leaderboard = Leaderboard(session.objective, session.streams)
@@ -53,7 +53,7 @@ class Roster:
         if behind:
             warn(f"study.db lacked what the checkpoint holds of {behind} trials; it was made again from there")
         for data in saved["trials"]:
-            trial = self.add(data["number"], known[data["number"]].params)
+            trial = self.add(data["number"], known[data["number"]].params, data.get("retry_of"))
             trial.load(data)
             trial.worker = state.trials[trial.number].worker
             if trial.slot is not None and trial.slot >= state.workers.get(trial.worker, 0):
@@ -70,8 +70,8 @@ class Roster:
         result = result_to_tell(data, self._session.objective) if has_ended else {"state": None, "values": None}
         return KeptTrial(number=data["number"], params=data["params"], rungs=dict(data["rungs"]), **result)
 
-    def add(self, number: int, params: dict[str, Any]) -> Trial:
-        """Add a trial that has not begun."""
+    def add(self, number: int, params: dict[str, Any], retry_of: int | None = None) -> Trial:
+        """Add a trial that has not begun; with the number of a failed one whose settings it repeats."""
         session = self._session
         label = session.stream_of(params).label
         trial = new_trial(
@@ -80,12 +80,13 @@ class Roster:
             session.resolve(params),
             objective=session.objective,
             target_l0=session.experiment.target_l0(params),
-            is_baseline=self._search.is_baseline(self.asked[label]),
+            is_baseline=retry_of is None and self._search.is_baseline(self.asked[label]),
             replicates=session.replicates,
             stream=label,
         )
         self.trials[number] = self.live[number] = trial
-        self.asked[label] += 1
+        trial.retry_of = retry_of
+        self.asked[label] += retry_of is None  # what repeats a failed trial comes on top
         return trial
 
     def end(self, trial: Trial, status: Any, reason: str) -> None:
@@ -116,5 +117,5 @@ class Roster:
 
     def expected_sae_tokens(self) -> int:
         """Return what `sae_tokens` will be at the end if no further trial is pruned."""
-        to_come = self._session.experiment.n_trials - len(self.trials) + len(self.live)
+        to_come = self._session.experiment.n_trials - sum(self.asked.values()) + len(self.live)
         return self._session.replicates * (self._ended_tokens + to_come * self._session.blocks.total_tokens)

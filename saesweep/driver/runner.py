@@ -188,7 +188,7 @@ def _mark_interrupted(directory: RunDirectory) -> None:
 def _exit_code(experiment: Experiment, rows: Sequence[Row], outcome: Outcome) -> int:
     """Return 1 where nothing answers the question: no trial finished, none is feasible, or too many failed."""
     limit = experiment.spec.search.max_failed
-    failed = sum(row.status == "failed" for row in rows)
+    failed = len(attempts_that_failed([{"number": r.number, "status": r.status, "retry_of": r.retry_of} for r in rows]))
     answered = outcome.best is not None and any(row.rank is not None for row in rows)
     return int(not answered or (limit is not None and failed > limit))
 
@@ -226,6 +226,15 @@ def _board(directory: RunDirectory) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def attempts_that_failed(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return how often settings were tried of which every attempt failed, one number for each such settings."""
+    attempts: dict[int, list[str]] = {}
+    for row in rows:
+        first = row["number"] if row.get("retry_of") is None else row["retry_of"]
+        attempts.setdefault(first, []).append(row["status"])
+    return [len(states) for states in attempts.values() if set(states) == {"failed"}]
+
+
 def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result | None:
     board = _board(directory)
     try:
@@ -235,8 +244,11 @@ def _already_complete(directory: RunDirectory, experiment: Experiment) -> Result
 
 
 def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: Experiment) -> Result | None:
-    if board["status"] != "complete" or len(board["rows"]) < experiment.n_trials:
+    originals = sum(row.get("retry_of") is None for row in board["rows"])
+    if board["status"] != "complete" or originals < experiment.n_trials:
         return None
+    if any(n <= experiment.spec.search.retry_failed for n in attempts_that_failed(board["rows"])):
+        return None  # more attempts are allowed by now
     if any(
         row["status"] in ("training", "waiting") for row in board["rows"]
     ):  # a limit stopped it, perhaps since raised

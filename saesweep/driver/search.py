@@ -112,6 +112,7 @@ def rules_of(experiment: Experiment, objective: ObjectiveSpec, blocks: BlockPlan
         stratum_limits=limits if any(limit is not None for limit in limits) else (),
         baseline_strata=(*asked_strata, *own_strata[visit.n_own :]),
         pruner=search.pruner,
+        retry_failed=search.retry_failed,
         tokens_budget=None if budget is None else budget // search.replicates,
     )
     return Rules(policy, strata)
@@ -159,6 +160,7 @@ def open_search(
         fingerprint=experiment.fingerprint(),
         baselines=search.fixed or search.baselines,
         history=() if warm is None else warm.trials,
+        metric_names=[goal.metric for goal in objective.goals],
     )
     return Search(study, rules, visit, () if warm is None else (warm.note,))
 

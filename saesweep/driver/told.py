@@ -12,6 +12,8 @@ from saesweep.study import ExpectedEnd
 
 _K_ERROR = 1.1
 """An L0 differs from its k by at most this factor, where a threshold is exported in place of the k."""
+_FLAT = ("l0", "mse", "delta_ce", "explained_variance", "dead_fraction")
+"""Metrics that are attributes of their own beside those of the objective."""
 
 
 def result_to_tell(trial: Mapping[str, Any], objective: ObjectiveSpec) -> dict[str, Any]:
@@ -22,7 +24,10 @@ def result_to_tell(trial: Mapping[str, Any], objective: ObjectiveSpec) -> dict[s
         objective: What is optimised.
     """
     metrics = {name: math.nan if value is None else value for name, value in trial["metrics"].items()}
-    attrs = {"tokens": trial["tokens"], "metrics": {k: v for k, v in metrics.items() if math.isfinite(v)}}
+    known = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    attrs = {"tokens": trial["tokens"], "metrics": known, "state": trial["status"]}
+    # One attribute each, which a dashboard sorts by; every attribute is a transaction, so that the usual ones are enough.
+    attrs |= {name: known[name] for name in dict.fromkeys([*objective.metric_names(), *_FLAT]) if name in known}
     if trial["status"] == "complete":
         return {
             "state": "complete",
@@ -30,9 +35,10 @@ def result_to_tell(trial: Mapping[str, Any], objective: ObjectiveSpec) -> dict[s
             "constraints": violations(metrics, objective),
             "attrs": attrs,
         }
-    attrs |= {"reason": trial["reason"], "status": trial["status"]}
+    attrs |= {"reason": trial["reason"]}
     if (end := expected_end(trial["expected"], objective)) is not None:
         attrs["expected"] = end.to_json()
+        attrs |= {f"expected {goal.metric}": v for goal, v in zip(objective.goals, end.values, strict=True)}
     return {"state": "pruned", "values": None, "attrs": attrs}
 
 

@@ -41,7 +41,7 @@ class TrialLog:
         mean = dict(scores.metrics)
         each = {"replicates": list(scores.replicates)} if len(scores.replicates) > 1 else {}
         self._file(number).append({"tokens": tokens, "kind": "select", **mean, **each})
-        self._bus.emit(TrialMeasured(number=number, tokens=tokens, metrics=mean))
+        self._bus.emit(TrialMeasured(number=number, tokens=tokens, metrics=mean, densities=scores.densities))
 
     def trained(self, number: int, report: TrialReport) -> None:
         """Log the losses of a trial over the block, and the schedules at its last step."""

@@ -33,6 +33,8 @@ class Trial(TrialSettings):
     """The metrics that a pruned trial was expected to end with."""
     rungs: list[tuple[int, list[float]]] = field(default_factory=list)
     """What was reported to the study: (training tokens, objective values in their own directions)."""
+    retry_of: int | None = None
+    """The first trial with its settings, which failed; None for a trial that repeats none."""
     stream: str = ""
     """Label of its activation stream; empty where all trials share one."""
     worker: int = 0
@@ -65,7 +67,7 @@ class Trial(TrialSettings):
         data = {"number": self.number, "reason": self.reason, **{name: getattr(self, name) for name in names}}
         # Which trials of an earlier stream were baselines, their numbers do not tell.
         data |= {"spread": self.spread, "is_baseline": self.is_baseline, "stream": self.stream}
-        data |= {"frozen": self.frozen, "trend": self.trend, "expected": self.expected}
+        data |= {"retry_of": self.retry_of, "frozen": self.frozen, "trend": self.trend, "expected": self.expected}
         if self.source is not None or self.is_unsure or self.moves:
             data |= {"source": self.source, "is_unsure": self.is_unsure, "moves": self.moves}
         return {**data, "params": self.params, "rungs": self.rungs}
@@ -153,6 +155,7 @@ def row_of(trial: Trial) -> Row:
         replicates=trial.replicates,
         spread=dict(trial.spread),
         stream=trial.stream,
+        retry_of=trial.retry_of,
     )
 
 

@@ -201,6 +201,8 @@ class Scores(Message):
     replicates: tuple[Mapping[str, float], ...]
     """Those of each replicate."""
     dead_window_tokens: int
+    densities: tuple[int, ...] = ()
+    """Latents of the first replicate by how often they fire, as `DENSITY_EDGES` divides them."""
     cause: str = ""
     """Why a required metric has no finite value, where the SAE itself shows it."""
 

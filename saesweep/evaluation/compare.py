@@ -94,7 +94,7 @@ def evaluate_saes(
         UserError: An SAE, the model or the dataset cannot be had, or they do not fit together.
     """
     saes = [open_sae(source) for source in sources]
-    settings, notes = _settings(sources, saes, experiment, overrides)
+    settings, notes = settings_of(sources, saes, experiment, overrides)
     settings = only_stream(settings)
     run = settings.base_run()
     notes += _strangers(sources, saes, run.model_name)
@@ -109,7 +109,7 @@ def evaluate_saes(
         evaluation = evaluation.without_test()
     source = open_source(run, evaluation, tuple(dict.fromkeys(hooks)))
     try:
-        _check_widths(sources, saes, hooks, source)
+        check_widths(sources, saes, hooks, source)
         held_out = getattr(source, part)
         evaluator = HeldOutEvaluator(
             held_out,
@@ -154,12 +154,19 @@ def evaluate_saes(
     )
 
 
-def _settings(
+def settings_of(
     sources: Sequence[str | Path],
     saes: Sequence[ExportedSAE],
     experiment: str | Path | Mapping[Any, Any] | None,
     overrides: Sequence[str],
 ) -> tuple[Experiment, list[str]]:
+    """Return the experiment whose model and text SAEs are read on, and what to say about it.
+
+    That is `experiment`, else the `experiment.yaml` beside the first SAE that has one, else the first SAE's metadata.
+
+    Raises:
+        UserError: Nothing says which model and text the SAEs belong to.
+    """
     if experiment is not None:
         return load_experiment(experiment, overrides=overrides), []
     for source in sources:
@@ -221,9 +228,14 @@ def _strangers(sources: Sequence[str | Path], saes: Sequence[ExportedSAE], model
     ]
 
 
-def _check_widths(
+def check_widths(
     sources: Sequence[str | Path], saes: Sequence[ExportedSAE], hooks: Sequence[str], source: ActivationSource
 ) -> None:
+    """Refuse an SAE of another width than its hook.
+
+    Raises:
+        UserError: The two differ.
+    """
     for name, sae, hook in zip(sources, saes, hooks, strict=True):
         width = source.stream.d_in[hook]
         if sae.d_in != width:

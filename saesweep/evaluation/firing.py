@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from saesweep.events import DENSITY_EDGES
+
 
 @dataclass(frozen=True)
 class Densities:
@@ -22,6 +24,13 @@ class Densities:
     part: Literal["select", "test"]
     tokens: int
     """A latent that fires on fewer than one token in so many may have fired on none."""
+
+    def histogram(self) -> tuple[int, ...]:
+        """Return how many latents lie between neighbours of `DENSITY_EDGES`, by log10 of their share."""
+        edges = torch.tensor(DENSITY_EDGES, dtype=torch.float64)
+        log10_F = self.share_F.log10().clamp(DENSITY_EDGES[0], DENSITY_EDGES[-1])
+        bars_F = (torch.bucketize(log10_F, edges, right=True) - 1).clamp(0, len(edges) - 2)
+        return tuple(torch.bincount(bars_F, minlength=len(edges) - 1).tolist())
 
     def described(self) -> dict[str, Any]:
         """Return what they were counted on, for `provenance.json`."""

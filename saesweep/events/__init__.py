@@ -3,6 +3,7 @@
 from saesweep.events.activity import telling
 from saesweep.events.bus import EventBus, Listener
 from saesweep.events.types import (
+    DENSITY_EDGES,
     Activity,
     BlockDone,
     BlockProgress,
@@ -26,6 +27,7 @@ from saesweep.events.types import (
 )
 
 __all__ = [
+    "DENSITY_EDGES",
     "Activity",
     "BlockDone",
     "BlockProgress",

@@ -14,6 +14,9 @@ TrialStatus = Literal["waiting", "training", "pruned", "complete", "failed"]
 RowStatus = Literal["waiting", "training", "pruned", "complete", "failed", "reference"]
 RowT = TypeVar("RowT", bound="Row")
 
+DENSITY_EDGES = (-10.0, *(-6 + 0.25 * i for i in range(25)))
+"""Edges of the histogram of firing densities, as log10; the first bar holds the latents that never fired."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -58,6 +61,8 @@ class Row:
     """Last rank of that bracket."""
     stream: str = ""
     """The activation stream, such as `context_size 256`; empty where all trials share one."""
+    retry_of: int | None = None
+    """The first trial with its settings, which failed; None for a trial that repeats none."""
     target_l0: float | None = None
     """The L0 that it aims at, with `objective.matched`."""
     coefficient: Mapping[str, Any] = field(default_factory=dict)
@@ -243,6 +248,9 @@ class TrialMeasured(Event):
     number: int
     tokens: int
     metrics: Mapping[str, float]
+    densities: tuple[int, ...] = ()
+    """Latents of its first replicate by log10 of the share of held-out tokens that they fire on: one count for each pair of
+    neighbours in `DENSITY_EDGES`."""
 
 
 @dataclass(frozen=True, kw_only=True)

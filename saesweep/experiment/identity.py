@@ -13,7 +13,17 @@ from saesweep.experiment.document import show
 _MAY_CHANGE = (
     *(
         ("search", key)
-        for key in ("trials", "storage", "tokens_budget", "time_budget", "target", "patience", "confirm", "max_failed")
+        for key in (
+            "trials",
+            "storage",
+            "tokens_budget",
+            "time_budget",
+            "target",
+            "patience",
+            "confirm",
+            "max_failed",
+            "retry_failed",
+        )
     ),
     *(("cohort", key) for key in ("devices", "checkpoint_seconds", "memory_fraction", "max_skipped_batches")),
     ("base", "logger"),

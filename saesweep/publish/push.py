@@ -38,6 +38,8 @@ class Pushed:
     url: str | None
     """The commit; None for a dry run."""
     notes: tuple[str, ...] = ()
+    card: str | None = None
+    """The model card as it was written, or would be; None where the repository's own is left as it is."""
 
 
 def push(
@@ -60,7 +62,7 @@ def push(
         private: Make a new repository private; an existing one stays as it is.
         revision: Branch to commit to, made if need be; the main branch when left out.
         licence: Licence id for the card, such as `mit`.
-        dry_run: Only list the files; no network.
+        dry_run: Only list the files and make the card; no network.
         token: Access token; the one of `hf auth login` or $HF_TOKEN when left out. Never printed.
 
     Raises:
@@ -86,18 +88,20 @@ def push(
         }
         _refuse_secrets(files)
         if dry_run:
-            files[CARD] = _encoded(model_card(repo, entries, licence=licence))
-            return Pushed(repo, _listed(files), None)
+            card = model_card(repo, entries, licence=licence)
+            files[CARD] = _encoded(card)
+            return Pushed(repo, _listed(files), None, card=card)
         hub = Hub(repo, token)
         hub.open(private=private, revision=revision)
         existing = hub.read_text(CARD, revision)
-        notes = []
+        notes, new_card = [], None
         if existing is None or MARK in existing or _is_empty_card(existing):
-            files[CARD] = _encoded(model_card(repo, entries, licence=licence, existing=existing or ""))
+            new_card = model_card(repo, entries, licence=licence, existing=existing or "")
+            files[CARD] = _encoded(new_card)
         else:
             notes.append(f"{CARD} of {repo} was not written by saesweep and is left as it is")
         url = hub.commit(files, message=f"Add {', '.join(saes)}", revision=revision)
-        return Pushed(repo, _listed(files), url, tuple(notes))
+        return Pushed(repo, _listed(files), url, tuple(notes), new_card)
 
 
 def _folder(name: str, sae: str | Path | ExportedSAE, scratch: Path) -> Path:

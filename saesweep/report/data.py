@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from saesweep.display.saved import Leaderboard, read_leaderboard
 from saesweep.errors import UserError
 from saesweep.events import Row
 from saesweep.files import refuse_links
-from saesweep.runs import RunDirectory
+from saesweep.runs import RunDirectory, read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,8 @@ class RunData:
     seconds: float
     """Wall-clock time of all starts together, without the pauses between them."""
     starts: int
+    expected: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """By number of a pruned trial, the metrics that it was expected to end with."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -98,7 +100,18 @@ def read_run(path: Path) -> RunData:
         rates=rates,
         seconds=seconds,
         starts=starts,
+        expected={row.number: _expected(directory, row.number) for row in board.rows if row.status == "pruned"},
     )
+
+
+def _expected(directory: RunDirectory, number: int) -> dict[str, float]:
+    """Return the metrics that a pruned trial was expected to end with; empty where its record has none."""
+    file = directory.trial(number) / "trial.json"
+    if not file.exists():
+        return {}
+    with _telling(file):
+        found = read_json(file).get("expected") or {}
+        return {str(name): math.nan if value is None else float(value) for name, value in found.items()}
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
@@ -130,7 +143,7 @@ def _telling(file: Path) -> Iterator[None]:
     """Turn what a damaged log does to its reader into one message."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{file}: damaged, or not written by saesweep ({type(error).__name__}: {error})") from None
 
 

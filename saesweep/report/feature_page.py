@@ -1,144 +1,123 @@
-"""The feature page: a sample of the winner's latents with the text they fire on."""
+"""The feature page: every latent of an SAE, with the text it fires on, as one HTML page below 5 MB."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.experiment import AsWritten, load_experiment, stream_of, streams_of
-from saesweep.report.data import RunData
-from saesweep.report.densities import counted_on, read_log10_densities
-from saesweep.report.features import BANDS, Latent, describe_latents, sample_latents, unembedding_of
-from saesweep.report.html import document, escape, json_script
+from saesweep.report.feature_data import FeatureData, SAEFeatures
+from saesweep.report.features import BINS, INTERVALS, Described
+from saesweep.report.html import render
 
 MAX_BYTES = 5_000_000
 
 
-def why_no_features(run: RunData) -> str | None:
-    """Return why a run can have no feature page; None where it can."""
-    if run.best is None or not (run.directory.best / "cfg.json").exists():
-        return "There is no feature page: no SAE is exported yet."
-    if load_experiment(run.directory.experiment_file, env=AsWritten()).base_run().is_synthetic:
-        return "There is no feature page: synthetic activations have no text."
-    return None
-
-
-def feature_page(
-    run: RunData,
-    *,
-    per_band: int,
-    latents: Sequence[int],
-    max_tokens: int,
-    report_link: str,
-    allow_code_execution: bool = False,
-) -> str:
-    """Return the page of the best SAE; runs the language model over the held-out `test` part.
+def feature_page(data: FeatureData, *, report_link: str | None = None, max_bytes: int = MAX_BYTES) -> str:
+    """Return the page. Where it would be larger than `max_bytes`, fewer latents come with examples, and it says so.
 
     Args:
-        run: A run with an exported SAE.
-        per_band: Latents per density band.
-        latents: Further latents to show.
-        max_tokens: Held-out activations to look at.
-        report_link: Address of the report.
-        allow_code_execution: Let the run's file say that code beside the model may run; a run directory can be a
-            stranger's.
+        data: What was gathered.
+        report_link: Address of the report; None where there is none.
+        max_bytes: Size of the page.
 
     Raises:
-        UserError: The run has no text or no exported SAE, or a latent does not exist.
+        UserError: Even without examples the SAEs have too many latents for one page.
     """
-    from saesweep.activations import open_source
-    from saesweep.models import resolve_device
-    from saesweep.saes import load_sae_folder
-
-    best = run.best
-    why_not = why_no_features(run)
-    if best is None or why_not is not None:
-        raise UserError(f"{run.directory.path}: {why_not}")
-    whole = load_experiment(run.directory.experiment_file, is_own=allow_code_execution)
-    experiment = stream_of(streams_of(whole), best.params).experiment
-    base = experiment.base_run()
-    sae = load_sae_folder(run.directory.best).to(resolve_device(base.device))
-    strangers = [number for number in latents if not 0 <= number < sae.d_sae]
-    if strangers:
-        raise UserError(f"--latents: the SAE has latents 0 to {sae.d_sae - 1}, no {strangers[0]}")
-    frequencies = read_log10_densities(run.directory.best)
-    chosen = sample_latents(frequencies, per_band, seed=base.seed, always=latents)
-    source = open_source(base, experiment.spec.evaluation, experiment.hook_names())
-    assert source.model is not None
-    try:
-        found = describe_latents(
-            sae,
-            source.test,
-            best.hook,
-            chosen,
-            max_tokens=max_tokens,
-            unembedding_VD=unembedding_of(source.model),
+    share = 1.0
+    page = _page(data, share, report_link)
+    fits, too_large = 0.0, 1.0
+    if len(page.encode()) <= max_bytes:
+        return page
+    best = ""
+    for _ in range(6):
+        share = (fits + too_large) / 2
+        page = _page(data, share, report_link)
+        if len(page.encode()) <= max_bytes:
+            best, fits = page, share
+        else:
+            too_large = share
+    if not best:
+        raise UserError(
+            f"{data.title}: the feature page would be larger than {max_bytes / 1e6:g} MB without any example"
         )
-        tokens = min(max_tokens, source.test.n_tokens)
-        vocabulary = _vocabulary(source.model.tokenizer, found)
-    finally:
-        source.close()
-    data = {
-        "bands": [name for _, _, name in BANDS],
-        "tokens": tokens,
-        "d_sae": sae.d_sae,
+    return best
+
+
+def _page(data: FeatureData, share: float, report_link: str | None) -> str:
+    kept = [list(one.described)[: round(share * len(one.described))] for one in data.saes]
+    used = sorted({e.context for own in kept for latent in own for e in latent.examples})
+    places = {context: place for place, context in enumerate(used)}
+    contexts, vocabulary = _compact(data, used, kept)
+    content = {
+        "bins": BINS,
+        "intervals": INTERVALS,
+        "contexts": contexts,
         "vocabulary": vocabulary,
-        "latents": [_json(latent) for latent in found],
+        "saes": [_sae_json(one, own, places) for one, own in zip(data.saes, kept, strict=True)],
     }
-    title = f"{run.board.name}: latents of trial {best.number}"
-    body = (
-        f"<h1>{escape(title)}</h1><p>{escape(best.architecture)} {escape(best.sparsity)} at {escape(best.hook)} · "
-        f'<a href="{escape(report_link)}">report</a></p>'
-        f'<p class="note">A random sample of each density band ({escape(counted_on(run.directory.best))}). '
-        "Snippets are the strongest contexts of the held-out "
-        "<i>test</i> part; the outlined token is where the latent is strongest, shades are relative to its maximum. "
-        "Promoted and suppressed output tokens: decoder direction times unembedding (direct path only).</p>"
-        '<div id="controls"><input type="search" id="search" placeholder="number, token or text" aria-label="search">'
-        '<select id="band" aria-label="density band"><option value="">all densities</option></select>'
-        '<span id="count"></span></div><div id="latents"></div>' + json_script("data", data)
+    return render(
+        "features.html",
+        title=data.title,
+        data=data,
+        described=[len(own) for own in kept],
+        report_link=report_link,
+        content=json.dumps(content, separators=(",", ":"), ensure_ascii=False),
     )
-    page = document(title, body, css=("page.css", "features.css"), scripts=("features.js",))
-    if len(page.encode()) > MAX_BYTES:
-        raise UserError(f"the feature page would be larger than 5 MB; show fewer than {per_band} latents per band")
-    return page
 
 
-def _json(latent: Latent) -> dict[str, Any]:
+def _compact(
+    data: FeatureData, used: Sequence[int], kept: Sequence[Sequence[Described]]
+) -> tuple[list[list[int]], dict[int, str]]:
+    """Return the contexts that are shown, and the text of the tokens that appear anywhere."""
+    contexts = [data.contexts[context] for context in used]
+    ids = {token for tokens in contexts for token in tokens}
+    for one, own in zip(data.saes, kept, strict=True):
+        ids |= set(one.scan.peak_token_F.tolist())
+        ids |= {token for latent in own for token, _ in (*latent.promoted, *latent.suppressed)}
+    return contexts, {token: text for token, text in data.vocabulary.items() if token in ids}
+
+
+def _sae_json(one: SAEFeatures, kept: Sequence[Described], places: dict[int, int]) -> dict[str, Any]:
+    scan = one.scan
+    means = (scan.sum_F / scan.fired_F.clamp(min=1)).tolist()
     return {
-        "n": latent.number,
-        "b": latent.band,
-        "d": _short(latent.density),
-        "a": _short(latent.mean_active),
-        "m": _short(latent.maximum),
+        "name": one.shown.name,
+        "tokens": scan.n_tokens,
+        "bands": [band.name for band in one.bands],
+        # One entry for each latent: band, tokens on which it fires, mean where it fires, maximum, token of the maximum.
+        "b": list(one.band_of),
+        "f": scan.fired_F.tolist(),
+        "a": [_short(value) for value in means],
+        "m": [_short(value) for value in scan.max_F.tolist()],
+        "t": scan.peak_token_F.tolist(),
+        "latents": {latent.number: _latent_json(latent, places) for latent in kept},
+    }
+
+
+def _latent_json(latent: Described, places: dict[int, int]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "h": latent.histogram,
         "p": [[token, _short(value)] for token, value in latent.promoted],
         "s": [[token, _short(value)] for token, value in latent.suppressed],
-        "c": [[s.tokens, [_short(value) for value in s.activations], s.peak] for s in latent.snippets],
+        "k": [[number, round(cosine, 3)] for number, cosine in latent.neighbours],
+        "x": [
+            [
+                places[e.context],
+                e.begin,
+                e.end,
+                e.peak,
+                -1 if e.interval is None else e.interval,
+                [number for at, value in e.activations.items() for number in (at - e.begin, _short(value))],
+            ]
+            for e in latent.examples
+        ],
     }
+    if latent.beside is not None:
+        found["o"] = [latent.beside[0], round(latent.beside[1], 3)]
+    return found
 
 
 def _short(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-def _vocabulary(tokenizer: Any, latents: Sequence[Latent]) -> dict[int, str]:
-    ids = {
-        token
-        for latent in latents
-        for token in (
-            *(token for token, _ in (*latent.promoted, *latent.suppressed)),
-            *(token for snippet in latent.snippets for token in snippet.tokens),
-        )
-    }
-    return {token: token_text(tokenizer, token) for token in sorted(ids)}
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """Return a token as it reads inside a text: SentencePiece's decoding of a single token drops its leading space."""
-    text: str = tokenizer.decode([token])
-    piece = str(tokenizer.convert_ids_to_tokens(token))
-    if piece.startswith("\u2581") and not text.startswith(" "):
-        return " " + text
-    if piece.startswith("<0x") and text == "\ufffd":  # one byte of a character
-        return piece
-    return text
+    return float(f"{value:.3g}")

@@ -1,172 +1,178 @@
-"""What a sample of an SAE's latents fires on, over held-out text."""
+"""What the latents of an SAE fire on, promote and lie next to."""
 
-# Shape suffix legend: N = contexts, T = tokens per context, M = counted positions, D = d_in, F = d_sae,
-#   S = sampled latents, V = vocabulary
+# Shape suffix legend: N = contexts, T = tokens per context, M = rows of activations, D = d_in, F = d_sae,
+#   S = described latents, K = examples of a latent, V = vocabulary
 
 from __future__ import annotations
 
-import heapq
-import math
-import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from saesweep.activations.held_out import HeldOut
 from saesweep.models import LanguageModel
+from saesweep.report.feature_scan import Scan, pieces
 from saesweep.saes import ExportedSAE
 
-BANDS = (
-    (-math.inf, -9.0, "never fired"),
-    (-9.0, -4.0, "up to 0.01%"),
-    (-4.0, -3.0, "0.01% to 0.1%"),
-    (-3.0, -2.0, "0.1% to 1%"),
-    (-2.0, -1.0, "1% to 10%"),
-    (-1.0, math.inf, "above 10%"),
-)
-"""Density bands: log10 of the share of held-out tokens on which a latent fires."""
-
-
-@dataclass(frozen=True)
-class Snippet:
-    """A stretch of a context around a latent's strongest token."""
-
-    tokens: list[int]
-    activations: list[float]
-    peak: int
-    """Index of that token in `tokens`."""
+BINS = 20
+"""Bars of an activation histogram, from 0 to the latent's maximum."""
+INTERVALS = 4
+"""Equal parts of the same range that examples are taken from, beside the strongest."""
+TOP_EXAMPLES, INTERVAL_EXAMPLES = 8, 2
+TOKENS_BEFORE, TOKENS_AFTER = 64, 32
+"""How far an example reaches around its strongest token, at most; never beyond its document."""
+OUTPUT_TOKENS, NEIGHBOURS = 10, 6
+_DECODER_PIECE = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latent:
-    """One latent, as the page shows it."""
+class Example:
+    """A stretch of one document around the token where a latent is strongest in that context."""
+
+    context: int
+    begin: int
+    end: int
+    """Positions of the stretch in the context, the end left out."""
+    peak: int
+    """Position of the strongest token."""
+    interval: int | None
+    """None for one of the strongest contexts, else the part of the latent's range that its peak lies in."""
+    activations: dict[int, float]
+    """By position, where the latent fires."""
+
+
+@dataclass(kw_only=True)
+class Described:
+    """One latent in detail."""
 
     number: int
-    band: int
-    """Index into `BANDS`."""
-    density: float
-    """Share of the held-out tokens on which it fires."""
-    mean_active: float
-    """Mean activation where it fires."""
-    maximum: float
-    snippets: list[Snippet]
-    promoted: list[tuple[int, float]]
+    histogram: list[int] = field(default_factory=list)
+    """Tokens by activation, in `BINS` equal parts of 0 to its maximum."""
+    examples: list[Example] = field(default_factory=list)
+    promoted: list[tuple[int, float]] = field(default_factory=list)
     """(token id, logit per unit of activation) of the output tokens that its decoder direction raises most."""
-    suppressed: list[tuple[int, float]]
+    suppressed: list[tuple[int, float]] = field(default_factory=list)
+    neighbours: list[tuple[int, float]] = field(default_factory=list)
+    """(latent, cosine of the decoder directions), the nearest first."""
+    beside: tuple[int, float] | None = None
+    """The nearest latent of the SAE that is shown beside this one."""
 
 
-def sample_latents(
-    log10_frequencies: Sequence[float], per_band: int, *, seed: int, always: Sequence[int] = ()
-) -> dict[int, int]:
-    """Return latents to show, number -> band: `per_band` of each density band at random, and those asked for; densest first."""
-    bands: dict[int, list[int]] = {}
-    for number, value in enumerate(log10_frequencies):
-        bands.setdefault(band_of(value), []).append(number)
-    chosen = {number: band_of(log10_frequencies[number]) for number in always}
-    generator = random.Random(seed)
-    for band in sorted(bands):
-        chosen |= dict.fromkeys(generator.sample(bands[band], min(per_band, len(bands[band]))), band)
-    return dict(sorted(chosen.items(), key=lambda item: (-item[1], item[0])))
-
-
-def band_of(log10_frequency: float) -> int:
-    """Return the index of the density band of a latent."""
-    return next(i for i, (low, high, _) in enumerate(BANDS) if low <= log10_frequency < high)
-
-
-def describe_latents(
+def describe(
     sae: ExportedSAE,
     held_out: HeldOut,
     hook: str,
-    chosen: dict[int, int],
+    scanned: Scan,
+    numbers: Sequence[int],
     *,
     max_tokens: int,
     unembedding_VD: Tensor | None,
-    contexts_shown: int = 8,
-    tokens_before: int = 14,
-    tokens_after: int = 6,
-    output_tokens: int = 8,
-) -> list[Latent]:
-    """Return what each chosen latent fires on.
+    separators: Collection[int] = (),
+    seed: int = 0,
+) -> list[Described]:
+    """Return the chosen latents in detail.
 
     Args:
         sae: The exported SAE.
-        held_out: Text to run it on; its contexts must be known.
+        held_out: The text that was scanned.
         hook: Where it reads.
-        chosen: Latent -> band.
-        max_tokens: Activations to look at.
+        scanned: What `scan` found on the same tokens.
+        numbers: The latents.
+        max_tokens: Activations to look at, as in the scan.
         unembedding_VD: The model's unembedding; None leaves the output tokens out.
-        contexts_shown: Contexts per latent, at most one snippet each.
-        tokens_before: Tokens shown before the strongest one.
-        tokens_after: Tokens shown after it.
-        output_tokens: Promoted and suppressed tokens to name.
-
-    Raises:
-        ValueError: The held-out part has no text.
+        separators: Token ids that stand between documents; no example reaches across one.
+        seed: Of the choice of contexts within an interval.
     """
-    if held_out.tokens_NT is None or held_out.mask_NT is None:
-        raise ValueError("synthetic activations have no text")
-    numbers = list(chosen)
-    index_S = torch.tensor(numbers, dtype=torch.long)
-    fired_S = torch.zeros(len(numbers), dtype=torch.float64)
-    sum_S = torch.zeros(len(numbers), dtype=torch.float64)
-    tops: list[list[tuple[float, int, Snippet]]] = [[] for _ in numbers]
-    seen = 0
-    for context, positions_M, acts_MS in _by_context(sae, held_out, hook, index_S, max_tokens):
-        seen += len(positions_M)
-        fired_S += (acts_MS > 0).sum(0)
-        sum_S += acts_MS.double().sum(0)
-        tokens_T = held_out.tokens_NT[context]
-        peak_S, where_S = acts_MS.max(0)
-        for s in torch.nonzero(peak_S > 0).flatten().tolist():
-            value = float(peak_S[s])
-            if len(tops[s]) == contexts_shown and value <= tops[s][0][0]:
-                continue
-            position = int(positions_M[where_S[s]])
-            begin, end = max(0, position - tokens_before), min(len(tokens_T), position + tokens_after + 1)
-            shown_T = torch.zeros(len(tokens_T))
-            shown_T[positions_M] = acts_MS[:, s]
-            snippet = Snippet(tokens_T[begin:end].tolist(), shown_T[begin:end].tolist(), position - begin)
-            push = heapq.heappush if len(tops[s]) < contexts_shown else heapq.heapreplace
-            push(tops[s], (value, -context, snippet))
-    output = _output_tokens(sae, numbers, unembedding_VD, output_tokens)
-    found = []
-    for s, number in enumerate(numbers):
-        best_first = sorted(tops[s], key=lambda item: (-item[0], -item[1]))
-        found.append(
-            Latent(
-                number=number,
-                band=chosen[number],
-                density=float(fired_S[s]) / max(1, seen),
-                mean_active=float(sum_S[s] / fired_S[s]) if fired_S[s] > 0 else 0.0,
-                maximum=best_first[0][0] if best_first else 0.0,
-                snippets=[snippet for _, _, snippet in best_first],
-                promoted=output[s][0],
-                suppressed=output[s][1],
-            )
-        )
+    found = [Described(number=number) for number in numbers]
+    if not found:
+        return found
+    _add_examples(found, sae, held_out, hook, scanned, max_tokens=max_tokens, separators=separators, seed=seed)
+    _add_output_tokens(found, sae, unembedding_VD)
+    _add_neighbours(found, sae)
     return found
 
 
-def _by_context(
-    sae: ExportedSAE, held_out: HeldOut, hook: str, index_S: Tensor, max_tokens: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield (context, its counted positions [M], activations [M,S]); held-out rows come context by context."""
-    assert held_out.mask_NT is not None
-    lengths = held_out.mask_NT.sum(1).tolist()
-    context, waiting = 0, torch.zeros(0, len(index_S))
-    for rows_MD in held_out.batches(hook, max_tokens):
-        with torch.no_grad():
-            acts_MS = sae.encode(rows_MD.to(sae.device))[:, index_S.to(sae.device)].float().cpu()
-        waiting = torch.cat([waiting, acts_MS])
-        while context < len(lengths) and len(waiting) >= lengths[context]:
-            positions_M = torch.nonzero(held_out.mask_NT[context]).flatten()
-            if len(positions_M):
-                yield context, positions_M, waiting[: len(positions_M)]
-            waiting = waiting[len(positions_M) :]
-            context += 1
+def _add_examples(
+    found: list[Described],
+    sae: ExportedSAE,
+    held_out: HeldOut,
+    hook: str,
+    scanned: Scan,
+    *,
+    max_tokens: int,
+    separators: Collection[int],
+    seed: int,
+) -> None:
+    assert held_out.tokens_NT is not None
+    index_S = torch.tensor([own.number for own in found])
+    max_S = scanned.max_F[index_S]
+    chosen = _choose_contexts(scanned.peaks_NF[: scanned.n_contexts][:, index_S].float(), max_S, seed)
+    histogram_SB = torch.zeros(len(found) * BINS, dtype=torch.int64)
+    by_context: dict[int, list[tuple[int, int | None]]] = {}
+    for s, own in enumerate(chosen):
+        for context, interval in own.items():
+            by_context.setdefault(context, []).append((s, interval))
+    kept: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+    for piece in pieces(sae, held_out, hook, max_tokens):
+        acts_MS = piece.acts_MF[:, index_S]
+        rows_P, latents_P = torch.nonzero(acts_MS, as_tuple=True)
+        shares_P = acts_MS[rows_P, latents_P] / max_S[latents_P]
+        bins_P = (shares_P * BINS).ceil().long().clamp(1, BINS) - 1
+        histogram_SB += torch.bincount(latents_P * BINS + bins_P, minlength=len(histogram_SB))
+        if piece.context in by_context:
+            wanted = [s for s, _ in by_context[piece.context]]
+            positions, acts = kept.setdefault(piece.context, ([], []))
+            positions.append(piece.positions_M)
+            acts.append(acts_MS[:, wanted])
+    for context, members in by_context.items():
+        positions_M, acts_MK = torch.cat(kept[context][0]), torch.cat(kept[context][1])
+        tokens_T = held_out.tokens_NT[context].tolist()
+        for k, (s, interval) in enumerate(members):
+            found[s].examples.append(_example(context, interval, tokens_T, positions_M, acts_MK[:, k], separators))
+    for s, own_found in enumerate(found):
+        own_found.histogram = histogram_SB[s * BINS : (s + 1) * BINS].tolist()
+        own_found.examples.sort(
+            key=lambda e: (e.interval is not None, -(e.interval or 0), -e.activations[e.peak], e.context)
+        )
+
+
+def _choose_contexts(peaks_NS: Tensor, max_S: Tensor, seed: int) -> list[dict[int, int | None]]:
+    """Return for each latent the contexts to show: the strongest, and some from each part of its range."""
+    n_contexts, n_latents = peaks_NS.shape
+    chosen: list[dict[int, int | None]] = [{} for _ in range(n_latents)]
+    values_KS, contexts_KS = peaks_NS.topk(min(TOP_EXAMPLES, n_contexts), dim=0)
+    for k, s in torch.nonzero(values_KS > 0).tolist():
+        chosen[s][int(contexts_KS[k, s])] = None
+    free_NS = (peaks_NS > 0).scatter(0, contexts_KS, torch.zeros_like(contexts_KS, dtype=torch.bool))
+    luck_NS = torch.rand(peaks_NS.shape, generator=torch.Generator().manual_seed(seed))
+    parts_NS = (peaks_NS / max_S.clamp(min=1e-30) * INTERVALS).ceil().clamp(1, INTERVALS) - 1
+    for interval in range(INTERVALS):
+        score_NS = torch.where(free_NS & (parts_NS == interval), luck_NS, torch.full_like(luck_NS, -1.0))
+        luck_KS, contexts_KS = score_NS.topk(min(INTERVAL_EXAMPLES, n_contexts), dim=0)
+        for k, s in torch.nonzero(luck_KS >= 0).tolist():
+            chosen[s][int(contexts_KS[k, s])] = interval
+    return chosen
+
+
+def _example(
+    context: int,
+    interval: int | None,
+    tokens_T: Sequence[int],
+    positions_M: Tensor,
+    acts_M: Tensor,
+    separators: Collection[int],
+) -> Example:
+    peak = int(positions_M[int(acts_M.argmax())])
+    begin = end = peak
+    while begin > 0 and peak - begin < TOKENS_BEFORE and tokens_T[begin - 1] not in separators:
+        begin -= 1
+    while end + 1 < len(tokens_T) and end - peak < TOKENS_AFTER and tokens_T[end + 1] not in separators:
+        end += 1
+    inside_M = (positions_M >= begin) & (positions_M <= end) & (acts_M > 0)
+    activations = dict(zip(positions_M[inside_M].tolist(), acts_M[inside_M].tolist(), strict=True))
+    return Example(context=context, begin=begin, end=end + 1, peak=peak, interval=interval, activations=activations)
 
 
 def unembedding_of(model: LanguageModel) -> Tensor | None:
@@ -178,26 +184,43 @@ def unembedding_of(model: LanguageModel) -> Tensor | None:
     return weight.detach() if isinstance(weight, Tensor) and weight.ndim == 2 else None
 
 
-def _output_tokens(
-    sae: ExportedSAE, numbers: Sequence[int], unembedding_VD: Tensor | None, count: int
-) -> list[tuple[list[tuple[int, float]], list[tuple[int, float]]]]:
-    """Return the tokens that each decoder direction raises and lowers, most first.
+def output_logits(sae: ExportedSAE, number: int, unembedding_VD: Tensor) -> Tensor:
+    """Return what a latent adds to each output token [V] per unit of activation, less the mean over the vocabulary.
 
-    The direct path only: decoder direction times unembedding, less its mean over the vocabulary. Later layers and the
-    final normalisation are left out, as in the logit lens.
+    The direct path only: decoder direction times unembedding. Later layers and the final normalisation are left out, as in
+    the logit lens.
     """
+    logits_V = unembedding_VD.to(sae.device).float() @ sae.tensors["W_dec"][number].float()
+    return logits_V - logits_V.mean()
+
+
+def _add_output_tokens(found: list[Described], sae: ExportedSAE, unembedding_VD: Tensor | None) -> None:
     if unembedding_VD is None or unembedding_VD.shape[1] != sae.d_in:
-        return [([], []) for _ in numbers]
-    found = []
+        return
     weight_VD = unembedding_VD.float().to(sae.device)
-    for number in numbers:
-        logits_V = weight_VD @ sae.tensors["W_dec"][number].float()
-        logits_V = logits_V - logits_V.mean()
+    count = min(OUTPUT_TOKENS, len(weight_VD))
+    for own in found:
+        logits_V = output_logits(sae, own.number, weight_VD)
         high, low = logits_V.topk(count), (-logits_V).topk(count)
-        found.append(
-            (
-                list(zip(high.indices.tolist(), high.values.tolist(), strict=True)),
-                list(zip(low.indices.tolist(), (-low.values).tolist(), strict=True)),
-            )
-        )
+        own.promoted = list(zip(high.indices.tolist(), high.values.tolist(), strict=True))
+        own.suppressed = list(zip(low.indices.tolist(), (-low.values).tolist(), strict=True))
+
+
+def _add_neighbours(found: list[Described], sae: ExportedSAE) -> None:
+    count = min(NEIGHBOURS, sae.d_sae - 1)
+    for own, near in zip(found, nearest(sae, sae, [own.number for own in found], count + 1), strict=True):
+        own.neighbours = [(number, cosine) for number, cosine in near if number != own.number][:count]
+
+
+def nearest(sae: ExportedSAE, other: ExportedSAE, numbers: Sequence[int], count: int) -> list[list[tuple[int, float]]]:
+    """Return for each latent the latents of another SAE whose decoder directions have the largest cosine with its own."""
+    normed_FD = torch.nn.functional.normalize(other.tensors["W_dec"].float(), dim=1)
+    found: list[list[tuple[int, float]]] = []
+    for part in torch.split(torch.tensor(list(numbers)), max(1, _DECODER_PIECE // other.d_sae)):
+        rows_SD = torch.nn.functional.normalize(sae.tensors["W_dec"][part.to(sae.device)].float(), dim=1)
+        top = (rows_SD @ normed_FD.T.to(rows_SD.device)).topk(min(count, other.d_sae), dim=1)
+        found += [
+            list(zip(indices, values, strict=True))
+            for indices, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        ]
     return found

@@ -9,8 +9,10 @@ import plotly.graph_objects as go
 from saesweep.display.matched import matched_columns
 from saesweep.display.text import label, metric_value
 from saesweep.events import MatchedEntry
-from saesweep.report.html import Cells, table
-from saesweep.report.style import LOG_TICKS, colours, figure, symbols
+from saesweep.report.axes import axis_for, metric_axis, metric_title
+from saesweep.report.fronts import say_empty
+from saesweep.report.style import figure, marker, style_of
+from saesweep.report.tables import Table, row_of
 
 WORDS = (
     "Each architecture's best trial at each target, read off at exactly that L0 from the curve through its trials where "
@@ -18,15 +20,21 @@ WORDS = (
 )
 
 
-def matched_table(entries: Sequence[MatchedEntry]) -> str:
+def matched_table(entries: Sequence[MatchedEntry]) -> Table:
     """Return the table of every architecture at every target L0, best first."""
     columns = matched_columns(entries)
-    rows = [
-        Cells([column.cells[i] for column in columns], "best" if entry.is_winner else "")
-        for i, entry in enumerate(entries)
-    ]
-    text_columns = [i for i, column in enumerate(columns) if column.align == "left"]
-    return table([column.heading for column in columns], rows, text_columns)
+    return Table(
+        heads=[column.heading for column in columns],
+        rows=[
+            row_of(
+                [column.cells[i] for column in columns],
+                "best" if entry.is_winner else "",
+                swatches={1: entry.architecture},
+            )
+            for i, entry in enumerate(entries)
+        ],
+        text_columns={i for i, column in enumerate(columns) if column.align == "left"},
+    )
 
 
 def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]) -> go.Figure:
@@ -34,12 +42,16 @@ def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]
 
     Args:
         entries: The run's table.
-        architectures: All of the run, in its order: they have the same colours in every figure.
+        architectures: All of the run, in its order.
     """
     goal = entries[0].goal
-    made = figure(x="L0 (active latents per token, log scale)", y=f"{label(goal)} at that L0")
-    made.update_xaxes(type="log", **LOG_TICKS)
-    colour, symbol = colours(architectures), symbols(architectures)
+    made = figure(x=metric_title("l0"), y=f"{metric_title(goal)} at that L0")
+    shown = [entry for entry in entries if entry.is_comparable]
+    made.update_xaxes(**axis_for([entry.target_l0 for entry in entries], log=True))
+    targets = sorted({entry.target_l0 for entry in entries})
+    made.update_xaxes(tickvals=targets, ticktext=[f"{target:g}" for target in targets])
+    ends = [entry.metrics[goal] + sign * 2 * (entry.stderr or 0.0) for entry in shown for sign in (-1, 1)]
+    made.update_yaxes(**metric_axis(goal, ends))
     hooks = list(dict.fromkeys(entry.hook for entry in entries))
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     for architecture in architectures:
@@ -54,11 +66,13 @@ def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]
                 error_y={"type": "data", "array": [2 * (entry.stderr or 0.0) for entry in own], "thickness": 1},
                 mode="lines+markers",
                 name=architecture + (f" at {hook}" if len(hooks) > 1 else ""),
-                line={"color": colour[architecture], "width": 1.5, "dash": dashes[number % len(dashes)]},
-                marker={"symbol": symbol[architecture], "size": 9},
+                line={"color": style_of(architecture).colour, "width": 1.5, "dash": dashes[number % len(dashes)]},
+                marker=marker(architecture),
                 text=[_describe(entry) for entry in own],
                 hovertemplate="%{text}<extra></extra>",
             )
+    if not shown:
+        say_empty(made, "No trial ended near its target L0.")
     return made
 
 

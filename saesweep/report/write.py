@@ -8,12 +8,8 @@ from pathlib import Path
 
 from saesweep.report.browser import find_browser, write_pngs
 from saesweep.report.data import read_run
-from saesweep.report.feature_page import feature_page, why_no_features
 from saesweep.report.page import report_page
 from saesweep.runs import write_text
-
-PER_BAND = 20
-FEATURE_TOKENS = 200_000
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,7 @@ def write_report(
     features: bool = True,
     pngs: bool = True,
     latents: Sequence[int] = (),
-    per_band: int = PER_BAND,
-    feature_tokens: int = FEATURE_TOKENS,
+    feature_tokens: int = 200_000,
     allow_code_execution: bool = False,
 ) -> Report:
     """Write the report of a run, finished or still going.
@@ -46,14 +41,17 @@ def write_report(
         to: Folder for the files; the run directory when left out.
         features: Also make the feature page of the winner, which runs the language model.
         pngs: Also write each plot as PNG, where a Chrome or Chromium is found.
-        latents: Latents to show beside the sample.
-        per_band: Latents of each density band on the feature page.
+        latents: Latents that come with examples even where not all have room.
         feature_tokens: Held-out activations that the feature page looks at.
         allow_code_execution: Where the run's experiment allows code of the model to run, allow it for the feature page.
 
     Raises:
         UserError: It is no run directory, or a latent does not exist.
     """
+    from saesweep.report.feature_data import gather
+    from saesweep.report.feature_page import feature_page
+    from saesweep.report.feature_sources import from_run, why_no_features
+
     run = read_run(Path(run_dir))
     folder = Path(to) if to is not None else run.directory.path
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,14 +64,9 @@ def write_report(
         feature_file = None
         notes.append(why_not)
     if feature_file is not None:
-        text = feature_page(
-            run,
-            per_band=per_band,
-            latents=latents,
-            max_tokens=feature_tokens,
-            report_link="report.html",
-            allow_code_execution=allow_code_execution,
-        )
+        source = from_run(run, allow_code_execution=allow_code_execution)
+        found = gather(source, max_tokens=feature_tokens, latents=latents)
+        text = feature_page(found, report_link="report.html")
         write_text(feature_file, text)
     page = folder / "report.html"
     write_text(

@@ -51,7 +51,7 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
         return _block_done(state, event)
     if isinstance(event, Failed):
         failed = Prune(number=event.number, reason=event.reason)
-        state = _pruned(state, [failed])
+        state = _pruned(state, [failed], failed=True)
         return _then_refill(_between_blocks(state, state.trials[event.number].worker), [failed])
     if isinstance(event, SlotsChanged):
         return refill(_resized(state, event))
@@ -63,7 +63,7 @@ def _opened(state: State, event: Opened) -> tuple[State, list[Action]]:
     if state.final:
         return state, [Stop(reason=str(state.stopped))]
     # A stop that can be resumed, or that of a sweep whose policy now allows more trials, no longer holds.
-    state = replace(state.updated(event.trials), pending={}, stopped=None, filling=tuple(state.workers))
+    state = replace(state.updated(event.trials), pending={}, retrying={}, stopped=None, filling=tuple(state.workers))
     if sorted(state.trials) != list(range(len(state.trials))):
         raise ValueError(f"trial numbers must be 0 to {len(state.trials) - 1}, but are {sorted(state.trials)}")
     state = _out_of_lost_slots(state)
@@ -78,7 +78,7 @@ def _opened(state: State, event: Opened) -> tuple[State, list[Action]]:
 def _asked(state: State, event: Asked) -> State:
     """Record an answered ask as a waiting trial."""
     expected = (len(state.trials), state.pending.get(len(state.trials)))
-    if (event.number, event.stratum) != expected:
+    if (event.number, event.stratum) != expected or event.retry_of != state.retrying.get(event.number):
         raise ValueError(f"trial {event.number} of stratum {event.stratum!r} answers an ask for {expected}")
     trial = TrialState(
         number=event.number,
@@ -86,9 +86,11 @@ def _asked(state: State, event: Asked) -> State:
         group=event.group,
         architecture=event.stratum if event.architecture is None else event.architecture,
         course=event.course,
+        retry_of=event.retry_of,
     )
     pending = {number: stratum for number, stratum in state.pending.items() if number != event.number}
-    return replace(state.updated([trial]), pending=pending)
+    retrying = {number: first for number, first in state.retrying.items() if number != event.number}
+    return replace(state.updated([trial]), pending=pending, retrying=retrying)
 
 
 def _block_done(state: State, event: BlockDone) -> tuple[State, list[Action]]:
@@ -99,7 +101,7 @@ def _block_done(state: State, event: BlockDone) -> tuple[State, list[Action]]:
     """
     state, failed = _recorded(_between_blocks(state, event.worker), event)
     pruned = [Prune(number=number, reason=reason) for number, reason in failed.items()]
-    state = _pruned(state, pruned)
+    state = _pruned(state, pruned, failed=True)
     done = [t for t in state.training_on(event.worker) if t.tokens_seen >= state.policy.total_tokens]
     state = with_evidence(state.updated(replace(trial, status="complete", slot=None) for trial in done), done)
     has_news = any(event.values.values())
@@ -158,15 +160,15 @@ def _check_reports(state: State, number: int, tokens_seen: int, values: Mapping[
         raise ValueError(f"trial {number} at {tokens_seen} tokens: rungs {missing} not reported, {early} not reached")
 
 
-def _pruned(state: State, prunes: Sequence[Prune]) -> State:
-    """Return the state in which these live trials have ended."""
+def _pruned(state: State, prunes: Sequence[Prune], *, failed: bool = False) -> State:
+    """Return the state in which these live trials have ended; `failed` where they could not continue."""
     ended = []
     for prune in prunes:
         trial = state.trials.get(prune.number)
         if trial is None or not trial.live:
             status = "unknown" if trial is None else trial.status
             raise ValueError(f"trial {prune.number} is {status} and cannot fail or be pruned")
-        ended.append(replace(trial, status="pruned", slot=None, pruned_at_rung=prune.rung))
+        ended.append(replace(trial, status="pruned", slot=None, pruned_at_rung=prune.rung, failed=failed))
     return state.updated(ended)
 
 

@@ -33,6 +33,8 @@ class Asked:
     """Its kind, and what of its schedule lies ahead at each rung."""
     architecture: str | None = None
     """For the quota; the stratum where left out."""
+    retry_of: int | None = None
+    """As it was asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class Ask:
 
     number: int
     stratum: str
+    retry_of: int | None = None
+    """Take those of this trial, which failed; None: new ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

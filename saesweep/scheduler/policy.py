@@ -42,12 +42,14 @@ class Policy:
     """Strata of the first trials, whose settings are given rather than sampled."""
     pruner: Pruner = "rung"
     """Whether the rungs judge."""
+    retry_failed: int = 0
+    """How often the settings of a failed trial are asked for again, beside the `n_trials`."""
     tokens_budget: int | None = None
     """Most training tokens of all trials together: a trial is asked only where every live trial could still finish."""
 
     def __post_init__(self) -> None:
         _at_least(1, n_trials=self.n_trials, n_slots=self.n_slots, total_tokens=self.total_tokens)
-        _at_least(0, quota=self.quota)
+        _at_least(0, quota=self.quota, retry_failed=self.retry_failed)
         if not 0 <= self.min_probability < 1:
             raise ValueError(f"min_probability must be at least 0 and below 1, but is {self.min_probability}")
         if self.pruner not in ("rung", "none"):

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 from saesweep.scheduler.messages import Action, Ask, Place, Stop
-from saesweep.scheduler.state import State
+from saesweep.scheduler.state import State, TrialState
 
 
 def refill(state: State) -> tuple[State, list[Action]]:
@@ -55,10 +55,14 @@ def _ask(state: State) -> tuple[State, list[Action]]:
     if wanted <= 0:
         return state, []
     asked = _asked_by_stratum(state)
-    pending = dict(state.pending)
+    pending, retrying = dict(state.pending), dict(state.retrying)
     affordable = _affordable(state)
     actions: list[Action] = []
     number = state.next_number
+    for first in _to_retry(state)[: min(wanted, affordable)]:
+        pending[number], retrying[number] = state.trials[first].stratum, first
+        actions.append(Ask(number=number, stratum=pending[number], retry_of=first))
+        number += 1
     while len(actions) < min(wanted, affordable):
         stratum = _next_stratum(state, asked)
         if stratum is None:
@@ -67,12 +71,30 @@ def _ask(state: State) -> tuple[State, list[Action]]:
         pending[number] = stratum
         actions.append(Ask(number=number, stratum=stratum))
         number += 1
-    return replace(state, pending=pending), actions
+    return replace(state, pending=pending, retrying=retrying), actions
+
+
+def _to_retry(state: State) -> list[int]:
+    """Return the first trials of those settings that have failed as often as they were tried, and may be tried again."""
+    if not state.policy.retry_failed:
+        return []
+    attempts: dict[int, list[TrialState]] = {}
+    for trial in state.trials.values():
+        attempts.setdefault(trial.number if trial.retry_of is None else trial.retry_of, []).append(trial)
+    return [
+        first
+        for first, own in attempts.items()
+        if all(trial.failed for trial in own)
+        and len(own) <= state.policy.retry_failed
+        and first not in state.retrying.values()
+        and own[0].stratum in state.policy.strata  # else its stream is not the one that trains
+    ]
 
 
 def _asked_by_stratum(state: State) -> Counter[str]:
-    """Count the trials asked of each stratum, answered or not."""
-    return Counter([trial.stratum for trial in state.trials.values()]) + Counter(state.pending.values())
+    """Count the trials asked of each stratum, answered or not; those that repeat a failed one come on top."""
+    new = [stratum for number, stratum in state.pending.items() if number not in state.retrying]
+    return Counter(new) + Counter(trial.stratum for trial in state.trials.values() if trial.retry_of is None)
 
 
 def _next_stratum(state: State, asked: Counter[str]) -> str | None:

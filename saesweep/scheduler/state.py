@@ -41,6 +41,10 @@ class TrialState:
     """By rung index, what was measured there, in the order of the aim's metrics; finite. The last rung is the end."""
     pruned_at_rung: int | None = None
     """Index of the rung that pruned it; None where something else ended it."""
+    failed: bool = False
+    """It could not continue."""
+    retry_of: int | None = None
+    """The first trial with its settings, which failed; None for a trial that repeats none."""
 
     @property
     def live(self) -> bool:
@@ -59,6 +63,8 @@ class State:
     """Every trial that was ever asked and answered, by number."""
     pending: Mapping[int, str] = field(default_factory=dict)
     """Asks not yet answered: trial number to stratum."""
+    retrying: Mapping[int, int] = field(default_factory=dict)
+    """Of the pending asks, those that repeat a failed trial: number to the first trial with those settings."""
     stopped: str | None = None
     """Reason of the stop; no trial is asked or placed while it is set."""
     final: bool = False
@@ -125,6 +131,7 @@ class State:
             "workers": [[worker, n_slots] for worker, n_slots in self.workers.items()],
             "trials": [trial_to_json(trial) for trial in self.trials.values()],
             "pending": [[number, stratum] for number, stratum in self.pending.items()],
+            "retrying": [[number, first] for number, first in self.retrying.items()],
             "stopped": self.stopped,
             "final": self.final,
             "evidence": [[*key, moments.to_json()] for key, moments in self.evidence.items()],
@@ -147,6 +154,7 @@ class State:
             workers={worker: n_slots for worker, n_slots in data["workers"]},
             trials={trial.number: trial for trial in trials},
             pending={number: stratum for number, stratum in data["pending"]},
+            retrying={number: first for number, first in data.get("retrying", ())},
             stopped=data["stopped"],
             final=data["final"],
             evidence={(kind, metric, rung): Moments.from_json(sums) for kind, metric, rung, sums in data["evidence"]},

@@ -23,7 +23,7 @@ class LoggerSpec(Spec):
     wandb_id: str | None = None
     """W&B run id; with several trials `<wandb_id>-<trial>`. One that lasts as long as the run directory when left out."""
     run_name: str | None = None
-    """W&B run name; with several trials `<run_name>-<trial>`. The experiment's name when left out."""
+    """W&B run name; before each trial's own name where there are several. The experiment's name, or none, when left out."""
     wandb_entity: str | None = None
     """W&B user or team."""
     wandb_log_frequency: int = Field(10, ge=1)

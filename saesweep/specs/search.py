@@ -72,5 +72,7 @@ class SearchSpec(Spec):
     """Train the best trials again, together and longer, and let that decide."""
     warm_start: str | None = None
     """An earlier run's directory: the sampler learns from its finished trials that lie in this space, judged by this objective."""
+    retry_failed: int = Field(0, ge=0)
+    """How often the settings of a failed trial are tried again, each time as one more trial from its beginning, beside `trials`."""
     max_failed: int | None = Field(None, ge=0)
     """Exit with code 1 where more trials than this fail; no limit when left out."""

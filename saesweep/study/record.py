@@ -89,8 +89,14 @@ def rung_reports(trial: FrozenTrial) -> dict[int, tuple[float, ...]]:
     reports = {tokens: (value,) for tokens, value in trial.intermediate_values.items()}
     for key, values in trial.user_attrs.items():
         if key.startswith(RUNG_PREFIX):
-            reports[int(key.removeprefix(RUNG_PREFIX))] = tuple(values)
+            known = values.values() if isinstance(values, dict) else values  # a list in studies of earlier versions
+            reports[int(key.removeprefix(RUNG_PREFIX))] = tuple(known)
     return dict(sorted(reports.items()))
+
+
+def named_values(values: Sequence[float], names: Sequence[str]) -> dict[str, float] | list[float]:
+    """Return a rung's report of several objectives as the study stores it: by name, so that a dashboard shows what is what."""
+    return dict(zip(names, values, strict=True)) if names else list(values)
 
 
 def same_values(a: Sequence[float] | None, b: Sequence[float] | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -126,8 +127,9 @@ def open_study(
     setup: Mapping[str, Any],
     fingerprint: str,
     owner: str | None = None,
+    metric_names: Sequence[str] = (),
 ) -> optuna.Study:
-    """Create the study, or open it where it was made by the same experiment.
+    """Create the study, or open it where it was made by the same experiment; its values are named for whoever looks at it.
 
     Args:
         storage: Where it is kept.
@@ -136,6 +138,7 @@ def open_study(
         setup: The space and the search.
         fingerprint: Hash of everything else that decides results.
         owner: The run that writes it, where other runs can reach the same storage.
+        metric_names: Names of the values, for dashboards; none are set where it is empty.
 
     Raises:
         UserError: When the study belongs to another experiment, with what changed, or to another run.
@@ -158,6 +161,7 @@ def open_study(
             raise UserError(f"the study {name!r} was not made by saesweep; choose another `name`")
         study.set_user_attr(SETUP_KEY, dict(setup))
         study.set_user_attr(FINGERPRINT_KEY, fingerprint)
+        name_metrics(study, metric_names)
         return study
     before = attrs[SETUP_KEY]
     changes = _changes(_widened(before, setup), setup)
@@ -171,7 +175,16 @@ def open_study(
         )
     if before != setup:
         study.set_user_attr(SETUP_KEY, dict(setup))
+    name_metrics(study, metric_names)
     return study
+
+
+def name_metrics(study: optuna.Study, metric_names: Sequence[str]) -> None:
+    """Name the values of a study, which dashboards and Optuna's plots show; studies of earlier versions get them too."""
+    if metric_names and study.metric_names != list(metric_names):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(metric_names))
 
 
 def _widened(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

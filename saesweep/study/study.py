@@ -20,6 +20,7 @@ from saesweep.study.record import (
     ExpectedEnd,
     TerminalState,
     TrialRecord,
+    named_values,
     rung_reports,
     same_values,
     to_record,
@@ -50,6 +51,7 @@ class Study:
         seed: int,
         baselines: Sequence[Mapping[str, Any]],
         history: Sequence[EarlierTrial] = (),
+        metric_names: Sequence[str] = (),
     ) -> None:
         self._study = study
         self._storage = storage
@@ -58,6 +60,7 @@ class Study:
         self._seed = seed
         self._baselines = tuple(dict(baseline) for baseline in baselines)
         self._history = as_trials(space, history)
+        self._metric_names = tuple(metric_names)
 
     @classmethod
     def open(
@@ -73,6 +76,7 @@ class Study:
         baselines: Sequence[Mapping[str, Any]] = (),
         history: Sequence[EarlierTrial] = (),
         owner: str | None = None,
+        metric_names: Sequence[str] = (),
     ) -> Study:
         """Create a study, or open the one that the same experiment has made.
 
@@ -89,6 +93,7 @@ class Study:
             history: Finished trials of another study for the sampler to learn from; points of `space`, the same ones
                 whenever this study is opened.
             owner: The run that writes it, where other runs can reach the same database.
+            metric_names: Names of the values, one per objective, for dashboards; none are set where it is empty.
 
         Raises:
             UserError: When the storage cannot be opened, the study belongs to another experiment (with what changed),
@@ -114,12 +119,27 @@ class Study:
         try:
             with damage_told(shown(path_or_url)):
                 study = open_study(
-                    storage, name=name, directions=directions, setup=setup, fingerprint=fingerprint, owner=owner
+                    storage,
+                    name=name,
+                    directions=directions,
+                    setup=setup,
+                    fingerprint=fingerprint,
+                    owner=owner,
+                    metric_names=metric_names,
                 )
         except BaseException:
             _close(storage)
             raise
-        return cls(study, storage, space=space, sampler=sampler, seed=seed, baselines=baselines, history=history)
+        return cls(
+            study,
+            storage,
+            space=space,
+            sampler=sampler,
+            seed=seed,
+            baselines=baselines,
+            history=history,
+            metric_names=metric_names,
+        )
 
     def close(self) -> None:
         """Close the connections to the storage."""
@@ -197,6 +217,17 @@ class Study:
             raise UserError(f"trial {number} of the checkpoint does not lie in this space: {error}") from None
         self._study.add_trial(trial)
 
+    def repeat(self, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings of a trial that repeats another one; add it where the study does not have it yet.
+
+        Args:
+            number: Number of the trial; a new one has the next number of the study.
+            params: The other one's settings by dotted path.
+        """
+        if number == len(self._study.get_trials(deepcopy=False)):
+            self.restore(number, params)
+        return self._space.decode(self._trial(number).params)
+
     def _suggest(
         self,
         trials: Sequence[FrozenTrial],
@@ -261,7 +292,7 @@ class Study:
         if len(values) == 1:
             self._handle(trial).report(values[0], step_tokens)
         else:
-            self._handle(trial).set_user_attr(f"{RUNG_PREFIX}{step_tokens}", list(values))
+            self._handle(trial).set_user_attr(f"{RUNG_PREFIX}{step_tokens}", named_values(values, self._metric_names))
 
     def tell(
         self,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saesweep.events import DENSITY_EDGES
 from saesweep.tracking.names import evaluation_names
 
 INIT_SECONDS = 30.0
@@ -24,7 +25,9 @@ class RunSettings:
     entity: str | None
     group: str
     id_prefix: str
-    name_prefix: str
+    experiment: str
+    run_name: str | None
+    """What the user calls it; before each trial's name where there are several."""
     is_single: bool
     log_weights: bool
 
@@ -32,9 +35,11 @@ class RunSettings:
         """Return the W&B id of a trial: the same after a restart, so that the run is continued."""
         return self.id_prefix if self.is_single else f"{self.id_prefix}-{number:04d}"
 
-    def name_of(self, number: int) -> str:
-        """Return the display name of a trial."""
-        return self.name_prefix if self.is_single else f"{self.name_prefix}-{number}"
+    def name_of(self, label: str) -> str:
+        """Return the display name of a trial: what it is, such as `topk-k21-lr0.0025`, after the `run_name` that is given."""
+        if self.is_single:
+            return self.run_name or self.experiment
+        return f"{self.run_name}-{label}" if self.run_name else label
 
 
 class RunOpener:
@@ -51,28 +56,40 @@ class RunOpener:
         self._is_offline = False
         self._one_at_a_time = threading.Lock()
 
-    def open(self, number: int, config: dict[str, Any], tags: Sequence[str], *, batch_tokens: int) -> OpenRun:
+    def open(
+        self, number: int, label: str, config: dict[str, Any], tags: Sequence[str], *, batch_tokens: int
+    ) -> OpenRun:
         """Open a trial's run, or resume it."""
+        s = self._settings
+        run = self._open(s.id_of(number), s.name_of(label), config, tags, "trial")
+        return OpenRun(run, s.id_of(number), batch_tokens, s.log_weights)
+
+    def open_sweep(self) -> Any:
+        """Open the run of the sweep as a whole, which stands beside those of its trials."""
+        s = self._settings
+        return self._open(f"{s.id_prefix}-sweep", f"{s.run_name or s.experiment}-sweep", {}, (), "sweep")
+
+    def _open(self, run_id: str, name: str, config: dict[str, Any], tags: Sequence[str], job_type: str) -> Any:
         import wandb
 
         with self._one_at_a_time:
             if self._is_offline:
-                run = self._init(number, config, tags, "offline")
-            else:
-                try:
-                    run = self._init(number, config, tags, None)
-                except wandb.errors.Error as error:
-                    self._is_offline = True
-                    reason = str(error).strip().splitlines()[0]
-                    self._tell(
-                        f"Weights & Biases cannot be reached ({reason}); logging offline, "
-                        f"upload later with `wandb sync {self._settings.directory / 'wandb'}/offline-run-*`"
-                    )
-                    # W&B holds the id of a run that it failed to open.
-                    run = self._init(number, config, tags, "offline", id_suffix="-offline")
-        return OpenRun(run, self._settings.id_of(number), batch_tokens, self._settings.log_weights)
+                return self._init(run_id, name, config, tags, job_type, "offline")
+            try:
+                return self._init(run_id, name, config, tags, job_type, None)
+            except wandb.errors.Error as error:
+                self._is_offline = True
+                reason = str(error).strip().splitlines()[0]
+                self._tell(
+                    f"Weights & Biases cannot be reached ({reason}); logging offline, "
+                    f"upload later with `wandb sync {self._settings.directory / 'wandb'}/offline-run-*`"
+                )
+                # W&B holds the id of a run that it failed to open.
+                return self._init(f"{run_id}-offline", name, config, tags, job_type, "offline")
 
-    def _init(self, number: int, config: dict[str, Any], tags: Sequence[str], mode: Any, *, id_suffix: str = "") -> Any:
+    def _init(
+        self, run_id: str, name: str, config: dict[str, Any], tags: Sequence[str], job_type: str, mode: Any
+    ) -> Any:
         import wandb
 
         s = self._settings
@@ -80,9 +97,9 @@ class RunOpener:
             project=s.project,
             entity=s.entity,
             group=s.group,
-            id=s.id_of(number) + id_suffix,
-            name=s.name_of(number),
-            job_type="trial",
+            id=run_id,
+            name=name,
+            job_type=job_type,
             tags=["saesweep", *tags],
             config=config,
             dir=str(s.directory),
@@ -107,9 +124,15 @@ class OpenRun:
         """Log values at the training step that `tokens` stand for; points of one step are joined until a commit."""
         self._run.log(dict(values), step=tokens // self._batch_tokens, commit=commit)
 
-    def log_measured(self, metrics: Mapping[str, float], *, tokens: int) -> None:
-        """Log held-out metrics."""
-        self.log(evaluation_names(metrics), tokens=tokens)
+    def log_measured(self, metrics: Mapping[str, float], densities: Sequence[int], *, tokens: int) -> None:
+        """Log held-out metrics, and how often the latents fire: counts between neighbours of `DENSITY_EDGES`."""
+        import wandb
+
+        values: dict[str, Any] = dict(evaluation_names(metrics))
+        if densities:
+            histogram = wandb.Histogram(np_histogram=(list(densities), list(DENSITY_EDGES)))
+            values["plots/feature_density_histogram"] = histogram
+        self.log(values, tokens=tokens)
 
     def log_ending(self, summary: Mapping[str, Any], export: Path | None, *, tokens: int) -> None:
         """Log how the trial ended, and a finished one's densities on held-out tokens, under SAELens' names."""

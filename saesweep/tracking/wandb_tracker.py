@@ -13,10 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.events import Event, Note, RunEnded, SnapshotSaved, TrialEnded, TrialMeasured, TrialStarted, TrialTrained
+from saesweep.events import (
+    Event,
+    Note,
+    RunEnded,
+    RunStarted,
+    SnapshotSaved,
+    TrialEnded,
+    TrialMeasured,
+    TrialStarted,
+    TrialTrained,
+)
 from saesweep.files import read_json_object
 from saesweep.runs import write_json
 from saesweep.specs.logger import LoggerSpec
+from saesweep.tracking.names import trial_name
+from saesweep.tracking.sweep_tables import log_sweep
 from saesweep.tracking.wandb_runs import OpenRun, RunOpener, RunSettings
 
 CLOSE_SECONDS = 120.0
@@ -82,7 +94,8 @@ class WandbTracker:
             entity=logger.wandb_entity,
             group=identity["group"],
             id_prefix=logger.wandb_id or identity["id_prefix"],
-            name_prefix=logger.run_name or experiment,
+            experiment=experiment,
+            run_name=logger.run_name,
             is_single=n_trials == 1,
             log_weights=logger.log_weights_to_wandb,
         )
@@ -95,6 +108,8 @@ class WandbTracker:
         self._told: set[str] = set()
         self._opener = RunOpener(self._settings, self._trouble.put)
         self._trials: dict[int, _TrialThread] = {}
+        self._sweep: threading.Thread | None = None
+        self._goals: tuple[str, ...] = ()
 
     def __call__(self, event: Event) -> None:
         """Queue an event; at the end of the run, wait for what is left."""
@@ -103,7 +118,11 @@ class WandbTracker:
             batch_tokens = self._batch_tokens_of(event.params)
             self._trials[event.number] = _TrialThread(
                 open_run=lambda: self._opener.open(
-                    event.number, config, [event.architecture], batch_tokens=batch_tokens
+                    event.number,
+                    trial_name(event.architecture, event.sparsity, event.params),
+                    config,
+                    [event.architecture],
+                    batch_tokens=batch_tokens,
                 ),
                 min_tokens=self._frequency * batch_tokens,
                 export=self._sae_folder(event.number),
@@ -113,7 +132,11 @@ class WandbTracker:
             isinstance(event, (TrialTrained, TrialMeasured, SnapshotSaved, TrialEnded)) and event.number in self._trials
         ):
             self._trials[event.number].events.put(event)
+        elif isinstance(event, RunStarted):
+            self._goals = event.goals
         elif isinstance(event, RunEnded):
+            if event.status == "complete" and not self._settings.is_single:
+                self._log_sweep(event)
             self.close()
         self._pass_on_trouble()
 
@@ -122,14 +145,25 @@ class WandbTracker:
         deadline = time.monotonic() + (CLOSE_SECONDS if timeout_seconds is None else timeout_seconds)
         for trial in self._trials.values():
             trial.events.put(None)
-        for trial in self._trials.values():
-            trial.thread.join(max(0.0, deadline - time.monotonic()))
-        if any(trial.thread.is_alive() for trial in self._trials.values()):
+        threads = [trial.thread for trial in self._trials.values()] + ([self._sweep] if self._sweep is not None else [])
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
             self._trouble.put(
                 "Weights & Biases has not taken everything yet; "
                 f"upload the rest with `wandb sync {self._settings.directory / 'wandb'}/*run-*`"
             )
         self._pass_on_trouble()
+
+    def _log_sweep(self, event: RunEnded) -> None:
+        """Log the sweep as a whole, on a thread of its own."""
+
+        def work() -> None:
+            with telling(self._trouble.put):
+                log_sweep(self._opener.open_sweep(), event, self._goals)
+
+        self._sweep = threading.Thread(target=work, name=THREAD_NAME, daemon=True)
+        self._sweep.start()
 
     def _pass_on_trouble(self) -> None:
         while not self._trouble.empty():
@@ -137,6 +171,16 @@ class WandbTracker:
             if message not in self._told:  # a service that is gone fails at every point
                 self._told.add(message)
                 self._say(Note(level="warning", message=message))
+
+
+@contextmanager
+def telling(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tell of what W&B raises: a tracker must never end a run, whatever a client library does."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
+        tell(f"Weights & Biases: {reason}; the metrics are also in trials/*/metrics.jsonl")
 
 
 class _TrialThread:
@@ -156,27 +200,18 @@ class _TrialThread:
 
     def _work(self) -> None:
         run: OpenRun | None = None
-        with self._telling():
+        with telling(self._tell):
             run = self._open_run()
         if run is None:
             return
         while (event := self.events.get()) is not None:
-            with self._telling():
+            with telling(self._tell):
                 self._handle(run, event)
             if isinstance(event, TrialEnded):
                 break
         else:  # the process ends before the trial does: it continues in the same run
-            with self._telling():
+            with telling(self._tell):
                 run.finish()
-
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        # A tracker must never end a run, whatever a client library raises; the trouble is told.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
-            self._tell(f"Weights & Biases: {reason}; the metrics are also in trials/*/metrics.jsonl")
 
     def _handle(self, run: OpenRun, event: Event) -> None:
         if isinstance(event, TrialTrained):
@@ -184,7 +219,7 @@ class _TrialThread:
                 self._last_tokens = event.tokens
                 run.log(event.values, tokens=event.tokens)
         elif isinstance(event, TrialMeasured):
-            run.log_measured(event.metrics, tokens=event.tokens)
+            run.log_measured(event.metrics, event.densities, tokens=event.tokens)
         elif isinstance(event, SnapshotSaved):
             run.upload_snapshot(
                 Path(event.path), tokens=event.tokens, is_final=event.is_final, replicate=event.replicate

@@ -110,12 +110,9 @@ def save_trial_sae(
     run = trial.exported_run(replicate)
     described = with_run_metadata(measured.sae, run, measured.metrics, measured.dead)
 
-    densities = measured.densities
-    assert densities is not None  # taken with the spread, as of every finished trial
-
     def fill(folder: Path) -> None:
         save_sae_folder(
-            folder, described, sparsity_F=densities.share_F, extra_files={"runner_cfg.json": runner_cfg(run)}
+            folder, described, sparsity_F=measured.densities.share_F, extra_files={"runner_cfg.json": runner_cfg(run)}
         )
         write_text(folder / "experiment.yaml", dump_yaml(single_run_tree(experiment, trial, replicate)))
         write_json(folder / "provenance.json", provenance(experiment, trial, ending, measured, replicate))
@@ -162,7 +159,7 @@ def provenance(
         "select_metrics": measured.metrics,
         "select_spread": ending.spread,
         "dead_window_tokens": ending.dead_window_tokens,
-        **({} if measured.densities is None else {"densities": measured.densities.described()}),
+        "densities": measured.densities.described(),
         **({} if trial.target_l0 is None else {"target_l0": trial.target_l0}),
         **({} if not trial.coefficient else {"coefficient": trial.coefficient}),
         "python": platform.python_version(),

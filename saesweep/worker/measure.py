@@ -21,8 +21,8 @@ class Measured:
     sae: ExportedSAE
     metrics: dict[str, float]
     dead: int
-    densities: Densities | None
-    """How often its latents fire on the `select` part; None where it was measured without spread."""
+    densities: Densities
+    """How often its latents fire on the `select` part."""
 
 
 def measure_slots(
@@ -41,8 +41,7 @@ def measure_slots(
         slots: Which of them to measure.
         evaluator: The held-out part to measure on.
         with_model: By trial number, whether to run the language model's head too.
-        with_spread: By trial number, whether to take standard errors over contexts and the densities of the latents too: of
-            trials that have finished.
+        with_spread: By trial number, whether to take standard errors over contexts too.
         watch: Counts the time.
     """
     groups: dict[tuple[str, bool, bool], list[int]] = defaultdict(list)
@@ -52,7 +51,7 @@ def measure_slots(
     for (hook, use_model, spread), members in groups.items():
         with watch.spending("measuring_ends" if spread else "measuring_rungs"), measuring():
             saes = [cohort.export(slots[index]) for index in members]
-            counters = [FiringCounter() for _ in saes] if spread else []
+            counters = [FiringCounter() for _ in saes]
             results = evaluator.measure(
                 saes, hook, with_model=use_model, spread=spread, at_rung=not spread, counters=counters
             )
@@ -63,7 +62,7 @@ def measure_slots(
                 sae=sae,
                 metrics={**metrics, "dead_fraction": dead / sae.d_sae},
                 dead=dead,
-                densities=counters[place].densities("select") if spread else None,
+                densities=counters[place].densities("select"),
             )
     return [found[index] for index in range(len(slots))]
 

@@ -86,6 +86,7 @@ def _scores(slot: Slot, results: Sequence[Measured]) -> Scores:
         spread=spread,
         replicates=tuple(result.metrics for result in results),
         dead_window_tokens=slot.dead_window_tokens,
+        densities=results[0].densities.histogram(),
     )
 
 

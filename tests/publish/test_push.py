@@ -198,6 +198,8 @@ def test_a_dry_run_asks_nobody(hub: StubHub, run: Path, capsys: pytest.CaptureFi
     assert "would upload 8 files" in out
     assert "notes.txt" not in out
     assert hub.requests == []
+    push(collect_run(run), REPO)
+    assert hub.files(REPO)["README.md"].decode() in out  # the very card
 
 
 @pytest.mark.parametrize(

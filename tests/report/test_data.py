@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from saesweep.errors import UserError
+from saesweep.report.curves import TRAINED, curve_figures
 from saesweep.report.data import read_run
-from saesweep.report.figures import CURVES, curves_figure
 from saesweep.report.page import report_page
 from tests.display.runs import row
 
@@ -81,7 +81,7 @@ def test_the_page_of_a_long_run_of_many_trials_stays_small(tmp_path: Path) -> No
         )
         folder = tmp_path / "trials" / f"{number:04d}"
         folder.mkdir(parents=True)
-        values = {name: 0.123456789012 for name in CURVES if not name.startswith("select:")}
+        values = {name: 0.123456789012 for name in TRAINED}
         lines = [json.dumps({"tokens": 4096 * block, "kind": "train", **values}) for block in range(1, 601)]
         (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
         events += [enters(float(number), number, number % 8), ends(number + 8.0, number, "complete")]
@@ -91,5 +91,7 @@ def test_the_page_of_a_long_run_of_many_trials_stays_small(tmp_path: Path) -> No
     (tmp_path / "leaderboard.json").write_text(json.dumps({**board, "rows": rows}))
     run = read_run(tmp_path)
     assert len(report_page(run, features_link=None).encode()) < 5_000_000
-    (last,) = {trace.x[-1] for trace in curves_figure(run).data if len(trace.x)}
+    figures = curve_figures(run)
+    assert len(figures) == len(TRAINED)
+    (last,) = {trace.x[-1] for figure in figures.values() for trace in figure.data if len(trace.x)}
     assert last == 4096 * 600  # thinning keeps where a curve ends

@@ -1,16 +1,20 @@
 """What a latent fires on, against an SAE whose latents are single dimensions of the activations."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from saesweep.activations.held_out import HeldOut
-from saesweep.report.features import BANDS, band_of, describe_latents, sample_latents
+from saesweep.report.bands import band_index, bands_of
+from saesweep.report.feature_scan import scan
+from saesweep.report.features import BINS, Described, describe, nearest
 from saesweep.saes import ExportedSAE
 
 D = 4
+SEPARATOR = 999
 
 
 class Text(HeldOut):
@@ -29,8 +33,7 @@ class Text(HeldOut):
         yield from self.rows[:max_tokens].split(self.batch_tokens)
 
 
-@pytest.fixture
-def sae() -> ExportedSAE:
+def sae_of(w_dec: Tensor) -> ExportedSAE:
     cfg = {
         "architecture": "standard",
         "d_in": D,
@@ -40,78 +43,119 @@ def sae() -> ExportedSAE:
         "metadata": {},
         "apply_b_dec_to_input": False,
     }
-    eye = torch.eye(D)
     return ExportedSAE(
-        "standard", cfg, {"W_enc": eye, "W_dec": eye.clone(), "b_dec": torch.zeros(D), "b_enc": torch.zeros(D)}
+        "standard", cfg, {"W_enc": torch.eye(D), "W_dec": w_dec, "b_dec": torch.zeros(D), "b_enc": torch.zeros(D)}
     )
+
+
+@pytest.fixture
+def sae() -> ExportedSAE:
+    return sae_of(torch.eye(D))
+
+
+def described(sae: ExportedSAE, text: Text, numbers: list[int], **more: Any) -> list[Described]:
+    found = scan(sae, text, "h", 10**6)
+    return describe(sae, text, "h", found, numbers, max_tokens=10**6, **{"unembedding_VD": None, **more})
 
 
 @pytest.mark.parametrize("batch_tokens", [3, 7, 1000])
-def test_the_strongest_contexts_come_first_with_their_tokens(sae: ExportedSAE, batch_tokens: int) -> None:
+def test_every_latent_is_counted_whatever_the_batches(sae: ExportedSAE, batch_tokens: int) -> None:
+    acts = torch.zeros(5, 10, D)
+    acts[1, 6, 2], acts[1, 7, 2], acts[3, 1, 2], acts[4, 9, 2], acts[2, 3, 0] = 2.0, 1.0, 5.0, 3.0, 7.0
+    acts[2, 0, 2] = 99.0  # does not count
+    found = scan(sae, Text(acts, batch_tokens), "h", 10**6)
+    assert (found.n_tokens, found.n_contexts) == (45, 5)
+    assert found.fired_F.tolist() == [1, 0, 4, 0]
+    assert found.sum_F.tolist() == [7.0, 0.0, 11.0, 0.0]
+    assert found.max_F.tolist() == [7.0, 0.0, 5.0, 0.0]
+    assert found.peak_token_F.tolist() == [23, -1, 31, -1]
+    assert found.density_F[2] == pytest.approx(4 / 45)
+
+
+@pytest.mark.parametrize("batch_tokens", [3, 1000])
+def test_the_strongest_contexts_come_first_with_all_their_activations(sae: ExportedSAE, batch_tokens: int) -> None:
     acts = torch.zeros(5, 10, D)
     acts[1, 6, 2], acts[1, 7, 2], acts[3, 1, 2], acts[4, 9, 2] = 2.0, 1.0, 5.0, 3.0
-    acts[2, 0, 2] = 99.0  # does not count
-    (latent,) = describe_latents(
-        sae,
-        Text(acts, batch_tokens),
-        "h",
-        {2: 1},
-        max_tokens=10**6,
-        unembedding_VD=None,
-        contexts_shown=2,
-        tokens_before=2,
-        tokens_after=1,
-    )
-    assert latent.density == pytest.approx(4 / 45)
-    assert latent.mean_active == pytest.approx(11 / 4)
-    assert latent.maximum == 5.0
-    assert [s.tokens for s in latent.snippets] == [[30, 31, 32], [47, 48, 49]]
-    assert [s.peak for s in latent.snippets] == [1, 2]
-    assert latent.snippets[1].activations == [0.0, 0.0, 3.0]
-    assert latent.promoted == latent.suppressed == []
+    (latent,) = described(sae, Text(acts, batch_tokens), [2])
+    assert [(e.context, e.peak, e.interval) for e in latent.examples] == [(3, 1, None), (4, 9, None), (1, 6, None)]
+    assert latent.examples[2].activations == {6: 2.0, 7: 1.0}
+    assert (latent.examples[2].begin, latent.examples[2].end) == (0, 10)
+    assert sum(latent.histogram) == 4
+    assert [i for i, n in enumerate(latent.histogram) if n] == [3, 7, 11, BINS - 1]  # 1, 2, 3 and 5 of 5
 
 
-def test_a_latent_that_never_fires_says_so(sae: ExportedSAE) -> None:
-    (latent,) = describe_latents(sae, Text(torch.zeros(2, 4, D), 8), "h", {0: 0}, max_tokens=100, unembedding_VD=None)
-    assert (latent.density, latent.maximum, latent.snippets) == (0.0, 0.0, [])
+def test_an_example_never_reaches_across_documents(sae: ExportedSAE) -> None:
+    acts = torch.zeros(1, 30, D)
+    acts[0, 12, 1], acts[0, 25, 1] = 4.0, 1.0
+    text = Text(acts, 100)
+    text.tokens_NT[0, [8, 20]] = SEPARATOR
+    (latent,) = described(sae, text, [1], separators={SEPARATOR})
+    (example,) = latent.examples
+    assert (example.begin, example.end) == (9, 20)
+    assert example.activations == {12: 4.0}  # what fires in the next document is not of this one
+
+
+def test_examples_come_from_every_part_of_the_range_too(sae: ExportedSAE) -> None:
+    acts = torch.zeros(60, 5, D)
+    acts[:, 2, 0] = torch.linspace(0.1, 8.0, 60)
+    (latent,) = described(sae, Text(acts, 64), [0])
+    top = [e for e in latent.examples if e.interval is None]
+    assert [e.context for e in top] == list(range(59, 51, -1))
+    for interval in range(4):
+        members = [e.activations[e.peak] for e in latent.examples if e.interval == interval]
+        assert len(members) == 2
+        assert all(2.0 * interval - 0.05 < value < 2.0 * (interval + 1) + 0.05 for value in members)
+    assert [e.interval for e in latent.examples if e.interval is not None] == [3, 3, 2, 2, 1, 1, 0, 0]
+
+
+def test_a_latent_that_never_fires_has_no_examples(sae: ExportedSAE) -> None:
+    (latent,) = described(sae, Text(torch.zeros(2, 4, D), 8), [0])
+    assert (latent.examples, sum(latent.histogram)) == ([], 0)
 
 
 def test_promoted_tokens_are_decoder_times_unembedding_less_the_mean(sae: ExportedSAE) -> None:
     unembedding = torch.zeros(6, D)
     unembedding[:, 1] = torch.tensor([3.0, -3.0, 1.0, 0.0, 0.0, 5.0])
-    (latent,) = describe_latents(
-        sae, Text(torch.ones(1, 3, D), 8), "h", {1: 0}, max_tokens=9, unembedding_VD=unembedding, output_tokens=2
-    )
-    assert latent.promoted == [(5, pytest.approx(4.0)), (0, pytest.approx(2.0))]
+    (latent,) = described(sae, Text(torch.ones(1, 3, D), 8), [1], unembedding_VD=unembedding)
+    assert latent.promoted[:2] == [(5, pytest.approx(4.0)), (0, pytest.approx(2.0))]
     assert latent.suppressed[0] == (1, pytest.approx(-4.0))
 
 
 def test_output_tokens_need_a_hook_as_wide_as_the_unembedding(sae: ExportedSAE) -> None:
-    (latent,) = describe_latents(
-        sae, Text(torch.ones(1, 3, D), 8), "h", {1: 0}, max_tokens=9, unembedding_VD=torch.ones(6, D + 1)
-    )
+    (latent,) = described(sae, Text(torch.ones(1, 3, D), 8), [1], unembedding_VD=torch.ones(6, D + 1))
     assert latent.promoted == []
+
+
+def test_neighbours_are_by_the_angle_of_decoder_directions() -> None:
+    w_dec = torch.tensor([[1.0, 0, 0, 0], [5.0, 5.0, 0, 0], [0, 0, 1.0, 0], [-1.0, 0, 0, 0.1]])
+    sae = sae_of(w_dec)
+    (latent,) = described(sae, Text(torch.ones(1, 3, D), 8), [0])
+    assert [n for n, _ in latent.neighbours] == [1, 2, 3]
+    assert latent.neighbours[0][1] == pytest.approx(2**-0.5)
+    ((found,),) = nearest(sae, sae_of(w_dec.roll(1, 0)), [2], 1)
+    assert found == (3, pytest.approx(1.0))
 
 
 def test_synthetic_activations_have_no_text(sae: ExportedSAE) -> None:
     text = Text(torch.ones(1, 3, D), 8)
+    tokens = text.tokens_NT
     text.tokens_NT = None  # type: ignore[assignment]
+    with pytest.raises((ValueError, AssertionError)):
+        scan(sae, text, "h", 9)
+    text.tokens_NT, text.mask_NT = tokens, None  # type: ignore[assignment]
     with pytest.raises(ValueError, match="no text"):
-        describe_latents(sae, text, "h", {0: 0}, max_tokens=9, unembedding_VD=None)
+        scan(sae, text, "h", 9)
 
 
-def test_the_sample_takes_every_band_and_what_is_asked_for() -> None:
-    frequencies = [-10.0] * 50 + [-2.5] * 50 + [-0.5] * 2
-    chosen = sample_latents(frequencies, 5, seed=0, always=[99])
-    bands = list(chosen.values())
-    assert {band: bands.count(band) for band in set(bands)} in ({0: 5, 3: 5, 5: 2}, {0: 5, 3: 6, 5: 2})
-    assert chosen[99] == 3
-    assert bands == sorted(bands, reverse=True)
-    assert chosen == sample_latents(frequencies, 5, seed=0, always=[99])
-    assert chosen != sample_latents(frequencies, 5, seed=1, always=[99])
-
-
-@pytest.mark.parametrize("value", [-10.0, -9.0, -4.0, -3.99, -1.0, 0.0])
-def test_every_frequency_has_one_band(value: float) -> None:
-    low, high, _ = BANDS[band_of(value)]
-    assert low <= value < high
+@pytest.mark.parametrize("n_tokens", [20, 8_000, 200_000, 10_000_000])
+def test_bands_fit_the_tokens_that_were_counted(n_tokens: int) -> None:
+    densities = [0.0, 1 / n_tokens, *(10**-e for e in (0.5, 1.5, 2.5, 3.5)), 10 / n_tokens, 1.0]
+    bands = bands_of(densities, n_tokens)
+    assert sum(band.n_latents for band in bands) == len(densities)
+    assert [bands[band_index(bands, d)].low <= d < bands[band_index(bands, d)].high for d in densities] == [True] * len(
+        densities
+    )
+    assert bands[-1].name == "never fires"
+    assert bands[-2].name == f"fires on fewer than 10 of {n_tokens:,} tokens"
+    if n_tokens > 1000:
+        assert bands[0].high <= 0.01  # interpretable ones first

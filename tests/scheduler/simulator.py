@@ -110,9 +110,13 @@ class Simulator:
                 self.stopped = action.reason
         for ask in asks:
             if self.stopped is None:
-                group = self.group(ask.number, ask.stratum)
-                course = self.course(ask.number) or plain_course(self.policy)
-                self.send(Asked(number=ask.number, stratum=ask.stratum, group=group, course=course))
+                like = ask.number if ask.retry_of is None else ask.retry_of
+                group = self.group(like, ask.stratum)
+                course = self.course(like) or plain_course(self.policy)
+                answer = Asked(
+                    number=ask.number, stratum=ask.stratum, group=group, course=course, retry_of=ask.retry_of
+                )
+                self.send(answer)
 
     def block(self, rng: random.Random | None = None, fail: float = 0.0) -> None:
         """Train every slot for one block, of random length where `rng` is given."""

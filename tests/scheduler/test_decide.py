@@ -357,3 +357,38 @@ def test_two_thousand_trials_keep_64_slots_busy() -> None:
     assert len(sim.ended) == 2000
     assert sim.trained_slots / (sim.trained_slots + sim.idle_slots) >= 0.99
     assert len(sim.prunes) / 2000 > 0.9
+
+
+def test_failed_trials_are_asked_for_again_on_top_of_the_others() -> None:
+    rules = policy(n_trials=3, n_slots=2, retry_failed=2)
+    state = opened(rules)
+    state, actions = decide(
+        state, BlockDone(tokens_seen={0: 10, 1: 10}, values={1: {0: (1.0, 9.0)}}, failed={0: "NaN"})
+    )
+    (ask,) = [action for action in actions if isinstance(action, Ask)]
+    assert (ask.number, ask.retry_of) == (2, 0)  # before trials with new settings
+    assert State.from_json(state.to_json()) == state
+    with pytest.raises(ValueError, match="answers an ask"):
+        decide(state, answered(rules, ask))
+    state, actions = decide(state, answered(rules, ask, retry_of=0))
+    assert Place(number=2, slot=0) in actions
+    state, actions = decide(state, BlockDone(tokens_seen={1: 20, 2: 0}, failed={2: "NaN"}))
+    (ask,) = [action for action in actions if isinstance(action, Ask)]
+    assert (ask.number, ask.retry_of) == (3, 0)
+    state, actions = decide(state, answered(rules, ask, retry_of=0))
+    state, actions = decide(state, BlockDone(tokens_seen={1: 30, 3: 0}, failed={3: "NaN"}))
+    (ask,) = [action for action in actions if isinstance(action, Ask)]
+    assert (ask.number, ask.retry_of) == (4, None)  # it has had its attempts; the third of three trials comes now
+    state, actions = decide(state, answered(rules, ask))
+    done = BlockDone(
+        tokens_seen={1: 90, 4: 90}, values={n: {r: (1.0, 9.0) for r in rungs} for n, rungs in ((1, (1,)), (4, (0, 1)))}
+    )
+    state, actions = decide(state, done)
+    assert actions[-1] == Stop(reason="complete")
+    assert sum(trial.retry_of is None for trial in state.trials.values()) == 3
+
+
+def test_a_failed_trial_is_not_tried_again_unless_asked_for() -> None:
+    state = opened(policy(n_trials=1, n_slots=1))
+    _, actions = decide(state, BlockDone(tokens_seen={0: 0}, failed={0: "NaN"}))
+    assert [type(action) for action in actions] == [Prune, Stop]

@@ -51,6 +51,7 @@ def policies(draw: st.DrawFn) -> Policy:
         aim=draw(st.sampled_from(AIMS)),
         min_probability=draw(st.sampled_from([0.0, 0.05, 0.3])),
         quota=draw(st.integers(0, 2)),
+        retry_failed=draw(st.integers(0, 2)),
         strata=strata,
         stratum_limits=limits,
         baseline_strata=tuple(draw(st.lists(st.sampled_from(strata), max_size=3))),
@@ -78,8 +79,8 @@ def simulator(policy: Policy, seed: int, groups: int = 2) -> Simulator:
     return Simulator(
         policy,
         quality,
-        group=lambda number, stratum: f"{number % groups}/{courses[number].target_l0}",
-        course=lambda number: courses[number],
+        group=lambda number, stratum: f"{number % groups}/{courses[number % len(courses)].target_l0}",
+        course=lambda number: courses[number % len(courses)],
     )
 
 
@@ -95,7 +96,8 @@ def check_end(sim: Simulator) -> None:
     spent = sum(sim.tokens.values())
     if policy.tokens_budget is not None:
         assert spent <= policy.tokens_budget
-    asked = Counter(trial.stratum for trial in sim.state.trials.values())
+    new = [trial for trial in sim.state.trials.values() if trial.retry_of is None]
+    asked = Counter(trial.stratum for trial in new)
     if sim.stopped == "tokens_budget":
         assert policy.tokens_budget is not None
         assert spent + policy.total_tokens > policy.tokens_budget
@@ -103,14 +105,19 @@ def check_end(sim: Simulator) -> None:
     assert sim.stopped == "complete"
     n_baselines = min(len(policy.baseline_strata), policy.n_trials)
     if not policy.stratum_limits:
-        assert len(sim.state.trials) == policy.n_trials
+        assert len(new) == policy.n_trials
         if n_baselines == 0:
             assert max(asked[s] for s in policy.strata) - min(asked[s] for s in policy.strata) <= 1
     else:
         full = all(asked[s] >= limit for s, limit in zip(policy.strata, policy.stratum_limits, strict=True))
-        assert full or len(sim.state.trials) == policy.n_trials
-    for number in range(n_baselines):
-        assert sim.state.trials[number].stratum == policy.baseline_strata[number]
+        assert full or len(new) == policy.n_trials
+    for trial, stratum in zip(new, policy.baseline_strata[:n_baselines], strict=False):
+        assert trial.stratum == stratum
+    for first in new:
+        attempts = [first, *(trial for trial in sim.state.trials.values() if trial.retry_of == first.number)]
+        assert len(attempts) <= 1 + policy.retry_failed
+        assert all(trial.failed for trial in attempts[:-1])
+        assert not attempts[-1].failed or len(attempts) == 1 + policy.retry_failed or sim.stopped == "tokens_budget"
 
 
 @settings(max_examples=120, deadline=None)

@@ -86,9 +86,25 @@ def test_the_dashboard_lists_the_study_and_every_trial(address: str, result: Res
         if row.status == "complete":
             assert float(trial["values"][0]) == pytest.approx(row.metrics["explained_variance"])
             # optuna-dashboard 0.21 does not read the named constraints of Optuna 5; it shows the metrics beside them.
-            shown_metrics = {attr["key"]: json.loads(attr["value"]) for attr in trial["user_attrs"]}["metrics"]
-            assert shown_metrics["l0"] == pytest.approx(row.metrics["l0"])
+            attrs = {attr["key"]: attr["value"] for attr in trial["user_attrs"]}
+            assert float(attrs["l0"]) == pytest.approx(row.metrics["l0"])
+            assert float(attrs["mse"]) == pytest.approx(row.metrics["mse"])
+            assert attrs["state"] == "complete"
     assert {"sae.architecture", "lr"} <= {found["name"] for found in detail["union_search_space"]}
+
+
+def test_values_have_names_and_trials_attributes_to_sort_by(address: str, result: Result) -> None:
+    (summary,) = ask(address, "/api/studies")["study_summaries"]
+    detail = ask(address, f"/api/studies/{summary['study_id']}?after=0")
+    assert detail["objective_names"] == ["explained_variance"]
+    sortable = {attr["key"] for attr in detail["union_user_attrs"] if attr["sortable"]}
+    assert {"l0", "mse", "explained_variance", "tokens"} <= sortable
+    states = {t["number"]: {a["key"]: a["value"] for a in t["user_attrs"]} for t in detail["trials"]}
+    pruned = [row for row in result.rows if row.status == "pruned"]
+    assert pruned
+    for row in pruned:
+        assert (states[row.number]["state"], states[row.number]["reason"]) == ("pruned", row.reason)
+        assert "expected explained_variance" in states[row.number]
 
 
 def test_its_own_analyses_work(address: str, result: Result) -> None:

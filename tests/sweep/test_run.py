@@ -10,7 +10,7 @@ import torch
 
 import saesweep
 from saesweep.errors import UserError
-from saesweep.events import BlockDone, RunEnded, TrialStarted
+from saesweep.events import BlockDone, RunEnded, TrialEnded, TrialStarted
 from saesweep.worker import worker as worker_module
 from tests.sweep.studies import snapshot
 
@@ -152,6 +152,53 @@ def test_more_failures_than_allowed_exit_with_1(
     monkeypatch.setattr(worker_module.Slot, "__init__", poisoned)
     tree["search"]["max_failed"] = 1
     assert saesweep.run(tree, run_dir=tmp_path / "run").exit_code == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_failed_trials_are_tried_again_beside_the_others(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    """The first attempt at trial 2 fails, every attempt at trial 1 does."""
+    place = worker_module.Slot.__init__
+    poison = {1, 2}
+
+    def poisoned(self: Any, **kwargs: Any) -> None:
+        place(self, **kwargs)
+        if kwargs["trial"] in poison or kwargs["trial"] == doomed:
+            self.params["b_dec"].fill_(float("nan"))
+
+    def note(event: Any) -> None:
+        nonlocal doomed
+        if isinstance(event, TrialEnded) and event.status == "failed":
+            ended.append(event.number)
+        if len(ended) == 2 and doomed < 0:
+            doomed = 4  # 4 and 5 repeat 1 and 2
+
+    doomed, ended = -1, list[int]()
+    monkeypatch.setattr(worker_module.Slot, "__init__", poisoned)
+    tree["search"] |= {"trials": 4, "sampler": sampler, "pruner": "none", "max_failed": 0}
+    if sampler == "grid":
+        tree["space"] = {"sae.architecture": {"choice": ["topk", "batchtopk"]}, "sae.k": {"choice": [2, 3]}}
+        tree.pop("by_architecture", None)
+    first = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[note])
+    assert (len(first.rows), first.exit_code) == (4, 1)  # nothing is tried again unless asked for
+    tree["search"] |= {"retry_failed": 1}
+    result = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[note])
+    rows = {row.number: row for row in result.rows}
+    assert {n: row.retry_of for n, row in rows.items()} == {0: None, 1: None, 2: None, 3: None, 4: 1, 5: 2}
+    assert {n: row.status for n, row in rows.items()} == {
+        **dict.fromkeys((0, 3, 5), "complete"),
+        **dict.fromkeys((1, 2, 4), "failed"),
+    }
+    assert [rows[n].params for n in (4, 5)] == [rows[n].params for n in (1, 2)]
+    assert result.exit_code == 1  # one of the settings has failed for good
+    again = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert again.status == "already complete"
+    doomed = 99
+    tree["search"] |= {"retry_failed": 2}
+    last = saesweep.run(tree, run_dir=tmp_path / "run")
+    rows = {row.number: row for row in last.rows}
+    assert (len(rows), rows[6].retry_of, rows[6].status, last.exit_code) == (7, 1, "complete", 0)
 
 
 def test_a_run_directory_of_another_experiment_is_refused(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ class OfflineRun:
     name: str = ""
     group: str = ""
     project: str = ""
+    job_type: str = ""
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -58,7 +59,7 @@ def read_offline_run(file: Path) -> OfflineRun:
         if kind == "run":
             run = record.run
             found.id, found.name, found.group, found.project = run.run_id, run.display_name, run.run_group, run.project
-            found.tags = list(run.tags)
+            found.tags, found.job_type = list(run.tags), run.job_type
             found.config |= dict(_item(item) for item in run.config.update)
         elif kind == "config":
             found.config |= dict(_item(item) for item in record.config.update)

@@ -60,8 +60,19 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
-def offline_runs(run_dir: Path) -> list[OfflineRun]:
+def all_offline_runs(run_dir: Path) -> list[OfflineRun]:
     return [read_offline_run(file) for file in sorted(run_dir.glob("wandb/*run-*/run-*.wandb"))]
+
+
+def offline_runs(run_dir: Path) -> list[OfflineRun]:
+    """Those of the trials."""
+    return [run for run in all_offline_runs(run_dir) if run.job_type == "trial"]
+
+
+def sweep_table(run_dir: Path, name: str) -> list[dict[str, Any]]:
+    (file,) = run_dir.glob(f"wandb/*run-*/files/media/table/{name}_*.table.json")
+    table = json.loads(file.read_text())
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
 def lines(run_dir: Path, number: int, kind: str) -> list[dict[str, Any]]:
@@ -78,7 +89,7 @@ def test_every_trial_is_a_run_with_config_and_metrics(tree: dict[str, Any], tmp_
     assert len({run.id for run in runs.values()}) == len(runs)
     for row in result.rows:
         run = runs[row.number]
-        assert (run.project, run.name) == ("p", f"tracked-{row.number}")
+        assert (run.project, run.name) == ("p", f"{row.architecture}-k{row.params['sae.k']}")
         assert run.config["sae"]["architecture"] == row.architecture
         assert run.config["sae"]["k"] == row.params["sae.k"]
         assert run.config["train_batch_size_tokens"] == 256
@@ -88,12 +99,57 @@ def test_every_trial_is_a_run_with_config_and_metrics(tree: dict[str, Any], tmp_
         assert run.column("metrics/l0")[-1] == pytest.approx(row.metrics["l0"])
         assert run.column("metrics/cossim")[-1] == pytest.approx(row.metrics["cosine_similarity"])
         assert run.history[-1]["_step"] == row.tokens // 256
+        bars = run.column("plots/feature_density_histogram/values")
+        assert len(bars) == len(lines(tmp_path / "run", row.number, "select"))  # at every rung, not at the end alone
+        assert {sum(counts) for counts in bars} == {128}
         assert (run.summary["status"], run.exit_code) == (row.status, 0)
         if row.status == "complete":
             assert "plots/feature_density_line_chart/values" in set().union(*run.history)
             assert "sae_weights.safetensors" in run.artifacts[f"{run.id}_sae"]
         else:
             assert not run.artifacts
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_sweep_has_a_run_with_its_table_and_front(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["base"]["logger"]["run_name"] = "mine"
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    runs = all_offline_runs(tmp_path / "run")
+    (sweep,) = [run for run in runs if run.job_type == "sweep"]
+    assert sweep.name == "mine-sweep"
+    assert {run.group for run in runs} == {sweep.group}
+    assert all(run.name.startswith(("mine-topk-k", "mine-batchtopk-k")) for run in runs if run.job_type == "trial")
+    assert (sweep.summary["best"], sweep.summary["trials"], sweep.exit_code) == (result.best, len(result.rows), 0)
+    table = {row["trial"]: row for row in sweep_table(tmp_path / "run", "sweep/trials")}
+    assert set(table) == {row.number for row in result.rows}
+    for row in result.rows:
+        found = table[row.number]
+        assert (found["architecture"], found["state"], found["reason"]) == (row.architecture, row.status, row.reason)
+        assert (found["sae.k"], found["l0"]) == (row.params["sae.k"], pytest.approx(row.metrics["l0"]))
+    front = {row["trial"]: row for row in sweep_table(tmp_path / "run", "sweep/front")}
+    assert {n for n, row in front.items() if row["on_front"]} == {row.number for row in result.rows if row.on_front}
+    assert {"sweep/trials", "sweep/front", "plots/front_table"} <= {key.partition("/_")[0] for key in _top_keys(sweep)}
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_matched_verdict_is_a_table_and_a_plot(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree |= {"space": {"sae.architecture": {"choice": ["topk", "batchtopk"]}}}
+    tree |= {
+        "objective": {"minimize": "mse", "matched": {"l0": [4, 8]}},
+        "search": {"sampler": "grid", "pruner": "none"},
+    }
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    table = {(row["target_l0"], row["architecture"]): row for row in sweep_table(tmp_path / "run", "sweep/matched")}
+    for entry in result.matched:
+        found = table[entry.target_l0, entry.architecture]
+        assert found["mse"] == pytest.approx(entry.metrics["mse"])
+        assert (found["is_winner"], found["is_tied"]) == (entry.is_winner, entry.is_tied)
+    lines = sweep_table(tmp_path / "run", "plots/matched_table")
+    assert {row["lineKey"] for row in lines} == {"topk", "batchtopk"}
+
+
+def _top_keys(run: OfflineRun) -> set[str]:
+    return {"/".join(key.split("/")[:2]) for row in run.history for key in row}
 
 
 @pytest.mark.usefixtures("offline")

@@ -1,0 +1,56 @@
+// Unpacks the embedded plotly.js and draws every figure in the colours of the theme. With #png in the address, pictures of
+// them go into the page, which is how `saesweep report` writes its PNG files.
+(async () => {
+  const boxes = [...document.querySelectorAll(".plot")];
+  const forPictures = location.hash === "#png";
+  if (forPictures) document.documentElement.dataset.theme = "light";
+  function figureOf(box) {
+    const text = document.getElementById(box.dataset.figure).textContent.replace(/var\((--[a-z]+)\)/g, (_, name) => theme(name));
+    const figure = JSON.parse(text), layout = figure.layout;
+    if (forPictures) { layout.paper_bgcolor = "#ffffff"; layout.plot_bgcolor = "#ffffff"; }
+    if (box.clientWidth < 560 && !forPictures) {  // a phone: the legend below, and no room lost at the sides
+      layout.font = { ...layout.font, size: 11 };
+      layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 48), r: layout.annotations ? layout.margin.r : Math.min(layout.margin.r, 16) };
+      layout.legend = { ...layout.legend, y: -0.22, yanchor: "top", font: { size: 11 } };
+      for (const note of layout.annotations || []) if (note.font) note.font.size = Math.min(note.font.size || 12, 10);
+    }
+    return figure;
+  }
+  async function draw(box) {
+    const figure = figureOf(box);
+    box.style.height = figure.layout.height + "px";
+    const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+    await Plotly.react(box, figure.data, figure.layout, { responsive: true, displaylogo: false, modeBarButtons: buttons });
+    box.removeAllListeners("plotly_relayout");
+    box.on("plotly_relayout", (change) => {  // ticks are chosen for the whole range; a part of it needs others
+      const zoomed = Object.keys(change).map((key) => /^([xy]axis)\.range/.exec(key)).filter(Boolean).map((found) => found[1]);
+      const changes = Object.fromEntries([...new Set(zoomed)].filter((axis) => box.layout[axis].tickmode !== "auto" && box.layout[axis].type === "log").map((axis) => [axis + ".tickmode", "auto"]));
+      if (Object.keys(changes).length) Plotly.relayout(box, changes);
+    });
+  }
+  try {
+    const script = document.createElement("script");
+    script.textContent = await unpack("plotly-gz");
+    document.head.appendChild(script);
+    for (const box of boxes) {
+      await draw(box);
+      if (forPictures) {
+        const picture = document.createElement("pre");
+        picture.className = "png";
+        picture.dataset.name = box.dataset.name;
+        picture.textContent = await Plotly.toImage(box, { format: "png", width: 1000, height: figureOf(box).layout.height, scale: 1.5 });
+        document.body.appendChild(picture);
+      }
+    }
+    for (const menu of document.querySelectorAll("select[data-plot]")) {
+      const box = document.querySelector(`.plot[data-name="${menu.dataset.plot}"]`);
+      menu.addEventListener("change", () => { box.dataset.figure = menu.value; draw(box); });
+      if (menu.value !== box.dataset.figure) menu.dispatchEvent(new Event("change"));  // a reload keeps what was chosen
+    }
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => boxes.forEach(draw));
+    document.body.dataset.drawn = document.querySelectorAll(".plot.js-plotly-plot").length;
+  } catch (error) {
+    boxes.forEach((box) => { box.textContent = "The plots could not be drawn: " + error; box.classList.add("failed"); });
+    throw error;
+  }
+})();

@@ -1,0 +1,165 @@
+"""Runs the model over held-out text and gathers what the feature page and the exports show."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from saesweep.activations import open_source
+from saesweep.activations.encoding import special_token
+from saesweep.errors import UserError
+from saesweep.evaluation.compare import check_widths
+from saesweep.models import resolve_device
+from saesweep.report.bands import Band, band_index, bands_of
+from saesweep.report.feature_scan import Scan, scan
+from saesweep.report.feature_sources import FeatureSource, Shown
+from saesweep.report.features import Described, describe, nearest, unembedding_of
+
+MAX_DESCRIBED = 4096
+"""Latents in detail, of all SAEs of a page together: more would not fit into it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAEFeatures:
+    """One SAE of the page and its latents."""
+
+    shown: Shown
+    scan: Scan
+    bands: Sequence[Band]
+    band_of: Sequence[int]
+    """The band of each latent."""
+    described: Sequence[Described]
+    """In the order in which they are kept where not all have room."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureData:
+    """Everything that a feature page shows."""
+
+    title: str
+    saes: Sequence[SAEFeatures]
+    dataset: str
+    model: str
+    context_size: int
+    contexts: dict[int, list[int]]
+    """Token ids of the contexts that examples come from."""
+    vocabulary: dict[int, str]
+    is_separated: bool
+    """Whether a token stands between the documents of a context."""
+    unembedding_VD: Tensor | None
+    notes: Sequence[str]
+
+
+def gather(
+    source: FeatureSource, *, max_tokens: int, latents: Sequence[int] = (), max_described: int = MAX_DESCRIBED
+) -> FeatureData:
+    """Run the language model over the held-out `test` part and look at every latent.
+
+    Args:
+        source: SAEs and where their text comes from.
+        max_tokens: Held-out activations to look at.
+        latents: Latents that are described whatever their number.
+        max_described: Latents to describe in detail, of all SAEs together.
+
+    Raises:
+        UserError: A latent does not exist, or the model, the text or a hook cannot be had.
+    """
+    first = source.shown[0].sae
+    strangers = [number for number in latents if not 0 <= number < first.d_sae]
+    if strangers:
+        raise UserError(f"--latents: the SAE has latents 0 to {first.d_sae - 1}, no {strangers[0]}")
+    run = source.experiment.base_run()
+    device = resolve_device(run.device)
+    hooks = tuple(dict.fromkeys([*(own.hook for own in source.shown), *source.experiment.hook_names()]))
+    opened = open_source(run, source.experiment.spec.evaluation, hooks)
+    try:
+        if opened.model is None:
+            raise UserError(f"{source.title}: cached activations have no text; name a model and a dataset")
+        check_widths(
+            [own.name for own in source.shown],
+            [own.sae for own in source.shown],
+            [own.hook for own in source.shown],
+            opened,
+        )
+        tokenizer, held_out = opened.model.tokenizer, opened.test
+        separators = {token for name in ("bos", "eos", "sep") if (token := special_token(tokenizer, name)) is not None}
+        if isinstance(run.sequence_separator_token, int):
+            separators.add(run.sequence_separator_token)
+        unembedding_VD = unembedding_of(opened.model)
+        found: list[SAEFeatures] = []
+        always = list(latents)
+        for shown in source.shown:
+            sae = shown.sae.to(device)
+            scanned = scan(sae, held_out, shown.hook, max_tokens)
+            densities = scanned.density_F.tolist()
+            bands = bands_of(densities, scanned.n_tokens)
+            band_of = [band_index(bands, density) for density in densities]
+            numbers = _order(band_of, always, run.seed)[: max(1, max_described // len(source.shown))]
+            described = describe(
+                sae,
+                held_out,
+                shown.hook,
+                scanned,
+                numbers,
+                max_tokens=max_tokens,
+                unembedding_VD=unembedding_VD,
+                separators=separators,
+                seed=run.seed,
+            )
+            found.append(SAEFeatures(shown=shown, scan=scanned, bands=bands, band_of=band_of, described=described))
+            if len(source.shown) == 2 and sae.d_in == source.shown[1].sae.d_in:
+                other = source.shown[1 if shown is source.shown[0] else 0].sae.to(device)
+                for own, near in zip(described, nearest(sae, other, numbers, 1), strict=True):
+                    own.beside = near[0]
+                always = [own.beside[0] for own in described if own.beside is not None]
+        used = {e.context for one in found for own in one.described for e in own.examples}
+        assert held_out.tokens_NT is not None
+        contexts = {context: held_out.tokens_NT[context].tolist() for context in sorted(used)}
+        vocabulary = _vocabulary(tokenizer, found, contexts)
+    finally:
+        opened.close()
+    return FeatureData(
+        title=source.title,
+        saes=found,
+        dataset=run.dataset_path,
+        model=str(run.model_name),
+        context_size=run.context_size,
+        contexts=contexts,
+        vocabulary=vocabulary,
+        is_separated=run.sequence_separator_token is not None or run.disable_concat_sequences,
+        unembedding_VD=unembedding_VD,
+        notes=source.notes,
+    )
+
+
+def _order(band_of: Sequence[int], always: Sequence[int], seed: int) -> list[int]:
+    """Return the latents in the order in which they are described: those asked for, then band by band at random."""
+    luck = random.Random(seed)
+    numbers = list(range(len(band_of)))
+    luck.shuffle(numbers)
+    numbers.sort(key=lambda number: band_of[number])
+    return list(dict.fromkeys([*always, *numbers]))
+
+
+def _vocabulary(tokenizer: Any, saes: Sequence[SAEFeatures], contexts: dict[int, list[int]]) -> dict[int, str]:
+    ids = {token for tokens in contexts.values() for token in tokens}
+    for one in saes:
+        ids |= {token for token in one.scan.peak_token_F.tolist() if token >= 0}
+        for own in one.described:
+            ids |= {token for token, _ in (*own.promoted, *own.suppressed)}
+    return {token: token_text(tokenizer, token) for token in sorted(ids)}
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """Return a token as it reads inside a text: SentencePiece's decoding of a single token drops its leading space."""
+    text: str = tokenizer.decode([token])
+    piece = str(tokenizer.convert_ids_to_tokens(token))
+    if piece.startswith("\u2581") and not text.startswith(" "):
+        return " " + text
+    if piece.startswith("<0x") and text == "\ufffd":  # one byte of a character
+        return piece
+    return text
