@@ -54,7 +54,7 @@ class Publisher:
         steps = {member.number: member.steps for member in self._fleet}
         tokens = {
             trial.number: min(trial.tokens + steps.get(trial.worker, 0) * batch_tokens, trial.total_tokens)
-            for trial in self._roster.trials.values()
+            for trial in self._roster.live.values()
             if trial.status == "training"
         }
         more = sum(now - self._roster[number].tokens for number, now in tokens.items()) * self._session.replicates

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from saesweep.atomic import write_json
 from saesweep.costs import KINDS, Kind
 from saesweep.errors import UserError
 from saesweep.files import read_json_object
-from saesweep.runs.atomic import write_json
 
 _FIX = "remove it: the time is then counted anew"
 
