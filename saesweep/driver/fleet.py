@@ -195,6 +195,16 @@ class Fleet:
         return next((device for device in self.devices if free[device]), None)
 
     @property
+    def skipped_batches(self) -> int:
+        """Batches left out because of NaN or infinities, over all starts of the run."""
+        return sum(member.skipped_batches for member in self)
+
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows of the dataset that could not be used; all workers read the same ones."""
+        return max(member.unreadable_rows for member in self)
+
+    @property
     def stream_tokens(self) -> int:
         """The furthest position of the stream."""
         return max((member.stream_tokens for member in self), default=0)

@@ -8,13 +8,13 @@ several, each report is noted before anything is decided on it, and a resumed ru
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from saesweep.collection import paused_collection
 from saesweep.driver.commands import told
-from saesweep.driver.fleet import Fleet, Member, SlotsLine, folder_of
+from saesweep.driver.fleet import Fleet, Member, SlotsLine
 from saesweep.driver.grouping import answer
 from saesweep.driver.history import History
 from saesweep.driver.progress import Pace
@@ -26,12 +26,12 @@ from saesweep.driver.search import Search
 from saesweep.driver.session import Session
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.stopping import stop_reason
-from saesweep.driver.told import expected_end, result_to_tell
+from saesweep.driver.told import expected_of, result_to_tell
 from saesweep.driver.trial_log import TrialLog
 from saesweep.driver.trials import Trial, save_trial_record
 from saesweep.engines.protocol import Engine, Worker, WorkerFault
-from saesweep.engines.records import BlockReport, BlockRequest, SaveRequest
-from saesweep.events import EventBus, MatchedEntry, Note, Row, TrialEnded, TrialStarted
+from saesweep.engines.records import BlockReport, SaveRequest
+from saesweep.events import EventBus, Note, TrialEnded, TrialStarted
 from saesweep.scheduler import (
     Action,
     Ask,
@@ -47,7 +47,6 @@ from saesweep.scheduler import (
     decide,
     expected_ends,
 )
-from saesweep.study import ExpectedEnd
 
 
 class SweepLoop:
@@ -83,7 +82,7 @@ class SweepLoop:
         self._state = State.new(search.policy)
         self._log = TrialLog(session.directory, bus)
         self.roster = Roster(session, search)
-        self._publisher = Publisher(session, self.roster, fleet, bus, has_rows=history is not None)
+        self.publisher = Publisher(session, self.roster, fleet, bus, has_rows=history is not None)
         self._reports = Reports(search, session.objective, self._log, self.roster.trials)
         self._replacing = Replacing(session, engine, fleet)
         self.stop_reason: str | None = None
@@ -99,16 +98,6 @@ class SweepLoop:
     def stream_tokens(self) -> int:
         """The furthest position of the stream."""
         return self.fleet.stream_tokens
-
-    @property
-    def skipped_batches(self) -> int:
-        """Batches left out because of NaN or infinities, over all starts of the run."""
-        return sum(member.skipped_batches for member in self.fleet)
-
-    @property
-    def unreadable_rows(self) -> int:
-        """Rows of the dataset that could not be used."""
-        return max(member.unreadable_rows for member in self.fleet)
 
     # ---------------------------------------------------------------- start
 
@@ -187,28 +176,15 @@ class SweepLoop:
     def _begin_block(self, member: Member, *, is_repeated: bool) -> None:
         if not self._state.training_on(member.number):
             return
-        measure = self._reports.due(self._state, self._session.blocks.block_tokens, member.number)
-        member.taken = member.todo.taken()
+        request = self._reports.request(self._state, member, self._session.blocks)
         if is_repeated or member.worker is None:
             return
         self._session.directory.check_is_held()
-        self._publisher.begin_block()
+        self.publisher.begin_block()
         # A trial that comes from another worker's checkpoint is part of this one's from here on.
-        moves = any(place.source is not None for place in member.taken.place)
-        saved: Mapping[str, Any] | None = None
-        if member.wants_checkpoint or moves:
-            saved = self._saved() if self._history is None else {}
-        member.worker.start(
-            BlockRequest(
-                number=member.block + 1,
-                steps=self._session.blocks.block_steps,
-                commands=member.taken,
-                measure=measure,
-                metrics=self._search.policy.aim.metrics,
-                required=tuple(goal.metric for goal in self._session.objective.goals),
-                save=saved,
-            )
-        )
+        if member.wants_checkpoint or any(place.source is not None for place in request.commands.place):
+            request = replace(request, save=self._saved() if self._history is None else {})
+        member.worker.start(request)
 
     def _next_report(self) -> None:
         """Wait for a report and decide on it; a worker that is of no use any more is replaced."""
@@ -234,14 +210,14 @@ class SweepLoop:
             self._note(history.reported(member.number, report, self._training_seconds()))
         trained = max(0, self.roster.sae_tokens() - tokens_before)
         self.trained_tokens += trained
-        self._publisher.block_done(member, report, report.seconds + time.monotonic() - arrived, trained)
+        self.publisher.block_done(member, report, report.seconds + time.monotonic() - arrived, trained)
         if history is not None and self._snapshot_pace.is_due():
             with self._snapshot_pace.taking():
                 self._snapshot(history)
 
     def _decide_on(self, member: Member, report: BlockReport) -> None:
         member.reported(report)
-        self._publisher.checkpoints(report.saved)
+        self.publisher.checkpoints(report.saved)
         for event in report.events:
             self._bus.emit(told(event))
         self._decide(self._reports.record(self._state, report, member.number))
@@ -257,7 +233,7 @@ class SweepLoop:
         """
         if steps is not None and worker is not None:
             self.fleet.with_worker(worker).steps = steps
-            self._publisher.within_block()
+            self.publisher.within_block()
         if self._stop.requested and not self._said_stop:
             self._said_stop = True
             self._bus.emit(Note(level="info", message="finishing this block, then saving; Ctrl-C again stops now"))
@@ -285,21 +261,18 @@ class SweepLoop:
         """A worker has joined, gone back to a checkpoint or left: its trials are again what its checkpoint holds of them."""
         member = self.fleet.get_or_add(line.worker)
         member.goes_back(line)
-        own = [trial for trial in self.roster.live.values() if trial.worker == line.worker]
+        own = self.roster.go_back(line)
         for number in line.tokens:  # its checkpoint may hold some that have ended since, or train elsewhere
-            if number not in {trial.number for trial in own}:
+            if number not in own:
                 member.todo.remove(number)
-        for trial in own:
-            trial.go_back(line.tokens.get(trial.number), folder_of(line.worker))
+        for trial in own.values():
             self._log.go_back_one(trial.number, trial.tokens)
-            if trial.slot is not None and trial.slot >= line.n_slots:
-                trial.status, trial.slot = "waiting", None
-        stay = [trial for trial in own if trial.slot is not None]
-        self._decide(line.event({trial.number: trial.tokens for trial in own}))
+        stay = [trial for trial in own.values() if trial.slot is not None]
+        self._decide(line.event({number: trial.tokens for number, trial in own.items()}))
         for trial in stay:
             if trial.slot is not None and trial.worker == line.worker:
                 self._place(trial, trial.slot, line.worker)
-        self._publisher.worker(member)
+        self.publisher.worker(member)
 
     def _replace(self, history: History, fault: WorkerFault) -> None:
         """Let the trials of a worker that is of no use any more train elsewhere, or there with fewer at once."""
@@ -341,8 +314,9 @@ class SweepLoop:
                 params = self._search.study.repeat(action.number, self.roster[action.retry_of].params)
             else:
                 position = self.roster.asked[self._session.label]
+                expected = expected_of(expected_ends(self._state), self._session.objective)
                 params = self._search.ask(
-                    action.number, action.stratum, position, self._expected_ends(), self._session.cannot_keep_limits
+                    action.number, action.stratum, position, expected, self._session.cannot_keep_limits
                 )
             trial = self.roster.add(action.number, params, action.retry_of)
             self._decide(answer(action, trial, self._search.policy))
@@ -355,11 +329,6 @@ class SweepLoop:
             self._end(self.roster[action.number], "complete", "")
         elif isinstance(action, Stop):
             self.stop_reason = action.reason
-
-    def _expected_ends(self) -> dict[int, ExpectedEnd]:
-        """Return what the training trials are expected to be worth, for the sampler."""
-        found = {n: expected_end(e, self._session.objective) for n, e in expected_ends(self._state).items()}
-        return {number: end for number, end in found.items() if end is not None}
 
     def _place(self, trial: Trial, index: int, worker: int) -> None:
         member = self.fleet.get_or_add(worker)
@@ -390,15 +359,7 @@ class SweepLoop:
         save_trial_record(self._session.directory, trial)
         self._bus.emit(TrialEnded(number=trial.number, status=status, tokens=trial.tokens, reason=reason))
 
-    # ---------------------------------------------------------------- what others see
-
-    def rows(self) -> tuple[Row, ...]:
-        """Return the leaderboard, best first."""
-        return self.roster.rows()
-
-    def matched(self, rows: Sequence[Row]) -> tuple[MatchedEntry, ...]:
-        """Return the best at each L0 so far, its ties judged by seeds alone; nothing without matched L0."""
-        return self._publisher.matched(rows)
+    # ---------------------------------------------------------------- what is kept
 
     def _warn(self, message: str) -> None:
         self._bus.emit(Note(level="warning", message=message))
@@ -426,7 +387,7 @@ class SweepLoop:
             driver = self._saved() if self._history is None else {}
             request = SaveRequest(number=member.block + 1, commands=commands, driver=driver)
             try:
-                self._publisher.checkpoints(member.worker.save(request).saved)
+                self.publisher.checkpoints(member.worker.save(request).saved)
             except WorkerFault as fault:
                 if self._history is None:
                     raise

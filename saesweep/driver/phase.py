@@ -242,13 +242,15 @@ def _train(
         for message in fleet.damaged():
             bus.emit(Note(level="warning", message=message))
         is_complete = loop.run()
-        if loop.unreadable_rows:
+        if loop.fleet.unreadable_rows:
             # No note of the outcome: how many rows a process reads depends on where it was resumed.
-            bus.emit(Note(level="warning", message=_unreadable(loop.unreadable_rows)))
-        rows, board = loop.rows(), session.board
-        outcome = Outcome(None, None, notes=_notes(loop), matched=loop.matched(rows))
+            bus.emit(Note(level="warning", message=_unreadable(loop.fleet.unreadable_rows)))
+        rows, board = loop.roster.rows(), session.board
+        outcome = Outcome(None, None, notes=_notes(loop), matched=loop.publisher.matched(rows))
         if not is_complete:
-            board.write(rows, status="interrupted", stream_tokens=loop.stream_tokens, matched=loop.matched(rows))
+            board.write(
+                rows, status="interrupted", stream_tokens=loop.stream_tokens, matched=loop.publisher.matched(rows)
+            )
         elif experiment.spec.search.confirm is None and session.label:
             finish_stream(session, fleet.any_worker(), rows, session.visit.stream)
         elif experiment.spec.search.confirm is None:
@@ -273,8 +275,8 @@ def _notes(loop: SweepLoop) -> tuple[str, ...]:
     if loop.stop_reason not in (None, "complete"):
         reason = str(loop.stop_reason).replace("tokens_budget", "search.tokens_budget is used up")
         notes.append(f"stopped before all trials were run: {reason}. With a higher limit the same command continues")
-    if loop.skipped_batches:
-        notes.append(f"{loop.skipped_batches} batches with NaN or infinite activations were skipped")
+    if loop.fleet.skipped_batches:
+        notes.append(f"{loop.fleet.skipped_batches} batches with NaN or infinite activations were skipped")
     return tuple(notes)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from saesweep.driver.blocks import BlockPlan
+from saesweep.driver.fleet import Member
 from saesweep.driver.matched import trend_points
 from saesweep.driver.ranking import costs, natural_values
 from saesweep.driver.search import Search
 from saesweep.driver.trial_log import TrialLog
 from saesweep.driver.trials import Trial
-from saesweep.engines.records import BlockReport, Scores, TrialReport
+from saesweep.engines.records import BlockReport, BlockRequest, Scores, TrialReport
 from saesweep.numbers import short_count
 from saesweep.scheduler import BlockDone, State
 from saesweep.specs import ObjectiveSpec
@@ -48,6 +50,25 @@ class Reports:
             if trial.is_unsure or state.due_rungs(one.number, tokens) or _is_trend_due(trial, tokens):
                 found.append(one.number)
         return tuple(found)
+
+    def request(self, state: State, member: Member, blocks: BlockPlan) -> BlockRequest:
+        """Return a worker's next block; the commands that wait for it are taken.
+
+        Args:
+            state: The scheduler's.
+            member: The worker.
+            blocks: How long a block is.
+        """
+        measure = self.due(state, blocks.block_tokens, member.number)
+        member.taken = member.todo.taken()
+        return BlockRequest(
+            number=member.block + 1,
+            steps=blocks.block_steps,
+            commands=member.taken,
+            measure=measure,
+            metrics=self._aim.metrics,
+            required=tuple(goal.metric for goal in self._objective.goals),
+        )
 
     def record(self, state: State, report: BlockReport, worker: int) -> BlockDone:
         """Take a report in and return the scheduler's event.

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from saesweep.driver.fleet import SlotsLine, folder_of
 from saesweep.driver.search import Search
 from saesweep.driver.session import Session
 from saesweep.driver.standings import Leaderboard
@@ -88,6 +89,22 @@ class Roster:
         trial.retry_of = retry_of
         self.asked[label] += retry_of is None  # what repeats a failed trial comes on top
         return trial
+
+    def go_back(self, line: SlotsLine) -> dict[int, Trial]:
+        """Let the trials of a worker be what its checkpoint holds of them; those whose slot is lost wait.
+
+        Args:
+            line: What has become of the worker.
+
+        Returns:
+            Its live trials by number.
+        """
+        own = {trial.number: trial for trial in self.live.values() if trial.worker == line.worker}
+        for trial in own.values():
+            trial.go_back(line.tokens.get(trial.number), folder_of(line.worker))
+            if trial.slot is not None and trial.slot >= line.n_slots:
+                trial.status, trial.slot = "waiting", None
+        return own
 
     def end(self, trial: Trial, status: Any, reason: str) -> None:
         """Take a trial out of those that train."""

@@ -51,6 +51,12 @@ def expected_end(expected: Mapping[str, float], objective: ObjectiveSpec) -> Exp
     return ExpectedEnd(tuple(values), missed)
 
 
+def expected_of(ends: Mapping[int, Mapping[str, float]], objective: ObjectiveSpec) -> dict[int, ExpectedEnd]:
+    """Return what training trials are expected to be worth, for the sampler, from the metrics that they will end with."""
+    found = {number: expected_end(expected, objective) for number, expected in ends.items()}
+    return {number: end for number, end in found.items() if end is not None}
+
+
 def cannot_keep_limits(run: BaseRun, objective: ObjectiveSpec) -> bool:
     """Return whether the L0 that a run has by construction, its k, is beyond a limit.
 

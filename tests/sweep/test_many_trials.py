@@ -10,8 +10,8 @@ import pytest
 
 from saesweep.driver import standings
 from saesweep.driver.log import JsonLogListener
-from saesweep.driver.publishing import SHOWN_ROWS
 from saesweep.driver.progress import Pace
+from saesweep.driver.publishing import SHOWN_ROWS
 from saesweep.events import BlockDone, Event
 from saesweep.runs import JsonLines, RunDirectory
 from saesweep.scheduler import dominance
