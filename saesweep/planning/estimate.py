@@ -9,7 +9,6 @@ from saesweep.evaluation import needs_language_model
 from saesweep.experiment import Experiment
 from saesweep.planning.planned import Calibration, Seconds
 
-
 _PASSES = 3
 """Forward passes over the `test` part for its one SAE: clean, ablated, spliced."""
 

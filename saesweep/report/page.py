@@ -12,6 +12,7 @@ from saesweep.display.columns import row_label
 from saesweep.display.text import duration, metric_value, setting, short_rate
 from saesweep.events import Row
 from saesweep.numbers import short_count
+from saesweep.report.cost_table import cost_table
 from saesweep.report.data import RunData
 from saesweep.report.densities import counted_on, read_log10_densities
 from saesweep.report.figures import (
@@ -311,7 +312,7 @@ def _cost(run: RunData, figures: _Figures) -> str:
         f"{short_count(stream)} tokens of the stream: each activation was used {total / max(1, stream):.1f} times. "
         f"Pruning saved {100 * (1 - total / max(1, full)):.0f}% of what {len(run.rows)} full trials would have cost.</p>"
     )
-    body = words + table(["trials", "number", "SAE tokens", "share"], rows, (0,))
+    body = words + table(["trials", "number", "SAE tokens", "share"], rows, (0,)) + cost_table(run.directory.costs_file)
     return body + (figures.add("rate", rate_figure(run)) if run.rates else "")
 
 
