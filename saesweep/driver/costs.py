@@ -44,6 +44,8 @@ class CostBook:
         self._started = time.perf_counter()
         self._seconds: dict[Kind, float] = {}
         self._pace = Pace()
+        self.kept_costs: Mapping[Kind, float] = {}
+        """What was written last."""
 
     @contextmanager
     def spending(self, kind: Kind) -> Iterator[None]:
@@ -63,16 +65,23 @@ class CostBook:
             with self._pace.taking():
                 self.write()
 
+    def count_rest_as_set_up(self) -> None:
+        """Count what nothing was said about since the start as set-up: libraries that are loaded, a study that is opened."""
+        self.add({"set_up": max(0.0, self._unsaid())})
+
+    def _unsaid(self) -> float:
+        return time.perf_counter() - self._started - sum(self._seconds.values())
+
     def costs(self) -> dict[Kind, float]:
         """Return the seconds of each kind, all starts together; what nothing was said about is `other`."""
-        unsaid = time.perf_counter() - self._started - sum(self._seconds.values())
-        now: dict[Kind, float] = {**self._seconds, "other": max(0.0, unsaid)}
+        now: dict[Kind, float] = {**self._seconds, "other": max(0.0, self._unsaid())}
         return {kind: round(self._earlier.get(kind, 0.0) + now.get(kind, 0.0), 3) for kind in KINDS}
 
     def write(self) -> None:
         """Keep the seconds so far."""
         self._directory.check_is_held()
-        write_costs(self._directory.costs_file, self.costs())
+        self.kept_costs = self.costs()
+        write_costs(self._directory.costs_file, self.kept_costs)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -97,6 +106,7 @@ class TimedEngine:
     def __init__(self, engine: Engine, book: CostBook) -> None:
         self._engine = engine
         self._book = book
+        self._has_begun = False
 
     def preflight(self, experiment: Experiment) -> tuple[StreamFacts, ...]:
         """Check every stream."""
@@ -118,6 +128,9 @@ class TimedEngine:
 
     def next_report(self, workers: Sequence[Worker], while_waiting: WhileWaiting) -> tuple[Worker, BlockReport]:
         """Return the next report, whose costs are added."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._book.count_rest_as_set_up()
         timed = {id(worker.inner): worker for worker in workers if isinstance(worker, TimedWorker)}
         try:
             found, report = self._engine.next_report(

@@ -97,7 +97,7 @@ def run(
             phase = train(loaded, directory, facts, engine, bus, stop)
             if phase.is_complete and loaded.spec.search.confirm is not None:
                 phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, engine, bus, stop)
-        return _ended(loaded, directory, phase, bus, started, command, book.costs())
+        return _ended(loaded, directory, phase, bus, started, command, book.kept_costs)
 
 
 def _ended(

@@ -18,9 +18,9 @@ _CPU_PIECE_LOGITS = 1 << 23
 _CPU_MIN_ROWS = 128
 _CPU_MAX_PIECE_LOGITS = 1 << 25
 _CPU_CACHE_LOGITS = 1 << 18
-_COPIES = 6
+_COPIES, _CPU_COPIES = 6, 4
 """Logits of a piece that exist at once, in float32: the clean ones as logarithms and probabilities, the spliced ones as given,
-while they are soft-capped and as logarithms."""
+while they are soft-capped and as logarithms. On a CPU logarithms are taken of parts that stay in its caches."""
 
 
 def rows_at_once(d_vocab: int, device: torch.device) -> int:
@@ -44,9 +44,8 @@ def logit_bytes(d_vocab: int | None, device: torch.device) -> int:
     """
     if d_vocab == 0:
         return 0
-    if d_vocab is not None:
-        return 4 * _COPIES * rows_at_once(d_vocab, device) * d_vocab
-    return 4 * _COPIES * (_CPU_MAX_PIECE_LOGITS if device.type == "cpu" else _PIECE_LOGITS)
+    copies, at_most = (_CPU_COPIES, _CPU_MAX_PIECE_LOGITS) if device.type == "cpu" else (_COPIES, _PIECE_LOGITS)
+    return 4 * copies * (at_most if d_vocab is None else rows_at_once(d_vocab, device) * d_vocab)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 
+from saesweep.errors import UserError
 from saesweep.experiment import Experiment
 from saesweep.experiment.local_config import local_config
 from saesweep.models import ModelFacts, inspect_model
+from saesweep.models.library import locate
 from saesweep.planning.planned import Calibration
 from saesweep.specs import BaseRun
 from saesweep.specs.architectures import TopKFamilySpec
@@ -17,7 +19,7 @@ _SPARSE_PRODUCTS, _DENSE_PRODUCTS = 2, 6
 
 
 def facts_at_hand(own: Experiment) -> ModelFacts | None:
-    """Return what the configuration of a stream's language model says; None without one, or where it is not on this machine.
+    """Return what the configuration of a stream's language model says; None without one, or where it is not (all) on this machine.
 
     Raises:
         UserError: It does not go with the experiment.
@@ -25,7 +27,12 @@ def facts_at_hand(own: Experiment) -> ModelFacts | None:
     run = own.base_run()
     if not own.reads_language_model() or local_config(run.model_name, run.model_from_pretrained_kwargs) is None:
         return None
-    return inspect_model(run, own.hook_names(), offline=True)
+    try:
+        return inspect_model(run, own.hook_names(), offline=True)
+    except UserError:
+        if not locate(run).is_local:  # the Hub's cache may hold the configuration and nothing else
+            return None
+        raise
 
 
 def estimated(

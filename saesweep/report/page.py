@@ -8,6 +8,7 @@ from typing import Any
 from saesweep.display.text import duration, short_rate
 from saesweep.numbers import short_count
 from saesweep.report.board import board_section
+from saesweep.report.cost_table import cost_table
 from saesweep.report.curves import curve_figures
 from saesweep.report.data import RunData
 from saesweep.report.densities import counted_on, read_log10_densities
@@ -188,5 +189,6 @@ def _cost(run: RunData, plots: Plots) -> dict[str, Any]:
     return {
         "words": words,
         "table": Table(heads=["trials", "number", "SAE tokens", "share"], rows=rows, text_columns={0}),
+        "where": cost_table(run.directory.costs_file),
         "plot": plots.add("rate", rate_figure(run)) if run.rates else None,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from saesweep.atomic import write_json
@@ -33,6 +34,6 @@ def read_costs(file: Path) -> dict[Kind, float]:
     return costs
 
 
-def write_costs(file: Path, costs: dict[Kind, float]) -> None:
+def write_costs(file: Path, costs: Mapping[Kind, float]) -> None:
     """Write the seconds of each kind of work."""
     write_json(file, costs)

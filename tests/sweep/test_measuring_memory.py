@@ -37,7 +37,7 @@ def wide(**fields: Any) -> Any:
 
 
 def test_contexts_and_hooks_count() -> None:
-    evaluation = EvaluationSpec(select_tokens=100_000)
+    evaluation = EvaluationSpec(select_tokens=100_000, ce_tokens=100_000)
     small, large = (wide(store_batch_size_prompts=n) for n in (4, 32))
     assert (
         measuring_bytes(large, evaluation, 1, GPU) - measuring_bytes(small, evaluation, 1, GPU)

@@ -38,6 +38,8 @@ def test_streams_are_grouped_by_model(tmp_path: Path) -> None:
     text = "\n".join(made.lines())
     assert "4 activation streams, one after the other, 2 loads of a language model" in text
     assert "language model not counted; --calibrate measures both" in text
+    assert made.measuring_share is made.peak_bytes is None
+    assert "measuring: its share depends on the model, which is not on this machine" in text
 
 
 def test_a_calibration_gives_times_with_the_language_model(tmp_path: Path) -> None:
@@ -67,6 +69,39 @@ def test_a_calibration_gives_times_with_the_language_model(tmp_path: Path) -> No
     assert "with pruning: SAEs" in "\n".join(made.lines())
 
 
+def test_a_model_at_hand_gives_widths_the_share_of_measuring_and_the_peak(tmp_path: Path) -> None:
+    """The width of a folder's hook used to be asked for; nothing is downloaded and no weights are read."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_llama(folder)
+    (folder / "model.safetensors").write_bytes(b"nobody reads this")
+    tree = few_trials()
+    tree["base"] |= {
+        "model_name": str(folder),
+        "dataset_path": "some/text",
+        "hook_name": "model.layers.0",
+        "context_size": 16,
+        "buffer_tokens": 1024,
+    }
+    del tree["base"]["sae"]["d_in"]
+    made = plan(load_experiment(tree))
+    assert made.measuring_share is not None
+    assert 0 < made.measuring_share < 1
+    assert made.model_bytes is not None
+    assert made.peak_bytes is not None
+    assert made.peak_bytes > made.model_bytes + made.slots * made.slot_bytes + made.measuring_bytes // 10
+    text = "\n".join(made.lines())
+    assert "peak of the whole process: about" in text
+    assert (
+        f"measuring: about {100 * made.measuring_share:.0f}% of the time with pruning, by the number of operations"
+        in text
+    )
+    tree["evaluation"] = {"select_tokens": 100_000, "test_tokens": 100_000, "ce_tokens": 100_000, "rung_share": 1.0}
+    more = plan(load_experiment(tree)).measuring_share
+    assert more is not None
+    assert more > made.measuring_share
+
+
 def test_the_estimate_adds_up() -> None:
     measured = Calibration("", 1000.0, {"topk": 0.1, "standard": 0.3}, 2.0, 5.0, 7.0)
     tree = few_trials()  # batches of 256, the default objective: L0 and delta_ce, so that rungs run the model
@@ -75,9 +110,17 @@ def test_the_estimate_adds_up() -> None:
     )
     assert found.sae == pytest.approx(200 * 0.2)
     assert found.language_model == pytest.approx(25.6)
-    assert found.measuring == pytest.approx(4 * (2 + 5) + 2 * (2 + 5))
+    # At rungs and ends on `select`, whose 1,024 tokens are the least that a rung takes; the winner on `test`, clean and ablated too.
+    assert found.measuring == pytest.approx(4 * (2 + 5) + 2 * (2 + 5) + (2 + 3 * 5))
     assert found.start_up == 7.0
-    assert found.total == pytest.approx(40 + 25.6 + 42 + 7)
+    assert found.total == pytest.approx(40 + 25.6 + 59 + 7)
+    assert found.measuring_share == pytest.approx(59 / 131.6)
+    tree["evaluation"] = {
+        "select_tokens": 20_000,
+        "test_tokens": 20_000,
+    }  # a rung takes a tenth: 2,000 and 1,024 of 2,048
+    found = seconds_of(load_experiment(tree), Work(sae_tokens=1, at_rungs=4, at_end=0, streamed_tokens=0), measured)
+    assert found.measuring == pytest.approx(4 * (2 / 10 + 5 / 2))
 
 
 def test_a_model_that_cannot_be_had_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
