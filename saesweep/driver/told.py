@@ -12,7 +12,7 @@ from saesweep.study import ExpectedEnd
 
 _K_ERROR = 1.1
 """An L0 differs from its k by at most this factor, where a threshold is exported in place of the k."""
-_FLAT = ("l0", "mse", "delta_ce", "explained_variance", "dead_fraction")
+_FLAT = ("l0", "mse", "delta_ce")
 """Metrics that are attributes of their own beside those of the objective."""
 
 

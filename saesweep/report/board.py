@@ -23,6 +23,8 @@ _NAMES = {
     "mse": "MSE",
     "dead_fraction": "dead, %",
 }
+_SAID = ("sae.architecture", "sae.k", "sae.l0_coefficient", "sae.l1_coefficient", "target_l0")
+"""Searched parameters that the first columns tell: the table would be wider than the page."""
 
 
 def metric_name(metric: str) -> str:
@@ -38,7 +40,7 @@ def known_metrics(row: Row) -> dict[str, float]:
 def board_section(run: RunData) -> dict[str, Any]:
     """Return what the section of the leaderboard shows."""
     metrics = [name for name in dict.fromkeys([*run.board.metrics, *COLUMNS]) if run.has(name)]
-    paths = list(dict.fromkeys(path for row in run.rows for path in row.params if path != "sae.architecture"))
+    paths = [path for path in dict.fromkeys(p for row in run.rows for p in row.params) if path not in _SAID]
     rows = []
     for row in run.board.table_rows:
         is_best = row.number == run.board.best and row.status != "reference"

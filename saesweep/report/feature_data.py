@@ -74,8 +74,7 @@ def gather(
         raise UserError(f"--latents: the SAE has latents 0 to {first.d_sae - 1}, no {strangers[0]}")
     run = source.experiment.base_run()
     device = resolve_device(run.device)
-    hooks = tuple(dict.fromkeys([*(own.hook for own in source.shown), *source.experiment.hook_names()]))
-    opened = open_source(run, source.experiment.spec.evaluation, hooks)
+    opened = open_source(run, source.experiment.spec.evaluation, source.hooks)
     try:
         if opened.model is None:
             raise UserError(f"{source.title}: cached activations have no text; name a model and a dataset")

@@ -38,6 +38,8 @@ class FeatureSource:
     experiment: Experiment
     shown: tuple[Shown, ...]
     """One, or two that stand side by side."""
+    hooks: tuple[str, ...]
+    """What the model is read at: those of a run, as they decide together which positions count."""
     notes: tuple[str, ...] = ()
 
 
@@ -70,10 +72,12 @@ def from_run(run: RunData, *, allow_code_execution: bool = False) -> FeatureSour
     rival = rival_of(run)
     if rival is not None:
         shown.append(_of_trial(rival, run.directory.trial_sae(rival.number)))
+    experiment = stream_of(streams_of(whole), best.params).experiment
     return FeatureSource(
         title=f"{run.board.name}: features",
-        experiment=stream_of(streams_of(whole), best.params).experiment,
+        experiment=experiment,
         shown=tuple(shown),
+        hooks=experiment.hook_names(),
     )
 
 
@@ -148,5 +152,6 @@ def from_paths(
         title=f"Features of {' and '.join(own.name for own in shown)}",
         experiment=settings,
         shown=tuple(shown),
+        hooks=tuple(dict.fromkeys(own.hook for own in shown)),
         notes=tuple(notes),
     )

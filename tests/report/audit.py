@@ -10,6 +10,8 @@ _SCRIPT = """
   const name = (e) => (e.textContent || e.className).trim().slice(0, 40);
   if (document.documentElement.scrollWidth > innerWidth) found.push(`the page is ${document.documentElement.scrollWidth} px wide`);
 
+  if (innerWidth >= 1200) for (const box of document.querySelectorAll(".scroll")) if (box.scrollWidth > box.clientWidth) found.push(`a table of ${box.closest("section").id} is wider than the page`);
+
   const luminance = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)).reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const colour = (text) => { const n = (text.match(/[\\d.]+/g) || []).map(Number); return n.length ? [n[0], n[1], n[2], n.length > 3 ? n[3] : 1] : null; };
   const over = (top, below) => [0, 1, 2].map((i) => top[i] * top[3] + below[i] * (1 - top[3])).concat(1);
