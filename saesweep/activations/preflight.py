@@ -15,6 +15,8 @@ from saesweep.activations.pretokenize.metadata import check_vocabulary
 from saesweep.activations.settings import synthetic_d_in, token_settings
 from saesweep.activity import doing
 from saesweep.errors import UserError
+from saesweep.models.device import resolve_device
+from saesweep.models.half_precision import slow_half_precision
 from saesweep.models.inspection import ModelFacts, inspect_model
 from saesweep.models.library import locate
 from saesweep.models.pretrained import loading_kwargs, read_tokenizer
@@ -92,6 +94,10 @@ def check_source(
     documents = open_documents(run, n_token_ids=model.n_token_ids)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
     warnings = list(documents.notes)
+    # A device that is named may be another machine's; what is chosen here is here.
+    slow = slow_half_precision(model, resolve_device("auto").type if run.device == "auto" else run.device)
+    if slow is not None:
+        warnings.append(slow)
     if documents.is_tokenized:
         warnings += check_vocabulary(run, tokenizer)
     packing, rows = token_settings(run, tokenizer, documents.is_tokenized, model.n_token_ids)
