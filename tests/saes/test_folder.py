@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(folder: Path, monkeypa
     def interrupted(*_: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("saesweep.saes.folder.os.fsync", interrupted)
+    monkeypatch.setattr("saesweep.atomic.os.fsync", interrupted)
     with pytest.raises(OSError, match="disk full"):
         save_sae_folder(folder, export("topk", dtype=torch.float32)[3], sparsity_F=None)
     after = load_sae_folder(folder)

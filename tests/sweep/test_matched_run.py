@@ -123,9 +123,9 @@ def test_the_report_shows_the_table_and_a_curve_for_each_architecture(
     text = write_report(finished.run_dir, to=tmp_path, pngs=False).page.read_text()
     section = text.split('<section id="matched">')[1].split("</section>")[0]
     for entry in finished.matched:
-        assert f"<td class=text>{entry.architecture}</td>" in section
+        assert f"</i>{entry.architecture}</td>" in section
         assert f">{entry.l0:.2f} (" in section
-    assert section.count("<tr class=best>") == 3
+    assert section.count('<tr class="best">') == 3
     drawn = json.loads(text.split('id="figure-matched">')[1].split("</script>")[0].replace("\\u003c", "<"))
     curves = {trace["name"]: trace for trace in drawn["data"]}
     assert set(curves) == {e.architecture for e in finished.matched if e.is_comparable}
