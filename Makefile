@@ -33,8 +33,9 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
+LONG ?= tests
 test-long: $(VENV)/dev.stamp  ## kills, whole searches, the notebook: minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m long $(LONG)
 
 check: lint types test  ## what CI checks
 
