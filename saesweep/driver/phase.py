@@ -78,7 +78,7 @@ def train(
         has_progressed = has_progressed or phase.has_progressed
         if phase.stop_reason not in ("complete", "tokens_budget"):
             break
-        later, first = next_stream(experiment, streams, stream, Counter(row.stream for row in phase.rows))
+        later, first = next_stream(experiment, streams, stream, _asked_of(phase.rows))
         if later is None and phase.stop_reason == "complete" and has_progressed:
             later, has_progressed = first, False
         if later is None:
@@ -115,10 +115,11 @@ def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Se
     asked = trials_by_stream(saved)
     current = next(stream for stream in streams if stream.label == saved["stream"])
     later, first = next_stream(experiment, streams, current, asked)
+    own = sum(trial["stream"] == current.label for trial in saved["trials"])
     is_over = (
         saved["scheduler"]["stopped"] == "complete"
         and asked[current.label] >= wanted_trials(experiment, streams)[current.label]
-        and is_finished(directory.of_stream(current.folder), asked[current.label])
+        and is_finished(directory.of_stream(current.folder), own)
     )
     return (later or first or current) if is_over else current
 
@@ -265,8 +266,13 @@ def _train(
             stream_tokens=loop.stream_tokens,
             trained_tokens=spent_tokens + loop.trained_tokens,
             stop_reason=loop.stop_reason,
-            has_progressed=len(rows) > session.visit.n_asked,
+            has_progressed=sum(_asked_of(rows).values()) > session.visit.n_asked,
         )
+
+
+def _asked_of(rows: Sequence[Row]) -> Counter[str]:
+    """Count the trials of each stream; those that repeat a failed one come on top of its share."""
+    return Counter(row.stream for row in rows if row.retry_of is None)
 
 
 def _notes(loop: SweepLoop) -> tuple[str, ...]:
