@@ -11,15 +11,16 @@ from saesweep.activity import doing
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
 from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
-from saesweep.driver.fleet import Fleet, Member
+from saesweep.driver.fleet import Fleet, Member, folder_of
 from saesweep.driver.history import History
 from saesweep.driver.loop import SweepLoop
-from saesweep.driver.memory import halve, shrink
+from saesweep.driver.memory import halve, shrink, tokens_at
 from saesweep.driver.opening import open_fleet, taken_over
 from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
 from saesweep.driver.session import Session, trials_by_stream, worker_plan
 from saesweep.driver.stop import StopFlag
+from saesweep.driver.study_place import rewind
 from saesweep.driver.visits import next_stream, wanted_trials
 from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted
@@ -156,11 +157,13 @@ def _stay(
             reason, is_measuring = error.reason, error.is_measuring
         spent_tokens += sum(loop.trained_tokens for loop in loops)
         is_first = False
+        used = next((member.number for loop in loops for member in loop.fleet if not member.is_gone), 0)
         # The traceback is gone with the except block; the loops are the last that hold the worker.
         loops.clear()
         engine.release()
-        if History(directory).exists:  # after training: while a winner was measured
-            before, after = halve(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
+        if History(directory).exists:  # while a winner was measured, or with a single worker left, in this process
+            where = directory.of_worker(folder_of(used))
+            before, after = halve(where, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
             said = f"out of memory with {before} SAEs at once; going on with {after}"
         else:
             said = shrink(experiment, directory, reason, is_measuring=is_measuring)
@@ -216,6 +219,7 @@ def _train(
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment, objective = session.experiment, session.objective
     doing("opening the study")
+    _forget_other_decisions(session, history)
     seed = experiment.base_run().seed
     search = open_search(experiment, session.directory, objective, session.rules, seed, session.visit)
     with search.study:
@@ -268,6 +272,19 @@ def _train(
             stop_reason=loop.stop_reason,
             has_progressed=sum(_asked_of(rows).values()) > session.visit.n_asked,
         )
+
+
+def _forget_other_decisions(session: Session, history: History | None) -> None:
+    """Take the study back to the checkpoint where failed trials are retried more or less often than it knows.
+
+    What follows the checkpoint is not repeated then: trials have other numbers. The log of several workers is repeated by
+    the rules that it was written by.
+    """
+    saved = session.saved
+    if history is None and saved is not None:
+        before = saved["scheduler"]["policy"].get("retry_failed", 0)
+        if before != session.rules.policy.retry_failed:
+            rewind(session.experiment, session.directory, tokens_at(saved))
 
 
 def _asked_of(rows: Sequence[Row]) -> Counter[str]:
