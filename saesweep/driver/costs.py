@@ -123,8 +123,10 @@ class TimedEngine:
 
     def open(self, plan: WorkerPlan, experiment: Experiment) -> TimedWorker:
         """Open a worker."""
+        started = time.perf_counter()
         with self._book.spending("set_up"):
-            return TimedWorker(self._engine.open(plan, experiment), self._book)
+            inner = self._engine.open(plan, experiment)
+        return TimedWorker(inner, self._book, time.perf_counter() - started)
 
     def next_report(self, workers: Sequence[Worker], while_waiting: WhileWaiting) -> tuple[Worker, BlockReport]:
         """Return the next report, whose costs are added."""
@@ -155,12 +157,14 @@ class TimedWorker:
     Args:
         inner: Does the work.
         book: The table.
+        waited: Seconds for which its opening was waited for, counted as set-up.
     """
 
-    def __init__(self, inner: Worker, book: CostBook) -> None:
+    def __init__(self, inner: Worker, book: CostBook, waited: float = 0.0) -> None:
         self.inner = inner
         self._book = book
         self._opened: Opened | None = None
+        self._waited = waited
 
     @property
     def opened(self) -> Opened:
@@ -169,8 +173,8 @@ class TimedWorker:
             started = time.perf_counter()
             with self._calling("set_up"):
                 self._opened = self.inner.opened
-            # Its measuring was counted as set-up just now, as far as anybody waited for it.
-            waited = time.perf_counter() - started
+            # Its measuring was counted as set-up, as far as anybody waited for it: here, or while it was opened.
+            waited = self._waited + time.perf_counter() - started
             self._book.add({**self._opened.costs, "set_up": -min(waited, sum(self._opened.costs.values()))})
         return self._opened
 

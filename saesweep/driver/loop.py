@@ -118,10 +118,11 @@ class SweepLoop:
 
     def _load(self, saved: Mapping[str, Any]) -> dict[int, int]:
         # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
-        policy = self._search.policy
-        self._state = replace(State.from_json(saved["scheduler"]), policy=policy)
+        state, policy = State.from_json(saved["scheduler"]), self._search.policy
         if self._history is None:
-            self._state = replace(self._state, workers={0: policy.n_slots})
+            self._state = replace(state, policy=policy, workers={0: policy.n_slots})
+        else:  # the log is repeated with the number of attempts that it was written with: trials keep their numbers
+            self._state = replace(state, policy=replace(policy, retry_failed=state.policy.retry_failed))
         for data in saved.get("workers", ()):
             self.fleet.members[data["number"]] = Member.from_json(data)
         self._seconds_before = saved["training_seconds"]
@@ -136,6 +137,7 @@ class SweepLoop:
                 self._seconds_before = line["seconds"]
                 self._take(line)
                 self._begin_blocks(is_repeated=True)
+        self._state = replace(self._state, policy=self._search.policy)
         for member in self.fleet:
             member.put_back()
 
@@ -197,7 +199,9 @@ class SweepLoop:
             workers = [member.worker for member in self.fleet.running if member.worker is not None]
             worker, report = self._engine.next_report(workers, self._while_waiting)
         except WorkerFault as fault:
-            if history is None:
+            if (
+                history is None or fault.worker is None
+            ):  # one in this process holds its memory until the phase lets it go
                 raise
             self._replace(history, fault)
             return

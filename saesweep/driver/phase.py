@@ -11,15 +11,16 @@ from saesweep.activity import doing
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
 from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
-from saesweep.driver.fleet import Fleet, Member
+from saesweep.driver.fleet import Fleet, Member, folder_of
 from saesweep.driver.history import History
 from saesweep.driver.loop import SweepLoop
-from saesweep.driver.memory import halve, shrink
+from saesweep.driver.memory import halve, shrink, tokens_at
 from saesweep.driver.opening import open_fleet, taken_over
 from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
 from saesweep.driver.session import Session, trials_by_stream, worker_plan
 from saesweep.driver.stop import StopFlag
+from saesweep.driver.study_place import rewind
 from saesweep.driver.visits import next_stream, wanted_trials
 from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted
@@ -78,7 +79,7 @@ def train(
         has_progressed = has_progressed or phase.has_progressed
         if phase.stop_reason not in ("complete", "tokens_budget"):
             break
-        later, first = next_stream(experiment, streams, stream, Counter(row.stream for row in phase.rows))
+        later, first = next_stream(experiment, streams, stream, _asked_of(phase.rows))
         if later is None and phase.stop_reason == "complete" and has_progressed:
             later, has_progressed = first, False
         if later is None:
@@ -115,10 +116,11 @@ def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Se
     asked = trials_by_stream(saved)
     current = next(stream for stream in streams if stream.label == saved["stream"])
     later, first = next_stream(experiment, streams, current, asked)
+    own = sum(trial["stream"] == current.label for trial in saved["trials"])
     is_over = (
         saved["scheduler"]["stopped"] == "complete"
         and asked[current.label] >= wanted_trials(experiment, streams)[current.label]
-        and is_finished(directory.of_stream(current.folder), asked[current.label])
+        and is_finished(directory.of_stream(current.folder), own)
     )
     return (later or first or current) if is_over else current
 
@@ -155,11 +157,13 @@ def _stay(
             reason, is_measuring = error.reason, error.is_measuring
         spent_tokens += sum(loop.trained_tokens for loop in loops)
         is_first = False
+        used = next((member.number for loop in loops for member in loop.fleet if not member.is_gone), 0)
         # The traceback is gone with the except block; the loops are the last that hold the worker.
         loops.clear()
         engine.release()
-        if History(directory).exists:  # after training: while a winner was measured
-            before, after = halve(directory, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
+        if History(directory).exists:  # while a winner was measured, or with a single worker left, in this process
+            where = directory.of_worker(folder_of(used))
+            before, after = halve(where, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
             said = f"out of memory with {before} SAEs at once; going on with {after}"
         else:
             said = shrink(experiment, directory, reason, is_measuring=is_measuring)
@@ -215,6 +219,7 @@ def _train(
     """Run the loop once; `loops` receives it, so that its work is known where it fails."""
     experiment, objective = session.experiment, session.objective
     doing("opening the study")
+    _forget_other_decisions(session, history)
     seed = experiment.base_run().seed
     search = open_search(experiment, session.directory, objective, session.rules, seed, session.visit)
     with search.study:
@@ -265,8 +270,26 @@ def _train(
             stream_tokens=loop.stream_tokens,
             trained_tokens=spent_tokens + loop.trained_tokens,
             stop_reason=loop.stop_reason,
-            has_progressed=len(rows) > session.visit.n_asked,
+            has_progressed=sum(_asked_of(rows).values()) > session.visit.n_asked,
         )
+
+
+def _forget_other_decisions(session: Session, history: History | None) -> None:
+    """Take the study back to the checkpoint where failed trials are retried more or less often than it knows.
+
+    What follows the checkpoint is not repeated then: trials have other numbers. The log of several workers is repeated by
+    the rules that it was written by.
+    """
+    saved = session.saved
+    if history is None and saved is not None:
+        before = saved["scheduler"]["policy"].get("retry_failed", 0)
+        if before != session.rules.policy.retry_failed:
+            rewind(session.experiment, session.directory, tokens_at(saved))
+
+
+def _asked_of(rows: Sequence[Row]) -> Counter[str]:
+    """Count the trials of each stream; those that repeat a failed one come on top of its share."""
+    return Counter(row.stream for row in rows if row.retry_of is None)
 
 
 def _notes(loop: SweepLoop) -> tuple[str, ...]:

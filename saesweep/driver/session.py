@@ -114,7 +114,8 @@ class Session:
 
 def trials_by_stream(saved: Mapping[str, Any] | None) -> Counter[str]:
     """Return how many trials each stream has had at a checkpoint of the driver, by label."""
-    return Counter() if saved is None else Counter(trial["stream"] for trial in saved["trials"])
+    found = () if saved is None else saved["trials"]
+    return Counter(trial["stream"] for trial in found if trial.get("retry_of") is None)
 
 
 def _without_storage(written: Mapping[str, Any]) -> Mapping[str, Any]:

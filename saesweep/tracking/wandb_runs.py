@@ -32,8 +32,8 @@ class RunSettings:
     log_weights: bool
 
     def id_of(self, number: int) -> str:
-        """Return the W&B id of a trial: the same after a restart, so that the run is continued."""
-        return self.id_prefix if self.is_single else f"{self.id_prefix}-{number:04d}"
+        """Return the W&B id of a trial: the same after a restart, so that the run is continued; another for one tried again."""
+        return self.id_prefix if self.is_single and number == 0 else f"{self.id_prefix}-{number:04d}"
 
     def name_of(self, label: str) -> str:
         """Return the display name of a trial: what it is, such as `topk-k21-lr0.0025`, after the `run_name` that is given."""

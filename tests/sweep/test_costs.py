@@ -14,6 +14,7 @@ from saesweep.cli import main
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, Event, RunEnded
 from saesweep.report import write_report
+from saesweep.worker import worker as worker_module
 from tests.reliability.conftest import few_trials
 from tests.sweep.test_secrets import stopping_at
 
@@ -45,6 +46,20 @@ def test_every_second_is_counted_once_over_all_starts(tmp_path: Path) -> None:
     again = saesweep.run(tree, run_dir=run)
     assert again.status == "already complete"
     assert again.costs == second.costs
+
+
+def test_references_that_are_measured_while_a_worker_opens_are_no_set_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(setup: Any) -> tuple[dict[str, Any], ...]:
+        time.sleep(2)
+        return ()
+
+    monkeypatch.setattr(worker_module, "measure_references", slow)
+    started = time.monotonic()
+    result = saesweep.run(few_trials(), run_dir=tmp_path / "run")
+    assert result.costs["measuring_ends"] >= 2
+    assert sum(result.costs.values()) <= time.monotonic() - started + 0.1
 
 
 def test_a_slow_listener_is_other(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import random
 import signal
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from saesweep.driver import phase
 from saesweep.errors import ExperimentError, UserError
 from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment, streams_of
+from saesweep.worker import worker as worker_module
 from tests.models.tiny import WORDS, save_llama
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
@@ -119,6 +121,30 @@ def test_a_kill_around_the_end_of_a_stream_changes_nothing(
         saesweep.run(tree, run_dir=tmp_path / "run")
     assert saesweep.run(tree, run_dir=tmp_path / "run").status == "complete"
     assert snapshot(tmp_path / "run") == snapshot(whole[1])
+
+
+@pytest.mark.parametrize("block", [None, 5])
+def test_a_trial_that_is_tried_again_takes_nothing_of_the_share_of_a_stream(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int | None
+) -> None:
+    place = worker_module.Slot.__init__
+
+    def poisoned(self: Any, **kwargs: Any) -> None:
+        place(self, **kwargs)
+        if kwargs["trial"] == 0:
+            self.params["b_dec"].fill_(float("nan"))
+
+    monkeypatch.setattr(worker_module.Slot, "__init__", poisoned)
+    tree["space"]["train_batch_size_tokens"] = {"choice": [128, 256, 512]}
+    tree["search"] |= {"trials": 9, "retry_failed": 1, "pruner": "none"}
+    tree["cohort"] |= {"size": 1}
+    run = tmp_path / "run"
+    if block is not None:  # in the middle of the first stream, after its trial was tried again
+        interrupt_at(tree, run, block)
+    result = saesweep.run(tree, run_dir=run)
+    assert [row.number for row in result.rows if row.retry_of == 0] == [1]
+    own = Counter(row.stream for row in result.rows if row.retry_of is None)
+    assert own == {f"train_batch_size_tokens {size}": 3 for size in (128, 256, 512)}
 
 
 def test_more_trials_are_added_to_every_stream(tree: dict[str, Any], tmp_path: Path) -> None:
