@@ -114,6 +114,8 @@ class Fleet:
         self.devices = tuple(devices)
         """Where workers are to train."""
         self.opened: dict[int, Member] = {}
+        self.opening: Member | None = None
+        """One that is opened in the place of one that is gone."""
         """Workers that have been opened and that the driver has not met yet."""
 
     @classmethod
@@ -183,7 +185,8 @@ class Fleet:
     def close(self) -> None:
         """Close every worker, also where one cannot be closed."""
         with ExitStack() as stack:
-            for member in {**self.members, **self.opened}.values():
+            opening = [] if self.opening is None else [self.opening]
+            for member in [*{**self.members, **self.opened}.values(), *opening]:
                 if member.worker is not None:
                     stack.callback(member.worker.close)
                     member.worker = None

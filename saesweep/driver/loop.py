@@ -28,10 +28,10 @@ from saesweep.driver.stop import StopFlag
 from saesweep.driver.stopping import stop_reason
 from saesweep.driver.told import expected_of, result_to_tell
 from saesweep.driver.trial_log import TrialLog
-from saesweep.driver.trials import Trial, save_trial_record
+from saesweep.driver.trials import Trial, save_trial_record, started
 from saesweep.engines.protocol import Engine, Worker, WorkerFault
 from saesweep.engines.records import BlockReport, SaveRequest
-from saesweep.events import EventBus, Note, TrialEnded, TrialStarted
+from saesweep.events import EventBus, Note, TrialEnded
 from saesweep.scheduler import (
     Action,
     Ask,
@@ -345,16 +345,7 @@ class SweepLoop:
         if trial.joined_at_tokens is None:  # else a worker has its state, and where it joined
             trial.joined_at_tokens = member.stream_tokens
         trial.status, trial.slot, trial.worker = "training", index, worker
-        self._bus.emit(
-            TrialStarted(
-                number=trial.number,
-                slot=index,
-                architecture=trial.run.sae.architecture,
-                sparsity=trial.sparsity,
-                params=trial.params,
-                joined_at_tokens=trial.joined_at_tokens,
-            )
-        )
+        self._bus.emit(started(trial, index))
 
     def _end(self, trial: Trial, status: Any, reason: str) -> None:
         self.fleet.get_or_add(trial.worker).todo.remove(trial.number)

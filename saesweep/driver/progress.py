@@ -14,7 +14,7 @@ from saesweep.driver.references import ranked_references, reference_rows
 from saesweep.engines.records import Opened
 from saesweep.events import BlockProgress, MatchedEntry, ReferenceRow, Row
 from saesweep.runs import write_table
-from saesweep.specs import ObjectiveSpec
+from saesweep.specs import ExperimentSpec, ObjectiveSpec
 
 _BLOCKS = 20
 _TELL_SECONDS = 0.5
@@ -139,17 +139,20 @@ class Board:
     metrics: tuple[str, ...]
     objective: ObjectiveSpec
     measured_references: tuple[ReferenceRow, ...]
+    retry_failed: int = 0
+    """`search.retry_failed` of the run."""
 
     @classmethod
-    def of(cls, file: Path, name: str, objective: ObjectiveSpec, opened: Opened) -> Board:
+    def of(cls, file: Path, spec: ExperimentSpec, objective: ObjectiveSpec, opened: Opened) -> Board:
         """Return the board of an opened run."""
         return cls(
             file,
-            name,
+            spec.name,
             goal_texts(objective),
             metric_columns(objective, opened),
             objective,
             reference_rows(opened.references),
+            spec.search.retry_failed,
         )
 
     def references(self, rows: Sequence[Row]) -> tuple[ReferenceRow, ...]:
@@ -177,6 +180,7 @@ class Board:
                 "goals": self.goals,
                 "metrics": self.metrics,
                 "stream_tokens": stream_tokens,
+                "retry_failed": self.retry_failed,
                 "best": best,
                 "test_metrics": dict(test_metrics or {}),
                 "notes": list(notes),

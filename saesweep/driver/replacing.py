@@ -46,7 +46,6 @@ class Replacing:
         self._session = session
         self._engine = engine
         self._fleet = fleet
-        self._opening: Member | None = None
         self._asked_at = time.monotonic()
 
     def begin(self) -> dict[int, int]:
@@ -86,17 +85,18 @@ class Replacing:
             UserError: Nobody can.
         """
         self._ask(now=must_wait)
-        member = self._opening
+        member = self._fleet.opening
         if member is None or member.worker is None:
             if must_wait:
                 raise NoWorkerLeft("no worker is left; once there are devices again, the same command resumes")
             return None
         if not (must_wait or member.worker.is_opened):
             return None
-        self._opening = None
+        self._fleet.opening = None
         try:
             found = member.worker.opened
         except WorkerFault as fault:
+            member.worker.close()
             if must_wait:
                 raise NoWorkerLeft(f"no worker is left ({fault.reason}); the same command resumes") from fault
             return None
@@ -161,14 +161,14 @@ class Replacing:
         """Begin to open another worker where one is gone and there is a device for it."""
         device = self._fleet.free_device()
         is_time = now or time.monotonic() - self._asked_at >= _ASK_SECONDS
-        if device is None or self._opening is not None or not is_time:
+        if device is None or self._fleet.opening is not None or not is_time:
             return
         self._asked_at = time.monotonic()
         member = Member(number=self._fleet.next_number, wanted=device)
         plan = self._plan(member)
         if self._engine.has_room(plan):
             member.worker = self._engine.open(plan, self._session.experiment)
-            self._opening = member
+            self._fleet.opening = member
 
     def _slots(self, opened: Opened) -> int:
         """Return the driver's slots, each of which holds all replicates of a trial."""

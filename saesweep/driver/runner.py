@@ -247,7 +247,8 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
     originals = sum(row.get("retry_of") is None for row in board["rows"])
     if board["status"] != "complete" or originals < experiment.n_trials:
         return None
-    if any(n <= experiment.spec.search.retry_failed for n in attempts_that_failed(board["rows"])):
+    allowed = experiment.spec.search.retry_failed
+    if allowed > board["retry_failed"] and any(n <= allowed for n in attempts_that_failed(board["rows"])):
         return None  # more attempts are allowed by now
     if any(
         row["status"] in ("training", "waiting") for row in board["rows"]

@@ -84,7 +84,7 @@ class Session:
             facts=facts,
             opened=opened,
             saved=saved,
-            board=Board.of(directory.leaderboard_file, experiment.spec.name, objective, opened),
+            board=Board.of(directory.leaderboard_file, experiment.spec, objective, opened),
             notes=(*own.warnings, *facts[streams.index(stream)].warnings, *opened.notes),
         )
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from saesweep.events import Row, TrialStatus
+from saesweep.events import Row, TrialStarted, TrialStatus
 from saesweep.experiment import TrialSettings, control_plan
 from saesweep.runs import RunDirectory, write_json
 from saesweep.specs import BaseRun, ObjectiveSpec
@@ -128,6 +128,19 @@ def sparsity_label(run: BaseRun) -> str:
     label = f"{name} {getattr(run.sae, field_name):.3g}"
     mode = getattr(run.sae, "jumprelu_sparsity_loss_mode", None)
     return f"{label} {mode}" if mode else label
+
+
+def started(trial: Trial, slot: int) -> TrialStarted:
+    """Return the event of a trial that has just been placed in a slot of its worker."""
+    return TrialStarted(
+        number=trial.number,
+        slot=slot,
+        architecture=trial.run.sae.architecture,
+        sparsity=trial.sparsity,
+        params=trial.params,
+        joined_at_tokens=trial.joined_at_tokens or 0,
+        worker=trial.worker,
+    )
 
 
 def row_of(trial: Trial) -> Row:

@@ -227,6 +227,8 @@ class TrialStarted(Event):
     sparsity: str
     params: Mapping[str, Any]
     joined_at_tokens: int
+    worker: int = 0
+    """Whose slot it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

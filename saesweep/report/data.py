@@ -22,6 +22,7 @@ class Stay:
     """A trial's stay in a slot, in seconds of training time since the run's first start."""
 
     trial: int
+    worker: int
     slot: int
     begin_seconds: float
     end_seconds: float
@@ -151,14 +152,16 @@ def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float,
     """Return stays, rates, seconds and starts; the pauses between two starts are taken out of the clock."""
     stays: list[Stay] = []
     rates: list[Rate] = []
-    placed: dict[int, tuple[int, float]] = {}
+    placed: dict[int, tuple[int, int, float]] = {}
     now = last = offset = 0.0
     starts = 0
 
     def leave(trial: int, status: str) -> None:
         if trial in placed:
-            slot, begin = placed.pop(trial)
-            stays.append(Stay(trial=trial, slot=slot, begin_seconds=begin, end_seconds=now, status=status))
+            worker, slot, begin = placed.pop(trial)
+            stays.append(
+                Stay(trial=trial, worker=worker, slot=slot, begin_seconds=begin, end_seconds=now, status=status)
+            )
 
     for event in events:
         kind, clock = event["event"], float(event["time_seconds"])
@@ -172,7 +175,8 @@ def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float,
         last = clock
         now = clock - offset
         if kind == "TrialStarted":
-            placed[int(event["number"])] = (int(event["slot"]), now)
+            leave(int(event["number"]), "interrupted")  # it goes back to a checkpoint, or to another worker
+            placed[int(event["number"])] = (int(event.get("worker", 0)), int(event["slot"]), now)
         elif kind == "TrialEnded":
             leave(int(event["number"]), str(event["status"]))
         elif kind == "BlockDone" and event["sae_tokens_per_second"] is not None:

@@ -18,22 +18,33 @@ _OUTLINES = {"failed": "#a40e26", "interrupted": "#E69F00"}
 
 def timeline_figure(run: RunData) -> go.Figure:
     """Return which trial was in which slot, and when."""
-    slots = sorted({stay.slot for stay in run.stays})
+    slots = sorted({(stay.worker, stay.slot) for stay in run.stays})
+    line = {slot: number for number, slot in enumerate(slots)}
+    has_workers = len({worker for worker, _ in slots}) > 1
+    names = [f"{worker}: {slot}" if has_workers else str(slot) for worker, slot in slots]
     made = figure(
-        x="minutes of running time", y="slot", height=140 + 42 * max(1, len(slots)), barmode="overlay", bargap=0.15
+        x="minutes of running time",
+        y="worker: slot" if has_workers else "slot",
+        height=140 + 42 * max(1, len(slots)),
+        barmode="overlay",
+        bargap=0.15,
     )
     made.update_xaxes(**axis_for([0.0, run.seconds / 60], from_zero=True))
-    made.update_yaxes(tickvals=slots, range=[max(slots, default=0) + 0.6, min(slots, default=0) - 0.6], showgrid=False)
+    made.update_yaxes(
+        tickvals=list(line.values()), ticktext=names, range=[max(0, len(slots) - 1) + 0.6, -0.6], showgrid=False
+    )
     rows = {row.number: row for row in run.rows}
     named: set[str] = set()
     for stay in run.stays:
         row = rows.get(stay.trial)
         architecture = row.architecture if row is not None else "?"
         length = (stay.end_seconds - stay.begin_seconds) / 60
+        slot = line[stay.worker, stay.slot]
+        said = f"{stay.status} after {length:.2f} min in slot {names[slot]}"
         made.add_bar(
             orientation="h",
             x=[length],
-            y=[stay.slot],
+            y=[slot],
             base=[stay.begin_seconds / 60],
             name=architecture,
             legendgroup=architecture,
@@ -47,7 +58,7 @@ def timeline_figure(run: RunData) -> go.Figure:
                 "opacity": 1.0 if stay.status == "complete" else 0.55,
                 "line": {"color": _OUTLINES.get(stay.status, PAPER), "width": 1.5},
             },
-            hovertemplate=f"trial {stay.trial}, {architecture}: {stay.status} after {length:.2f} min in slot {stay.slot}<extra></extra>",
+            hovertemplate=f"trial {stay.trial}, {architecture}: {said}<extra></extra>",
         )
         named.add(architecture)
     return made

@@ -178,7 +178,7 @@ def _cost(run: RunData, plots: Plots) -> dict[str, Any]:
     ]
     stream = int(run.board.data.get("stream_tokens", 0))
     spent = sum(stay.end_seconds - stay.begin_seconds for stay in run.stays)
-    slots = len({stay.slot for stay in run.stays})
+    slots = len({(stay.worker, stay.slot) for stay in run.stays})
     busy = f", slots filled {100 * spent / (slots * run.seconds):.0f}% of the time" if slots and run.seconds else ""
     words = (
         f"{duration(run.seconds)} of running time in {run.starts} start{'s' * (run.starts != 1)}{busy}; "

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.study.record import RUNG_PREFIX, STATES
-from saesweep.study.storage import open_storage, silence_optuna
+from saesweep.study.storage import close_storage, open_storage, silence_optuna
 
 
 def rewind_study(path: Path, tokens_seen: Mapping[int, int | None]) -> None:
@@ -43,7 +42,7 @@ def rewind_study(path: Path, tokens_seen: Mapping[int, int | None]) -> None:
                 copy.add_trial(_earlier(trial, tokens_seen[trial.number]))
     finally:
         for opened in (storage, target):
-            _close(opened)
+            close_storage(opened)
     os.replace(earlier, path)
 
 
@@ -71,7 +70,7 @@ def rewind_in_database(url: str, name: str, tokens_seen: Mapping[int, int | None
             for trial in trials:
                 again.add_trial(_earlier(trial, tokens_seen[trial.number]))
     finally:
-        _close(storage)
+        close_storage(storage)
 
 
 def _earlier(trial: FrozenTrial, tokens: int | None) -> FrozenTrial:
@@ -87,8 +86,3 @@ def _earlier(trial: FrozenTrial, tokens: int | None) -> FrozenTrial:
         user_attrs={k: v for k, v in reports.items() if int(k.removeprefix(RUNG_PREFIX)) <= tokens},
         intermediate_values={step: v for step, v in trial.intermediate_values.items() if step <= tokens},
     )
-
-
-def _close(storage: RDBStorage) -> None:
-    storage.remove_session()
-    storage.engine.dispose()

@@ -216,3 +216,9 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = 
         else:
             lines.append(f"{prefix}{key}: was {old}, is {new}")
     return lines
+
+
+def close_storage(storage: RDBStorage) -> None:
+    """Close a storage's session and its pooled connections."""
+    storage.remove_session()
+    storage.engine.dispose()

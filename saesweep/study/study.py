@@ -27,7 +27,7 @@ from saesweep.study.record import (
 )
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
-from saesweep.study.storage import damage_told, open_storage, open_study, shown, silence_optuna
+from saesweep.study.storage import close_storage, damage_told, open_storage, open_study, shown, silence_optuna
 from saesweep.study.suggestion import Suggestion, as_expected, frozen, suggest
 
 N_STARTUP_TRIALS = 10
@@ -128,7 +128,7 @@ class Study:
                     metric_names=metric_names,
                 )
         except BaseException:
-            _close(storage)
+            close_storage(storage)
             raise
         return cls(
             study,
@@ -143,7 +143,7 @@ class Study:
 
     def close(self) -> None:
         """Close the connections to the storage."""
-        _close(self._storage)
+        close_storage(self._storage)
 
     def __enter__(self) -> Study:
         return self
@@ -395,9 +395,3 @@ class Study:
     def _handle(self, trial: FrozenTrial) -> optuna.Trial:
         """Attach to a running trial, perhaps one that another process asked."""
         return optuna.Trial(self._study, trial._trial_id)
-
-
-def _close(storage: RDBStorage) -> None:
-    """Close a storage's session and its pooled connections."""
-    storage.remove_session()
-    storage.engine.dispose()

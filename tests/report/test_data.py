@@ -50,6 +50,20 @@ def test_the_pause_between_two_starts_is_no_running_time(tmp_path: Path) -> None
     assert stays == [(1, 1, 0.0, 10.0, "pruned"), (0, 0, 0.0, 10.0, "interrupted"), (0, 0, 10.0, 15.0, "complete")]
 
 
+def test_slots_belong_to_workers_and_a_trial_that_moves_stays_in_both(tmp_path: Path) -> None:
+    events = [
+        started(0.0),
+        enters(0.0, 0, 0),
+        {**enters(0.0, 1, 0), "worker": 1},
+        enters(4.0, 1, 1),  # its worker is gone, and another has a free slot
+        ends(9.0, 1, "complete"),
+        ends(9.0, 0, "complete"),
+    ]
+    run = read_run(write_run(tmp_path, events))
+    stays = [(s.trial, s.worker, s.slot, s.end_seconds, s.status) for s in run.stays]
+    assert stays == [(1, 1, 0, 4.0, "interrupted"), (1, 0, 1, 9.0, "complete"), (0, 0, 0, 9.0, "complete")]
+
+
 def test_a_run_that_is_still_writing_is_read_and_left_alone(tmp_path: Path) -> None:
     folder = write_run(tmp_path, [started(0.0), enters(1.0, 0, 0)], tail='{"event": "Blo')
     before = (folder / "events.jsonl").read_bytes()
