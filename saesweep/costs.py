@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 Kind = Literal["training", "language_model", "measuring_rungs", "measuring_ends", "saving", "set_up", "other"]
-"""What time is spent on; `WORDS` says what each is."""
+"""What time is spent on; `WORDS` says what each is. The seconds of several workers are added up."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 WORDS: Mapping[Kind, str] = {

@@ -73,7 +73,10 @@ class CostBook:
         return time.perf_counter() - self._started - sum(self._seconds.values())
 
     def costs(self) -> dict[Kind, float]:
-        """Return the seconds of each kind, all starts together; what nothing was said about is `other`."""
+        """Return the seconds of each kind, of all starts and all workers; what nothing was said about is `other`.
+
+        Several workers spend more seconds than pass, so that nothing is left over for `other`.
+        """
         now: dict[Kind, float] = {**self._seconds, "other": max(0.0, self._unsaid())}
         return {kind: round(self._earlier.get(kind, 0.0) + now.get(kind, 0.0), 3) for kind in KINDS}
 
