@@ -114,9 +114,9 @@ class Fleet:
         self.devices = tuple(devices)
         """Where workers are to train."""
         self.opened: dict[int, Member] = {}
+        """Workers that have been opened and that the driver has not met yet."""
         self.opening: Member | None = None
         """One that is opened in the place of one that is gone."""
-        """Workers that have been opened and that the driver has not met yet."""
 
     @classmethod
     def of(cls, worker: Worker) -> Fleet:
@@ -133,7 +133,7 @@ class Fleet:
         return self.members[number]
 
     def get_or_add(self, number: int) -> Member:
-        """Return a worker, a new one where nobody knew it."""
+        """Return a worker; one that is not known yet is added."""
         return self.members.setdefault(number, Member(number=number))
 
     @property

@@ -130,7 +130,7 @@ class SweepLoop:
         return {number: trial.tokens for number, trial in self.roster.trials.items()}
 
     def _repeat(self, history: History) -> None:
-        """Decide again on what has been reported since the snapshot; nobody is told a second time."""
+        """Decide again on what has been reported since the snapshot; no listener is notified a second time."""
         with self._bus.muted():
             self._begin_blocks(is_repeated=True)
             for line in history.lines():
@@ -199,10 +199,8 @@ class SweepLoop:
             workers = [member.worker for member in self.fleet.running if member.worker is not None]
             worker, report = self._engine.next_report(workers, self._while_waiting)
         except WorkerFault as fault:
-            if (
-                history is None or fault.worker is None
-            ):  # one in this process holds its memory until the phase lets it go
-                raise
+            if history is None or fault.worker is None:
+                raise  # a worker in this process holds its memory until the phase lets it go
             self._replace(history, fault)
             return
         arrived = time.monotonic()

@@ -29,7 +29,7 @@ def shrink(experiment: Experiment, directory: RunDirectory, error: str, *, is_me
     state = CheckpointStore(directory.checkpoints).latest_state()
     rewind(experiment, directory, {} if state is None else tokens_at(state["driver"]))
     where = "the start" if state is None else "the last checkpoint"
-    return f"out of memory with {before} SAEs at once; going on with {after} from {where}, no trial is lost"
+    return f"out of memory with {before} SAEs at once; the run continues with {after} from {where}, no trial is lost"
 
 
 def halve(directory: RunDirectory, replicates: int, error: str, *, is_measuring: bool = False) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from saesweep.driver.fleet import Fleet, Member, SlotsLine, folder_of
@@ -18,42 +18,79 @@ from saesweep.experiment import Experiment, Stream
 from saesweep.runs import RunDirectory
 
 
-def open_fleet(
-    experiment: Experiment,
-    directory: RunDirectory,
-    engine: Engine,
-    bus: EventBus,
-    stream: Stream,
-    history: History,
-    devices: Sequence[str],
-) -> Fleet:
-    """Open one worker for each device. The first one finds what all go by; the others are opened together.
+@dataclass(frozen=True)
+class Opener:
+    """Opens the workers of a stream."""
 
-    Args:
-        experiment: The whole experiment.
-        directory: The run directory, as the stream sees it.
-        engine: Where workers run.
-        bus: Who wants to know.
-        stream: What they open.
-        history: What the driver knew of its workers.
-        devices: Where they are to train.
+    experiment: Experiment
+    """The whole experiment."""
+    directory: RunDirectory
+    """The run directory, as the stream sees it."""
+    engine: Engine
+    """Where workers run."""
+    bus: EventBus
+    stream: Stream
+    """What they open."""
+    devices: Sequence[str]
+    """Where they are to train."""
 
-    Raises:
-        UserError: The model or the data cannot be had, memory holds no SAE, or there are not so many devices.
-    """
-    fleet = Fleet(devices=devices)
-    try:
-        for member in _members(history, stream, devices):
-            fleet.opened[member.number] = member
-            _open(experiment, directory, engine, stream, member, len(devices), is_first=len(fleet.opened) == 1)
-            if len(fleet.opened) == 1:
-                _wait(experiment, directory, engine, bus, stream, member, len(devices), is_first=True)
-        for member in list(fleet.opened.values())[1:]:
-            _wait(experiment, directory, engine, bus, stream, member, len(devices), is_first=False)
-    except BaseException:
-        fleet.close()
-        raise
-    return fleet
+    def open(self, history: History) -> Fleet:
+        """Open one worker for each device. The first one finds what all go by; the others are opened together.
+
+        Args:
+            history: What the driver knew of its workers.
+
+        Raises:
+            UserError: The model or the data cannot be had, memory holds no SAE, or there are not so many devices.
+        """
+        fleet = Fleet(devices=self.devices)
+        try:
+            first, *others = _members(history, self.stream, self.devices)
+            fleet.opened[first.number] = first
+            self._open(first, is_first=True)
+            self._wait(first, is_first=True)
+            for member in others:
+                fleet.opened[member.number] = member
+                self._open(member)
+            for member in others:
+                self._wait(member)
+        except BaseException:
+            fleet.close()
+            raise
+        return fleet
+
+    def _open(self, member: Member, *, is_first: bool = False) -> None:
+        """Begin to open a worker; where memory runs out at once, with half its cohort."""
+        while True:
+            plan = worker_plan(self.experiment, self.directory, self.stream, member, len(self.devices))
+            try:
+                member.worker = self.engine.open(replace(plan, measures_references=is_first), self.experiment)
+                return
+            except OutOfMemory as fault:
+                self._halve(member, fault)
+
+    def _wait(self, member: Member, *, is_first: bool = False) -> None:
+        """Wait until a worker is open; where memory runs out meanwhile, with half its cohort."""
+        while True:
+            assert member.worker is not None
+            try:
+                member.device = member.worker.opened.device
+                return
+            except WorkerLost as fault:
+                raise UserError(
+                    f"cohort.devices: worker {member.number} could not be started: {fault.reason}. Ask for fewer devices, "
+                    "or free one; the same command resumes"
+                ) from fault
+            except OutOfMemory as fault:
+                member.worker.close()
+                self._halve(member, fault)
+            self._open(member, is_first=is_first)
+
+    def _halve(self, member: Member, fault: OutOfMemory) -> None:
+        where, replicates = self.directory.of_worker(folder_of(member.number)), self.experiment.spec.search.replicates
+        before, after = halve(where, replicates, fault.reason, is_measuring=fault.is_measuring)
+        message = f"worker {member.number}: out of memory with {before} SAEs at once; it continues with {after}"
+        self.bus.emit(Note(level="warning", message=message))
 
 
 def taken_over(experiment: Experiment, directory: RunDirectory, first: Member) -> Mapping[str, Any] | None:
@@ -92,48 +129,3 @@ def _members(history: History, stream: Stream, devices: Sequence[str]) -> list[M
             chosen.append(member)
     begin = max(known, default=-1) + 1
     return [*chosen, *(Member(number=begin + place, wanted=device) for place, device in enumerate(free))]
-
-
-def _open(
-    experiment: Experiment,
-    directory: RunDirectory,
-    engine: Engine,
-    stream: Stream,
-    member: Member,
-    sharing: int,
-    *,
-    is_first: bool,
-) -> None:
-    plan = worker_plan(experiment, directory, stream, member, sharing)
-    member.worker = engine.open(replace(plan, measures_references=is_first), experiment)
-
-
-def _wait(
-    experiment: Experiment,
-    directory: RunDirectory,
-    engine: Engine,
-    bus: EventBus,
-    stream: Stream,
-    member: Member,
-    sharing: int,
-    *,
-    is_first: bool,
-) -> None:
-    """Wait until a worker is open; where memory runs out meanwhile, with half its cohort."""
-    while True:
-        assert member.worker is not None
-        try:
-            member.device = member.worker.opened.device
-            return
-        except WorkerLost as fault:
-            raise UserError(
-                f"cohort.devices: worker {member.number} could not be started: {fault.reason}. Ask for fewer devices, or "
-                "free one; the same command resumes"
-            ) from fault
-        except OutOfMemory as fault:
-            where, replicates = directory.of_worker(folder_of(member.number)), experiment.spec.search.replicates
-            before, after = halve(where, replicates, fault.reason, is_measuring=fault.is_measuring)
-            member.worker.close()
-        message = f"worker {member.number}: out of memory with {before} SAEs at once; going on with {after}"
-        bus.emit(Note(level="warning", message=message))
-        _open(experiment, directory, engine, stream, member, sharing, is_first=is_first)

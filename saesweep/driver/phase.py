@@ -15,7 +15,7 @@ from saesweep.driver.fleet import Fleet, Member, folder_of
 from saesweep.driver.history import History
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.memory import halve, shrink, tokens_at
-from saesweep.driver.opening import open_fleet, taken_over
+from saesweep.driver.opening import Opener, taken_over
 from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
 from saesweep.driver.session import Session, trials_by_stream, worker_plan
@@ -71,7 +71,7 @@ def train(
             for said in message:
                 bus.emit(Note(level="info", message=said))
         own = directory.of_stream(stream.folder) if stream.label else directory
-        phase = _stay(experiment, own, facts, engine, bus, stop, stream, is_first, message)
+        phase = _Stay(experiment, own, facts, engine, bus, stop, stream, message, is_first).train()
         spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
         phase = replace(phase, trained_tokens=spent_tokens)
         if not phase.is_complete or not stream.label:
@@ -134,144 +134,134 @@ def _last_saved(directory: RunDirectory) -> Mapping[str, Any] | None:
     return None if checkpoint is None else checkpoint["driver"]
 
 
-def _stay(
-    experiment: Experiment,
-    directory: RunDirectory,
-    facts: Facts,
-    engine: Engine,
-    bus: EventBus,
-    stop: StopFlag,
-    stream: Stream,
-    is_first: bool,
-    messages: Sequence[str],
-) -> Phase:
-    """Train on one stream; where memory runs out, resume with half the cohort."""
-    spent_tokens = 0
-    while True:
-        loops: list[SweepLoop] = []
-        try:
-            return _opened(
-                experiment, directory, facts, engine, bus, stop, stream, loops, spent_tokens, is_first, messages
-            )
-        except OutOfMemory as error:
-            reason, is_measuring = error.reason, error.is_measuring
-        spent_tokens += sum(loop.trained_tokens for loop in loops)
-        is_first = False
-        used = next((member.number for loop in loops for member in loop.fleet if not member.is_gone), 0)
-        # The traceback is gone with the except block; the loops are the last that hold the worker.
-        loops.clear()
-        engine.release()
-        if History(directory).exists:  # while a winner was measured, or with a single worker left, in this process
-            where = directory.of_worker(folder_of(used))
-            before, after = halve(where, experiment.spec.search.replicates, reason, is_measuring=is_measuring)
-            said = f"out of memory with {before} SAEs at once; going on with {after}"
+@dataclass
+class _Stay:
+    """Training on one stream, from its workers' opening to its end."""
+
+    experiment: Experiment
+    directory: RunDirectory
+    """The run directory, as the stream sees it."""
+    facts: Facts
+    engine: Engine
+    bus: EventBus
+    stop: StopFlag
+    stream: Stream
+    messages: Sequence[str]
+    """What is said of the stream."""
+    is_first: bool
+    """The run begins with it, and nothing has been said of the run yet."""
+    spent_tokens: int = 0
+    """Tokens that earlier openings have trained on."""
+    loop: SweepLoop | None = None
+    """The last opening's, so that its work is known where it fails."""
+
+    def train(self) -> Phase:
+        """Train; where memory runs out, resume with half the cohort."""
+        while True:
+            try:
+                return self._opened()
+            except OutOfMemory as error:
+                reason, is_measuring = error.reason, error.is_measuring
+            used = 0
+            if self.loop is not None:
+                self.spent_tokens += self.loop.trained_tokens
+                used = next((member.number for member in self.loop.fleet if not member.is_gone), 0)
+            # The traceback is gone with the except block; the loop is the last that holds the worker.
+            self.is_first, self.loop = False, None
+            self.engine.release()
+            self._shrink(used, reason, is_measuring)
+
+    def _shrink(self, used: int, reason: str, is_measuring: bool) -> None:
+        """Halve the cohort of the worker that was used."""
+        if History(self.directory).exists:  # while a winner was measured, or with a single worker left, in this process
+            where, replicates = self.directory.of_worker(folder_of(used)), self.experiment.spec.search.replicates
+            before, after = halve(where, replicates, reason, is_measuring=is_measuring)
+            said = f"out of memory with {before} SAEs at once; the run continues with {after}"
         else:
-            said = shrink(experiment, directory, reason, is_measuring=is_measuring)
-        bus.emit(Note(level="warning", message=said))
+            said = shrink(self.experiment, self.directory, reason, is_measuring=is_measuring)
+        self.bus.emit(Note(level="warning", message=said))
 
+    def _opened(self) -> Phase:
+        """Train with workers that are open for that long."""
+        experiment, directory, history = self.experiment, self.directory, History(self.directory)
+        devices = self.engine.devices(experiment)
+        known, saved = None, None
+        if len(devices) == 1 and not history.exists:
+            only = Member(number=0, wanted=devices[0])
+            fleet = Fleet.of(self.engine.open(worker_plan(experiment, directory, self.stream, only), experiment))
+            first = fleet[0]
+        else:
+            known = history
+            fleet = Opener(experiment, directory, self.engine, self.bus, self.stream, devices).open(history)
+            first = next(iter(fleet.opened.values()))
+            saved = history.saved() if history.exists else taken_over(experiment, directory, first)
+        assert first.worker is not None
+        try:
+            session = Session.of(experiment, directory, self.facts, self.stream, first.worker.opened, saved)
+            return self._run(session, fleet, known)
+        finally:
+            fleet.close()
 
-def _opened(
-    experiment: Experiment,
-    directory: RunDirectory,
-    facts: Facts,
-    engine: Engine,
-    bus: EventBus,
-    stop: StopFlag,
-    stream: Stream,
-    loops: list[SweepLoop],
-    spent_tokens: int,
-    is_first: bool,
-    messages: Sequence[str],
-) -> Phase:
-    """Train with workers that are open for that long."""
-    history = History(directory)
-    devices = engine.devices(experiment)
-    if len(devices) == 1 and not history.exists:
-        only = Member(number=0, wanted=devices[0])
-        fleet = Fleet.of(engine.open(worker_plan(experiment, directory, stream, only), experiment))
-        first, saved = fleet[0], None
-        known = None
-    else:
-        known = history
-        fleet = open_fleet(experiment, directory, engine, bus, stream, history, devices)
-        first = next(iter(fleet.opened.values()))
-        saved = history.saved() if history.exists else taken_over(experiment, directory, first)
-    assert first.worker is not None
-    try:
-        session = Session.of(experiment, directory, facts, stream, first.worker.opened, saved)
-        return _train(session, engine, fleet, known, bus, stop, loops, spent_tokens, is_first, messages)
-    finally:
-        fleet.close()
+    def _run(self, session: Session, fleet: Fleet, history: History | None) -> Phase:
+        """Run the loop once."""
+        experiment = self.experiment
+        doing("opening the study")
+        _forget_other_decisions(session, history)
+        seed = experiment.base_run().seed
+        search = open_search(experiment, session.directory, session.objective, session.rules, seed, session.visit)
+        with search.study:
+            self.loop = loop = SweepLoop(session, search, self.engine, fleet, self.bus, self.stop, history)
+            resumed_at = loop.restore()
+            self._say_start(session, fleet, search.notes, resumed_at)
+            is_complete = loop.run()
+            if fleet.unreadable_rows:
+                # No note of the outcome: how many rows a process reads depends on where it was resumed.
+                self.bus.emit(Note(level="warning", message=_unreadable(fleet.unreadable_rows)))
+            if loop.stop_reason != "complete":  # what a limit left untried may be tried once it is raised
+                session = replace(session, board=replace(session.board, retry_failed=0))
+            rows, notes, board = loop.roster.rows(), _notes(loop), session.board
+            outcome = Outcome(None, None, notes=notes, matched=loop.publisher.matched(rows))
+            if not is_complete:
+                board.write(rows, status="interrupted", stream_tokens=loop.stream_tokens, matched=outcome.matched)
+            elif experiment.spec.search.confirm is None and session.label:
+                finish_stream(session, fleet.any_worker(), rows, session.visit.stream)
+            elif experiment.spec.search.confirm is None:
+                outcome = finish(session, fleet.any_worker(), rows, loop.stream_tokens, notes)
+            return Phase(
+                is_complete=is_complete,
+                rows=rows,
+                outcome=outcome,
+                notes=notes,
+                objective=session.objective,
+                board=board,
+                stream_tokens=loop.stream_tokens,
+                trained_tokens=self.spent_tokens + loop.trained_tokens,
+                stop_reason=loop.stop_reason,
+                has_progressed=sum(_asked_of(rows).values()) > session.visit.n_asked,
+            )
 
-
-def _train(
-    session: Session,
-    engine: Engine,
-    fleet: Fleet,
-    history: History | None,
-    bus: EventBus,
-    stop: StopFlag,
-    loops: list[SweepLoop],
-    spent_tokens: int,
-    is_first: bool,
-    messages: Sequence[str],
-) -> Phase:
-    """Run the loop once; `loops` receives it, so that its work is known where it fails."""
-    experiment, objective = session.experiment, session.objective
-    doing("opening the study")
-    _forget_other_decisions(session, history)
-    seed = experiment.base_run().seed
-    search = open_search(experiment, session.directory, objective, session.rules, seed, session.visit)
-    with search.study:
-        loop = SweepLoop(session, search, engine, fleet, bus, stop, history)
-        loops.append(loop)
-        resumed_at = loop.restore()
-        if is_first:
-            bus.emit(
+    def _say_start(self, session: Session, fleet: Fleet, notes: Sequence[str], resumed_at: int | None) -> None:
+        """Say with what the run starts, or of a later stream what is new about it."""
+        if self.is_first:
+            self.bus.emit(
                 RunStarted(
-                    name=experiment.spec.name,
+                    name=self.experiment.spec.name,
                     run_dir=str(session.directory.path),
-                    trials=experiment.n_trials,
+                    trials=self.experiment.n_trials,
                     slots=fleet.n_slots,
                     total_tokens=session.blocks.total_tokens,
                     goals=session.board.goals,
                     metrics=session.board.metrics,
                     resumed_at_tokens=resumed_at,
-                    notes=(*messages, *session.notes, *search.notes),
+                    notes=(*self.messages, *session.notes, *notes),
                     details=fleet.details(),
                 )
             )
-        elif session.label and spent_tokens == 0:
+        elif session.label and self.spent_tokens == 0:
             for note in session.notes:
-                bus.emit(Note(level="info", message=f"{session.label}: {note}"))
+                self.bus.emit(Note(level="info", message=f"{session.label}: {note}"))
         for message in fleet.damaged():
-            bus.emit(Note(level="warning", message=message))
-        is_complete = loop.run()
-        if loop.fleet.unreadable_rows:
-            # No note of the outcome: how many rows a process reads depends on where it was resumed.
-            bus.emit(Note(level="warning", message=_unreadable(loop.fleet.unreadable_rows)))
-        rows, board = loop.roster.rows(), session.board
-        outcome = Outcome(None, None, notes=_notes(loop), matched=loop.publisher.matched(rows))
-        if not is_complete:
-            board.write(
-                rows, status="interrupted", stream_tokens=loop.stream_tokens, matched=loop.publisher.matched(rows)
-            )
-        elif experiment.spec.search.confirm is None and session.label:
-            finish_stream(session, fleet.any_worker(), rows, session.visit.stream)
-        elif experiment.spec.search.confirm is None:
-            outcome = finish(session, fleet.any_worker(), rows, loop.stream_tokens, _notes(loop))
-        return Phase(
-            is_complete=is_complete,
-            rows=rows,
-            outcome=outcome,
-            notes=_notes(loop),
-            objective=objective,
-            board=board,
-            stream_tokens=loop.stream_tokens,
-            trained_tokens=spent_tokens + loop.trained_tokens,
-            stop_reason=loop.stop_reason,
-            has_progressed=sum(_asked_of(rows).values()) > session.visit.n_asked,
-        )
+            self.bus.emit(Note(level="warning", message=message))
 
 
 def _forget_other_decisions(session: Session, history: History | None) -> None:

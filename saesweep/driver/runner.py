@@ -250,10 +250,8 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
     allowed = experiment.spec.search.retry_failed
     if allowed > board["retry_failed"] and any(n <= allowed for n in attempts_that_failed(board["rows"])):
         return None  # more attempts are allowed by now
-    if any(
-        row["status"] in ("training", "waiting") for row in board["rows"]
-    ):  # a limit stopped it, perhaps since raised
-        return None
+    if any(row["status"] in ("training", "waiting") for row in board["rows"]):
+        return None  # a limit stopped it, perhaps since raised
     wanted = experiment.spec.search.confirm
     if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
         return None

@@ -37,8 +37,8 @@ def rewind(experiment: Experiment, directory: RunDirectory, tokens_seen: Mapping
         directory: The run directory.
         tokens_seen: Trials known at the checkpoint: what a live one had seen, None for one that had ended.
     """
-    storage = experiment.spec.search.storage
-    if storage is None:
+    storage, owner = experiment.spec.search.storage, study_owner(experiment, directory)
+    if storage is None or owner is None:
         rewind_study(directory.study_file, tokens_seen)
     else:
-        rewind_in_database(storage, experiment.spec.name, tokens_seen)
+        rewind_in_database(storage, experiment.spec.name, owner, tokens_seen)

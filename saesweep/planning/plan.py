@@ -18,6 +18,7 @@ from saesweep.driver.trials import sparsity_label
 from saesweep.driver.visits import Visit, planned_visits
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment, Stream, are_comparable, streams_of
+from saesweep.experiment.devices import device_names
 from saesweep.models import ModelFacts, resolve_device
 from saesweep.planning.calibrate import calibrate
 from saesweep.planning.estimate import Work, seconds_of
@@ -175,7 +176,11 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         peak_bytes=None
         if known is None or device.type != "cpu"
         else process_peak(parts[0].stream.experiment, parts[0].sizes, known),
-        warnings=(*experiment.warnings, *(text for each in calibrations for text in each.warnings)),
+        warnings=(
+            *experiment.warnings,
+            *_devices_warning(experiment),
+            *(text for each in calibrations for text in each.warnings),
+        ),
     )
 
 
@@ -248,6 +253,17 @@ def _confirm_work(experiment: Experiment) -> Work:
     saes = min(groups * search.confirm.top, experiment.n_trials) * search.confirm.replicates
     tokens = confirm_training_tokens(experiment, search.confirm)
     return Work(saes * tokens, 0, saes, groups * tokens)  # side by side
+
+
+def _devices_warning(experiment: Experiment) -> list[str]:
+    """Return what `plan` does not know of several workers."""
+    devices = experiment.spec.cohort.devices
+    count = devices if isinstance(devices, int) else len(device_names(devices) or [""])
+    if count == 1:
+        return []
+    return [
+        f"cohort.devices: slots, memory and time are those of one worker; {count} share the trials, and each needs this memory"
+    ]
 
 
 def _widths(facts: ModelFacts | None) -> dict[str, int]:

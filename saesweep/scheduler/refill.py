@@ -21,8 +21,8 @@ def refill(state: State) -> tuple[State, list[Action]]:
     state, asks = _ask(state)
     actions += asks
     if not state.pending and not state.live_trials:
-        # Trials that no stratum can supply (a finite grid) are not missing; those that the budget forbids are.
-        asked_all = _next_stratum(state, _asked_by_stratum(state)) is None
+        # Trials that no stratum can supply (a finite grid) are not missing; those that the budget forbids are, as are retries.
+        asked_all = _next_stratum(state, _asked_by_stratum(state)) is None and not _to_retry(state)
         state = replace(state, stopped="complete" if asked_all else "tokens_budget")
         actions.append(Stop(reason=str(state.stopped)))
     return state, actions

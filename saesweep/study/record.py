@@ -42,11 +42,6 @@ class TrialRecord:
     attrs: dict[str, Any] = field(default_factory=dict)
     """Everything else that was told."""
 
-    @property
-    def violation(self) -> float:
-        """Sum of the positive violations; 0 for a feasible trial."""
-        return sum(v for v in self.constraints.values() if v > 0)
-
 
 @dataclass(frozen=True)
 class ExpectedEnd:

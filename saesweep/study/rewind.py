@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.study.record import RUNG_PREFIX, STATES
-from saesweep.study.storage import close_storage, open_storage, silence_optuna
+from saesweep.study.storage import OWNER_KEY, close_storage, open_storage, silence_optuna
 
 
 def rewind_study(path: Path, tokens_seen: Mapping[int, int | None]) -> None:
@@ -46,12 +46,15 @@ def rewind_study(path: Path, tokens_seen: Mapping[int, int | None]) -> None:
     os.replace(earlier, path)
 
 
-def rewind_in_database(url: str, name: str, tokens_seen: Mapping[int, int | None]) -> None:
+def rewind_in_database(url: str, name: str, owner: str, tokens_seen: Mapping[int, int | None]) -> None:
     """Do the same with a study in a database; where that is interrupted, `catch_up` makes what is missing again.
+
+    A study of that name that another run writes, or that was not made by saesweep, is left alone: opening it is refused.
 
     Args:
         url: Of the database.
         name: Of the study.
+        owner: The run that writes the study.
         tokens_seen: As for `rewind_study`. No trials: the study is deleted.
     """
     silence_optuna()
@@ -61,6 +64,8 @@ def rewind_in_database(url: str, name: str, tokens_seen: Mapping[int, int | None
             return
         study = optuna.load_study(study_name=name, storage=storage)
         attrs, directions = study.user_attrs, study.directions
+        if attrs.get(OWNER_KEY) != owner:
+            return
         trials = [trial for trial in study.get_trials() if trial.state in STATES and trial.number in tokens_seen]
         optuna.delete_study(study_name=name, storage=storage)
         if tokens_seen:

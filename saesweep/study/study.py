@@ -223,10 +223,19 @@ class Study:
         Args:
             number: Number of the trial; a new one has the next number of the study.
             params: The other one's settings by dotted path.
+
+        Raises:
+            UserError: The study holds other settings under this number.
         """
         if number == len(self._study.get_trials(deepcopy=False)):
             self.restore(number, params)
-        return self._space.decode(self._trial(number).params)
+        found = self._space.decode(self._trial(number).params)
+        if found != dict(params):
+            raise UserError(
+                f"trial {number} repeats one with {dict(params)}, but the study holds {found} under that number; search.retry_failed "
+                "was changed before the first checkpoint: undo the change, or start a new run with --run-dir"
+            )
+        return found
 
     def _suggest(
         self,
@@ -353,30 +362,6 @@ class Study:
         """Return all trials in number order."""
         known = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in STATES]
         return [to_record(trial, self._space) for trial in known]
-
-    def best(self) -> int | None:
-        """Return the number of the best feasible complete trial; None when there is none.
-
-        Raises:
-            ValueError: When there are several objectives.
-        """
-        if len(self._study.directions) > 1:
-            raise ValueError("a study of several objectives has a Pareto front, not one best trial")
-        sign = -1.0 if self._study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
-        feasible = [(sign * t.values[0], t.number) for t in self.trials() if t.values is not None and t.violation == 0]
-        return min(feasible)[1] if feasible else None
-
-    def pareto(self) -> list[int]:
-        """Return the numbers of the feasible complete trials that no other one dominates, ascending."""
-        return sorted(trial.number for trial in self._study.best_trials)
-
-    def least_infeasible(self) -> int | None:
-        """Return the complete trial with the smallest sum of violations; None when no trial is complete.
-
-        Violations add up as they were told: tell them relative to their bounds to make them comparable.
-        """
-        complete = [(trial.violation, trial.number) for trial in self.trials() if trial.values is not None]
-        return min(complete)[1] if complete else None
 
     def _checked(self, number: int, values: Sequence[float]) -> tuple[float, ...]:
         """Return the values as floats, one per objective."""

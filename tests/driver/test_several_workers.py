@@ -18,6 +18,7 @@ import saesweep
 from saesweep.driver import replacing, runner
 from saesweep.driver.replacing import NoWorkerLeft
 from saesweep.events import Event, TrialEnded, WorkerNews
+from tests.engines.scripted import made_up_sweep
 from tests.engines.simulated import Killed, SimulatedEngine
 
 TOTAL_TOKENS = 2560
@@ -27,21 +28,7 @@ IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 def sweep(n_trials: int = 9, **search: Any) -> dict[str, Any]:
     return {
-        "name": "several",
-        "base": {
-            "model_name": None,
-            "hook_name": "synthetic",
-            "dataset_path": "builtin:synthetic",
-            "training_tokens": TOTAL_TOKENS,
-            "train_batch_size_tokens": 64,
-            "device": "cpu",
-            "sae": {"d_in": 16, "d_sae": 32, "normalize_activations": "none"},
-        },
-        "space": {
-            "sae.architecture": {"choice": ["topk", "batchtopk"]},
-            "sae.k": {"int": [2, 16]},
-            "lr": {"float": [1e-4, 1e-2], "log": True},
-        },
+        **made_up_sweep("several", TOTAL_TOKENS),
         "objective": {"maximize": "explained_variance"},
         "evaluation": {"select_tokens": 256, "test_tokens": 256},
         "search": {"trials": n_trials, "rungs": ["25%", "50%"], "min_rung_steps": 5, "min_probability": 0.2, **search},

@@ -19,7 +19,7 @@ from saesweep.errors import ExperimentError, UserError
 from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment
 from saesweep.study import rewind_in_database
-from saesweep.study.storage import open_storage
+from saesweep.study.storage import OWNER_KEY, open_storage
 from tests.driver.test_several_workers import IN_MEMORY, run, run_killed, sweep
 from tests.engines.simulated import SimulatedEngine
 from tests.reliability.conftest import few_trials
@@ -48,6 +48,21 @@ def test_another_run_of_the_same_name_does_not_write_the_same_study(tmp_path: Pa
     run(SimulatedEngine(1), tmp_path / "first", tree)
     with pytest.raises(UserError, match="the study 'several' there belongs to another run directory; choose another"):
         run(SimulatedEngine(1), tmp_path / "second", tree)
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_several_workers_that_begin_leave_another_study_of_that_name_alone(tmp_path: Path, is_ours: bool) -> None:
+    url, tree = f"sqlite:///{tmp_path}/all.db", sweep(3)
+    tree["search"]["storage"] = url
+    if is_ours:
+        run(SimulatedEngine(1), tmp_path / "first", tree)
+    else:
+        study = optuna.create_study(study_name="several", storage=open_storage(url), direction="maximize")
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=3)
+    message = "belongs to another run directory" if is_ours else "was not made by saesweep"
+    with pytest.raises(UserError, match=message):
+        run(SimulatedEngine(2), tmp_path / "second", tree)
+    assert len(optuna.load_study(study_name="several", storage=open_storage(url)).trials) == 3
 
 
 def test_several_workers_take_a_study_over_from_one(tmp_path: Path) -> None:
@@ -79,21 +94,23 @@ def test_a_password_is_neither_written_nor_said(tmp_path: Path, monkeypatch: pyt
 def test_a_study_in_a_database_goes_back_to_a_checkpoint(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/all.db"
     study = optuna.create_study(study_name="mine", storage=open_storage(url))
-    study.set_user_attr("kept", 1)
+    study.set_user_attr(OWNER_KEY, "me")
     for number in range(3):
         trial = study.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
         trial.report(0.5, 100)
         trial.report(0.4, 200)
         if number < 2:
             study.tell(trial, 0.1 * number)
-    rewind_in_database(url, "mine", {0: None, 1: 100})
+    rewind_in_database(url, "mine", "another", {})
+    assert len(study.trials) == 3
+    rewind_in_database(url, "mine", "me", {0: None, 1: 100})
     again = optuna.load_study(study_name="mine", storage=open_storage(url))
-    assert again.user_attrs == {"kept": 1}
+    assert again.user_attrs == {OWNER_KEY: "me"}
     assert [(t.state.name, t.intermediate_values) for t in again.trials] == [
         ("COMPLETE", {100: 0.5, 200: 0.4}),
         ("RUNNING", {100: 0.5}),
     ]
-    rewind_in_database(url, "mine", {})
+    rewind_in_database(url, "mine", "me", {})
     assert optuna.get_all_study_names(open_storage(url)) == []
 
 

@@ -25,7 +25,7 @@ from saesweep.experiment import Experiment, load_experiment, streams_of
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import State, TrialState
 from saesweep.study.suggestion import frozen
-from tests.engines.scripted import ScriptedEngine, made_up_metrics
+from tests.engines.scripted import ScriptedEngine, made_up_metrics, made_up_sweep
 
 SLOTS = 8
 TOTAL_TOKENS = 25_600
@@ -35,21 +35,7 @@ def long_sweep(n_trials: int, objective: dict[str, Any], **search: Any) -> Exper
     """Return an experiment with room for `n_trials` and as many again."""
     return load_experiment(
         {
-            "name": "long",
-            "base": {
-                "model_name": None,
-                "hook_name": "synthetic",
-                "dataset_path": "builtin:synthetic",
-                "training_tokens": TOTAL_TOKENS,
-                "train_batch_size_tokens": 64,
-                "device": "cpu",
-                "sae": {"d_in": 16, "d_sae": 32, "normalize_activations": "none"},
-            },
-            "space": {
-                "sae.architecture": {"choice": ["topk", "batchtopk"]},
-                "sae.k": {"int": [2, 16]},
-                "lr": {"float": [1e-4, 1e-2], "log": True},
-            },
+            **made_up_sweep("long", TOTAL_TOKENS),
             "objective": objective,
             "search": {"trials": 2 * n_trials, "sampler": "random", "pruner": "none", **search},
             "cohort": {"size": SLOTS},

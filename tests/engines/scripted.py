@@ -24,6 +24,27 @@ from saesweep.engines.records import (
 from saesweep.experiment import Experiment
 
 
+def made_up_sweep(name: str, total_tokens: int) -> dict[str, Any]:
+    """Return an experiment's base and space for workers that train nothing."""
+    return {
+        "name": name,
+        "base": {
+            "model_name": None,
+            "hook_name": "synthetic",
+            "dataset_path": "builtin:synthetic",
+            "training_tokens": total_tokens,
+            "train_batch_size_tokens": 64,
+            "device": "cpu",
+            "sae": {"d_in": 16, "d_sae": 32, "normalize_activations": "none"},
+        },
+        "space": {
+            "sae.architecture": {"choice": ["topk", "batchtopk"]},
+            "sae.k": {"int": [2, 16]},
+            "lr": {"float": [1e-4, 1e-2], "log": True},
+        },
+    }
+
+
 def made_up_metrics(number: int, tokens: int) -> dict[str, float]:
     """Return the metrics of a trial: better with more tokens, a front of L0 and explained variance."""
     dice = random.Random(number)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saesweep.driver.search import space_view
 from saesweep.engines.protocol import OutOfMemory, Worker, WorkerLost
 from saesweep.engines.records import (
     BlockReport,
@@ -33,8 +32,6 @@ from saesweep.experiment import Experiment
 from saesweep.runs import CheckpointStore, RunDirectory
 from saesweep.worker.journal import Journal
 from tests.engines.scripted import made_up_metrics
-
-__all__ = ["Killed", "SimulatedEngine", "SimulatedWorker", "space_view"]
 
 
 class Killed(BaseException):

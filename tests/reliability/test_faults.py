@@ -116,7 +116,7 @@ def test_out_of_memory_halves_the_cohort_and_loses_no_trial(
     monkeypatch.setattr(Cohort, "train_step", crowded)
     result, notes = run_with_notes(tree, tmp_path / "run")
     assert (result.status, result.exit_code) == ("complete", 0)
-    assert any("out of memory with 4 SAEs at once; going on with 2" in note for note in notes)
+    assert any("out of memory with 4 SAEs at once; the run continues with 2" in note for note in notes)
     assert sorted(row.number for row in result.rows) == list(range(6))
     assert all(row.status in ("complete", "pruned") for row in result.rows)
     assert all(row.tokens == 10_240 for row in result.rows if row.status == "complete")

@@ -388,6 +388,12 @@ def test_failed_trials_are_asked_for_again_on_top_of_the_others() -> None:
     assert sum(trial.retry_of is None for trial in state.trials.values()) == 3
 
 
+def test_a_budget_without_room_for_another_attempt_ends_the_search() -> None:
+    state = opened(policy(n_trials=1, n_slots=1, retry_failed=1, tokens_budget=100))
+    _, actions = decide(state, BlockDone(tokens_seen={0: 20}, failed={0: "NaN"}))
+    assert actions[-1] == Stop(reason="tokens_budget")
+
+
 def test_a_failed_trial_is_not_tried_again_unless_asked_for() -> None:
     state = opened(policy(n_trials=1, n_slots=1))
     _, actions = decide(state, BlockDone(tokens_seen={0: 0}, failed={0: "NaN"}))

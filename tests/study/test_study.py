@@ -268,7 +268,7 @@ def test_empty_space_is_one_run(tmp_path: Path) -> None:
     with open_study(tmp_path / "s.db", space=SpaceView(parameters=())) as study:
         assert study.ask(0) == {}
         study.tell(0, "complete", [1.0])
-        assert study.best() == 0
+        assert [trial.values for trial in study.trials()] == [(1.0,)]
 
 
 def test_grid_visits_every_point_once_within_each_stratum(tmp_path: Path) -> None:
@@ -289,23 +289,27 @@ def test_grid_visits_every_point_once_within_each_stratum(tmp_path: Path) -> Non
     assert trial_limit(SPACE, "tpe", (on_grid,)) is None
 
 
-def test_best_feasible_and_least_infeasible(tmp_path: Path) -> None:
+def optunas_best(file: Path) -> list[int]:
+    """What Optuna itself makes of a study: its best feasible trials."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+    numbers = [trial.number for trial in optuna.load_study(study_name="test", storage=storage).best_trials]
+    storage.remove_session()
+    storage.engine.dispose()
+    return sorted(numbers)
+
+
+def test_optuna_knows_which_trials_are_feasible(tmp_path: Path) -> None:
     with open_study(tmp_path / "s.db", directions=("maximize",)) as study:
-        assert study.best() is None
-        assert study.least_infeasible() is None
         for number, (value, violation) in enumerate([(0.9, 5.0), (0.7, 0.5)]):
             study.ask(number)
             study.tell(number, "complete", [value], constraints={"l0_max": violation, "dead_max": -1.0})
         study.ask(2)
         study.tell(2, "pruned")
-        assert study.best() is None
-        assert study.pareto() == []
-        assert study.least_infeasible() == 1
+        assert optunas_best(tmp_path / "s.db") == []
         for number, value in ((3, 0.5), (4, 0.6)):
             study.ask(number)
             study.tell(number, "complete", [value], constraints={"l0_max": 0.0})
-        assert study.best() == 4
-        assert study.least_infeasible() in (3, 4)
+        assert optunas_best(tmp_path / "s.db") == [4]
 
 
 def test_pareto_front_with_prunes_and_reports(tmp_path: Path) -> None:
@@ -319,11 +323,9 @@ def test_pareto_front_with_prunes_and_reports(tmp_path: Path) -> None:
             else:
                 violation = 1.0 if number == 3 else -1.0
                 study.tell(number, "complete", results[number], constraints={"c": violation})
-        assert study.pareto() == [0, 1, 4]
+        assert optunas_best(tmp_path / "s.db") == [0, 1, 4]
         assert study.trials()[7].rungs == {10: (7.0, 1.0)}
         assert study.trials()[7].attrs == {}
-        with pytest.raises(ValueError, match="Pareto"):
-            study.best()
         reopened = study.trials()
         nxt = study.ask(16, STRATA[1])
     with open_study(tmp_path / "s.db", directions=("minimize", "maximize")) as study:
@@ -334,12 +336,10 @@ def test_pareto_front_with_prunes_and_reports(tmp_path: Path) -> None:
 def test_file_opens_with_plain_optuna(tmp_path: Path) -> None:
     with open_study(tmp_path / "study.db") as study:
         block(study, 0, 6)
-        best = study.best()
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}")
     plain = optuna.load_study(study_name="test", storage=storage)
     assert [t.state.name for t in plain.trials] == ["COMPLETE"] * 3 + ["PRUNED"] + ["COMPLETE"] * 2
     assert plain.trials[1].params.keys() == {"sae.architecture", "lr", "sae.l1_coefficient|sae.architecture=standard"}
-    assert best is None
     assert plain.trials[3].user_attrs == {"reason": "rung"}
     storage.remove_session()
     storage.engine.dispose()

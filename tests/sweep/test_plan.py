@@ -42,6 +42,15 @@ def test_streams_are_grouped_by_model(tmp_path: Path) -> None:
     assert "measuring: its share depends on the model, which is not on this machine" in text
 
 
+@pytest.mark.parametrize(("devices", "says"), [("auto", None), ("cpu x 1", None), ("cpu x 3", "; 3 share")])
+def test_several_workers_are_not_planned_in_silence(devices: str, says: str | None) -> None:
+    tree = few_trials()
+    tree["cohort"]["devices"] = devices
+    warnings = [text for text in plan(load_experiment(tree)).warnings if text.startswith("cohort.devices")]
+    assert len(warnings) == (says is not None)
+    assert says is None or says in warnings[0]
+
+
 def test_a_calibration_gives_times_with_the_language_model(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     text = tmp_path / "text.txt"

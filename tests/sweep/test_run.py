@@ -182,7 +182,12 @@ def test_failed_trials_are_tried_again_beside_the_others(
         tree.pop("by_architecture", None)
     first = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[note])
     assert (len(first.rows), first.exit_code) == (4, 1)  # nothing is tried again unless asked for
-    tree["search"] |= {"retry_failed": 1}
+    tree["search"] |= {"retry_failed": 1, "tokens_budget": 20_480}  # one trial's, which were spent long ago
+    for _ in range(2):
+        forbidden = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[note])
+        assert len(forbidden.rows) == 4
+        assert any("search.tokens_budget is used up" in note for note in forbidden.notes)
+    del tree["search"]["tokens_budget"]
     result = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[note])
     rows = {row.number: row for row in result.rows}
     assert {n: row.retry_of for n, row in rows.items()} == {0: None, 1: None, 2: None, 3: None, 4: 1, 5: 2}
