@@ -16,7 +16,7 @@ from saesweep.activations.keys import key_seed
 from saesweep.activations.stream import BatchStream
 from saesweep.specs.synthetic import CorrelationSpec, FiringProbabilitySpec, MagnitudeSpec, SyntheticSpec
 
-_LEAST_OWN_VARIANCE = 0.01
+_MIN_OWN_VARIANCE = 0.01
 """Of a correlated feature's Gaussian: no more than the rest of its variance comes from the shared factors."""
 
 
@@ -213,4 +213,4 @@ def _factors(spec: CorrelationSpec, n_features: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     factors_FR = spec.correlation_scale * torch.randn(n_features, spec.rank, generator=generator)
     shared_F1 = factors_FR.square().sum(1, keepdim=True)
-    return factors_FR * ((1 - _LEAST_OWN_VARIANCE) / shared_F1).clamp_max(1).sqrt()
+    return factors_FR * ((1 - _MIN_OWN_VARIANCE) / shared_F1).clamp_max(1).sqrt()

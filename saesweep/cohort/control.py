@@ -15,14 +15,14 @@ from saesweep.specs import ControlPlan, LearningRate
 
 _TRANSIENT = 0.4
 """Share of the time after a change in which L0 still answers to it; the drift is fitted on the rest."""
-_ELASTICITY, _LEAST_ELASTIC, _MOST_ELASTIC = 0.6, 0.3, 0.7
+_ELASTICITY, _MIN_ELASTICITY, _MAX_ELASTICITY = 0.6, 0.3, 0.7
 """What log L0 loses per unit of log coefficient before the changes made have shown it, and what of it is believed then: the
 last change has only the rest of the run, at a falling learning rate, to show (measured: 0.4 to 0.6 of it does)."""
-_LEAST_TELLING = 0.1
+_MIN_CHANGE = 0.1
 """Smaller changes of the log coefficient say nothing about it."""
 _DAMPING = 0.8
 """Share of the computed change that is made, as long as another one follows."""
-_MOST_CHANGE = 0.7
+_MAX_CHANGE = 0.7
 """Largest change of the log coefficient at once: a factor of two."""
 _STEEPEST = 1.0
 """Largest believed fall of log L0 per unit of log summed learning rate; it is not believed to rise."""
@@ -111,14 +111,14 @@ class SparsityControl:
         at_end = y - fall * min(lead, _LEAD) - (fall + _USUAL_FALL) / 2 * max(0.0, lead - _LEAD)
         if self._before is not None:
             made, answer = self._log_factor - self._before[0], self._before[1] - at_end
-            if abs(made) > _LEAST_TELLING:
-                seen = min(_MOST_ELASTIC, max(_LEAST_ELASTIC, answer / made))
+            if abs(made) > _MIN_CHANGE:
+                seen = min(_MAX_ELASTICITY, max(_MIN_ELASTICITY, answer / made))
                 self._elasticity = (self._elasticity + seen) / 2
         self._before = self._log_factor, at_end
         damping = 1.0 if last == self.plan.freeze_step else _DAMPING
         change = damping * (at_end - math.log(self.plan.target_l0)) / self._elasticity
         limit = math.log(self.plan.max_change)
-        self._log_factor += min(_MOST_CHANGE, max(-_MOST_CHANGE, change))
+        self._log_factor += min(_MAX_CHANGE, max(-_MAX_CHANGE, change))
         self._log_factor = min(limit, max(-limit, self._log_factor))
 
     def state(self) -> dict[str, Any]:

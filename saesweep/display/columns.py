@@ -180,7 +180,7 @@ def _rank(row: Row, best: int | None) -> str:
     mark = f"{mark} " if mark else ""
     if row.rank is None:
         return mark + MISSING
-    # Ranks that seeds alone could swap are one bracket: `2 (1-3)` is the second of three that cannot be told apart.
+    # Ranks that seeds alone could swap are one bracket: `2 (1-3)` is the second of three that are tied.
     first = row.tied_from_rank
     tied = f" ({first}-{row.tied_to_rank})" if first is not None and first != row.tied_to_rank else ""
     return f"{mark}{row.rank}{tied}"

@@ -24,7 +24,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 def details_lines(run_dir: Path, board: Leaderboard) -> list[str]:
     """Return the details of a run, finished or not: the best so far, importances, choices at equal L0.
 
-    Trials of streams on other scales (another model or dataset) are told apart: each stream has its own part.
+    Trials of streams on other scales (another model or dataset) are kept apart: each stream has its own part.
 
     Args:
         run_dir: The run directory.

@@ -292,7 +292,7 @@ def matched_notes(entries: Sequence[MatchedEntry]) -> list[str]:
         text = f"at L0 {entry.target_l0:g}: {entry.architecture} is best, {entry.goal} {value:.4g}{error}"
         if len(same) == 1:
             text = f"at L0 {entry.target_l0:g}: only {entry.architecture} has finished, {entry.goal} {value:.4g}{error}"
-        notes.append(text + (f"; not told apart from {', '.join(tied)}" if tied else ""))
+        notes.append(text + (f"; tied with {', '.join(tied)}" if tied else ""))
     rough: dict[str, list[str]] = {}
     for entry in entries:
         if not entry.is_interpolated and entry.is_comparable:

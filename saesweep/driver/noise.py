@@ -58,6 +58,6 @@ def noise_notes(rows: Sequence[Row], objective: ObjectiveSpec) -> list[str]:
     if len(first) > 1:
         trials = ", ".join(map(str, first))
         notes.append(
-            f"trials {trials} cannot be told apart at this noise; the first is exported. search.confirm decides"
+            f"trials {trials} are statistically tied at this noise; the first is exported. search.confirm decides"
         )
     return notes

@@ -90,7 +90,7 @@ class SplicedMetrics:
         self._head = SplitHead(model)
         self._start = LateStart(model, hook, self._head, kept_bytes=kept_bytes)
         self._head_index = head_index
-        self._most_contexts = contexts_per_forward
+        self._max_contexts = contexts_per_forward
         self._rung_contexts = len(tokens_CT) if rung_contexts is None else rung_contexts
         self._step: int | None = None
         self._clean: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -190,7 +190,7 @@ class SplicedMetrics:
         """Return the contexts of each forward pass: as few as a CPU's caches, and logits that come whole, call for."""
         if self._step is None:
             self._head.prove(self._tokens_CT.to(self._model.device), self._hook, self._ablated)
-            context, step = self._tokens_CT.shape[1], self._most_contexts
+            context, step = self._tokens_CT.shape[1], self._max_contexts
             if self._model.device.type == "cpu":
                 step = min(step, CPU_PIECE_TOKENS // context)
             if not self._head.is_split:

@@ -11,7 +11,7 @@ from saesweep.experiment.parameters import Parameter, for_architecture
 from saesweep.specs import BaseRun, MatchedSpec, SearchSpec, format_count
 from saesweep.specs.architectures import JumpReLUSpec, spec_class
 
-_LEAST_FROZEN = 0.3
+_MIN_FROZEN = 0.3
 _LATEST_WARM_UP = 0.2
 """A coefficient must be at full strength by then, or there is no time to steer it."""
 _SETTLED_STEPS = 2500
@@ -41,12 +41,12 @@ def check_matched(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[
         return
     for run in runs:
         if run.total_steps - run.to_steps(matched.freeze) < 1 or run.to_steps(matched.freeze) < round(
-            _LEAST_FROZEN * run.total_steps
+            _MIN_FROZEN * run.total_steps
         ):
             document.add(
                 (*place, "freeze") if "freeze" in draft.block(*place) else place,
                 f"freeze: {matched.freeze} is {run.to_steps(matched.freeze)} of {run.total_steps} steps; "
-                f"coefficients must stay as they are for at least the last {_LEAST_FROZEN:.0%}, and less than all of it",
+                f"coefficients must stay as they are for at least the last {_MIN_FROZEN:.0%}, and less than all of it",
             )
             break
     _check_warm_up(draft, runs)

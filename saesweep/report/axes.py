@@ -14,7 +14,7 @@ _PADDING = 0.06
 _MAX_TICKS = 7
 _MIN_GAP = 0.08
 """Between two labels, as a share of the axis: closer ones would overlap."""
-_LEAST_RATIO = 2.0
+_MIN_RATIO = 2.0
 """A logarithmic axis spans at least this factor: on a narrower one no round number might lie."""
 _NAMES = {
     "l0": "L0 (active latents per token)",
@@ -49,9 +49,9 @@ def axis_for(values: Iterable[float], *, log: bool = False, from_zero: bool = Fa
     known = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     if log:
         low, high = (min(known), max(known)) if known else (1.0, 100.0)
-        if high / low < _LEAST_RATIO:
+        if high / low < _MIN_RATIO:
             middle = math.sqrt(low * high)
-            low, high = middle / math.sqrt(_LEAST_RATIO), middle * math.sqrt(_LEAST_RATIO)
+            low, high = middle / math.sqrt(_MIN_RATIO), middle * math.sqrt(_MIN_RATIO)
         begin, end = math.log10(low), math.log10(high)
     else:
         begin, end = (min(known), max(known)) if known else (0.0, 1.0)

@@ -221,7 +221,7 @@ def _seeds(run: RunData, experiment: Experiment | None) -> list[Step]:
         return []
     if run.board.matched:
         more = max(3, 2 * best.replicates)
-        return [Step(text, "More seeds tell them apart.", f"search: {{replicates: {more}}}")]
+        return [Step(text, "More seeds may break the tie.", f"search: {{replicates: {more}}}")]
     if confirmed:
         return [Step(text, "More held-out tokens make the measurement sharper.", "evaluation: {select_tokens: 1M}")]
     return [Step(text, "Train the finalists again with several seeds.", "search: {confirm: {top: 3, replicates: 3}}")]

@@ -9,7 +9,7 @@ from saesweep.events import Row
 from saesweep.report.data import RunData
 
 NOISE_FACTOR = 2.0
-"""Differences below so many standard errors are not told apart."""
+"""Differences below so many standard errors count as ties."""
 
 
 @dataclass(frozen=True, kw_only=True)

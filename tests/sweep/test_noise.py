@@ -53,7 +53,7 @@ def test_ranks_within_the_noise_share_a_bracket() -> None:
     ]
     notes = noise_notes(rows, CE)
     assert "delta_ce 0.1" in notes[0]
-    assert "trials 0, 1, 2 cannot be told apart" in notes[1]
+    assert "trials 0, 1, 2 are statistically tied" in notes[1]
 
 
 def test_one_seed_brackets_nothing() -> None:

@@ -55,7 +55,7 @@ def each_chunk(
     """
     waiting: list[tuple[slice, Tensor, Tensor]] = []
     n_waiting = 0
-    most_waiting = PENDING_PAIRS if frame.x_BD.device.type == "cpu" else _PENDING_PAIRS_GPU
+    max_waiting = PENDING_PAIRS if frame.x_BD.device.type == "cpu" else _PENDING_PAIRS_GPU
 
     def work_off() -> None:
         nonlocal n_waiting
@@ -87,7 +87,7 @@ def each_chunk(
             found = flat_P, hidden_RF.view(-1)[flat_P]
         waiting.append((rows, *found))
         n_waiting += found[0].shape[0]
-        if n_waiting >= most_waiting:
+        if n_waiting >= max_waiting:
             work_off()
     work_off()
 

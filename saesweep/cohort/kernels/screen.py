@@ -63,7 +63,7 @@ class Screen:
 
     @staticmethod
     def serves(d_sae: int, k: int) -> bool:
-        """Return whether each row's k largest can be told apart by groups."""
+        """Return whether each row's k largest can be separated by groups."""
         return d_sae % _GROUP == 0 and d_sae // _GROUP >= 2 * k
 
     def scores(self, rows: slice) -> tuple[Tensor, Tensor]:
