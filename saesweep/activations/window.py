@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saesweep.activations.keys import Indices
 
-_MOST_SEGMENTS = 8
+_MAX_SEGMENTS = 8
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class WindowPlan:
         """
         plans = [
             cls(segments, window_contexts // (segments * (segments + 1) // 2))
-            for segments in range(2, _MOST_SEGMENTS + 1)
+            for segments in range(2, _MAX_SEGMENTS + 1)
         ]
         full = [plan for plan in plans if plan.full_chunk >= forward_contexts]
         if full:

@@ -27,7 +27,7 @@ from saesweep.events import (
 )
 
 REFRESH_SECONDS = 1.0
-_MOST_LINES = 20
+_MAX_LINES = 20
 _WITH_LEADERBOARD = (TrialStarted, TrialMeasured, TrialEnded, CheckpointSaved, SnapshotSaved)
 
 
@@ -72,7 +72,7 @@ class NotebookDisplay:
             self._end(event)
             return
         if lines and (not isinstance(event, _WITH_LEADERBOARD) or _has_failed(event)):
-            self._lines = [*self._lines, *lines][-_MOST_LINES:]
+            self._lines = [*self._lines, *lines][-_MAX_LINES:]
         if not isinstance(event, (Progressed, Activity)) or self._throttle.ready():
             self._draw()
 

@@ -177,7 +177,7 @@ def _at_target(
     objective: ObjectiveSpec,
     stderr_of: StderrOf | None,
 ) -> list[MatchedEntry]:
-    """Return one target's entries, best first, the winner and what cannot be told from it marked."""
+    """Return one target's entries, best first, the winner and what is tied with it marked."""
     goal = objective.goals[0]
     sign = 1.0 if goal.direction == "minimize" else -1.0
     entries = []

@@ -73,7 +73,7 @@ class Selection:
         """Return the error about a name that is not there, with those that are and the nearest."""
         what = {"split": "split", "dataset_name": "configuration", "data_files": "file"}[field]
         names = sorted(known)
-        some = names if len(names) <= _MOST_NAMES else [*names[:_MOST_NAMES], f"... {len(names)} in all"]
+        some = names if len(names) <= _MAX_NAMES else [*names[:_MAX_NAMES], f"... {len(names)} in all"]
         hint = did_you_mean(value, names)
         return self.mistake(field, f"{self.path} has no {what} {value!r}{hint}; there is {', '.join(some) or 'none'}")
 
@@ -106,4 +106,4 @@ class Selection:
                 raise self.unknown("split", name, names)
 
 
-_MOST_NAMES = 20
+_MAX_NAMES = 20
