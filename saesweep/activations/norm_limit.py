@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saesweep.activations.attention import token_ids_NT
 from saesweep.activations.rows import RowFilter, select_rows
+from saesweep.activity import doing
 from saesweep.models.base import LanguageModel
 from saesweep.models.shape import shape_activations
 
@@ -39,6 +40,7 @@ class NormLimit:
         tokens_NT: Tensor,
     ) -> NormLimit:
         """Return `multiple` times the median norm at every hook, over one forward pass of `tokens_NT`."""
+        doing("measuring the usual norm of an activation")
         acts = model.activations(token_ids_NT(tokens_NT), hooks)
         mask_NT = rows.mask(tokens_NT)
         return cls(
