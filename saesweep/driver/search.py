@@ -70,7 +70,8 @@ class Search:
         """
         given = self.visit.settings_of(position)
         never = None if self.policy.pruner == "none" else refuses
-        return self.study.ask(number, self.rules.strata[stratum] or None, given, expected, never)
+        settings = self.rules.strata[stratum]
+        return self.study.ask(number, settings or None, given, expected, never, aim=(TARGET_L0,))
 
     def is_baseline(self, position: int) -> bool:
         """Return whether a trial is a baseline, by how many trials its stream has had before it."""

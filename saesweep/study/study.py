@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -28,10 +28,12 @@ from saesweep.study.record import (
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
 from saesweep.study.storage import close_storage, damage_told, open_storage, open_study, shown, silence_optuna
-from saesweep.study.suggestion import Suggestion, as_expected, frozen, suggest
+from saesweep.study.suggestion import Kin, Suggestion, as_expected, frozen, suggest
 
 N_STARTUP_TRIALS = 10
 """Random trials before TPE models the space, Optuna's default; half of it in each stratum, which is a smaller space."""
+AIMED = frozenset({"sae.k", "sae.l0_coefficient", "sae.l1_coefficient"})
+"""Parameters that decide the L0, and so mean something else where trials aim at another one."""
 
 
 class Study:
@@ -160,6 +162,7 @@ class Study:
         given: Mapping[str, Any] | None = None,
         expected: Mapping[int, ExpectedEnd] | None = None,
         refuses: Callable[[Mapping[str, Any]], bool] | None = None,
+        aim: Collection[str] = (),
     ) -> dict[str, Any]:
         """Return the settings of a trial by dotted path; add the trial where the study does not have it yet.
 
@@ -170,6 +173,8 @@ class Study:
             expected: What running trials are expected to be worth, by number. The sampler learns from it, as from what it was
                 told of pruned ones, so that it leaves settings that will not do before any of their trials has finished.
             refuses: Whether settings by path are not worth a trial: others are suggested instead, where there are any.
+            aim: Paths of the stratum that say what its trials aim at. While few of them have finished, the sampler learns from
+                trials with another aim too, but nothing about the parameters of `AIMED`.
 
         Raises:
             UserError: When a baseline does not fit its stratum or the space, or a grid has no points left.
@@ -182,7 +187,7 @@ class Study:
             raise ValueError(f"trial {number} is asked, but the study's next trial is {len(trials)}")
         settings = self._baseline(number) if given is None else given
         with paused_collection():  # the sampler gets a copy of every trial
-            suggestion = self._suggest(trials, dict(stratum or {}), settings, expected or {}, refuses)
+            suggestion = self._suggest(trials, dict(stratum or {}), settings, expected or {}, refuses, aim)
         # One transaction: a kill leaves a whole trial or none.
         self._study.add_trial(
             optuna.trial.create_trial(
@@ -244,6 +249,7 @@ class Study:
         given: Mapping[str, Any],
         expected: Mapping[int, ExpectedEnd],
         refuses: Callable[[Mapping[str, Any]], bool] | None,
+        aim: Collection[str],
     ) -> Suggestion:
         """Suggest the next trial."""
         number = len(trials)
@@ -258,9 +264,11 @@ class Study:
                     f"search.sampler: the grid has no point left for trial {number} {settings or ''}".rstrip()
                 )
             return frozen(self._space, point)
+        kin = self._kin(stratum, aim)
         sampler = sampler_factory(
             self._sampler,
-            conditional=self._space.is_conditional(tuple(stratum)),
+            # Trials that teach a part of the settings are to a sampler like trials that have no others.
+            conditional=kin is not None or self._space.is_conditional(tuple(stratum)),
             n_startup_trials=N_STARTUP_TRIALS // 2 if stratum else N_STARTUP_TRIALS,
         )
         return suggest(
@@ -271,9 +279,18 @@ class Study:
             entropy=(self._seed, number),
             settings=settings,
             stratum=stratum,
+            kin=kin,
             n_earlier=len(self._history),
             refuses=refuses,
         )
+
+    def _kin(self, stratum: Mapping[str, Any], aim: Collection[str]) -> Kin | None:
+        """Return from which trials of other strata this one learns."""
+        shared = {path: value for path, value in stratum.items() if path not in aim}
+        paths = {parameter.path for parameter in self._space.parameters} - set(stratum) - AIMED
+        if len(shared) == len(stratum) or not paths:
+            return None
+        return Kin(shared, frozenset(paths), until=N_STARTUP_TRIALS)
 
     def _baseline(self, number: int) -> dict[str, Any]:
         """Return the given settings of a trial; none for one that is suggested."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,18 @@ class Suggestion:
     """What the sampler noted about the trial (the generation of NSGA-II)."""
 
 
+@dataclass(frozen=True)
+class Kin:
+    """Trials that differ from a stratum in what they aim at alone, so that some of their settings teach something too."""
+
+    settings: Mapping[str, Any]
+    """What they share with the stratum, by path."""
+    paths: frozenset[str]
+    """Parameters that are learned from them, such as the learning rate."""
+    until: int
+    """Finished trials of the stratum from which on it learns from its own alone: what is best there may be a little different."""
+
+
 def suggest(
     space: SpaceView,
     trials: Sequence[FrozenTrial],
@@ -48,6 +61,7 @@ def suggest(
     entropy: Sequence[int],
     settings: Mapping[str, Any],
     stratum: Mapping[str, Any],
+    kin: Kin | None = None,
     n_earlier: int = 0,
     refuses: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> Suggestion:
@@ -62,14 +76,18 @@ def suggest(
         settings: Values by path that are given rather than suggested.
         stratum: The part of `settings` that all trials of the stratum share: the sampler sees only trials with these
             values, and without these parameters, which are constant for it.
+        kin: Which trials of other strata it sees as well.
         n_earlier: How many of `trials` are of an earlier study.
         refuses: Whether settings by path are not worth a trial. One that is refused is suggested after all where the space
             seems to have no other.
     """
     seen = [space.decode(trial.params) for trial in trials]
-    peers = [trial for trial, params in zip(trials, seen, strict=True) if space.has_settings(params, stratum)]
     study = optuna.create_study(directions=directions, sampler=sampler(_seed(entropy, 0)))
-    study.add_trials(_without(trial, stratum, space) for trial in peers)
+    own = [trial for trial, params in zip(trials, seen, strict=True) if space.has_settings(params, stratum)]
+    if kin is None or sum(trial.state.is_finished() for trial in own) >= kin.until:
+        study.add_trials(_with(trial, _paths(space) - set(stratum), space) for trial in own)
+    else:
+        study.add_trials(_with_kin(space, trials, seen, stratum, kin))
     suggestion = _draw(study, space, settings)
     for attempt in range(1, _ATTEMPTS + _RANDOM_ATTEMPTS):
         if suggestion.params not in seen and not (refuses is not None and refuses(suggestion.params)):
@@ -78,8 +96,8 @@ def suggest(
         seed = _seed(entropy, attempt)
         study.sampler = sampler(seed) if attempt < _ATTEMPTS else RandomSampler(seed=seed)
         suggestion = _draw(study, space, settings)
-    own = seen[n_earlier:]  # what an earlier run has tried may be tried again, but here a copy teaches nothing
-    unseen = [point for point in all_points(space, settings, MAX_LISTED) or () if point not in own]
+    tried = seen[n_earlier:]  # what an earlier run has tried may be tried again, but here a copy teaches nothing
+    unseen = [point for point in all_points(space, settings, MAX_LISTED) or () if point not in tried]
     unseen = [point for point in unseen if refuses is None or not refuses(point)] or unseen
     if not unseen:
         return suggestion
@@ -149,14 +167,58 @@ def _seed(entropy: Sequence[int], attempt: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
-def _without(trial: FrozenTrial, paths: Iterable[str], space: SpaceView) -> FrozenTrial:
-    """Return a copy of a trial without the parameters at these paths, in the ranges as they are now (they may widen)."""
-    dropped = {parameter.name for parameter in space.ordered if parameter.path in set(paths)}
+def _with_kin(
+    space: SpaceView,
+    trials: Sequence[FrozenTrial],
+    seen: Sequence[Mapping[str, Any]],
+    stratum: Mapping[str, Any],
+    kin: Kin,
+) -> list[FrozenTrial]:
+    """Return the trials of a stratum and its finished kin, each with its rank among those that aim at the same.
+
+    What trials with different aims reach cannot be compared; which of them are the better ones of their aim can.
+    """
+    aims = [path for path in stratum if path not in kin.settings]
+    by_aim: dict[tuple[Any, ...], list[FrozenTrial]] = {}
+    for trial, params in zip(trials, seen, strict=True):
+        if space.has_settings(params, kin.settings):
+            by_aim.setdefault(tuple(params.get(path) for path in aims), []).append(trial)
+    own = tuple(stratum[path] for path in aims)
+    found = []
+    for aim, members in by_aim.items():
+        paths = _paths(space) - set(stratum) if aim == own else set(kin.paths)
+        ended = sorted(
+            trial.value for trial in members if trial.state == TrialState.COMPLETE and trial.value is not None
+        )
+        for trial in members:
+            if trial.state == TrialState.COMPLETE and trial.value is not None:
+                found.append(_with(trial, paths, space, [(bisect_left(ended, trial.value) + 0.5) / len(ended)]))
+            elif aim == own:
+                found.append(_with(trial, paths, space))
+    return found
+
+
+def _paths(space: SpaceView) -> set[str]:
+    return {parameter.path for parameter in space.ordered}
+
+
+def _with(
+    trial: FrozenTrial, paths: Collection[str], space: SpaceView, values: Sequence[float] | None = None
+) -> FrozenTrial:
+    """Return a copy of a trial with the parameters at these paths alone, in the ranges as they are now (they may widen).
+
+    Args:
+        trial: The trial.
+        paths: Of the parameters that are kept.
+        space: The search space.
+        values: In place of its own.
+    """
+    kept = {parameter.name for parameter in space.ordered if parameter.path in paths}
     return optuna.trial.create_trial(
         state=trial.state,
-        values=trial.values,
-        params={name: value for name, value in trial.params.items() if name not in dropped},
-        distributions={name: space.by_name[name].distribution for name in trial.distributions if name not in dropped},
+        values=trial.values if values is None else values,
+        params={name: value for name, value in trial.params.items() if name in kept},
+        distributions={name: space.by_name[name].distribution for name in trial.distributions if name in kept},
         system_attrs=trial.system_attrs,
         intermediate_values=trial.intermediate_values,
     )
