@@ -6,7 +6,7 @@ from saesweep.forecast.evidence import Evidence, Key, Moments
 from saesweep.forecast.features import centring, features_of, names_of
 from saesweep.forecast.forecast import Forecast, probability_better
 from saesweep.forecast.noise import Noise, noises_of
-from saesweep.forecast.regression import MIN_EVIDENCE, Ahead, Report, column_of, forecast_all
+from saesweep.forecast.regression import MIN_EVIDENCE, Ahead, Report, column_of, forecast_all, forecast_column
 from saesweep.forecast.scale import from_scale, orientation, to_scale
 from saesweep.forecast.table import Entry, Prior, Table, from_json, shipped_table
 
@@ -30,6 +30,7 @@ __all__ = [
     "column_of",
     "features_of",
     "forecast_all",
+    "forecast_column",
     "from_json",
     "from_scale",
     "kind_of",

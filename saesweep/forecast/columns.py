@@ -106,38 +106,44 @@ class Forecasts(Sequence[Forecast]):
         return [math.sqrt(variance) for variance in total.tolist()]
 
     @cached_property
-    def _shared(self) -> Array | float:
-        return _squares(self.features, self.covariance) if self.features.size else 0.0
+    def _variances(self) -> Array:
+        if not self.features.size:
+            return self.own_variances
+        shared = np.einsum("nd,nd->n", self.features @ self.covariance, self.features)
+        found: Array = self.own_variances + np.maximum(0.0, shared)
+        return found
 
     def about_below(self, scaled: float | Array) -> Array:
         """Return about which probability each end has of lying at or below a number on the scale."""
-        return self._about(scaled - self.means, self.own_variances + self._shared, self.freedom, tied=1.0)
+        return _about(scaled - self.means, self._variances, self.freedom, tied=1.0)
 
     def about_above(self, scaled: float | Array) -> Array:
         """Return about which probability each end has of lying at or above a number on the scale."""
-        return self._about(self.means - scaled, self.own_variances + self._shared, self.freedom, tied=1.0)
+        return _about(self.means - scaled, self._variances, self.freedom, tied=1.0)
 
-    def about_better(self, other: Forecast, sign: int, slack: float = 0.0) -> Array:
-        """Return about which probability each row has of ending better than another trial (see `probability_better`)."""
-        if not other.is_known:
-            return np.full(len(self), 0.5)
-        if self.key is not None and self.key == other.key:
-            shared: Array | float = _squares(self.features - other.features, self.covariance)
-        else:
-            shared = self._shared + (other.sd**2 - other.own_variance)
-        leads = sign * (other.mean - self.means) + slack
-        variances = self.own_variances + (other.own_variance + shared)
-        return self._about(leads, variances, min(self.freedom, other.freedom), tied=0.5)
-
-    def _about(self, leads: Array, variances: Array, freedom: float, *, tied: float) -> Array:
-        """Return about the distribution function of leads over standard deviations; 1/2 for rows that are not known."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found = about_cdf(leads / np.sqrt(variances), freedom)
-        found = np.where(variances == 0, np.where(leads == 0, tied, leads > 0), found)
-        return np.where(np.isfinite(self.own_variances), found, 0.5)
+    def about_better(self, others: Sequence[Forecast], sign: int, slack: float = 0.0) -> Array:
+        """Return [others, n] about which probability each row has of ending better than others (see `probability_better`)."""
+        means = np.array([other.mean for other in others])
+        leads = sign * (means[:, None] - self.means) + slack
+        variances = np.array([other.own_variance + other.shared_variance for other in others])[:, None] + self._variances
+        alike = [place for place, other in enumerate(others) if self.key is not None and other.key == self.key]
+        if alike:  # what is uncertain about the weights cancels, as far as the features are the same
+            features = np.stack([others[place].features for place in alike])
+            own = np.array([others[place].own_variance for place in alike])[:, None] + self.own_variances
+            variances[alike] = np.maximum(own, variances[alike] - 2 * (features @ self.covariance @ self.features.T))
+        found = np.empty_like(leads)
+        freedoms = [min(self.freedom, other.freedom) for other in others]
+        for freedom in set(freedoms):
+            rows = [place for place, own_freedom in enumerate(freedoms) if own_freedom == freedom]
+            found[rows] = _about(leads[rows], variances[rows], freedom, tied=0.5)
+        return found
 
 
-def _squares(rows: Array, matrix: Array) -> Array:
-    """Return x M x of each row, at least 0."""
-    found: Array = np.maximum(0.0, np.einsum("nd,nd->n", rows @ matrix, rows))
-    return found
+def _about(leads: Array, variances: Array, freedom: float, *, tied: float) -> Array:
+    """Return about the distribution function of leads over standard deviations; 1/2 where the variance is infinite."""
+    certain = variances == 0
+    if not certain.any():
+        return about_cdf(leads / np.sqrt(variances), freedom)
+    found = about_cdf(leads / np.sqrt(np.where(certain, 1.0, variances)), freedom)
+    return np.where(certain, np.where(leads == 0, tied, leads > 0), found)
+

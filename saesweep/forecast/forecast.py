@@ -31,10 +31,11 @@ class Forecast:
     @property
     def sd(self) -> float:
         """Standard deviation of the whole error; infinite where nothing is known."""
-        return math.sqrt(self.own_variance + self._shared_variance)
+        return math.sqrt(self.own_variance + self.shared_variance)
 
     @property
-    def _shared_variance(self) -> float:
+    def shared_variance(self) -> float:
+        """Variance of the error that comes from what is uncertain about the weights."""
         return max(0.0, float(self.features @ self.covariance @ self.features)) if self.features.size else 0.0
 
     @property
@@ -82,7 +83,7 @@ def probability_better(one: Forecast, other: Forecast, sign: int, slack: float =
         apart = one.features - other.features
         shared = max(0.0, float(apart @ one.covariance @ apart))
     else:
-        shared = one._shared_variance + other._shared_variance
+        shared = one.shared_variance + other.shared_variance
     variance = one.own_variance + other.own_variance + shared
     lead = sign * (other.mean - one.mean) + slack
     if variance == 0:

@@ -83,6 +83,14 @@ class Ahead:
 
 
 def forecast_all(
+    table: Table, reports: Sequence[Report], evidence: Evidence, ahead: Ahead | None = None, noise: Noise | None = None
+) -> Forecasts:
+    """Return the forecasts of trials by their reports, which are of one kind, metric and rung (see `forecast_column`)."""
+    first = reports[0]
+    return forecast_column(table, first.key, first.course, column_of(reports), evidence, ahead, noise)
+
+
+def forecast_column(
     table: Table,
     key: Key,
     course: Course,

@@ -114,21 +114,21 @@ class Pack:
         free = np.isneginf(low) & np.isposinf(high)  # also where nothing is known
         return np.where(free, 1.0, np.where(np.isfinite(known.own_variances), np.maximum(0.0, inside), 0.5))
 
-    def about_beats(self, other: Contender) -> Array:
-        """Return about the probability of each to beat another trial (see `Contender.beats`)."""
-        found = self._about_counts
-        for goal in self.aim.goals:
-            own, slack = self.forecasts[goal.metric], slack_of(goal.metric, self.aim)
-            found = found * own.about_better(other.forecasts[goal.metric], goal.sign, slack)
-        return found
+    def about_beats(self, others: Sequence[Contender]) -> Array:
+        """Return [others, n] about the probability of each to beat other trials (see `Contender.beats`)."""
+        return self._about_counts * self._about_better(others, 1)
 
     def about_stands(self, rival: Contender) -> Array:
         """Return about the probability of each to end within the limits and not to be beaten by a rival."""
-        found = np.full(len(self), rival.feasible * rival.near)
+        beaten = rival.feasible * rival.near * self._about_better([rival], -1)[0]
+        return self.about_feasible * (1.0 - beaten)
+
+    def _about_better(self, others: Sequence[Contender], sign: int) -> Array:
+        found = np.ones((len(others), len(self)))
         for goal in self.aim.goals:
-            own, slack = self.forecasts[goal.metric], slack_of(goal.metric, self.aim)
-            found = found * own.about_better(rival.forecasts[goal.metric], -goal.sign, slack)  # the other way round
-        return self.about_feasible * (1.0 - found)
+            theirs, slack = [other.forecasts[goal.metric] for other in others], slack_of(goal.metric, self.aim)
+            found *= self.forecasts[goal.metric].about_better(theirs, sign * goal.sign, slack)
+        return found
 
 
 def _feasible(forecasts: Mapping[str, Forecast], bounds: Sequence[tuple[str, float, float]]) -> tuple[float, float]:

@@ -11,20 +11,22 @@ bench of curves that product prunes winners.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from saesweep.forecast import Ahead, Column, Forecasts, Noise, Table, forecast_all, least_as_high, noises_of
-from saesweep.scheduler.contender import Contender, Pack
+from saesweep.forecast import Ahead, Column, Forecasts, Noise, Table, forecast_column, least_as_high, noises_of
+from saesweep.scheduler.contender import Array, Contender, Pack
 from saesweep.scheduler.rivals import Kind, Section, kind_of
 from saesweep.scheduler.state import State
 
 
 _NEVER = 1e-17
 """A probability that changes nothing where it is taken from 1."""
+_ROUNDING = 1e-8
+"""What a probability from columns differs from that of `probability_better` at most, with room to spare."""
 
 
 @dataclass(frozen=True)
@@ -54,40 +56,61 @@ class Field:
         self._aim, self._rivals = state.policy.aim, state.rivals
         self._kinds: dict[Kind, dict[int, Pack]] = {}
         self._groups: dict[str, list[Pack]] = {}
-        self._outlooks: dict[int, Outlook] = {}
+        self._contenders: dict[int, Contender] = {}
 
     def contender(self, number: int) -> Contender:
         """Return a live trial that has been measured."""
-        trial = self._state.trials[number]
-        pack = self.of_kind(kind_of(trial))[max(trial.reports)]
-        row = pack.row_of(number)
-        assert row is not None
-        return pack[row]
+        if number not in self._contenders:
+            trial = self._state.trials[number]
+            pack = self.of_kind(kind_of(trial))[max(trial.reports)]
+            row = pack.row_of(number)
+            assert row is not None
+            self._contenders[number] = pack[row]
+        return self._contenders[number]
+
+    def hopeless(self, numbers: Sequence[int], min_probability: float) -> list[Outlook]:
+        """Return the outlooks of those trials that are less likely than that to end among what the objective keeps."""
+        by_group: dict[str, list[Contender]] = {}
+        for number in numbers:
+            by_group.setdefault(self._state.trials[number].group, []).append(self.contender(number))
+        found = []
+        for group, own in by_group.items():
+            chances = self._chances(own, group)
+            beaten = np.max([about.max(axis=1) for about in chances], axis=0)
+            for place, one in enumerate(own):
+                if one.feasible * (1.0 - beaten[place]) < min_probability + _ROUNDING:
+                    found.append(self._outlook(one, group, [about[place] for about in chances]))
+        return [outlook for outlook in found if outlook.probability < min_probability]
 
     def outlook(self, number: int) -> Outlook:
         """Return what is to be expected of a live trial that has been measured, among its rivals."""
-        if number not in self._outlooks:
-            own = self.contender(number)
-            stands, strongest = 1.0, None
-            for other in self._strongest(own, self.in_group(self._state.trials[number].group)):
+        own, group = self.contender(number), self._state.trials[number].group
+        return self._outlook(own, group, [about[0] for about in self._chances([own], group)])
+
+    def _chances(self, own: Sequence[Contender], group: str) -> list[Array]:
+        """Return by pack of a group [own, n] about the probability of each rival to beat its trials; 0 of beating themselves."""
+        found = []
+        for pack in self.in_group(group):
+            about = pack.about_beats(own)
+            for place, one in enumerate(own):
+                if not pack.is_finished and (row := pack.row_of(one.number)) is not None:
+                    about[place, row] = 0.0
+            found.append(about)
+        return found
+
+    def _outlook(self, own: Contender, group: str, chances: Sequence[Array]) -> Outlook:
+        """Return the outlook of a trial from the rivals that may be the strongest: about the likeliest to beat it."""
+        stands, strongest = 1.0, None
+        least = max(_NEVER, least_as_high(max(float(about.max()) for about in chances)))
+        for pack, about in zip(self.in_group(group), chances, strict=True):
+            for row in np.flatnonzero(about >= least):
+                other = pack[int(row)]
                 against_this_one = 1.0 - other.beats(own, self._aim)
                 if against_this_one < stands:
                     stands, strongest = against_this_one, other
                 if stands == 0.0:
-                    break
-            self._outlooks[number] = Outlook(own, own.feasible * stands, strongest)
-        return self._outlooks[number]
-
-    def _strongest(self, own: Contender, packs: list[Pack]) -> Iterator[Contender]:
-        """Return the rivals that may be the strongest, in order: those whose probability is about the highest."""
-        chances = [pack.about_beats(own) for pack in packs]
-        for pack, about in zip(packs, chances, strict=True):
-            if not pack.is_finished and (row := pack.row_of(own.number)) is not None:
-                about[row] = 0.0
-        least = max(_NEVER, least_as_high(max(float(about.max()) for about in chances)))
-        for pack, about in zip(packs, chances, strict=True):
-            for row in np.flatnonzero(about >= least):
-                yield pack[int(row)]
+                    return Outlook(own, 0.0, strongest)
+        return Outlook(own, own.feasible * stands, strongest)
 
     def of_kind(self, kind: Kind) -> Mapping[int, Pack]:
         """Return the live contenders of a kind by their latest rung, those that are furthest ahead first."""
@@ -108,7 +131,7 @@ class Field:
         for place, metric in enumerate(self._aim.metrics):
             before = [sections[latest, rung].columns[place] for latest in ahead]
             ends = [further[latest].forecasts[metric].taken(own) for latest, own in zip(ahead, rows, strict=True)]
-            forecasts[metric] = forecast_all(
+            forecasts[metric] = forecast_column(
                 self._table,
                 (course.scoped_kind, metric, rung),
                 course,

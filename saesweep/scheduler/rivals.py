@@ -41,12 +41,13 @@ class Section:
 
     def changed(self, removed: Iterable[int], added: Section | None) -> Section:
         """Return the section without some trials and with others."""
-        keep = ~np.isin(self.numbers, list(removed))
-        arrays = [array[keep] for array in self._arrays]
-        if added is not None:
-            places = np.searchsorted(arrays[0], added.numbers)
-            arrays = [np.insert(own, places, new, axis=0) for own, new in zip(arrays, added._arrays, strict=True)]
-        return Section._of(arrays)
+        order = np.delete(np.arange(len(self.numbers)), np.searchsorted(self.numbers, list(removed)))
+        if added is None:
+            return Section._of([own.take(order, axis=0) for own in self._arrays])
+        places = np.searchsorted(self.numbers[order], added.numbers)
+        order = np.insert(order, places, len(self.numbers) + np.arange(len(added.numbers)))
+        pairs = zip(self._arrays, added._arrays, strict=True)
+        return Section._of([np.concatenate(pair).take(order, axis=0) for pair in pairs])
 
     @property
     def _arrays(self) -> list[Array]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from saesweep.forecast import Moments, least_as_high, shipped_table
+from saesweep.scheduler.contender import Numbers
 from saesweep.scheduler.dominance import dominates
 from saesweep.scheduler.messages import Prune
 from saesweep.scheduler.outlook import Field, Outlook
@@ -51,12 +52,8 @@ def judge(state: State, worker: int) -> list[Prune]:
         return []
     field = Field(state, shipped_table())
     at_hand = [trial for trial in (*state.with_status("waiting"), *state.training_on(worker)) if trial.reports]
-    doomed = {
-        trial.number: found
-        for trial in at_hand
-        if max(trial.reports) >= trial.course.first_rung
-        and (found := field.outlook(trial.number)).probability < state.policy.min_probability
-    }
+    judged = [trial.number for trial in at_hand if max(trial.reports) >= trial.course.first_rung]
+    doomed = {found.contender.number: found for found in field.hopeless(judged, state.policy.min_probability)}
     doomed = _without_hopes(state, doomed, field)
     doomed = _without_quota(state, doomed)
     doomed = _without_contradictions(state, doomed, at_hand, field)  # last: whoever is kept for another reason counts
@@ -104,24 +101,27 @@ def _without_hopes(state: State, doomed: Mapping[int, Outlook], field: Field) ->
 def _is_another_likelier(hope: Outlook, group: str, field: Field) -> bool:
     """Return whether a live trial of a group is likelier to end within the limits, or as likely and likelier to be kept."""
     own = hope.contender
-    packs = [pack for pack in field.in_group(group) if not pack.is_finished]
-    least = least_as_high(own.feasible)
-    likely = [
-        (float(pack.about_feasible[row]), int(pack.numbers[row]))
-        for pack in packs
-        for row in np.flatnonzero(pack.about_feasible >= least)
-    ]
-    # Those that are most probably likelier come first; of thousands that are alike, the one that beats it.
-    rival = None if hope.rival is None else hope.rival.number
-    for _, number in sorted(likely, key=lambda one: (-one[0], one[1] != rival, one[1])):
+    for number in _likely(hope, group, field):
         other = field.contender(number)
-        if (other.feasible, -other.excess) < (own.feasible, -own.excess) or number == own.number:
+        if number == own.number or (other.feasible, -other.excess) < (own.feasible, -own.excess):
             continue
         if (other.feasible, -other.excess) > (own.feasible, -own.excess):
             return True
         if _hopefulness(field.outlook(number)) > _hopefulness(hope):
             return True
     return False
+
+
+def _likely(hope: Outlook, group: str, field: Field) -> Iterator[int]:
+    """Return the live trials of a group that are at least about as likely to end within the limits, the best guess first."""
+    if hope.rival is not None and not hope.rival.is_finished:
+        yield hope.rival.number
+    least = least_as_high(hope.contender.feasible)
+    for pack in field.in_group(group):
+        if not pack.is_finished:
+            about = pack.about_feasible
+            order = np.argsort(-about, kind="stable")
+            yield from pack.numbers[order[about[order] >= least]].tolist()
 
 
 def _hopefulness(found: Outlook) -> tuple[float, ...]:
@@ -145,7 +145,7 @@ def _without_contradictions(
     state: State, doomed: Mapping[int, Outlook], at_hand: Sequence[TrialState], field: Field
 ) -> dict[int, Outlook]:
     """Return those doomed trials that dominate no comparable trial that is kept, at the rung where they are judged."""
-    numbers = {trial.number for trial in at_hand}
+    numbers = np.array(sorted(trial.number for trial in at_hand))
     kept = {n: found for n, found in doomed.items() if not _contradicts_elsewhere(state, found, numbers, field)}
     changed = True
     while changed:  # a trial that is kept after all may itself be dominated by another doomed one
@@ -166,7 +166,7 @@ def _without_contradictions(
     return kept
 
 
-def _contradicts_elsewhere(state: State, found: Outlook, at_hand: Collection[int], field: Field) -> bool:
+def _contradicts_elsewhere(state: State, found: Outlook, at_hand: Numbers, field: Field) -> bool:
     """Return whether a doomed trial dominates a comparable one that trains elsewhere and has hopes.
 
     That one is not judged now: it has no hopes where what dooms the trial at hand leaves it less than `min_probability`, too.
@@ -178,8 +178,9 @@ def _contradicts_elsewhere(state: State, found: Outlook, at_hand: Collection[int
         if reported_at != rung:
             continue
         is_worse = (section.costs >= mine).all(axis=1) & (section.costs > mine).any(axis=1)
-        is_comparable = (section.groups == state.rivals.groups[trial.group]) & ~np.isin(section.numbers, list(at_hand))
-        rows = np.flatnonzero(is_worse & is_comparable)
+        rows = np.flatnonzero(is_worse & (section.groups == state.rivals.groups[trial.group]))
+        place = np.searchsorted(at_hand, section.numbers[rows]).clip(max=len(at_hand) - 1)
+        rows = rows[at_hand[place] != section.numbers[rows]]
         if not rows.size:
             continue
         pack = field.of_kind(kind)[latest]

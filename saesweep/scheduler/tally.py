@@ -44,8 +44,8 @@ class Tally:
     def changed(self, changes: Iterable[tuple[TrialState | None, TrialState]]) -> Tally:
         """Return the tally after changes of trials, each as it was (None where it is new) and as it is."""
         new = copy(self)
-        for name in ("training", "asked", "measured", "courses", "retries", "failed"):
-            setattr(new, name, copy(getattr(self, name)))
+        new.training, new.courses = self.training.copy(), self.courses.copy()
+        new.asked, new.measured = self.asked.copy(), self.measured.copy()
         for before, after in changes:
             if before is None:
                 new._add(after)
@@ -61,7 +61,7 @@ class Tally:
             self.asked[trial.stratum] += 1
         else:
             self._has_failed(trial.retry_of, -1)
-            self.retries[trial.retry_of] += 1
+            self.retries = self.retries + Counter([trial.retry_of])
 
     def _count(self, trial: TrialState, sign: int) -> None:
         """Count a trial, or with a sign of -1 take back that it was counted."""
@@ -72,9 +72,11 @@ class Tally:
             self.waiting = _with(self.waiting, trial.number, sign)
         elif trial.status == "training":
             self.n_training += sign
-            own = _with(self.training.pop(trial.worker, ()), trial.number, sign)
+            own = _with(self.training.get(trial.worker, ()), trial.number, sign)
             if own:
                 self.training[trial.worker] = own
+            else:
+                del self.training[trial.worker]
         else:
             self.ended_tokens += sign * trial.tokens_seen
             if trial.failed:
@@ -83,9 +85,8 @@ class Tally:
     def _has_failed(self, first: int, sign: int) -> None:
         """Note that all attempts at the settings of a trial have failed, or take it back."""
         attempts = 1 + self.retries[first]
-        own = {*self.failed.pop(attempts, ())} - {first} | ({first} if sign > 0 else set())
-        if own:
-            self.failed[attempts] = tuple(sorted(own))
+        others = {*self.failed.get(attempts, ())} - {first}
+        self.failed = {**self.failed, attempts: tuple(sorted({*others, first} if sign > 0 else others))}
 
 
 def _with(numbers: tuple[int, ...], number: int, sign: int) -> tuple[int, ...]:
