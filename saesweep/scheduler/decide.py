@@ -24,7 +24,7 @@ from saesweep.scheduler.messages import (
     Stop,
     StopRequested,
 )
-from saesweep.scheduler.refill import refill
+from saesweep.scheduler.refill import place, refill
 from saesweep.scheduler.rungs import judge, with_evidence
 from saesweep.scheduler.state import State
 from saesweep.scheduler.trial import LIVE, TrialState
@@ -48,7 +48,7 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     if isinstance(event, Opened):
         return _opened(state, event)
     if isinstance(event, Asked):
-        return refill(_asked(state, event))
+        return place(_asked(state, event))
     if isinstance(event, BlockDone):
         return _block_done(state, event)
     if isinstance(event, Failed):

@@ -19,7 +19,7 @@ def refill(state: State) -> tuple[State, list[Action]]:
     """
     if state.stopped is not None:
         return state, []
-    state, actions = _place(state)
+    state, actions = place(state)
     state, asks = _ask(state)
     actions += asks
     if not state.pending and not state.trials.tally.n_live:
@@ -38,12 +38,11 @@ def _free_slots(state: State) -> int:
 
 def _next_slots(state: State, n: int) -> list[tuple[int, int]]:
     """Return (worker, slot) of the first `n` slots to fill: always one of the worker with the fewest trials, its lowest."""
-    training = state.trials.tally.training
-    open_workers = [
-        (n_taken, worker)
-        for worker in state.filling
-        if (n_taken := len(training.get(worker, ()))) < state.workers[worker]
-    ]
+    training, slots = state.trials.tally.training, state.workers
+    taken_on = {worker: len(training[worker]) if worker in training else 0 for worker in state.filling}
+    open_workers = [(n_taken, worker) for worker, n_taken in taken_on.items() if n_taken < slots[worker]]
+    if n == 1 and open_workers:
+        open_workers = [min(open_workers)]
     heapify(open_workers)
     free: dict[int, Iterator[int]] = {}
     found: list[tuple[int, int]] = []
@@ -60,10 +59,13 @@ def _next_slots(state: State, n: int) -> list[tuple[int, int]]:
     return found
 
 
-def _place(state: State) -> tuple[State, list[Action]]:
-    """Place waiting trials, the lowest number in the lowest slot."""
+def place(state: State) -> tuple[State, list[Action]]:
+    """Place waiting trials, the lowest number in the lowest slot.
+
+    It is all that an answered ask takes: every other free slot has its ask, or none can be had.
+    """
     waiting = state.trials.tally.waiting
-    if not waiting:
+    if not waiting or state.stopped is not None:
         return state, []
     placed = [
         replace(state.trials[number], status="training", worker=worker, slot=slot)
