@@ -125,7 +125,9 @@ class Forecasts(Sequence[Forecast]):
         """Return [others, n] about which probability each row has of ending better than others (see `probability_better`)."""
         means = np.array([other.mean for other in others])
         leads = sign * (means[:, None] - self.means) + slack
-        variances = np.array([other.own_variance + other.shared_variance for other in others])[:, None] + self._variances
+        variances = (
+            np.array([other.own_variance + other.shared_variance for other in others])[:, None] + self._variances
+        )
         alike = [place for place, other in enumerate(others) if self.key is not None and other.key == self.key]
         if alike:  # what is uncertain about the weights cancels, as far as the features are the same
             features = np.stack([others[place].features for place in alike])
@@ -146,4 +148,3 @@ def _about(leads: Array, variances: Array, freedom: float, *, tied: float) -> Ar
         return about_cdf(leads / np.sqrt(variances), freedom)
     found = about_cdf(leads / np.sqrt(np.where(certain, 1.0, variances)), freedom)
     return np.where(certain, np.where(leads == 0, tied, leads > 0), found)
-

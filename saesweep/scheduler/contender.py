@@ -44,11 +44,18 @@ class Contender:
 
     def beats(self, other: Contender, aim: Aim) -> float:
         """Return the probability that it ends within the limits and better than another: in the one goal, or in all."""
-        return self.feasible * self.near * math.prod(
-            probability_better(
-                self.forecasts[goal.metric], other.forecasts[goal.metric], goal.sign, slack=slack_of(goal.metric, aim)
+        return (
+            self.feasible
+            * self.near
+            * math.prod(
+                probability_better(
+                    self.forecasts[goal.metric],
+                    other.forecasts[goal.metric],
+                    goal.sign,
+                    slack=slack_of(goal.metric, aim),
+                )
+                for goal in aim.goals
             )
-            for goal in aim.goals
         )
 
 
@@ -80,7 +87,11 @@ class Pack:
         limits = [(limit.metric, *limit.scaled()) for limit in self.aim.limits]
         near = [("l0", *bounds) for bounds in [tuple(self.near[row].tolist())] if bounds != EVERYWHERE]
         return Contender(
-            int(self.numbers[row]), forecasts, *_feasible(forecasts, limits), _feasible(forecasts, near)[0], self.is_finished
+            int(self.numbers[row]),
+            forecasts,
+            *_feasible(forecasts, limits),
+            _feasible(forecasts, near)[0],
+            self.is_finished,
         )
 
     def row_of(self, number: int) -> int | None:

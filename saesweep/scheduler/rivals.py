@@ -109,9 +109,7 @@ class Rivals:
             found._finish(trial)
         return found
 
-    def _change(
-        self, kind: Kind, place: tuple[int, int], removed: Iterable[int], added: Sequence[TrialState]
-    ) -> None:
+    def _change(self, kind: Kind, place: tuple[int, int], removed: Iterable[int], added: Sequence[TrialState]) -> None:
         sections = self.sections.setdefault(kind, {})
         new = self._section(sorted(added, key=lambda trial: trial.number), place[1]) if added else None
         old = sections.get(place)
@@ -160,7 +158,9 @@ class Rivals:
             return None
         if group not in self._packs:
             trials = [self._finished[number] for _, number in self._fronts[group]]
-            named = zip(self.aim.metrics, zip(*(trial.reports[self.end_rung] for trial in trials), strict=True), strict=True)
+            named = zip(
+                self.aim.metrics, zip(*(trial.reports[self.end_rung] for trial in trials), strict=True), strict=True
+            )
             self._packs[group] = Pack(
                 self.aim,
                 np.array([trial.number for trial in trials]),

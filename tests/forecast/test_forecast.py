@@ -112,8 +112,7 @@ def test_trials_further_ahead_count_the_less_the_less_sure_their_own_end_is() ->
     new = replace(other)  # alike in everything, so that only the mean change is at stake
     end = np.array([other.scaled - 2.0])
     means = [
-        forecast_all(table(0.7), [new], {}, Ahead(column_of([other]), end, [sd]))[0].mean
-        for sd in (0.0, 1.0, 3e4)
+        forecast_all(table(0.7), [new], {}, Ahead(column_of([other]), end, [sd]))[0].mean for sd in (0.0, 1.0, 3e4)
     ]
     alone = forecast_all(table(0.7), [new], {})[0].mean
     assert means[0] < means[1] < means[2]
