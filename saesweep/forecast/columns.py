@@ -11,13 +11,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saesweep.forecast.evidence import Array, Key
 from saesweep.forecast.forecast import Forecast
 from saesweep.forecast.noise import about_cdf
+
+Rows = NDArray[np.signedinteger[Any]]
+"""Indices of rows."""
 
 
 def least_as_high(best: float) -> float:
@@ -89,7 +93,7 @@ class Forecasts(Sequence[Forecast]):
             self.freedom,
         )
 
-    def taken(self, rows: Array) -> Forecasts:
+    def taken(self, rows: Rows) -> Forecasts:
         """Return some of the rows."""
         features = self.features[rows] if self.features.size else self.features
         return Forecasts(

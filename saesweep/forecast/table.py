@@ -51,7 +51,8 @@ class Prior:
 
     @cached_property
     def _precision(self) -> Array:
-        return np.linalg.inv(np.asarray(self.covariance) + 1e-9 * np.eye(len(self.means)))
+        inverse = np.linalg.inv(np.asarray(self.covariance) + 1e-9 * np.eye(len(self.means)))
+        return np.asarray(inverse, dtype=np.float64)
 
 
 @dataclass(frozen=True)

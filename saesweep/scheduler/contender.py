@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from saesweep.forecast import Forecast, Forecasts, probability_better
 from saesweep.scheduler.aim import Aim
 
 Array = NDArray[np.float64]
-Numbers = NDArray[np.int64]
+Numbers = NDArray[np.signedinteger[Any]]
 SLACK = 0.1
 """A trial on a front may be this much denser, in logarithm, than one that it makes superfluous."""
 EVERYWHERE = (-math.inf, math.inf)
@@ -132,7 +133,8 @@ class Pack:
     def about_stands(self, rival: Contender) -> Array:
         """Return about the probability of each to end within the limits and not to be beaten by a rival."""
         beaten = rival.feasible * rival.near * self._about_better([rival], -1)[0]
-        return self.about_feasible * (1.0 - beaten)
+        found: Array = self.about_feasible * (1.0 - beaten)
+        return found
 
     def _about_better(self, others: Sequence[Contender], sign: int) -> Array:
         found = np.ones((len(others), len(self)))

@@ -22,7 +22,6 @@ from saesweep.scheduler.contender import Array, Contender, Pack
 from saesweep.scheduler.rivals import Kind, Section, kind_of
 from saesweep.scheduler.state import State
 
-
 _NEVER = 1e-17
 """A probability that changes nothing where it is taken from 1."""
 _ROUNDING = 1e-8

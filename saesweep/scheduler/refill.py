@@ -50,7 +50,7 @@ def _next_slots(state: State, n: int) -> list[tuple[int, int]]:
         n_taken, worker = open_workers[0]
         if worker not in free:
             taken = {trial.slot for trial in state.training_on(worker)}
-            free[worker] = (slot for slot in range(state.workers[worker]) if slot not in taken)
+            free[worker] = iter([slot for slot in range(state.workers[worker]) if slot not in taken])
         found.append((worker, next(free[worker])))
         if n_taken + 1 < state.workers[worker]:
             heapreplace(open_workers, (n_taken + 1, worker))

@@ -14,7 +14,8 @@ from saesweep.scheduler.messages import Prune
 from saesweep.scheduler.outlook import Field, Outlook
 from saesweep.scheduler.reason import reason_of
 from saesweep.scheduler.rivals import kind_of, report_of
-from saesweep.scheduler.state import State, TrialState
+from saesweep.scheduler.state import State
+from saesweep.scheduler.trial import TrialState
 
 _NO_HOPE = 1e-3
 """Probability of being feasible below which a trial is not kept for want of a better one."""

@@ -265,16 +265,7 @@ def judge(state: State, table: Table) -> dict[int, Found]:
 
 
 def _dominates_one_that_is_kept(number: int, pruned: dict[int, Found], state: State) -> bool:
-    trial, aim = state.trials[number], state.policy.aim
-    rung = max(trial.reports)
-    mine = aim.costs(trial.reports[rung], trial.course.target_l0)
-    return any(
-        dominates(mine, aim.costs(other.reports[rung], other.course.target_l0))
-        for other in live(state)
-        if other.number not in pruned
-        and rung in other.reports
-        and (other.group, other.course.kind) == (trial.group, trial.course.kind)
-    )
+    return any(other.number not in pruned for other in dominated(state, number))
 
 
 def as_prunes(state: State, found: dict[int, Found]) -> list[tuple[int, int, dict[str, float]]]:
@@ -287,3 +278,17 @@ def as_prunes(state: State, found: dict[int, Found]) -> list[tuple[int, int, dic
 
 def said(prunes: list[Prune]) -> list[tuple[int, int | None, dict[str, float]]]:
     return [(prune.number, prune.rung, dict(prune.expected)) for prune in prunes]
+
+
+def dominated(state: State, number: int) -> list[TrialState]:
+    """The live comparable trials that a trial dominates at its latest rung."""
+    trial, aim = state.trials[number], state.policy.aim
+    rung = max(trial.reports)
+    mine = aim.costs(trial.reports[rung], trial.course.target_l0)
+    return [
+        other
+        for other in live(state)
+        if rung in other.reports
+        and (other.group, other.course.kind) == (trial.group, trial.course.kind)
+        and dominates(mine, aim.costs(other.reports[rung], other.course.target_l0))
+    ]

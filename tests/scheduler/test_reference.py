@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -12,9 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saesweep.forecast import shipped_table
-from saesweep.scheduler import BlockDone, Opened, Policy, Prune, SlotsChanged, State, Trials, decide, rungs
+from saesweep.scheduler import (
+    Ask,
+    Asked,
+    BlockDone,
+    Opened,
+    Policy,
+    Prune,
+    SlotsChanged,
+    State,
+    Trials,
+    decide,
+    rungs,
+)
 from saesweep.scheduler import refill as refilling
-from saesweep.scheduler.outlook import Field
 from saesweep.scheduler.rivals import Rivals, Section
 
 from . import reference
@@ -131,3 +144,98 @@ def test_sixty_four_slots_decide_as_the_reference() -> None:
         curves = Curves(policy, seed)
         sim = Checked(policy, curves.quality, group=curves.group, course=curves.course).run(random.Random(seed))
         assert sum(prune.rung is not None for prune in sim.prunes) > 20
+
+
+class SeveralWorkers:
+    """Workers that report in any order; each verdict is held against the reference, as far as it concerns their own trials."""
+
+    def __init__(self, policy: Policy, curves: Curves, n_workers: int) -> None:
+        self.policy, self.curves = policy, curves
+        self.state = replace(State.new(policy), workers=dict.fromkeys(range(n_workers), policy.n_slots))
+        self.prunes: list[Prune] = []
+
+    def send(self, event: Any) -> list[Any]:
+        before = self.state
+        self.state, actions = decide(before, event)
+        check_counts(self.state)
+        for action in actions:
+            if isinstance(action, Ask):
+                like = action.number if action.retry_of is None else action.retry_of
+                answer = Asked(
+                    number=action.number,
+                    stratum=action.stratum,
+                    group=self.curves.group(like, action.stratum),
+                    course=self.curves.course(like),
+                    retry_of=action.retry_of,
+                )
+                self.send(answer)
+        if isinstance(event, BlockDone):
+            self.check(before, event)
+        return actions
+
+    def check(self, before: State, event: BlockDone) -> None:
+        state, prunes = judged_state(before, event)
+        expected = reference.outlooks(state, shipped_table()) if prunes else {}
+        left = Counter(t.architecture for t in state.trials.values() if t.status != "pruned" and t.reports)
+        left.subtract(state.trials[prune.number].architecture for prune in prunes)
+        pruned = {prune.number for prune in prunes}
+        for prune in prunes:
+            trial, found = state.trials[prune.number], expected[prune.number]
+            assert trial.status == "waiting" or trial.worker == event.worker
+            assert found.probability < self.policy.min_probability
+            assert prune.expected == {m: f.value for m, f in found.forecasts.items() if f.is_known}
+            assert left[trial.architecture] >= self.policy.quota
+            for other in reference.dominated(state, prune.number):
+                # One that is kept is dominated by none that is pruned, unless it trains elsewhere and has no hopes either.
+                is_elsewhere = other.status == "training" and other.worker != event.worker
+                assert other.number in pruned or (
+                    is_elsewhere and expected[other.number].probability < self.policy.min_probability
+                )
+        self.prunes += prunes
+
+    def block(self, worker: int, rng: random.Random, fail: float) -> None:
+        seen: dict[int, int] = {}
+        values: dict[int, dict[int, tuple[float, ...]]] = {}
+        failed: dict[int, str] = {}
+        for trial in self.state.training_on(worker):
+            seen[trial.number] = min(trial.tokens_seen + rng.randint(1, 40), self.policy.total_tokens)
+            if rng.random() < fail:
+                failed[trial.number] = "NaN in its loss"
+                continue
+            due = self.state.due_rungs(trial.number, seen[trial.number])
+            if due:
+                values[trial.number] = {rung: self.curves.quality(trial.number, rung) for rung in due}
+        self.send(BlockDone(tokens_seen=seen, values=values, failed=failed, worker=worker))
+
+
+@settings(max_examples=40, deadline=None)
+@given(varied_policies(max_slots=4), st.integers(2, 5), st.integers(0, 10**6), st.sampled_from([0.0, 0.05]))
+def test_several_workers_prune_what_is_hopeless_among_all_trials(
+    policy: Policy, n_workers: int, seed: int, fail: float
+) -> None:
+    several, rng = SeveralWorkers(policy, Curves(policy, seed), n_workers), random.Random(seed)
+    several.send(Opened())
+    for _ in range(20):
+        training = [worker for worker in several.state.workers if several.state.training_on(worker)]
+        if several.state.stopped is not None or not training:
+            break
+        worker = rng.choice(training)
+        if rng.random() < 0.1:
+            several.send(SlotsChanged(n_slots=rng.randint(0, 4), worker=worker))
+        else:
+            several.block(worker, rng, fail)
+
+
+def test_several_workers_prune_about_as_much_as_one() -> None:
+    """Eight workers of eight slots end most of the trials that one with 64 slots ends."""
+    policy = Policy(n_trials=200, n_slots=8, total_tokens=100, rungs_tokens=(20, 50), aim=AIMS[2], min_probability=0.05)
+    several, rng = SeveralWorkers(policy, Curves(policy, 2), 8), random.Random(0)
+    several.send(Opened())
+    while several.state.stopped is None:
+        several.block(rng.choice([w for w in range(8) if several.state.training_on(w)]), rng, 0.0)
+    curves = Curves(policy, 2)
+    one = Simulator(replace(policy, n_slots=64), curves.quality, group=curves.group, course=curves.course)
+    one.run(random.Random(0))
+    by_rungs = sum(prune.rung is not None for prune in one.prunes)
+    assert by_rungs > 50
+    assert len(several.prunes) > 0.8 * by_rungs
