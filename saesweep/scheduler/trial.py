@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from saesweep.forecast import Course
@@ -60,7 +60,7 @@ _FIELDS = tuple(each.name for each in fields(TrialState))
 def trial_to_json(trial: TrialState) -> dict[str, Any]:
     """Return a trial as plain JSON values; rung indices become strings, as JSON keys are."""
     found = {name: getattr(trial, name) for name in _FIELDS}
-    found["course"] = asdict(trial.course)
+    found["course"] = dict(vars(trial.course))  # `asdict` takes ten times as long
     found["reports"] = {str(rung): list(values) for rung, values in trial.reports.items()}
     return found
 
