@@ -122,7 +122,8 @@ class Pack:
 
     def _about_within(self, metric: str, low: float | Array, high: float | Array) -> Array:
         known = self.forecasts[metric]
-        inside = known.about_below(high) - (1.0 - known.about_above(low))
+        with np.errstate(invalid="ignore"):  # no bound, and nothing known: both are seen to below
+            inside = known.about_below(high) - (1.0 - known.about_above(low))
         free = np.isneginf(low) & np.isposinf(high)  # also where nothing is known
         return np.where(free, 1.0, np.where(np.isfinite(known.own_variances), np.maximum(0.0, inside), 0.5))
 

@@ -117,7 +117,7 @@ def check_verdicts(before: State, event: BlockDone, answer: list[Any]) -> None:
     assert rungs.expected_ends(state) == (known if state.policy.pruner == "rung" else {})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(varied_policies(), st.integers(0, 10**6), st.sampled_from([0.0, 0.05]), st.data())
 def test_one_worker_decides_as_the_reference_to_the_last_digit(
     policy: Policy, seed: int, fail: float, data: st.DataObject
@@ -208,7 +208,7 @@ class SeveralWorkers:
         self.send(BlockDone(tokens_seen=seen, values=values, failed=failed, worker=worker))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(varied_policies(max_slots=4), st.integers(2, 5), st.integers(0, 10**6), st.sampled_from([0.0, 0.05]))
 def test_several_workers_prune_what_is_hopeless_among_all_trials(
     policy: Policy, n_workers: int, seed: int, fail: float
