@@ -3,12 +3,13 @@
     python benchmarks/scheduler.py --trials 2000 --slots 64
 
 Trains nothing: a trial's values come from a random quality, blocks have random lengths, a few trials fail. Exits 1 where
-slots stand idle while trials wait, judging a block takes 5 ms or more on average, or memory grows by more than the trials it holds.
+slots stand idle while trials wait, judging a block takes 25 ms or more on average, or memory grows by more than the trials it holds.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import statistics
 import sys
@@ -19,23 +20,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from saesweep.scheduler import BlockDone, Event, Policy
-from tests.scheduler.simulator import Simulator
+from tests.scheduler.simulator import FRONT, MSE, Simulator
 
 TOTAL_TOKENS = 400
 RUNGS_TOKENS = (20, 80)
 ARCHITECTURES = ("batchtopk", "topk", "jumprelu", "gated", "standard")
 FAILURES = 0.001
-LEAST_OCCUPANCY, MOST_MS = 0.99, 5.0
+LEAST_OCCUPANCY, MOST_MS = 0.99, 25.0
 
 
 class TimedSimulator(Simulator):
     """Measures each decision, and drops the record of events that a test would replay."""
 
-    def __init__(self, policy: Policy, seed: int, goals: int) -> None:
+    def __init__(self, policy: Policy, seed: int) -> None:
         rng = random.Random(seed)
-        best = {number: [rng.random() for _ in range(goals)] for number in range(policy.n_trials)}
+        best = {n: [rng.random() for _ in policy.aim.metrics] for n in range(policy.n_trials)}
         super().__init__(
-            policy, quality=lambda number, rung: tuple(q + rng.gauss(0, 0.1) / (rung + 1) for q in best[number])
+            policy,
+            quality=lambda number, rung: tuple(math.exp(q + rng.gauss(0, 0.1) / (rung + 1)) for q in best[number]),
         )
         self.seconds: list[float] = []
         self.block_seconds: list[float] = []
@@ -57,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=2000, help="trials of the sweep (default: 2000)")
     parser.add_argument("--slots", type=int, default=64, help="slots of the cohort (default: 64)")
-    parser.add_argument("--goals", type=int, default=2, help="objectives (default: 2, a Pareto front)")
+    parser.add_argument("--goals", type=int, choices=[1, 2], default=2, help="default: 2, a Pareto front")
     parser.add_argument("--seed", type=int, default=0, help="seed of the simulation (default: 0)")
     parser.add_argument("--memory", action="store_true", help="trace memory too; decisions then take longer")
     args = parser.parse_args()
@@ -66,10 +68,10 @@ def main() -> int:
         n_slots=args.slots,
         total_tokens=TOTAL_TOKENS,
         rungs_tokens=RUNGS_TOKENS,
+        aim=FRONT if args.goals == 2 else MSE,
         strata=ARCHITECTURES,
-        min_peers=3,
     )
-    simulator = TimedSimulator(policy, args.seed, args.goals)
+    simulator = TimedSimulator(policy, args.seed)
     if args.memory:
         tracemalloc.start()
     simulator.run(random.Random(args.seed), FAILURES)

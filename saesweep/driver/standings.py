@@ -10,7 +10,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from saesweep.driver.noise import brackets, noise_floor
+from saesweep.driver.noise import NoiseFloor, bracket_end
 from saesweep.driver.ranking import costs, infeasibility
 from saesweep.events import Row
 from saesweep.experiment import Stream, are_comparable
@@ -49,24 +49,22 @@ class Standings:
         """Finished trials without a rank: by how far they miss the limits, cost and number."""
         self._others: list[tuple[int, int, float, int]] = []
         """Pruned and failed trials in the order in which they are shown."""
-        self._floor: float | None = None
-        self._ties: list[tuple[int, int]] = []
-        """The bracket of each trial that has a rank, best first; nothing where no noise floor is known."""
+        # With matched L0 the table of the best at each L0 has the ties.
+        has_ties = not objective.is_pareto and objective.matched is None
+        self._noise = NoiseFloor(objective.goals[0].metric) if has_ties else None
+        self._line: list[float] = []
+        """Costs of the trials that have a rank, ascending, where seeds alone may tie them."""
         for row in ended:
             self._take(row)
         self._layers = {target: fronts(pool) for target, pool in sorted(self._costs.items())}
-        self._measure_noise()
-        self._tie()
 
     def add(self, row: Row) -> None:
         """Put a trial that has just ended among the others."""
         target = self._take(row)
         if target is not None:
-            insert(self._layers.setdefault(target, []), self._costs[target], row.number)
-            self._layers = dict(sorted(self._layers.items()))
-        if row.spread:
-            self._measure_noise()
-        self._tie()
+            if target not in self._layers:
+                self._layers = dict(sorted({**self._layers, target: []}.items()))
+            insert(self._layers[target], self._costs[target], row.number)
 
     def rows(self, live: Sequence[Row], limit: int | None = None) -> list[Row]:
         """Return ranked rows, best first.
@@ -85,32 +83,28 @@ class Standings:
 
     def _ranked(self, limit: int | None) -> Iterator[Row]:
         is_pareto, position = self._objective.is_pareto, 0
+        floor = None if self._noise is None else self._noise.value
+        tied: tuple[int | None, int | None] = (None, None)
+        end = 0
         for layers in self._layers.values():
             depth = 1
             for layer in layers:
                 for number in layer:
                     if position == limit:
                         return
-                    tied = self._ties[position] if self._ties else (None, None)
+                    if floor is not None and position == end:
+                        end = bracket_end(self._line, position, self._rows[number].replicates, floor)
+                        tied = position + 1, end
                     on_front = is_pareto and depth == 1
                     yield self._rows[number].placed(depth, on_front=on_front, feasible=True, tied=tied)
                     position += 1
                 depth += 1 if is_pareto else len(layer)
 
-    def _tie(self) -> None:
-        if self._floor is not None:
-            order = [number for layers in self._layers.values() for layer in layers for number in layer]
-            pool = {number: cost[0] for pool in self._costs.values() for number, cost in pool.items()}
-            self._ties = brackets([pool[n] for n in order], [self._rows[n].replicates for n in order], self._floor)
-
-    def _measure_noise(self) -> None:
-        """Measure the noise floor. With matched L0 the table of the best at each L0 has the ties."""
-        if not self._objective.is_pareto and self._objective.matched is None:
-            self._floor = noise_floor(list(self._rows.values()), self._objective.goals[0].metric)
-
     def _take(self, row: Row) -> float | None:
         """Keep an ended trial; return the target that it is ranked at, None where it has no rank."""
         self._rows[row.number] = row
+        if self._noise is not None:
+            self._noise.add(row)
         if row.status != "complete":
             insort(self._others, self._place(row))
             return None
@@ -121,6 +115,8 @@ class Standings:
         if row.target_l0 is not None:
             target = row.target_l0
         self._costs.setdefault(target, {})[row.number] = cost
+        if self._noise is not None:
+            insort(self._line, cost[0])
         return target
 
     def _place(self, row: Row) -> tuple[int, int, float, int]:

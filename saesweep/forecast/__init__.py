@@ -1,28 +1,25 @@
 """Where a trial will be at its end, and how sure that is: one piece for rungs, plans, steering and verdicts. Torch-free."""
 
+from saesweep.forecast.columns import Column, Forecasts, least_as_high
 from saesweep.forecast.course import Course, Family, kind_of
 from saesweep.forecast.evidence import Evidence, Key, Moments
 from saesweep.forecast.features import centring, features_of, names_of
-from saesweep.forecast.forecast import (
-    MIN_EVIDENCE,
-    Ahead,
-    Forecast,
-    Report,
-    forecast_all,
-    probability_better,
-)
+from saesweep.forecast.forecast import Forecast, probability_better
 from saesweep.forecast.noise import Noise, noises_of
+from saesweep.forecast.regression import MIN_EVIDENCE, Ahead, Report, column_of, forecast_all, forecast_column
 from saesweep.forecast.scale import from_scale, orientation, to_scale
 from saesweep.forecast.table import Entry, Prior, Table, from_json, shipped_table
 
 __all__ = [
     "MIN_EVIDENCE",
     "Ahead",
+    "Column",
     "Course",
     "Entry",
     "Evidence",
     "Family",
     "Forecast",
+    "Forecasts",
     "Key",
     "Moments",
     "Noise",
@@ -30,11 +27,14 @@ __all__ = [
     "Report",
     "Table",
     "centring",
+    "column_of",
     "features_of",
     "forecast_all",
+    "forecast_column",
     "from_json",
     "from_scale",
     "kind_of",
+    "least_as_high",
     "names_of",
     "noises_of",
     "orientation",

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 
 from saesweep.forecast.course import Course
-from saesweep.forecast.evidence import Evidence, Moments
+from saesweep.forecast.evidence import Array, Evidence, Moments
 from saesweep.forecast.features import centring, names_of
 from saesweep.forecast.table import Prior, Table
 
@@ -61,8 +62,12 @@ def noises_of(table: Table, evidence: Evidence, courses: Mapping[str, Course]) -
     return noises
 
 
+@lru_cache(maxsize=4096)
 def unexplained(prior: Prior, moments: Moments, names: tuple[str, ...]) -> float:
-    """Return the expected sum of squared errors of finished trials, in variances of the table."""
+    """Return the expected sum of squared errors of finished trials, in variances of the table.
+
+    A trial that finishes changes the sums of its own kind alone: those of the others are remembered.
+    """
     noise = max(prior.error_sd, 1e-6) ** 2
     to_centre = centring(moments.mean, names)
     products, with_change = to_centre @ np.asarray(moments.products) @ to_centre.T, to_centre @ moments.with_change
@@ -77,6 +82,16 @@ def cdf(t: float, freedom: float) -> float:
         return _STANDARD.cdf(t)
     normal = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
     return _STANDARD.cdf(math.copysign(normal, t))
+
+
+def about_cdf(t: Array, freedom: float) -> Array:
+    """Return `cdf` of many numbers, but for rounding."""
+    from scipy.special import ndtr  # imported where it is first needed: it takes a tenth of a second
+
+    if math.isinf(freedom):
+        return np.asarray(ndtr(t), dtype=np.float64)
+    normal = (8 * freedom + 1) / (8 * freedom + 3) * np.sqrt(freedom * np.log1p(t * t / freedom))
+    return np.asarray(ndtr(np.copysign(normal, t)), dtype=np.float64)
 
 
 def quantile(probability: float, freedom: float) -> float:

@@ -16,7 +16,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -44,10 +44,15 @@ class Prior:
             products: [n, n] sum over trials of the products of their centred features.
             with_change: [n] sum of the features times the change.
         """
-        precision = np.linalg.inv(np.asarray(self.covariance) + 1e-9 * np.eye(len(self.means)))
+        precision = self._precision
         covariance = np.asarray(np.linalg.inv(precision + products / variance), dtype=np.float64)
         mean: Array = covariance @ (precision @ np.asarray(self.means) + with_change / variance)
         return mean, covariance
+
+    @cached_property
+    def _precision(self) -> Array:
+        inverse = np.linalg.inv(np.asarray(self.covariance) + 1e-9 * np.eye(len(self.means)))
+        return np.asarray(inverse, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ class Entry:
     size: int
     """Number of weights."""
 
+    def __hash__(self) -> int:
+        return hash(self.leads)  # the rows are long, and few entries have the same leads
+
+    @lru_cache(maxsize=1024)  # noqa: B019  an entry is as good as a constant, and few leads occur
     def at(self, lead: float) -> Prior:
         """Return the prior at a lead: between the recorded ones by straight lines, beyond the last in proportion."""
         right = min(max(bisect_left(self.leads, lead), 1), len(self.leads) - 1)

@@ -28,7 +28,9 @@ from saesweep.scheduler.messages import (
 from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.replay import event_from_json, event_to_json, replay
 from saesweep.scheduler.rungs import expected_ends
-from saesweep.scheduler.state import State, TrialState
+from saesweep.scheduler.state import State
+from saesweep.scheduler.trial import TrialState
+from saesweep.scheduler.trials import Trials
 
 __all__ = [
     "Aim",
@@ -37,6 +39,7 @@ __all__ = [
     "Policy",
     "State",
     "TrialState",
+    "Trials",
     "decide",
     "dominates",
     "Event",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -44,12 +45,13 @@ class Limit:
         parts = [f"{self.metric} >= {self.min:.4g}"] if self.min is not None else []
         return " and ".join(parts + ([f"{self.metric} <= {self.max:.4g}"] if self.max is not None else []))
 
-    def scaled(self) -> tuple[float | None, float | None]:
-        """Return both bounds on the scale of the metric."""
-        return (
-            None if self.min is None else to_scale(self.metric, self.min),
-            None if self.max is None else to_scale(self.metric, self.max),
-        )
+    def scaled(self) -> tuple[float, float]:
+        """Return the lower and the upper bound on the scale of the metric, infinite where there is none."""
+        ends = [
+            None if bound is None else to_scale(self.metric, bound)
+            for bound in (self.min, self.max)[:: orientation(self.metric)]
+        ]
+        return (-math.inf if ends[0] is None else ends[0], math.inf if ends[1] is None else ends[1])
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,11 @@ from saesweep.scheduler.messages import (
     Stop,
     StopRequested,
 )
-from saesweep.scheduler.refill import refill
+from saesweep.scheduler.refill import place, refill
 from saesweep.scheduler.rungs import judge, with_evidence
-from saesweep.scheduler.state import State, TrialState
+from saesweep.scheduler.state import State
+from saesweep.scheduler.trial import LIVE, TrialState
+from saesweep.scheduler.trials import Trials
 
 
 def decide(state: State, event: Event) -> tuple[State, list[Action]]:
@@ -46,7 +48,7 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     if isinstance(event, Opened):
         return _opened(state, event)
     if isinstance(event, Asked):
-        return refill(_asked(state, event))
+        return place(_asked(state, event))
     if isinstance(event, BlockDone):
         return _block_done(state, event)
     if isinstance(event, Failed):
@@ -63,9 +65,9 @@ def _opened(state: State, event: Opened) -> tuple[State, list[Action]]:
     if state.final:
         return state, [Stop(reason=str(state.stopped))]
     # A stop that can be resumed, or that of a sweep whose policy now allows more trials, no longer holds.
-    state = replace(state.updated(event.trials), pending={}, retrying={}, stopped=None, filling=tuple(state.workers))
-    if sorted(state.trials) != list(range(len(state.trials))):
-        raise ValueError(f"trial numbers must be 0 to {len(state.trials) - 1}, but are {sorted(state.trials)}")
+    known = {**state.trials, **{trial.number: trial for trial in event.trials}}
+    trials = Trials(known.values()) if event.trials else state.trials
+    state = replace(state, trials=trials, pending={}, retrying={}, stopped=None, filling=tuple(state.workers))
     state = _out_of_lost_slots(state)
     placed: list[Action] = [
         Place(number=trial.number, slot=trial.slot, worker=trial.worker)
@@ -88,8 +90,9 @@ def _asked(state: State, event: Asked) -> State:
         course=event.course,
         retry_of=event.retry_of,
     )
-    pending = {number: stratum for number, stratum in state.pending.items() if number != event.number}
-    retrying = {number: first for number, first in state.retrying.items() if number != event.number}
+    pending, retrying = dict(state.pending), dict(state.retrying)
+    del pending[event.number]
+    retrying.pop(event.number, None)
     return replace(state.updated([trial]), pending=pending, retrying=retrying)
 
 
@@ -106,9 +109,9 @@ def _block_done(state: State, event: BlockDone) -> tuple[State, list[Action]]:
     state = with_evidence(state.updated(replace(trial, status="complete", slot=None) for trial in done), done)
     has_news = any(event.values.values())
     if has_news or event.worker in state.unjudged:
-        others = [worker for worker in state.workers if worker != event.worker]
-        unjudged = tuple(worker for worker in others if has_news or worker in state.unjudged)
-        worst = [prune for prune in judge(state) if _is_at_hand(state.trials[prune.number], event.worker)]
+        left = state.workers if has_news else state.unjudged
+        unjudged = tuple(worker for worker in left if worker != event.worker)
+        worst = judge(state, event.worker)
         state = replace(_pruned(state, worst), unjudged=unjudged)
         pruned += worst
     actions: list[Action] = [*sorted(pruned, key=lambda prune: prune.number)]
@@ -116,14 +119,9 @@ def _block_done(state: State, event: BlockDone) -> tuple[State, list[Action]]:
     return _then_refill(state, actions)
 
 
-def _is_at_hand(trial: TrialState, worker: int) -> bool:
-    """Return whether a trial may end now: it waits, or its worker is between two blocks."""
-    return trial.status == "waiting" or trial.worker == worker
-
-
 def _between_blocks(state: State, worker: int | None = None) -> State:
     """Return the state in which the free slots of a worker are filled, and those of all workers that train nothing."""
-    busy = {trial.worker for trial in state.live_trials if trial.status == "training"}
+    busy = state.trials.tally.training
     return replace(state, filling=tuple(one for one in state.workers if one == worker or one not in busy))
 
 
@@ -195,7 +193,7 @@ def _stop_requested(state: State, event: StopRequested) -> tuple[State, list[Act
     """Stop asking and placing; end the live trials where the stop is final."""
     actions: list[Action] = []
     if event.final:
-        live = sorted(trial.number for trial in state.trials.values() if trial.live)
+        live = sorted(trial.number for status in LIVE for trial in state.with_status(status))
         prunes = [Prune(number=number, reason=event.reason) for number in live]
         state, actions = _pruned(state, prunes), [*prunes]
     return replace(state, stopped=event.reason, final=event.final), [*actions, Stop(reason=event.reason)]

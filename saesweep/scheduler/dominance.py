@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 
 Values = tuple[float, ...]
 
@@ -47,7 +48,7 @@ def insert(layers: list[list[int]], pool: Mapping[int, Values], number: int) -> 
     place = bisect_left(layers, True, key=partial(_none_dominates, pool, pool[number]))
     moving = [number]
     while moving and place < len(layers):
-        pushed = {member for member in layers[place] if any(dominates(pool[one], pool[member]) for one in moving)}
+        pushed = {member for one in moving for member in _dominated(pool, pool[one], layers[place])}
         if len(pushed) == len(layers[place]):
             break
         kept = [member for member in layers[place] if member not in pushed]
@@ -61,8 +62,25 @@ def insert(layers: list[list[int]], pool: Mapping[int, Values], number: int) -> 
 
 
 def _none_dominates(pool: Mapping[int, Values], values: Values, front: Sequence[int]) -> bool:
-    """Return whether no member of a front dominates the values; the latest members are the likeliest to."""
+    """Return whether no member of a front dominates the values.
+
+    With two objectives the second one falls along a front, so that the last member before the values decides alone; of
+    more, the latest members are the likeliest to.
+    """
+    if len(values) <= 2:
+        place = bisect_right(front, values, key=pool.__getitem__)
+        return place == 0 or not dominates(pool[front[place - 1]], values)
     return not any(dominates(pool[member], values) for member in reversed(front))
+
+
+def _dominated(pool: Mapping[int, Values], values: Values, front: Sequence[int]) -> Iterator[int]:
+    """Return the members of a front that the values dominate: with two objectives they follow each other."""
+    start = bisect_left(front, values, key=pool.__getitem__) if len(values) <= 2 else 0
+    for member in islice(front, start, None):
+        if dominates(values, pool[member]):
+            yield member
+        elif len(values) <= 2 and pool[member] != values:
+            return
 
 
 def dominates(a: Values, b: Values) -> bool:

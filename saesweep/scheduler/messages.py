@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from saesweep.forecast import Course
-from saesweep.scheduler.state import TrialState
+from saesweep.scheduler.trial import TrialState
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,49 +11,21 @@ bench of curves that product prunes winners.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from saesweep.forecast import (
-    Ahead,
-    Forecast,
-    Report,
-    Table,
-    forecast_all,
-    noises_of,
-    orientation,
-    probability_better,
-    to_scale,
-)
-from saesweep.scheduler.aim import Aim, Limit
-from saesweep.scheduler.dominance import fronts
-from saesweep.scheduler.state import State, TrialState
+import numpy as np
 
-SLACK = 0.1
-"""A trial on a front may be this much denser, in logarithm, than one that it makes superfluous."""
+from saesweep.forecast import Ahead, Column, Forecasts, Noise, Table, forecast_column, least_as_high, noises_of
+from saesweep.scheduler.contender import Array, Contender, Pack
+from saesweep.scheduler.rivals import Kind, Section, kind_of
+from saesweep.scheduler.state import State
 
-
-@dataclass(frozen=True)
-class Contender:
-    """A trial as rivals see it."""
-
-    number: int
-    forecasts: Mapping[str, Forecast]
-    """By metric."""
-    feasible: float
-    """Probability that it ends within every limit."""
-    excess: float
-    """How far the middle of the forecasts is beyond the limits, on the scales of their metrics, summed."""
-    near: float
-    """Probability that it ends near its target L0; 1 without one. It makes a rival, but is not held against the trial itself:
-    its coefficient is still being steered there."""
-    is_finished: bool
-
-    @property
-    def expected(self) -> dict[str, float]:
-        """The middle of each forecast that there is, as a value of its metric."""
-        return {metric: known.value for metric, known in self.forecasts.items() if known.is_known}
+_NEVER = 1e-17
+"""A probability that changes nothing where it is taken from 1."""
+_ROUNDING = 1e-8
+"""What a probability from columns differs from that of `probability_better` at most, with room to spare."""
 
 
 @dataclass(frozen=True)
@@ -63,125 +35,132 @@ class Outlook:
     contender: Contender
     probability: float
     """Of ending among what the objective keeps."""
-    rival: int | None
-    """Number of the trial that is most probably better; None without one."""
+    rival: Contender | None
+    """The trial that is most probably better; None without one."""
 
 
-def contenders(state: State, table: Table) -> dict[int, Contender]:
-    """Return every live trial that has been measured, and the finished ones that are rivals, by number.
+class Field:
+    """All contenders of one state: every live trial that has been measured, and the finished ones that are rivals.
 
-    A live one is forecast from its latest report. Those that are furthest ahead come first, since what they have done since
-    an earlier rung helps to forecast the trials there.
+    Each is found when it is first asked for. A live one is forecast from its latest report, together with the others of its
+    kind: what those that are further ahead have done since an earlier rung helps to forecast the trials there.
+
+    Args:
+        state: The sweep.
+        table: The prior of the forecasts.
     """
-    aim, end = state.policy.aim, state.policy.end_rung
-    found: dict[int, dict[str, Forecast]] = {}
-    for trial in _finished_rivals(state):
-        values = zip(aim.metrics, trial.reports[end], strict=True)
-        found[trial.number] = {metric: Forecast(metric, to_scale(metric, value)) for metric, value in values}
-    noises = noises_of(
-        table, state.evidence, {trial.course.scoped_kind: trial.course for trial in state.trials.values()}
-    )
-    by_rung: dict[int, list[TrialState]] = {}
-    for trial in state.live_trials:
-        if trial.reports:
-            by_rung.setdefault(max(trial.reports), []).append(trial)
-    done: list[TrialState] = []
-    for rung in sorted(by_rung, reverse=True):
-        by_kind: dict[tuple[str, str], list[TrialState]] = {}
-        for trial in by_rung[rung]:
-            by_kind.setdefault((trial.course.scope, trial.course.kind), []).append(trial)
-        for kind, trials in by_kind.items():
-            further = [t for t in done if (t.course.scope, t.course.kind) == kind and rung in t.reports]
-            for metric in aim.metrics:
-                reports = [report_of(trial, aim, metric, rung) for trial in trials]
-                ahead = [Ahead(report_of(t, aim, metric, rung), found[t.number][metric]) for t in further]
-                forecasts = forecast_all(
-                    table, reports, state.evidence, ahead, noises.get((trials[0].course.scope, metric))
-                )
-                for trial, known in zip(trials, forecasts, strict=True):
-                    found.setdefault(trial.number, {})[metric] = known
-        done += by_rung[rung]
-    return {
-        number: Contender(
-            number,
-            forecasts,
-            *_feasible(forecasts, aim.limits),
-            _feasible(forecasts, aim.near(state.trials[number].course.target_l0))[0],
-            state.trials[number].status == "complete",
-        )
-        for number, forecasts in found.items()
-    }
 
+    def __init__(self, state: State, table: Table) -> None:
+        self._state, self._table = state, table
+        self._aim, self._rivals = state.policy.aim, state.rivals
+        self._kinds: dict[Kind, dict[int, Pack]] = {}
+        self._groups: dict[str, list[Pack]] = {}
+        self._contenders: dict[int, Contender] = {}
 
-def _finished_rivals(state: State) -> list[TrialState]:
-    """Return the feasible finished trials that no other one of their group dominates: whoever beats a trial, one of them does."""
-    aim, end = state.policy.aim, state.policy.end_rung
-    by_group: dict[str, dict[int, tuple[float, ...]]] = {}
-    for trial in state.trials.values():
-        if is_feasible(trial, state):
-            values = dict(zip(aim.metrics, trial.reports[end], strict=True))
-            costs = tuple(goal.sign * to_scale(goal.metric, values[goal.metric]) for goal in aim.goals)
-            by_group.setdefault(trial.group, {})[trial.number] = costs
-    return [state.trials[number] for pool in by_group.values() for number in fronts(pool)[0]]
+    def contender(self, number: int) -> Contender:
+        """Return a live trial that has been measured."""
+        if number not in self._contenders:
+            trial = self._state.trials[number]
+            pack = self.of_kind(kind_of(trial))[max(trial.reports)]
+            row = pack.row_of(number)
+            assert row is not None
+            self._contenders[number] = pack[row]
+        return self._contenders[number]
 
+    def hopeless(self, numbers: Sequence[int], min_probability: float) -> list[Outlook]:
+        """Return the outlooks of those trials that are less likely than that to end among what the objective keeps."""
+        by_group: dict[str, list[Contender]] = {}
+        for number in numbers:
+            by_group.setdefault(self._state.trials[number].group, []).append(self.contender(number))
+        found = []
+        for group, own in by_group.items():
+            chances = self._chances(own, group)
+            beaten = np.max([about.max(axis=1) for about in chances], axis=0)
+            for place, one in enumerate(own):
+                if one.feasible * (1.0 - beaten[place]) < min_probability + _ROUNDING:
+                    found.append(self._outlook(one, group, [about[place] for about in chances]))
+        return [outlook for outlook in found if outlook.probability < min_probability]
 
-def is_feasible(trial: TrialState, state: State) -> bool:
-    """Return whether a trial has finished within the limits and, with matched L0, near its target; a dead SAE never has."""
-    aim, end = state.policy.aim, state.policy.end_rung
-    if trial.status != "complete" or end not in trial.reports:
-        return False
-    values = dict(zip(aim.metrics, trial.reports[end], strict=True))
-    bounds = (*aim.limits, *aim.near(trial.course.target_l0))
-    return values["l0"] > 0 and all(limit.keeps(values[limit.metric]) for limit in bounds)
+    def outlook(self, number: int) -> Outlook:
+        """Return what is to be expected of a live trial that has been measured, among its rivals."""
+        own, group = self.contender(number), self._state.trials[number].group
+        return self._outlook(own, group, [about[0] for about in self._chances([own], group)])
 
+    def _chances(self, own: Sequence[Contender], group: str) -> list[Array]:
+        """Return by pack of a group [own, n] about the probability of each rival to beat its trials; 0 of beating themselves."""
+        found = []
+        for pack in self.in_group(group):
+            about = pack.about_beats(own)
+            for place, one in enumerate(own):
+                if not pack.is_finished and (row := pack.row_of(one.number)) is not None:
+                    about[place, row] = 0.0
+            found.append(about)
+        return found
 
-def report_of(trial: TrialState, aim: Aim, metric: str, rung: int) -> Report:
-    """Return what was measured of one metric at a rung."""
-    values = dict(zip(aim.metrics, trial.reports[rung], strict=True))
-    return Report(trial.course, metric, rung, values[metric], values["l0"])
+    def _outlook(self, own: Contender, group: str, chances: Sequence[Array]) -> Outlook:
+        """Return the outlook of a trial from the rivals that may be the strongest: about the likeliest to beat it."""
+        stands, strongest = 1.0, None
+        least = max(_NEVER, least_as_high(max(float(about.max()) for about in chances)))
+        for pack, about in zip(self.in_group(group), chances, strict=True):
+            for row in np.flatnonzero(about >= least):
+                other = pack[int(row)]
+                against_this_one = 1.0 - other.beats(own, self._aim)
+                if against_this_one < stands:
+                    stands, strongest = against_this_one, other
+                if stands == 0.0:
+                    return Outlook(own, 0.0, strongest)
+        return Outlook(own, own.feasible * stands, strongest)
 
+    def of_kind(self, kind: Kind) -> Mapping[int, Pack]:
+        """Return the live contenders of a kind by their latest rung, those that are furthest ahead first."""
+        if kind not in self._kinds:
+            found: dict[int, Pack] = {}
+            for rung in sorted({latest for latest, _ in self._rivals.sections[kind]}, reverse=True):
+                found[rung] = self._forecast(self._rivals.sections[kind], rung, found)
+            self._kinds[kind] = found
+        return self._kinds[kind]
 
-def _feasible(forecasts: Mapping[str, Forecast], limits: Sequence[Limit]) -> tuple[float, float]:
-    """Return the probability that every limit is kept, and how far the middle of the forecasts is beyond them."""
-    product, excess = 1.0, 0.0
-    for limit in limits:
-        low, high = limit.scaled()
-        if orientation(limit.metric) < 0:
-            low, high = high, low
-        known = forecasts[limit.metric]
-        outside = 0.0 if low is None else 1.0 - known.probability_above(low)
-        inside = (1.0 if high is None else known.probability_below(high)) - outside
-        product *= max(0.0, inside) if known.is_known else 0.5
-        excess += max(
-            0.0, -math.inf if high is None else known.mean - high, -math.inf if low is None else low - known.mean
-        )
-    return product, excess
+    def _forecast(self, sections: Mapping[tuple[int, int], Section], rung: int, further: Mapping[int, Pack]) -> Pack:
+        """Return the contenders of a kind whose latest rung is this one, given those that have come further."""
+        here = sections[rung, rung]
+        course = self._state.trials[int(here.numbers[0])].course
+        ahead = [latest for latest in further if (latest, rung) in sections]
+        rows = [np.searchsorted(further[latest].numbers, sections[latest, rung].numbers) for latest in ahead]
+        forecasts: dict[str, Forecasts] = {}
+        for place, metric in enumerate(self._aim.metrics):
+            before = [sections[latest, rung].columns[place] for latest in ahead]
+            ends = [further[latest].forecasts[metric].taken(own) for latest, own in zip(ahead, rows, strict=True)]
+            forecasts[metric] = forecast_column(
+                self._table,
+                (course.scoped_kind, metric, rung),
+                course,
+                here.columns[place],
+                self._state.evidence,
+                Ahead.of(Column.joined(before), ends) if ahead else None,
+                self._noises.get((course.scope, metric)),
+            )
+        return Pack(self._aim, here.numbers, forecasts, here.near)
 
+    @cached_property
+    def _noises(self) -> Mapping[tuple[str, str], Noise]:
+        return noises_of(self._table, self._state.evidence, self._state.trials.tally.courses)
 
-def outlook(own: Contender, rivals: Iterable[Contender], aim: Aim) -> Outlook:
-    """Return what is to be expected of a trial among its rivals."""
-    stands, strongest = 1.0, None
-    for other in rivals:
-        if other.number == own.number:
-            continue
-        against_this_one = 1.0 - other.feasible * other.near * _beaten(own, other, aim)
-        if against_this_one < stands:
-            stands, strongest = against_this_one, other.number
-    return Outlook(own, own.feasible * stands, strongest)
+    def in_group(self, group: str) -> list[Pack]:
+        """Return the contenders of a group: the finished ones, then the live ones, those furthest ahead first."""
+        if group not in self._groups:
+            finished, key = self._rivals.finished(group), self._rivals.groups[group]
+            packs = []
+            for kind, sections in self._rivals.sections.items():
+                for (latest, rung), section in sections.items():
+                    if latest == rung and (section.groups == key).any():
+                        rows = np.flatnonzero(section.groups == key)
+                        packs.append(((-rung, int(section.numbers[0])), self.of_kind(kind)[rung], rows))
+            packs.sort(key=lambda found: found[0])
+            live = [pack if len(rows) == len(pack) else pack.taken(rows) for _, pack, rows in packs]
+            self._groups[group] = [*([] if finished is None else [finished]), *live]
+        return self._groups[group]
 
-
-def _beaten(own: Contender, other: Contender, aim: Aim) -> float:
-    """Return the probability that the other one is better: in the one goal, or in all.
-
-    Of several goals, L0 counts as equal within `SLACK`: a front needs no two trials of nearly the same L0.
-    """
-    slack = SLACK if len(aim.goals) > 1 else 0.0
-    return math.prod(
-        probability_better(
-            other.forecasts[goal.metric],
-            own.forecasts[goal.metric],
-            goal.sign,
-            slack=slack if goal.metric == "l0" else 0.0,
-        )
-        for goal in aim.goals
-    )
+    def live(self) -> Iterator[Pack]:
+        """Return all live contenders."""
+        for kind in self._rivals.sections:
+            yield from self.of_kind(kind).values()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from saesweep.forecast import Forecast
 from saesweep.scheduler.outlook import Outlook
 from saesweep.scheduler.state import State
@@ -12,7 +10,7 @@ _UNLIKELY = 0.5
 """Below this probability of being feasible, the limit is named as what the trial misses."""
 
 
-def reason_of(state: State, found: Outlook, outlooks: Mapping[int, Outlook]) -> str:
+def reason_of(state: State, found: Outlook) -> str:
     """Return the reason of a prune."""
     own, trial, aim = found.contender, state.trials[found.contender.number], state.policy.aim
     tokens = state.policy.stops_tokens[max(trial.reports)]
@@ -22,13 +20,13 @@ def reason_of(state: State, found: Outlook, outlooks: Mapping[int, Outlook]) -> 
         missed = ", ".join(f"{limit.text()} (forecast {_text(own.forecasts[limit.metric])})" for limit in aim.limits)
         parts.append(f"{_percent(own.feasible)} likely to keep {missed}")
     if found.rival is not None:
-        rival = state.trials[found.rival]
+        rival = state.trials[found.rival.number]
         end = dict(zip(aim.metrics, rival.reports[max(rival.reports)], strict=True))
         if rival.status == "complete":
             bar = ", ".join(f"{m} {end[m]:.4g}" for m in metrics)
             parts.append(f"the bar is trial {rival.number}, finished with {bar}")
         else:
-            forecasts = outlooks[found.rival].contender.forecasts
+            forecasts = found.rival.forecasts
             parts.append(f"the bar is trial {rival.number}, forecast {', '.join(_text(forecasts[m]) for m in metrics)}")
     kept = "on the front" if len(aim.goals) > 1 else "best at its L0" if aim.matched else "best"
     parts.append(f"{_percent(found.probability)} likely to end {kept}")

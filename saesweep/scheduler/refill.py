@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from heapq import heapify, heappop, heapreplace
 
 from saesweep.scheduler.messages import Action, Ask, Place, Stop
-from saesweep.scheduler.state import State, TrialState
+from saesweep.scheduler.state import State
 
 
 def refill(state: State) -> tuple[State, list[Action]]:
@@ -17,10 +19,10 @@ def refill(state: State) -> tuple[State, list[Action]]:
     """
     if state.stopped is not None:
         return state, []
-    state, actions = _place(state)
+    state, actions = place(state)
     state, asks = _ask(state)
     actions += asks
-    if not state.pending and not state.live_trials:
+    if not state.pending and not state.trials.tally.n_live:
         # Trials that no stratum can supply (a finite grid) are not missing; those that the budget forbids are, as are retries.
         asked_all = _next_stratum(state, _asked_by_stratum(state)) is None and not _to_retry(state)
         state = replace(state, stopped="complete" if asked_all else "tokens_budget")
@@ -28,30 +30,54 @@ def refill(state: State) -> tuple[State, list[Action]]:
     return state, actions
 
 
-def _free_slots(state: State) -> list[tuple[int, int]]:
-    """Return (worker, slot) of the slots to fill, those of the workers with the fewest trials first."""
-    taken = {(trial.worker, trial.slot) for trial in state.live_trials if trial.status == "training"}
-    n_taken = Counter(worker for worker, _ in taken)
-    found = []
-    for worker in state.filling:
-        free = [slot for slot in range(state.workers[worker]) if (worker, slot) not in taken]
-        found += [(n_taken[worker] + position, worker, slot) for position, slot in enumerate(free)]
-    return [(worker, slot) for _, worker, slot in sorted(found)]
+def _free_slots(state: State) -> int:
+    """Return how many slots are to be filled."""
+    training = state.trials.tally.training
+    return sum(state.workers[worker] - len(training.get(worker, ())) for worker in state.filling)
 
 
-def _place(state: State) -> tuple[State, list[Action]]:
-    """Place waiting trials, the lowest number in the lowest slot."""
+def _next_slots(state: State, n: int) -> list[tuple[int, int]]:
+    """Return (worker, slot) of the first `n` slots to fill: always one of the worker with the fewest trials, its lowest."""
+    training, slots = state.trials.tally.training, state.workers
+    taken_on = {worker: len(training[worker]) if worker in training else 0 for worker in state.filling}
+    open_workers = [(n_taken, worker) for worker, n_taken in taken_on.items() if n_taken < slots[worker]]
+    if n == 1 and open_workers:
+        open_workers = [min(open_workers)]
+    heapify(open_workers)
+    free: dict[int, Iterator[int]] = {}
+    found: list[tuple[int, int]] = []
+    while open_workers and len(found) < n:
+        n_taken, worker = open_workers[0]
+        if worker not in free:
+            taken = {trial.slot for trial in state.training_on(worker)}
+            free[worker] = iter([slot for slot in range(state.workers[worker]) if slot not in taken])
+        found.append((worker, next(free[worker])))
+        if n_taken + 1 < state.workers[worker]:
+            heapreplace(open_workers, (n_taken + 1, worker))
+        else:
+            heappop(open_workers)
+    return found
+
+
+def place(state: State) -> tuple[State, list[Action]]:
+    """Place waiting trials, the lowest number in the lowest slot.
+
+    It is all that an answered ask takes: every other free slot has its ask, or none can be had.
+    """
+    waiting = state.trials.tally.waiting
+    if not waiting or state.stopped is not None:
+        return state, []
     placed = [
-        replace(trial, status="training", worker=worker, slot=slot)
-        for trial, (worker, slot) in zip(state.with_status("waiting"), _free_slots(state), strict=False)
+        replace(state.trials[number], status="training", worker=worker, slot=slot)
+        for number, (worker, slot) in zip(waiting, _next_slots(state, len(waiting)), strict=False)
     ]
     actions: list[Action] = [Place(number=t.number, slot=t.slot, worker=t.worker) for t in placed if t.slot is not None]
-    return state.updated(placed) if placed else state, actions
+    return state.updated(placed), actions
 
 
 def _ask(state: State) -> tuple[State, list[Action]]:
     """Ask for as many new trials as free slots can hold and the budget can finish."""
-    wanted = len(_free_slots(state)) - len(state.pending)
+    wanted = _free_slots(state) - len(state.pending)
     if wanted <= 0:
         return state, []
     asked = _asked_by_stratum(state)
@@ -76,25 +102,20 @@ def _ask(state: State) -> tuple[State, list[Action]]:
 
 def _to_retry(state: State) -> list[int]:
     """Return the first trials of those settings that have failed as often as they were tried, and may be tried again."""
-    if not state.policy.retry_failed:
-        return []
-    attempts: dict[int, list[TrialState]] = {}
-    for trial in state.trials.values():
-        attempts.setdefault(trial.number if trial.retry_of is None else trial.retry_of, []).append(trial)
-    return [
+    failed, pending = state.trials.tally.failed, set(state.retrying.values())
+    return sorted(
         first
-        for first, own in attempts.items()
-        if all(trial.failed for trial in own)
-        and len(own) <= state.policy.retry_failed
-        and first not in state.retrying.values()
-        and own[0].stratum in state.policy.strata  # else its stream is not the one that trains
-    ]
+        for attempts in range(1, state.policy.retry_failed + 1)
+        for first in failed.get(attempts, ())
+        if first not in pending
+        and state.trials[first].stratum in state.policy.strata  # else its stream is not the one that trains
+    )
 
 
 def _asked_by_stratum(state: State) -> Counter[str]:
     """Count the trials asked of each stratum, answered or not; those that repeat a failed one come on top."""
     new = [stratum for number, stratum in state.pending.items() if number not in state.retrying]
-    return Counter(new) + Counter(trial.stratum for trial in state.trials.values() if trial.retry_of is None)
+    return Counter(new) + state.trials.tally.asked
 
 
 def _next_stratum(state: State, asked: Counter[str]) -> str | None:
@@ -115,6 +136,6 @@ def _affordable(state: State) -> int:
     policy = state.policy
     if policy.tokens_budget is None:
         return policy.n_trials
-    live = sum(trial.live for trial in state.trials.values()) + len(state.pending)
-    ended = sum(trial.tokens_seen for trial in state.trials.values() if not trial.live)
-    return max(0, (policy.tokens_budget - ended) // policy.total_tokens - live)
+    tally = state.trials.tally
+    live = tally.n_live + len(state.pending)
+    return max(0, (policy.tokens_budget - tally.ended_tokens) // policy.total_tokens - live)

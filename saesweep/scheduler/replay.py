@@ -18,7 +18,8 @@ from saesweep.scheduler.messages import (
     SlotsChanged,
     StopRequested,
 )
-from saesweep.scheduler.state import State, trial_from_json, trial_to_json
+from saesweep.scheduler.state import State
+from saesweep.scheduler.trial import trial_from_json, trial_to_json
 
 _KINDS: dict[str, type[Failed] | type[StopRequested]] = {kind.__name__: kind for kind in (Failed, StopRequested)}
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from saesweep.forecast import Moments, Table, shipped_table
+import numpy as np
+
+from saesweep.forecast import Moments, least_as_high, shipped_table
+from saesweep.scheduler.contender import Numbers
 from saesweep.scheduler.dominance import dominates
 from saesweep.scheduler.messages import Prune
-from saesweep.scheduler.outlook import Contender, Outlook, contenders, is_feasible, outlook, report_of
+from saesweep.scheduler.outlook import Field, Outlook
 from saesweep.scheduler.reason import reason_of
-from saesweep.scheduler.state import State, TrialState
+from saesweep.scheduler.rivals import kind_of, report_of
+from saesweep.scheduler.state import State
+from saesweep.scheduler.trial import TrialState
 
 _NO_HOPE = 1e-3
 """Probability of being feasible below which a trial is not kept for want of a better one."""
@@ -29,12 +33,12 @@ def with_evidence(state: State, finished: Sequence[TrialState]) -> State:
     return replace(state, evidence=evidence) if finished else state
 
 
-def judge(state: State) -> list[Prune]:
-    """Return the live trials to prune, each with its reason, by trial number.
+def judge(state: State, worker: int) -> list[Prune]:
+    """Return the trials at hand to prune, each with its reason, by trial number.
 
-    All live trials are judged at once, by their latest reports, whenever some have reported: what was learned since counts
-    for those that are between two rungs as well. A trial is pruned when the probability that it ends among what the aim
-    keeps is below `min_probability`, unless
+    At hand are those of a worker that is between two blocks, and those that wait. All of them are judged, by their latest
+    reports, whenever some trial has reported: what was learned since counts for those that are between two rungs as well.
+    A trial is pruned when the probability that it ends among what the aim keeps is below `min_probability`, unless
 
     - it has not reached a rung after its warm-up;
     - no trial of its group has finished within the limits, and none that is live is likelier to;
@@ -43,22 +47,21 @@ def judge(state: State) -> list[Prune]:
 
     Args:
         state: With the reports of this block recorded.
+        worker: Who has come to the end of a block.
     """
     if state.policy.pruner == "none":
         return []
-    outlooks = outlooks_of(state, shipped_table())
-    doomed = {
-        number: found
-        for number, found in outlooks.items()
-        if found.probability < state.policy.min_probability and _may_be_judged(state.trials[number])
-    }
-    doomed = _without_hopes(state, doomed, outlooks)
+    field = Field(state, shipped_table())
+    at_hand = [trial for trial in (*state.with_status("waiting"), *state.training_on(worker)) if trial.reports]
+    judged = [trial.number for trial in at_hand if max(trial.reports) >= trial.course.first_rung]
+    doomed = {found.contender.number: found for found in field.hopeless(judged, state.policy.min_probability)}
+    doomed = _without_hopes(state, doomed, field)
     doomed = _without_quota(state, doomed)
-    doomed = _without_contradictions(state, doomed)  # last: whoever is kept for another reason counts
+    doomed = _without_contradictions(state, doomed, at_hand, field)  # last: whoever is kept for another reason counts
     return [
         Prune(
             number=number,
-            reason=reason_of(state, found, outlooks),
+            reason=reason_of(state, found),
             rung=max(state.trials[number].reports),
             expected=found.contender.expected,
         )
@@ -70,43 +73,56 @@ def expected_ends(state: State) -> dict[int, Mapping[str, float]]:
     """Return the metrics that each live, measured trial is expected to end with, by number: what a sampler may learn from."""
     if state.policy.pruner == "none":
         return {}
-    found = contenders(state, shipped_table())
-    return {number: own.expected for number, own in found.items() if not own.is_finished}
-
-
-def outlooks_of(state: State, table: Table) -> dict[int, Outlook]:
-    """Return the outlook of every live trial that has been measured, by number."""
-    groups: dict[str, list[Contender]] = {}
-    for own in contenders(state, table).values():
-        groups.setdefault(state.trials[own.number].group, []).append(own)
     return {
-        own.number: outlook(own, group, state.policy.aim)
-        for group in groups.values()
-        for own in group
-        if not own.is_finished
+        int(number): pack[row].expected
+        for pack in Field(state, shipped_table()).live()
+        for row, number in enumerate(pack.numbers)
     }
 
 
-def _may_be_judged(trial: TrialState) -> bool:
-    return max(trial.reports) >= trial.course.first_rung
-
-
-def _without_hopes(state: State, doomed: Mapping[int, Outlook], outlooks: Mapping[int, Outlook]) -> dict[int, Outlook]:
+def _without_hopes(state: State, doomed: Mapping[int, Outlook], field: Field) -> dict[int, Outlook]:
     """Return those doomed trials that are not their group's likeliest way to a feasible end, while it has none.
 
     A trial that cannot be feasible (a k above the limit) is no hope as long as others are still to come.
     """
     kept = dict(doomed)
     more_to_come = state.next_number < state.policy.n_trials
-    for group in {state.trials[number].group for number in doomed}:
-        members = [trial for trial in state.trials.values() if trial.group == group]
-        if any(is_feasible(trial, state) for trial in members):
+    by_group: dict[str, list[Outlook]] = {}
+    for number, found in doomed.items():
+        by_group.setdefault(state.trials[number].group, []).append(found)
+    for group, own in by_group.items():
+        hope = max(own, key=_hopefulness)
+        if hope.contender.feasible <= _NO_HOPE and more_to_come:
             continue
-        live = [outlooks[trial.number] for trial in members if trial.number in outlooks]
-        hope = max(live, key=_hopefulness)
-        if hope.contender.feasible > _NO_HOPE or not more_to_come:
-            kept.pop(hope.contender.number, None)
+        if not state.rivals.has_finished(group) and not _is_another_likelier(hope, group, field):
+            del kept[hope.contender.number]
     return kept
+
+
+def _is_another_likelier(hope: Outlook, group: str, field: Field) -> bool:
+    """Return whether a live trial of a group is likelier to end within the limits, or as likely and likelier to be kept."""
+    own = hope.contender
+    for number in _likely(hope, group, field):
+        other = field.contender(number)
+        if number == own.number or (other.feasible, -other.excess) < (own.feasible, -own.excess):
+            continue
+        if (other.feasible, -other.excess) > (own.feasible, -own.excess):
+            return True
+        if _hopefulness(field.outlook(number)) > _hopefulness(hope):
+            return True
+    return False
+
+
+def _likely(hope: Outlook, group: str, field: Field) -> Iterator[int]:
+    """Return the live trials of a group that are at least about as likely to end within the limits, the best guess first."""
+    if hope.rival is not None and not hope.rival.is_finished:
+        yield hope.rival.number
+    least = least_as_high(hope.contender.feasible)
+    for pack in field.in_group(group):
+        if not pack.is_finished:
+            about = pack.about_feasible
+            order = np.argsort(-about, kind="stable")
+            yield from pack.numbers[order[about[order] >= least]].tolist()
 
 
 def _hopefulness(found: Outlook) -> tuple[float, ...]:
@@ -114,9 +130,24 @@ def _hopefulness(found: Outlook) -> tuple[float, ...]:
     return own.feasible, -own.excess, found.probability, -own.number
 
 
-def _without_contradictions(state: State, doomed: Mapping[int, Outlook]) -> dict[int, Outlook]:
+def _without_quota(state: State, doomed: Mapping[int, Outlook]) -> dict[int, Outlook]:
+    """Return those doomed trials that leave every architecture its quota, the least probable first."""
+    left = dict(state.trials.tally.measured)
+    pruned: dict[int, Outlook] = {}
+    for number, found in sorted(doomed.items(), key=lambda item: (item[1].probability, -item[0])):
+        architecture = state.trials[number].architecture
+        if left[architecture] > state.policy.quota:
+            left[architecture] -= 1
+            pruned[number] = found
+    return pruned
+
+
+def _without_contradictions(
+    state: State, doomed: Mapping[int, Outlook], at_hand: Sequence[TrialState], field: Field
+) -> dict[int, Outlook]:
     """Return those doomed trials that dominate no comparable trial that is kept, at the rung where they are judged."""
-    kept = dict(doomed)
+    numbers = np.array(sorted(trial.number for trial in at_hand))
+    kept = {n: found for n, found in doomed.items() if not _contradicts_elsewhere(state, found, numbers, field)}
     changed = True
     while changed:  # a trial that is kept after all may itself be dominated by another doomed one
         changed = False
@@ -126,7 +157,7 @@ def _without_contradictions(state: State, doomed: Mapping[int, Outlook]) -> dict
             mine = _costs(trial, rung, state)
             if any(
                 dominates(mine, _costs(other, rung, state))
-                for other in state.live_trials
+                for other in at_hand
                 if other.number not in kept
                 and rung in other.reports
                 and (other.group, other.course.kind) == (trial.group, trial.course.kind)
@@ -136,19 +167,31 @@ def _without_contradictions(state: State, doomed: Mapping[int, Outlook]) -> dict
     return kept
 
 
+def _contradicts_elsewhere(state: State, found: Outlook, at_hand: Numbers, field: Field) -> bool:
+    """Return whether a doomed trial dominates a comparable one that trains elsewhere and has hopes.
+
+    That one is not judged now: it has no hopes where what dooms the trial at hand leaves it less than `min_probability`, too.
+    """
+    trial, rival = state.trials[found.contender.number], found.rival
+    rung, kind = max(trial.reports), kind_of(trial)
+    mine = np.array(_costs(trial, rung, state))
+    for (latest, reported_at), section in state.rivals.sections[kind].items():
+        if reported_at != rung:
+            continue
+        is_worse = (section.costs >= mine).all(axis=1) & (section.costs > mine).any(axis=1)
+        rows = np.flatnonzero(is_worse & (section.groups == state.rivals.groups[trial.group]))
+        place = np.searchsorted(at_hand, section.numbers[rows]).clip(max=len(at_hand) - 1)
+        rows = rows[at_hand[place] != section.numbers[rows]]
+        if not rows.size:
+            continue
+        pack = field.of_kind(kind)[latest]
+        others = pack.taken(np.searchsorted(pack.numbers, section.numbers[rows]))
+        stands = others.about_feasible if rival is None else others.about_stands(rival)
+        has_hopes = (stands >= state.policy.min_probability) | (section.first_rungs[rows] > latest)
+        if has_hopes.any() or (rival is not None and (others.numbers == rival.number).any()):
+            return True
+    return False
+
+
 def _costs(trial: TrialState, rung: int, state: State) -> tuple[float, ...]:
     return state.policy.aim.costs(trial.reports[rung], trial.course.target_l0)
-
-
-def _without_quota(state: State, doomed: Mapping[int, Outlook]) -> dict[int, Outlook]:
-    """Return those doomed trials that leave every architecture its quota, the least probable first."""
-    if not doomed or not state.policy.quota:
-        return dict(doomed)
-    left = Counter(trial.architecture for trial in state.trials.values() if trial.status != "pruned" and trial.reports)
-    pruned: dict[int, Outlook] = {}
-    for number, found in sorted(doomed.items(), key=lambda item: (item[1].probability, -item[0])):
-        architecture = state.trials[number].architecture
-        if left[architecture] > state.policy.quota:
-            left[architecture] -= 1
-            pruned[number] = found
-    return pruned

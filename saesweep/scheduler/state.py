@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
 
-from saesweep.forecast import Course, Evidence, Moments
+from saesweep.forecast import Evidence, Moments
 from saesweep.scheduler.policy import Policy
-
-Status = Literal["waiting", "training", "pruned", "complete"]
-"""`waiting` and `training` trials are live; `pruned` and `complete` are terminal."""
+from saesweep.scheduler.rivals import Rivals
+from saesweep.scheduler.trial import Status, TrialState, trial_from_json, trial_to_json
+from saesweep.scheduler.trials import Trials
 
 JSON_VERSION = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialState:
-    """One trial as the scheduler sees it."""
-
-    number: int
-    """Number of the trial, the same as in the study; counted from 0."""
-    stratum: str
-    """What it was asked for."""
-    group: str
-    """Its rivals are the trials of the same group: of its stream, and with matched L0 of its hook and target."""
-    architecture: str
-    """The quota is counted over trials of the same architecture."""
-    course: Course
-    """Its kind, and what of its schedule lies ahead at each rung."""
-    status: Status = "waiting"
-    worker: int = 0
-    """Where it trains, or has trained last; counted from 0."""
-    slot: int | None = None
-    """Its place in the worker's cohort while `training`, counted from 0."""
-    tokens_seen: int = 0
-    """Training tokens it had seen at its last block boundary."""
-    reports: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    """By rung index, what was measured there, in the order of the aim's metrics; finite. The last rung is the end."""
-    pruned_at_rung: int | None = None
-    """Index of the rung that pruned it; None where something else ended it."""
-    failed: bool = False
-    """It could not continue."""
-    retry_of: int | None = None
-    """The first trial with its settings, which failed; None for a trial that repeats none."""
-
-    @property
-    def live(self) -> bool:
-        """Whether the trial has not ended."""
-        return self.status in ("waiting", "training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +23,7 @@ class State:
     policy: Policy
     workers: Mapping[int, int]
     """Slots of each worker now; none of one that is gone."""
-    trials: Mapping[int, TrialState] = field(default_factory=dict)
+    trials: Trials = field(default_factory=Trials)
     """Every trial that was ever asked and answered, by number."""
     pending: Mapping[int, str] = field(default_factory=dict)
     """Asks not yet answered: trial number to stratum."""
@@ -88,31 +52,35 @@ class State:
 
     def training_on(self, worker: int) -> list[TrialState]:
         """Return the trials in the slots of a worker, in number order."""
-        return [trial for trial in self.with_status("training") if trial.worker == worker]
+        return [self.trials[number] for number in self.trials.tally.training.get(worker, ())]
 
-    @cached_property
+    @property
     def next_number(self) -> int:
         """Number that the next new trial gets."""
         return len(self.trials) + len(self.pending)
 
-    @cached_property
+    @property
     def tokens_spent(self) -> int:
         """Training tokens that all trials together have seen (work redone after a kill counts once)."""
-        return sum(trial.tokens_seen for trial in self.trials.values())
+        return self.trials.tally.tokens
 
     def with_status(self, status: Status) -> list[TrialState]:
-        """Return the trials with that status, in number order."""
-        pool = self.live_trials if status in ("waiting", "training") else self.trials.values()
-        return sorted((trial for trial in pool if trial.status == status), key=lambda trial: trial.number)
+        """Return the trials with that status, in number order; of those that have ended it looks through all."""
+        tally = self.trials.tally
+        if status == "waiting":
+            return [self.trials[number] for number in tally.waiting]
+        if status == "training":
+            return [self.trials[number] for number in sorted(chain.from_iterable(tally.training.values()))]
+        return [trial for trial in self.trials.values() if trial.status == status]
 
-    @cached_property
-    def live_trials(self) -> tuple[TrialState, ...]:
-        """The trials that have not ended: few, whatever the length of the sweep."""
-        return tuple(trial for trial in self.trials.values() if trial.live)
+    @property
+    def rivals(self) -> Rivals:
+        """What of the trials counts as a rival."""
+        return self.trials.rivals(self.policy.aim, self.policy.end_rung)
 
     def updated(self, trials: Iterable[TrialState]) -> State:
         """Return a state in which these trials replace those of the same numbers."""
-        return replace(self, trials={**self.trials, **{trial.number: trial for trial in trials}})
+        return replace(self, trials=self.trials.updated(trials))
 
     def due_rungs(self, number: int, tokens_seen: int) -> tuple[int, ...]:
         """Return the rungs, the end among them, that a trial has reached at `tokens_seen` and not yet reported, ascending.
@@ -148,11 +116,10 @@ class State:
         """
         if data["version"] != JSON_VERSION:
             raise ValueError(f"scheduler state has format version {data['version']}; this version reads {JSON_VERSION}")
-        trials = [trial_from_json(item) for item in data["trials"]]
         return cls(
             policy=Policy.from_json(data["policy"]),
             workers={worker: n_slots for worker, n_slots in data["workers"]},
-            trials={trial.number: trial for trial in trials},
+            trials=Trials(map(trial_from_json, data["trials"])),
             pending={number: stratum for number, stratum in data["pending"]},
             retrying={number: first for number, first in data.get("retrying", ())},
             stopped=data["stopped"],
@@ -161,14 +128,3 @@ class State:
             filling=tuple(data["filling"]),
             unjudged=tuple(data["unjudged"]),
         )
-
-
-def trial_to_json(trial: TrialState) -> dict[str, Any]:
-    """Return a trial as plain JSON values; rung indices become strings, as JSON keys are."""
-    return {**asdict(trial), "reports": {str(r): list(values) for r, values in trial.reports.items()}}
-
-
-def trial_from_json(data: Mapping[str, Any]) -> TrialState:
-    """Return the trial that `trial_to_json` described."""
-    reports = {int(r): tuple(v) for r, v in data["reports"].items()}
-    return TrialState(**{**data, "reports": reports, "course": Course.from_json(data["course"])})

@@ -23,7 +23,7 @@ from saesweep.engines.records import Opened
 from saesweep.events import EventBus, Listener
 from saesweep.experiment import Experiment, load_experiment, streams_of
 from saesweep.runs import RunDirectory
-from saesweep.scheduler import State, TrialState
+from saesweep.scheduler import State, Trials, TrialState
 from saesweep.study.suggestion import frozen
 from tests.engines.scripted import ScriptedEngine, made_up_metrics, made_up_sweep
 
@@ -74,7 +74,7 @@ class LongRun:
                 trial.slot = trial.number - (n_trials - SLOTS)
                 trial.tokens = TOTAL_TOKENS - (trial.slot + 1) * session.blocks.block_tokens if staggered else 0
             state = State(
-                policy=session.rules.policy, workers={0: SLOTS}, trials={t.number: _state(t, session) for t in trials}
+                policy=session.rules.policy, workers={0: SLOTS}, trials=Trials(_state(t, session) for t in trials)
             )
             self.saved = {
                 "stream": "",

@@ -20,6 +20,7 @@ from saesweep.forecast import (
     Report,
     Table,
     centring,
+    column_of,
     features_of,
     forecast_all,
     from_scale,
@@ -109,10 +110,9 @@ def test_the_posterior_is_that_of_bayesian_regression_on_all_finished_trials() -
 def test_trials_further_ahead_count_the_less_the_less_sure_their_own_end_is() -> None:
     other = report(1)
     new = replace(other)  # alike in everything, so that only the mean change is at stake
-    end = replace(forecast_all(table(0.7), [other], {})[0], mean=other.scaled - 2.0, features=np.zeros(0))
+    end = np.array([other.scaled - 2.0])
     means = [
-        forecast_all(table(0.7), [new], {}, [Ahead(other, replace(end, own_variance=variance))])[0].mean
-        for variance in (0.0, 1.0, 1e9)
+        forecast_all(table(0.7), [new], {}, Ahead(column_of([other]), end, [sd]))[0].mean for sd in (0.0, 1.0, 3e4)
     ]
     alone = forecast_all(table(0.7), [new], {})[0].mean
     assert means[0] < means[1] < means[2]
