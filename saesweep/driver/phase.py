@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from saesweep.activity import doing
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
 from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
 from saesweep.driver.fleet import Fleet, Member, folder_of
-from saesweep.driver.history import History
+from saesweep.driver.history import History, last_saved
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.memory import halve, shrink, tokens_at
 from saesweep.driver.opening import Opener, taken_over
@@ -25,7 +24,7 @@ from saesweep.driver.visits import next_stream, wanted_trials
 from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted
 from saesweep.experiment import Experiment, Stream, streams_of
-from saesweep.runs import CheckpointStore, RunDirectory
+from saesweep.runs import RunDirectory
 from saesweep.specs import ObjectiveSpec
 
 
@@ -110,7 +109,7 @@ def _opening(stream: Stream, streams: Sequence[Stream]) -> tuple[str, ...]:
 
 def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Sequence[Stream]) -> Stream:
     """Return the stream of the last checkpoint, or the next one where that has all its trials and its winner."""
-    saved = _last_saved(directory) if len(streams) > 1 else None
+    saved = last_saved(directory) if len(streams) > 1 else None
     if saved is None:
         return streams[0]
     asked = trials_by_stream(saved)
@@ -123,15 +122,6 @@ def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Se
         and is_finished(directory.of_stream(current.folder), own)
     )
     return (later or first or current) if is_over else current
-
-
-def _last_saved(directory: RunDirectory) -> Mapping[str, Any] | None:
-    """Return what the driver had saved last: in a file of its own, or with one worker in its checkpoint."""
-    history = History(directory)
-    if history.exists:
-        return history.saved()
-    checkpoint = CheckpointStore(directory.checkpoints).latest_state()
-    return None if checkpoint is None else checkpoint["driver"]
 
 
 @dataclass
@@ -265,16 +255,19 @@ class _Stay:
 
 
 def _forget_other_decisions(session: Session, history: History | None) -> None:
-    """Take the study back to the checkpoint where failed trials are retried more or less often than it knows.
+    """Take the study back to the checkpoint where what follows that cannot be repeated; not with a log, which can.
 
-    What follows the checkpoint is not repeated then: trials have other numbers. The log of several workers is repeated by
-    the rules that it was written by.
+    That is where fewer trials fit at once than did then, and where the run has continued with another space and has no
+    checkpoint on this stream yet that says by which rules it went.
     """
     saved = session.saved
-    if history is None and saved is not None:
-        before = saved["scheduler"]["policy"].get("retry_failed", 0)
-        if before != session.rules.policy.retry_failed:
-            rewind(session.experiment, session.directory, tokens_at(saved))
+    if history is not None:
+        return
+    if saved is None or saved["stream"] != session.label:
+        if session.directory.fingerprints():
+            rewind(session.experiment, session.directory, {} if saved is None else tokens_at(saved))
+    elif dict(saved["scheduler"]["workers"]) != {0: session.rules.policy.n_slots}:
+        rewind(session.experiment, session.directory, tokens_at(saved))
 
 
 def _asked_of(rows: Sequence[Row]) -> Counter[str]:

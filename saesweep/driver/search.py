@@ -70,7 +70,8 @@ class Search:
         """
         given = self.visit.settings_of(position)
         never = None if self.policy.pruner == "none" else refuses
-        return self.study.ask(number, self.rules.strata[stratum] or None, given, expected, never)
+        # A log may be repeated that was written with strata of another space: the study knows such a trial.
+        return self.study.ask(number, self.rules.strata.get(stratum) or None, given, expected, never)
 
     def is_baseline(self, position: int) -> bool:
         """Return whether a trial is a baseline, by how many trials its stream has had before it."""
@@ -158,6 +159,7 @@ def open_search(
         sampler=search.sampler,
         seed=search.seed if search.seed is not None else seed,
         fingerprint=experiment.fingerprint(),
+        known_fingerprints=directory.fingerprints(),
         baselines=search.fixed or search.baselines,
         history=() if warm is None else warm.trials,
         metric_names=[goal.metric for goal in objective.goals],
