@@ -88,6 +88,10 @@ def read_leaderboard(path: Path) -> Leaderboard:
         )
     if path.is_dir():
         refuse_links(path, deep=False)
+    elif path.suffix != ".json":
+        raise UserError(
+            f"{path}: is a file; name the run directory, which is runs/<name> unless --run-dir said otherwise"
+        )
     data = read_json_object(file, fix=_FIX)
     try:
         board = Leaderboard(

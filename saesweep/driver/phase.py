@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,10 +16,10 @@ from saesweep.driver.memory import halve, shrink, tokens_at
 from saesweep.driver.opening import Opener, taken_over
 from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
-from saesweep.driver.session import Session, trials_by_stream, worker_plan
+from saesweep.driver.session import Session, saved_attempts, worker_plan
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.study_place import rewind
-from saesweep.driver.visits import next_stream, wanted_trials
+from saesweep.driver.visits import Attempt, asked_by_stream, next_stream, wanted_trials
 from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted
 from saesweep.experiment import Experiment, Stream, streams_of
@@ -78,7 +77,7 @@ def train(
         has_progressed = has_progressed or phase.has_progressed
         if phase.stop_reason not in ("complete", "tokens_budget"):
             break
-        later, first = next_stream(experiment, streams, stream, _asked_of(phase.rows))
+        later, first = next_stream(experiment, streams, stream, _attempts(phase.rows))
         if later is None and phase.stop_reason == "complete" and has_progressed:
             later, has_progressed = first, False
         if later is None:
@@ -112,13 +111,13 @@ def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Se
     saved = last_saved(directory) if len(streams) > 1 else None
     if saved is None:
         return streams[0]
-    asked = trials_by_stream(saved)
+    trials = saved_attempts(saved)
     current = next(stream for stream in streams if stream.label == saved["stream"])
-    later, first = next_stream(experiment, streams, current, asked)
-    own = sum(trial["stream"] == current.label for trial in saved["trials"])
+    later, first = next_stream(experiment, streams, current, trials)
+    own = sum(trial.stream == current.label for trial in trials)
     is_over = (
         saved["scheduler"]["stopped"] == "complete"
-        and asked[current.label] >= wanted_trials(experiment, streams)[current.label]
+        and asked_by_stream(trials)[current.label] >= wanted_trials(experiment, streams)[current.label]
         and is_finished(directory.of_stream(current.folder), own)
     )
     return (later or first or current) if is_over else current
@@ -227,7 +226,7 @@ class _Stay:
                 stream_tokens=loop.stream_tokens,
                 trained_tokens=self.spent_tokens + loop.trained_tokens,
                 stop_reason=loop.stop_reason,
-                has_progressed=sum(_asked_of(rows).values()) > session.visit.n_asked,
+                has_progressed=len(rows) > (0 if session.saved is None else len(session.saved["trials"])),
             )
 
     def _say_start(self, session: Session, fleet: Fleet, notes: Sequence[str], resumed_at: int | None) -> None:
@@ -270,9 +269,8 @@ def _forget_other_decisions(session: Session, history: History | None) -> None:
         rewind(session.experiment, session.directory, tokens_at(saved))
 
 
-def _asked_of(rows: Sequence[Row]) -> Counter[str]:
-    """Count the trials of each stream; those that repeat a failed one come on top of its share."""
-    return Counter(row.stream for row in rows if row.retry_of is None)
+def _attempts(rows: Sequence[Row]) -> list[Attempt]:
+    return [Attempt(row.number, row.retry_of, row.status, row.stream) for row in rows]
 
 
 def _notes(loop: SweepLoop) -> tuple[str, ...]:

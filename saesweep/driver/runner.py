@@ -163,7 +163,9 @@ def _surroundings_reported(directory: RunDirectory, resume_command: str) -> Iter
         if fault is None:
             raise
         safe = "Everything up to the last checkpoint is safe; " if any(directory.checkpoints.glob("*")) else ""
-        raise UserError(f"{directory.path}: {fault}. {safe}resume with: {resume_command}") from error
+        place = "" if fault.startswith(str(directory.path)) else f"{directory.path}: "
+        resume = f". {safe}resume with: {resume_command}" if directory.path.exists() else ""
+        raise UserError(f"{place}{fault}{resume}") from error
 
 
 @contextmanager

@@ -24,6 +24,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import optuna.storages
+import sqlalchemy
+import torch  # noqa: F401  once, for all processes
+
+import saesweep
+import saesweep.driver.runner
+import saesweep.worker.worker
 from tests.fuzz.run_directories import tiny_sweep
 from tests.sweep.studies import snapshot
 
@@ -51,6 +58,7 @@ def main() -> int:
     args = parser.parse_args()
     kills = failures = 0
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     with tempfile.TemporaryDirectory(dir=memory) as name:
         folder = Path(name)
         for url in ("", f"sqlite:///{folder}/all.db"):
@@ -151,10 +159,6 @@ def _run(tree: dict[str, Any], folder: Path, name: str, kill_at: int) -> int:
         return int(count.read_text())
     code = 1
     try:
-        import sqlalchemy
-
-        import saesweep
-
         writes, replace = 0, os.replace
 
         def written(*_: Any) -> None:

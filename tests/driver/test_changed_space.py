@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -23,7 +22,7 @@ from tests.fuzz.run_directories import interrupted
 from tests.reliability.conftest import few_trials
 from tests.reliability.conftest import tmp_path as tmp_path
 from tests.reliability.test_faults import run_with_notes
-from tests.sweep.studies import small_sweep, snapshot
+from tests.sweep.studies import snapshot
 
 Tree = dict[str, Any]
 JUMPRELU = {"preset": "anthropic-jan-2025", "sae.jumprelu_ste_to_input": True}
@@ -217,7 +216,7 @@ def test_an_added_stream_runs_after_the_others_and_none_is_renamed(tmp_path: Pat
     after["space"]["train_batch_size_tokens"]["choice"] = [128, 256, 512]
     saesweep.run(before, run_dir=tmp_path / "run")
     with pytest.raises(
-        UserError, match="'train_batch_size_tokens 256', which has trials, would get another .*after those"
+        UserError, match=r"'train_batch_size_tokens 256', which has trials, would get another .*after those"
     ):
         saesweep.run(after, run_dir=tmp_path / "run")
     after["space"]["train_batch_size_tokens"]["choice"] = [256, 512, 128]
@@ -230,11 +229,11 @@ def test_an_added_normalisation_is_estimated_from_the_same_window(tmp_path: Path
     before, path = small(), "sae.normalize_activations"
     before["space"][path] = {"choice": ["expected_average_only_in"]}
     after = copy.deepcopy(before)
-    after["space"][path]["choice"].append("constant_norm_rescale")
+    after["space"][path]["choice"].append("none")
     after["search"] |= {"trials": 8, "sampler": "random"}
     before["search"]["sampler"] = "random"
     result, _ = continued(before, after, tmp_path / "run")
-    assert {row.params[path] for row in result.rows} == {"expected_average_only_in", "constant_norm_rescale"}
+    assert {row.params[path] for row in result.rows} == {"expected_average_only_in", "none"}
 
 
 def test_a_larger_choice_is_planned_for_again(tmp_path: Path) -> None:
