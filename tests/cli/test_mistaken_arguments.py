@@ -35,7 +35,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("evaluate run", "; did you mean 'eval'?"),
         ("run file.yaml --display plan", "; did you mean 'plain'?"),
         ("plan run", "run is a folder, not an experiment file; name run/experiment.yaml"),
-        ("leaderboard file.yaml", "file.yaml: is a file; name the run directory, which is runs/<name> unless --run-dir"),
+        (
+            "leaderboard file.yaml",
+            "file.yaml: is a file; name the run directory, which is runs/<name> unless --run-dir",
+        ),
         ("report file.yaml", "file.yaml: is a file; name the run directory"),
         ("export file.yaml --to out", "file.yaml: is a file; name the run directory"),
         ("push file.yaml --repo me/it --dry-run", "file.yaml: is a file; name the run directory"),

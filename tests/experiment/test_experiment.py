@@ -285,7 +285,9 @@ class TestIdentity:
             "objective.matched.l0: added 16",
         ]
         changed["objective"]["matched"]["freeze"] = "50%"
-        assert describe_changes(old.tree, load_experiment(changed).tree) == ["objective.matched.freeze: absent -> '50%'"]
+        assert describe_changes(old.tree, load_experiment(changed).tree) == [
+            "objective.matched.freeze: absent -> '50%'"
+        ]
 
     def test_order_of_keys_does_not_matter(self, tree: dict[str, Any]) -> None:
         turned = {**dict(reversed(tree.items())), "base": dict(reversed(tree["base"].items()))}
