@@ -22,7 +22,9 @@ class Parser(argparse.ArgumentParser):
         if match := _CHOICE.search(message):
             from saesweep.experiment.nearest import did_you_mean
 
-            message += did_you_mean(match[1], [word.strip("' ") for word in match[2].split(",")])
+            options = [word.strip("' ") for word in match[2].split(",")]
+            longer = [option for option in options if match[1].startswith(option)]  # `evaluate` is no `validate`
+            message += did_you_mean(match[1], longer or options)
         elif message.startswith("unrecognized arguments: "):
             message += _hint(message.removeprefix("unrecognized arguments: ").split())
         super().error(message)

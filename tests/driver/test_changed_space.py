@@ -293,6 +293,7 @@ def kill_and_compare(*options: str) -> None:
     assert "all identical" in done.stdout
 
 
+@pytest.mark.long
 def test_a_kill_at_a_write_loses_nothing() -> None:
     kill_and_compare("--every", "61")
 
