@@ -307,28 +307,20 @@ class SweepLoop:
         self._state, actions = decide(self._state, event)
         failed = dict(event.failed) if isinstance(event, BlockDone) else failed or {}
         for action in actions:
-            if self._new_policy is not None and self._is_new(action):
+            if self._new_policy is not None and self.roster.is_new(action):
                 self._decide(self._change_policy())  # what was left to do was asked for by the rules of before
                 return
             if isinstance(action, (Place, Ask)):
                 if self.stop_reason is not None:  # stopped while an earlier ask was answered
                     return
-                reason = stop_reason(
-                    self._session.experiment.spec.search,
-                    self._session.objective,
-                    self.roster.ended_trials(),
-                    self._training_seconds(),
-                )
+                session, ended = self._session, self.roster.ended_trials()
+                search = session.experiment.spec.search
+                reason = stop_reason(search, session.objective, ended, self._training_seconds())
                 if reason is not None:
                     # Not final: what still trains stays as it is, and continues where the limit is raised.
                     self._decide(StopRequested(reason=reason))
                     return
             self._carry_out(action, failed)
-
-    def _is_new(self, action: Action) -> bool:
-        """Return whether an action goes beyond what the study holds."""
-        asked_all = isinstance(action, Stop) and action.reason in ("complete", "tokens_budget")
-        return asked_all or (isinstance(action, Ask) and not self._search.study.has(action.number))
 
     def _change_policy(self) -> PolicyChanged:
         """Let the rules of the file hold; a checkpoint says so before anything is asked by them. Return the event."""

@@ -13,7 +13,7 @@ from saesweep.driver.standings import Leaderboard
 from saesweep.driver.told import result_to_tell
 from saesweep.driver.trials import Trial, new_trial, row_of
 from saesweep.events import Row
-from saesweep.scheduler import State
+from saesweep.scheduler import Action, Ask, State, Stop
 from saesweep.study import Ahead, KeptTrial, ahead_of, catch_up
 
 
@@ -76,6 +76,11 @@ class Roster:
             if trial is not None and (not trial.is_live if ahead.has_ended else len(trial.rungs) >= ahead.n_rungs):
                 del self._ahead[number]
         return not self._ahead
+
+    def is_new(self, action: Action) -> bool:
+        """Return whether an action goes beyond what the study holds: a further trial, or that there is none."""
+        asked_all = isinstance(action, Stop) and action.reason in ("complete", "tokens_budget")
+        return asked_all or (isinstance(action, Ask) and not self._search.study.has(action.number))
 
     def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
         """Return what a checkpoint holds of a trial, as the study would."""
