@@ -57,7 +57,7 @@ def change_of_space(directory: RunDirectory, experiment: Experiment) -> SpaceCha
         return None
     trials, reasons = dict[int, Mapping[str, Any]](), list[str]()
     if not fixed:
-        trials = _trials(before, directory)
+        trials = _trials(experiment, directory)
         reasons = _left_out(before, experiment, trials)
     if fixed or reasons:
         raise UserError(
@@ -69,7 +69,12 @@ def change_of_space(directory: RunDirectory, experiment: Experiment) -> SpaceCha
 
 
 def _trials(experiment: Experiment, directory: RunDirectory) -> dict[int, Mapping[str, Any]]:
-    """Return the settings of every trial of a run by number, from its checkpoint and its study."""
+    """Return the settings of every trial of a run by number, from its checkpoint and its study.
+
+    Args:
+        experiment: As it is now: the study may have moved, and only this one knows the password of its database.
+        directory: The run directory.
+    """
     saved = last_saved(directory)
     kept = {} if saved is None else {trial["number"]: trial["params"] for trial in saved["trials"]}
     place, owner = study_place(experiment, directory), study_owner(experiment, directory)
