@@ -67,6 +67,15 @@ def read_json(path: Path, *, fix: str = "start a new run with --run-dir") -> Any
     return parse_json(read_text(path, fix=fix), place=path, fix=fix)
 
 
+def no_run_directory(path: Path) -> UserError:
+    """Return what to say where a run directory is to be named and something else is."""
+    if path.is_file():
+        return UserError(
+            f"{path}: is a file; name the run directory, which is runs/<name> unless --run-dir said otherwise"
+        )
+    return UserError(f"{path}: no such run directory")
+
+
 def read_json_object(path: Path, *, fix: str = "start a new run with --run-dir") -> dict[str, Any]:
     """Return the data of a JSON file that holds one object.
 

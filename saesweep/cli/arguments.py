@@ -3,10 +3,51 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, TypeAlias
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+_CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose messages name what was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, and end with exit code 2."""
+        if match := _CHOICE.search(message):
+            from saesweep.experiment.nearest import did_you_mean
+
+            options = [word.strip("' ") for word in match[2].split(",")]
+            longer = [option for option in options if match[1].startswith(option)]  # `evaluate` is no `validate`
+            message += did_you_mean(match[1], longer or options)
+        elif message.startswith("unrecognized arguments: "):
+            message += _hint(message.removeprefix("unrecognized arguments: ").split())
+        super().error(message)
+
+
+def _hint(extra: Sequence[str]) -> str:
+    """Return what to write in place of arguments that no command has."""
+    from saesweep.experiment.fields import known_paths
+    from saesweep.experiment.nearest import nearest
+    from saesweep.specs import SearchSpec
+
+    flag, _, given = extra[0].partition("=")
+    name = flag.lstrip("-").replace("-", "_")
+    if not flag.startswith("--"):
+        return ""
+    if name in ("resume", "continue"):
+        return "; the same command without it resumes a run"
+    settings = [*(f"search.{field}" for field in SearchSpec.model_fields), *(f"base.{path}" for path in known_paths())]
+    setting = nearest(name, settings)
+    if setting is None or setting.rpartition(".")[2] != name.rpartition(".")[2]:
+        return ""
+    value = given or (extra[1] if len(extra) > 1 else "VALUE")
+    return f"; a setting of the file is changed with --set {setting}={value}"
 
 
 def new_parser(commands: Subparsers, name: str, *, summary: str, examples: str) -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ from saesweep.cli import (
     train,
     validate,
 )
+from saesweep.cli.arguments import Parser
 from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
 from saesweep.cli.say import say
 from saesweep.errors import UserError
@@ -65,7 +66,7 @@ exit codes: 0 done, 1 no feasible trial finished or more failed than allowed, 2 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="saesweep",
         description="Sweep sparse autoencoders over one stream of language-model activations and export the best one.",
         epilog=_EPILOG,
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     try:
+        _refuse_empty(sys.argv[1:] if argv is None else argv)
         _load_plugins(argv)
         args = parser.parse_args(argv)
         if not hasattr(args, "execute"):
@@ -115,6 +117,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(presentable(traceback.format_exc()), file=sys.stderr)
         say(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
         return BUG
+
+
+def _refuse_empty(argv: Sequence[str]) -> None:
+    """Refuse an argument without a character: as a path it would mean the current folder.
+
+    Raises:
+        UserError: There is one.
+    """
+    for place, word in enumerate(argv):
+        if not word.strip():
+            after = f" after {argv[place - 1]}" if place else ""
+            raise UserError(f"an argument is empty{after}; is a shell variable not set?")
 
 
 def _load_plugins(argv: Sequence[str] | None) -> None:

@@ -11,7 +11,7 @@ from saesweep.cli.arguments import new_parser
 from saesweep.cli.exits import DONE
 from saesweep.cli.say import say
 from saesweep.errors import UserError
-from saesweep.files import refuse_links
+from saesweep.files import no_run_directory, refuse_links
 
 if TYPE_CHECKING:
     from saesweep.cli.arguments import Subparsers
@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _source(run: RunDirectory, trial: int | None) -> Path:
     if not run.path.is_dir():
-        raise UserError(f"{run.path}: no such run directory")
+        raise no_run_directory(run.path)
     refuse_links(run.path)
     if trial is None:
         if not (run.best / "cfg.json").is_file():

@@ -16,7 +16,7 @@ from saesweep.display.table import print_leaderboard, render_text, with_referenc
 from saesweep.display.text import encodable
 from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
-from saesweep.files import read_json_object, refuse_links
+from saesweep.files import no_run_directory, read_json_object, refuse_links
 from saesweep.messages import printable
 
 _GOAL = re.compile(r"(minimize|maximize) \w+( |$)")
@@ -81,13 +81,15 @@ def read_leaderboard(path: Path) -> Leaderboard:
     """
     file = path / "leaderboard.json" if path.is_dir() else path
     if not path.exists():
-        raise UserError(f"{path}: no such run directory")
+        raise no_run_directory(path)
     if not file.exists():
         raise UserError(
             f"{file}: not there; a run writes it after its first block, so name a run directory of saesweep"
         )
     if path.is_dir():
         refuse_links(path, deep=False)
+    elif path.suffix != ".json":
+        raise no_run_directory(path)
     data = read_json_object(file, fix=_FIX)
     try:
         board = Leaderboard(

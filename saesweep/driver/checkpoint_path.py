@@ -28,7 +28,8 @@ def claim_checkpoint_path(experiment: Experiment, directory: RunDirectory) -> No
             owner = read_json_object(marker)
         except UserError:
             owner = {}
-        if owner != mine:
+        known = (mine["fingerprint"], *directory.fingerprints())
+        if owner.get("run_dir") != mine["run_dir"] or owner.get("fingerprint") not in known:
             raise UserError(
                 f"base.checkpoint_path: {chosen} holds the snapshots of the run in {owner.get('run_dir', '(unreadable)')}; "
                 f"choose another folder, or delete {marker} if that run has moved or is of no use any more"

@@ -13,7 +13,7 @@ from typing import Any
 from saesweep.driver.fleet import SlotsLine
 from saesweep.engines.records import BlockReport
 from saesweep.files import read_json_object
-from saesweep.runs import JsonLines, RunDirectory, write_json
+from saesweep.runs import CheckpointStore, JsonLines, RunDirectory, write_json
 
 
 class History:
@@ -77,3 +77,12 @@ class History:
         line = {"line": self._last, "kind": kind, "seconds": seconds, **what}
         self._log.append(line)
         return line
+
+
+def last_saved(directory: RunDirectory) -> Mapping[str, Any] | None:
+    """Return what the driver had saved last: in a file of its own, or with one worker in its checkpoint."""
+    history = History(directory)
+    if history.exists:
+        return history.saved()
+    checkpoint = CheckpointStore(directory.checkpoints).latest_state()
+    return None if checkpoint is None else checkpoint["driver"]

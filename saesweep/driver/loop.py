@@ -22,6 +22,7 @@ from saesweep.driver.publishing import Publisher
 from saesweep.driver.replacing import Replacing
 from saesweep.driver.reports import Reports
 from saesweep.driver.roster import Roster
+from saesweep.driver.saving import save_workers
 from saesweep.driver.search import Search
 from saesweep.driver.session import Session
 from saesweep.driver.stop import StopFlag
@@ -30,7 +31,7 @@ from saesweep.driver.told import expected_of, result_to_tell
 from saesweep.driver.trial_log import TrialLog
 from saesweep.driver.trials import Trial, save_trial_record, started
 from saesweep.engines.protocol import Engine, Worker, WorkerFault
-from saesweep.engines.records import BlockReport, SaveRequest
+from saesweep.engines.records import BlockReport
 from saesweep.events import EventBus, Note, TrialEnded
 from saesweep.scheduler import (
     Action,
@@ -40,6 +41,8 @@ from saesweep.scheduler import (
     Failed,
     Opened,
     Place,
+    Policy,
+    PolicyChanged,
     Prune,
     State,
     Stop,
@@ -93,6 +96,8 @@ class SweepLoop:
         """Seconds of training when what is decided on was noted; None where nothing is noted."""
         self._snapshot_pace = Pace()
         self._said_stop = False
+        self._new_policy: Policy | None = None
+        """The rules of the file, while those of the checkpoint still hold."""
 
     @property
     def stream_tokens(self) -> int:
@@ -120,9 +125,12 @@ class SweepLoop:
         # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
         state, policy = State.from_json(saved["scheduler"]), self._search.policy
         if self._history is None:
+            # What the study holds beyond the checkpoint is repeated by the rules of that time: trials keep their numbers.
+            if saved["stream"] == self._session.label and not policy.decides_as(state.policy):
+                self._new_policy, policy = policy, replace(state.policy, n_slots=policy.n_slots)
             self._state = replace(state, policy=policy, workers={0: policy.n_slots})
-        else:  # the log is repeated with the number of attempts that it was written with: trials keep their numbers
-            self._state = replace(state, policy=replace(policy, retry_failed=state.policy.retry_failed))
+        else:  # so is the log
+            self._state = state
         for data in saved.get("workers", ()):
             self.fleet.members[data["number"]] = Member.from_json(data)
         self._seconds_before = saved["training_seconds"]
@@ -153,6 +161,8 @@ class SweepLoop:
                 for line in self._replacing.met(self._state):
                     self._note(self._history.slots(line, self._training_seconds()))
                 self._snapshot(self._history)
+            if self.roster.has_caught_up():
+                self._change_policy()
             self._decide(Opened())
             while self._begin_blocks():
                 self._next_report()
@@ -208,6 +218,8 @@ class SweepLoop:
         tokens_before = self.roster.sae_tokens()
         if history is None:
             self._decide_on(member, report)
+            if self._new_policy is not None and self.roster.has_caught_up():
+                self._decide(self._change_policy())
         else:
             self._note(history.reported(member.number, report, self._training_seconds()))
         trained = max(0, self.roster.sae_tokens() - tokens_before)
@@ -295,20 +307,28 @@ class SweepLoop:
         self._state, actions = decide(self._state, event)
         failed = dict(event.failed) if isinstance(event, BlockDone) else failed or {}
         for action in actions:
+            if self._new_policy is not None and self.roster.is_new(action):
+                self._decide(self._change_policy())  # what was left to do was asked for by the rules of before
+                return
             if isinstance(action, (Place, Ask)):
                 if self.stop_reason is not None:  # stopped while an earlier ask was answered
                     return
-                reason = stop_reason(
-                    self._session.experiment.spec.search,
-                    self._session.objective,
-                    self.roster.ended_trials(),
-                    self._training_seconds(),
-                )
+                session, ended = self._session, self.roster.ended_trials()
+                search = session.experiment.spec.search
+                reason = stop_reason(search, session.objective, ended, self._training_seconds())
                 if reason is not None:
                     # Not final: what still trains stays as it is, and continues where the limit is raised.
                     self._decide(StopRequested(reason=reason))
                     return
             self._carry_out(action, failed)
+
+    def _change_policy(self) -> PolicyChanged:
+        """Let the rules of the file hold; a checkpoint says so before anything is asked by them. Return the event."""
+        if self._new_policy is not None:
+            self._state = replace(self._state, policy=self._new_policy, pending={}, retrying={})
+            self._new_policy = None
+            self._save()
+        return PolicyChanged(policy=self._state.policy)
 
     def _carry_out(self, action: Action, failed: Mapping[int, str]) -> None:
         if isinstance(action, Ask):
@@ -373,18 +393,7 @@ class SweepLoop:
         }
 
     def _save(self) -> None:
-        """Write the last checkpoint of every worker, then the driver's."""
-        for member in self.fleet.open_ones:
-            assert member.worker is not None
-            commands = member.todo.taken()
-            driver = self._saved() if self._history is None else {}
-            request = SaveRequest(number=member.block + 1, commands=commands, driver=driver)
-            try:
-                self.publisher.checkpoints(member.worker.save(request).saved)
-            except WorkerFault as fault:
-                if self._history is None:
-                    raise
-                member.todo.put_back(commands)  # a resumed run finds an earlier checkpoint, and repeats what follows it
-                self._warn(f"worker {member.number} wrote no last checkpoint: {fault.reason}")
+        """Write a checkpoint of every worker, then the driver's."""
+        save_workers(self.fleet, self.publisher, self._saved, self._warn, is_only=self._history is None)
         if self._history is not None:
             self._snapshot(self._history)

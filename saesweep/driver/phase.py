@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from saesweep.activity import doing
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
 from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
 from saesweep.driver.fleet import Fleet, Member, folder_of
-from saesweep.driver.history import History
+from saesweep.driver.history import History, last_saved
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.memory import halve, shrink, tokens_at
 from saesweep.driver.opening import Opener, taken_over
 from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
-from saesweep.driver.session import Session, trials_by_stream, worker_plan
+from saesweep.driver.session import Session, saved_attempts, worker_plan
 from saesweep.driver.stop import StopFlag
 from saesweep.driver.study_place import rewind
-from saesweep.driver.visits import next_stream, wanted_trials
+from saesweep.driver.visits import Attempt, asked_by_stream, next_stream, wanted_trials
 from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted
 from saesweep.experiment import Experiment, Stream, streams_of
-from saesweep.runs import CheckpointStore, RunDirectory
+from saesweep.runs import RunDirectory
 from saesweep.specs import ObjectiveSpec
 
 
@@ -79,7 +77,7 @@ def train(
         has_progressed = has_progressed or phase.has_progressed
         if phase.stop_reason not in ("complete", "tokens_budget"):
             break
-        later, first = next_stream(experiment, streams, stream, _asked_of(phase.rows))
+        later, first = next_stream(experiment, streams, stream, _attempts(phase.rows))
         if later is None and phase.stop_reason == "complete" and has_progressed:
             later, has_progressed = first, False
         if later is None:
@@ -110,28 +108,19 @@ def _opening(stream: Stream, streams: Sequence[Stream]) -> tuple[str, ...]:
 
 def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Sequence[Stream]) -> Stream:
     """Return the stream of the last checkpoint, or the next one where that has all its trials and its winner."""
-    saved = _last_saved(directory) if len(streams) > 1 else None
+    saved = last_saved(directory) if len(streams) > 1 else None
     if saved is None:
         return streams[0]
-    asked = trials_by_stream(saved)
+    trials = saved_attempts(saved)
     current = next(stream for stream in streams if stream.label == saved["stream"])
-    later, first = next_stream(experiment, streams, current, asked)
-    own = sum(trial["stream"] == current.label for trial in saved["trials"])
+    later, first = next_stream(experiment, streams, current, trials)
+    own = sum(trial.stream == current.label for trial in trials)
     is_over = (
         saved["scheduler"]["stopped"] == "complete"
-        and asked[current.label] >= wanted_trials(experiment, streams)[current.label]
+        and asked_by_stream(trials)[current.label] >= wanted_trials(experiment, streams)[current.label]
         and is_finished(directory.of_stream(current.folder), own)
     )
     return (later or first or current) if is_over else current
-
-
-def _last_saved(directory: RunDirectory) -> Mapping[str, Any] | None:
-    """Return what the driver had saved last: in a file of its own, or with one worker in its checkpoint."""
-    history = History(directory)
-    if history.exists:
-        return history.saved()
-    checkpoint = CheckpointStore(directory.checkpoints).latest_state()
-    return None if checkpoint is None else checkpoint["driver"]
 
 
 @dataclass
@@ -237,7 +226,7 @@ class _Stay:
                 stream_tokens=loop.stream_tokens,
                 trained_tokens=self.spent_tokens + loop.trained_tokens,
                 stop_reason=loop.stop_reason,
-                has_progressed=sum(_asked_of(rows).values()) > session.visit.n_asked,
+                has_progressed=len(rows) > (0 if session.saved is None else len(session.saved["trials"])),
             )
 
     def _say_start(self, session: Session, fleet: Fleet, notes: Sequence[str], resumed_at: int | None) -> None:
@@ -265,21 +254,23 @@ class _Stay:
 
 
 def _forget_other_decisions(session: Session, history: History | None) -> None:
-    """Take the study back to the checkpoint where failed trials are retried more or less often than it knows.
+    """Take the study back to the checkpoint where what follows that cannot be repeated; not with a log, which can.
 
-    What follows the checkpoint is not repeated then: trials have other numbers. The log of several workers is repeated by
-    the rules that it was written by.
+    That is where fewer trials fit at once than did then, and where the run has continued with another space and has no
+    checkpoint on this stream yet that says by which rules it went.
     """
     saved = session.saved
-    if history is None and saved is not None:
-        before = saved["scheduler"]["policy"].get("retry_failed", 0)
-        if before != session.rules.policy.retry_failed:
-            rewind(session.experiment, session.directory, tokens_at(saved))
+    if history is not None:
+        return
+    if saved is None or saved["stream"] != session.label:
+        if session.directory.fingerprints():
+            rewind(session.experiment, session.directory, {} if saved is None else tokens_at(saved))
+    elif dict(saved["scheduler"]["workers"]) != {0: session.rules.policy.n_slots}:
+        rewind(session.experiment, session.directory, tokens_at(saved))
 
 
-def _asked_of(rows: Sequence[Row]) -> Counter[str]:
-    """Count the trials of each stream; those that repeat a failed one come on top of its share."""
-    return Counter(row.stream for row in rows if row.retry_of is None)
+def _attempts(rows: Sequence[Row]) -> list[Attempt]:
+    return [Attempt(row.number, row.retry_of, row.status, row.stream) for row in rows]
 
 
 def _notes(loop: SweepLoop) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from saesweep.driver.standings import Leaderboard
 from saesweep.driver.told import result_to_tell
 from saesweep.driver.trials import Trial, new_trial, row_of
 from saesweep.events import Row
-from saesweep.scheduler import State
-from saesweep.study import KeptTrial, catch_up
+from saesweep.scheduler import Action, Ask, State, Stop
+from saesweep.study import Ahead, KeptTrial, ahead_of, catch_up
 
 
 class Roster:
@@ -37,12 +37,14 @@ class Roster:
         """Those that were pruned or finished, in that order."""
         self.leaderboard = Leaderboard(session.objective, session.streams)
         self._ended_tokens = 0
+        self._ahead: dict[int, Ahead] = {}
+        """What the study holds beyond the checkpoint, and has not been repeated yet."""
 
     def __getitem__(self, number: int) -> Trial:
         return self.trials[number]
 
     def load(self, saved: Mapping[str, Any], state: State, warn: Callable[[str], None]) -> None:
-        """Take over the trials of a checkpoint; what the study lacks of them, it is given.
+        """Take over the trials of a checkpoint; what the study lacks of them, it is given, and what it has more is noted.
 
         Args:
             saved: What the driver had saved.
@@ -50,7 +52,9 @@ class Roster:
             warn: Tells the user.
         """
         self.ended = list(saved["ended"])
-        known, behind = catch_up(self._search.study, [self._kept(data) for data in saved["trials"]])
+        kept = [self._kept(data) for data in saved["trials"]]
+        known, behind = catch_up(self._search.study, kept)
+        self._ahead = ahead_of(known, kept)
         if behind:
             warn(f"study.db lacked what the checkpoint holds of {behind} trials; it was made again from there")
         for data in saved["trials"]:
@@ -64,6 +68,19 @@ class Roster:
         ended = [trial for trial in self.trials.values() if not trial.is_live]
         self._ended_tokens = sum(trial.tokens for trial in ended)
         self.leaderboard = Leaderboard(self._session.objective, self._session.streams, map(row_of, ended))
+
+    def has_caught_up(self) -> bool:
+        """Return whether everything has been repeated that the study held beyond the checkpoint."""
+        for number, ahead in list(self._ahead.items()):
+            trial = self.trials.get(number)
+            if trial is not None and (not trial.is_live if ahead.has_ended else len(trial.rungs) >= ahead.n_rungs):
+                del self._ahead[number]
+        return not self._ahead
+
+    def is_new(self, action: Action) -> bool:
+        """Return whether an action goes beyond what the study holds: a further trial, or that there is none."""
+        asked_all = isinstance(action, Stop) and action.reason in ("complete", "tokens_budget")
+        return asked_all or (isinstance(action, Ask) and not self._search.study.has(action.number))
 
     def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
         """Return what a checkpoint holds of a trial, as the study would."""

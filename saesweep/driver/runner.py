@@ -6,12 +6,14 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from saesweep.activity import doing
 from saesweep.at_hand import check_here
 from saesweep.costs import Kind
+from saesweep.driver.changed_space import change_of_space
 from saesweep.driver.checkpoint_path import claim_checkpoint_path
 from saesweep.driver.confirm import confirm
 from saesweep.driver.costs import CostBook, TimedEngine
@@ -23,8 +25,8 @@ from saesweep.driver.stop import StopFlag
 from saesweep.driver.tracker import make_tracker
 from saesweep.engines.choose import open_engine
 from saesweep.errors import UserError
-from saesweep.events import EventBus, Listener, MatchedEntry, ReferenceRow, Row, RunEnded, telling
-from saesweep.experiment import AsWritten, Experiment, describe_changes, dump_yaml, load_experiment
+from saesweep.events import EventBus, Listener, MatchedEntry, Note, ReferenceRow, Row, RunEnded, telling
+from saesweep.experiment import Experiment, dump_yaml, load_experiment
 from saesweep.faults import fault_of
 from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
@@ -62,10 +64,12 @@ def run(
     command = _resume_command(experiment, overrides, directory)
     keep_readable(str(directory.path))
     with _surroundings_reported(directory, command), directory:
-        _same_experiment(directory, loaded)
+        change = change_of_space(directory, loaded)
         finished = _already_complete(directory, loaded)
         bus = EventBus(JsonLogListener(directory), ProgressListener(directory, command), *listeners)
         if finished is not None:
+            if change is not None:
+                finished = replace(finished, notes=(*finished.notes, change.untried(loaded.n_trials)))
             bus.emit(
                 RunEnded(
                     status="already complete",
@@ -87,6 +91,9 @@ def run(
             with book.spending("set_up"):
                 engine = TimedEngine(open_engine(loaded, bus), book)
             facts = check(loaded, engine)
+            if change is not None:
+                directory.add_fingerprints(change.fingerprints)
+                bus.emit(Note(level="info", message=change.message))
             claim_checkpoint_path(loaded, directory)
             directory.save_experiment(dump_yaml(loaded.written))
             tracker = make_tracker(loaded, directory, bus)
@@ -156,7 +163,9 @@ def _surroundings_reported(directory: RunDirectory, resume_command: str) -> Iter
         if fault is None:
             raise
         safe = "Everything up to the last checkpoint is safe; " if any(directory.checkpoints.glob("*")) else ""
-        raise UserError(f"{directory.path}: {fault}. {safe}resume with: {resume_command}") from error
+        place = "" if fault.startswith(str(directory.path)) else f"{directory.path}: "
+        resume = f". {safe}resume with: {resume_command}" if directory.path.exists() else ""
+        raise UserError(f"{place}{fault}{resume}") from error
 
 
 @contextmanager
@@ -202,19 +211,6 @@ def _resume_command(source: object, overrides: Sequence[str], directory: RunDire
     for plugin in named_plugins():
         words += ["--plugin", plugin]
     return shlex.join([*words, "--run-dir", str(directory.path)])
-
-
-def _same_experiment(directory: RunDirectory, experiment: Experiment) -> None:
-    if not directory.experiment_file.exists():
-        return
-    stored = load_experiment(directory.experiment_file, env=AsWritten())
-    changes = describe_changes(stored.written, experiment.written)
-    if changes:
-        raise UserError(
-            f"{directory.path}: holds the run of another experiment; what differs:\n"
-            + "\n".join(f"  {change}" for change in changes)
-            + "\nundo the changes to resume it, or give this one its own folder with --run-dir (or another `name`)"
-        )
 
 
 def _board(directory: RunDirectory) -> dict[str, Any] | None:

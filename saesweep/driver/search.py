@@ -70,8 +70,9 @@ class Search:
         """
         given = self.visit.settings_of(position)
         never = None if self.policy.pruner == "none" else refuses
-        settings = self.rules.strata[stratum]
-        return self.study.ask(number, settings or None, given, expected, never, aim=(TARGET_L0,))
+        # A log may be repeated that was written with strata of another space: the study knows such a trial.
+        settings = self.rules.strata.get(stratum) or None
+        return self.study.ask(number, settings, given, expected, never, aim=(TARGET_L0,))
 
     def is_baseline(self, position: int) -> bool:
         """Return whether a trial is a baseline, by how many trials its stream has had before it."""
@@ -159,6 +160,7 @@ def open_search(
         sampler=search.sampler,
         seed=search.seed if search.seed is not None else seed,
         fingerprint=experiment.fingerprint(),
+        known_fingerprints=directory.fingerprints(),
         baselines=search.fixed or search.baselines,
         history=() if warm is None else warm.trials,
         metric_names=[goal.metric for goal in objective.goals],

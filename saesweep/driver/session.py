@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from saesweep.driver.fleet import Member, folder_of
 from saesweep.driver.progress import Board
 from saesweep.driver.search import Rules, rules_of
 from saesweep.driver.told import cannot_keep_limits
-from saesweep.driver.visits import Visit, visit_of, wanted_trials
+from saesweep.driver.visits import Attempt, Visit, asked_by_stream, visit_of, wanted_trials
 from saesweep.engines.records import Opened, WorkerPlan
 from saesweep.experiment import Experiment, Stream, stream_of, streams_of, with_widths
 from saesweep.runs import RunDirectory
@@ -69,7 +68,7 @@ class Session:
         """
         streams = streams_of(experiment)
         saved = opened.driver if saved is None else saved
-        own, asked = stream.experiment, trials_by_stream(saved)
+        own, asked = stream.experiment, asked_by_stream(saved_attempts(saved))
         visit = visit_of(experiment, streams, stream, asked)
         objective = own.objective(has_lm_head=opened.has_lm_head)
         blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
@@ -112,10 +111,10 @@ class Session:
         return cannot_keep_limits(self.resolve(params), self.objective)
 
 
-def trials_by_stream(saved: Mapping[str, Any] | None) -> Counter[str]:
-    """Return how many trials each stream has had at a checkpoint of the driver, by label."""
+def saved_attempts(saved: Mapping[str, Any] | None) -> list[Attempt]:
+    """Return the trials of a checkpoint of the driver."""
     found = () if saved is None else saved["trials"]
-    return Counter(trial["stream"] for trial in found if trial.get("retry_of") is None)
+    return [Attempt(data["number"], data.get("retry_of"), data["status"], data["stream"]) for data in found]
 
 
 def _without_storage(written: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,7 +6,8 @@ Trials are numbered through: the study, the scheduler's state and the checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,18 +110,48 @@ def planned_visits(experiment: Experiment, streams: Sequence[Stream]) -> list[Vi
     return found
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A trial, as far as it tells whether its settings are to be tried again."""
+
+    number: int
+    retry_of: int | None
+    status: str
+    stream: str
+
+
 def next_stream(
-    experiment: Experiment, streams: Sequence[Stream], current: Stream, asked: Mapping[str, int]
+    experiment: Experiment, streams: Sequence[Stream], current: Stream, trials: Sequence[Attempt]
 ) -> tuple[Stream | None, Stream | None]:
     """Return the next stream after the open one that lacks trials, and the first one of all that does.
+
+    A stream that has had its share lacks the trials that repeat failed ones, where more attempts are allowed by now.
 
     Args:
         experiment: The whole experiment.
         streams: All its streams.
         current: The open one.
-        asked: Trials that each stream has had, by label.
+        trials: All trials so far.
     """
-    wanted = wanted_trials(experiment, streams)
-    lacking = [stream for stream in streams if wanted[stream.label] > asked.get(stream.label, 0)]
+    wanted, asked = wanted_trials(experiment, streams), asked_by_stream(trials)
+    retrying = _to_retry(trials, experiment.spec.search.retry_failed)
+    lacking = [stream for stream in streams if wanted[stream.label] > asked[stream.label] or stream.label in retrying]
     later = [stream for stream in lacking if streams.index(stream) > streams.index(current)]
     return next(iter(later), None), next(iter(lacking), None)
+
+
+def asked_by_stream(trials: Iterable[Attempt]) -> Counter[str]:
+    """Count the trials of each stream; those that repeat a failed one come on top of its share."""
+    return Counter(trial.stream for trial in trials if trial.retry_of is None)
+
+
+def _to_retry(trials: Iterable[Attempt], allowed: int) -> set[str]:
+    """Return the streams with settings of which every attempt has failed, and that may be tried again."""
+    attempts: dict[int, list[Attempt]] = {}
+    for trial in trials:
+        attempts.setdefault(trial.number if trial.retry_of is None else trial.retry_of, []).append(trial)
+    return {
+        own[0].stream
+        for own in attempts.values()
+        if len(own) <= allowed and all(trial.status == "failed" for trial in own)
+    }

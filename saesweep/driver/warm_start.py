@@ -42,7 +42,8 @@ def warm_start(source: Path, directory: RunDirectory, space: SpaceView, objectiv
     data = read_json(kept)
     try:
         found = [EarlierTrial(**{**trial, "values": tuple(trial["values"])}) for trial in data["trials"]]
-        return WarmStart(tuple(found), str(data["note"]))
+        # The space may have changed since they were copied.
+        return WarmStart(tuple(trial for trial in found if lies_in(space, trial.params)), str(data["note"]))
     except (KeyError, TypeError) as error:
         raise UserError(f"{kept}: damaged ({type(error).__name__}: {error}); start a new run with --run-dir") from None
 

@@ -5,7 +5,7 @@ from saesweep.experiment.dump import dump_yaml
 from saesweep.experiment.environment import AsWritten, has_reference
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.fields import ARCHITECTURE, TARGET_L0
-from saesweep.experiment.identity import describe_changes, fingerprint_of
+from saesweep.experiment.identity import describe_changes, fingerprint_of, space_changes
 from saesweep.experiment.load import load_experiment
 from saesweep.experiment.parameters import Parameter
 from saesweep.experiment.schema import experiment_schema
@@ -34,6 +34,7 @@ __all__ = [
     "only_stream",
     "rung_steps",
     "settings_for",
+    "space_changes",
     "stream_of",
     "streams_of",
     "with_widths",

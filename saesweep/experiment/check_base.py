@@ -39,6 +39,8 @@ def check_base(draft: Draft) -> None:
                 message = f"unknown key {key!r}; write it nested, as {block}: {{{name}: ...}}"
             elif key in sae_fields():
                 message = f"unknown key {key!r}; it is a field of the SAE: sae: {{{key}: ...}}"
+            elif key in logger_fields():
+                message = f"unknown key {key!r}; it is a field of the logger: logger: {{{key}: ...}}"
             document.add(("base", key), message, at_key=True)
     for block in NESTED:
         if block in base and not isinstance(base[block], dict):

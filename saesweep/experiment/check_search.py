@@ -13,6 +13,7 @@ from saesweep.experiment.devices import devices_problem
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
 from saesweep.experiment.fields import ARCHITECTURE, STREAM_PATHS, TARGET_L0, known_paths, searchable_paths
+from saesweep.experiment.foreign import SAMPLERS_ELSEWHERE
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.experiment.parameters import Parameter, space_size
 from saesweep.specs import BaseRun, SearchSpec
@@ -27,7 +28,7 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
     search = draft.search or SearchSpec()
     document = draft.document
     if search.sampler not in SAMPLERS and not _CLASS_PATH.fullmatch(search.sampler):
-        hint = did_you_mean(search.sampler, SAMPLERS)
+        hint = did_you_mean(SAMPLERS_ELSEWHERE.get(search.sampler.lower(), search.sampler), SAMPLERS)
         document.add(
             ("search", "sampler"),
             f"unknown sampler {search.sampler!r}{hint} (tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler)",

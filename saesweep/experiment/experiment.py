@@ -166,5 +166,5 @@ class Experiment:
         return wanted if size is None else min(wanted, size)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of everything that must stay the same for a run directory to be continued."""
+        """Return the SHA-256 of everything that decides what the trials are; a run that continues with another space has several."""
         return fingerprint_of(self.written)

@@ -50,6 +50,9 @@ def explain(error: ValidationError, tree: Any, known_keys: KnownKeys) -> list[tu
     grouped: dict[Place, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         grouped.setdefault(_place(details, tree), []).append(details)
+    # Of a union with a list among its members, the items say what is wrong: the others would only say that it is a list.
+    inner = {place[:-1] for place in grouped if place and isinstance(place[-1], int)}
+    grouped = {p: g for p, g in grouped.items() if p not in inner or any(d["type"] not in _EXPECTED for d in g)}
     return [(place, _message(place, group, known_keys)) for place, group in grouped.items()]
 
 
@@ -97,6 +100,10 @@ def _message(place: Place, group: list[ErrorDetails], known_keys: KnownKeys) -> 
     hint = did_you_mean(value, options) if isinstance(value, str) else ""
     if isinstance(value, str) and "a number" in expected:
         hint = "; take the quotes off" if _is_number(value) else hint
+        with_point = value.replace(",", ".")
+        hint = f"; write {with_point}, with a point" if hint == "" and _is_number(with_point) else hint
+    if place == ("name",) and isinstance(value, (int, float)):
+        hint = f"; put it in quotes: '{show(value)}'"
     return f"takes {' or '.join(dict.fromkeys(expected))}, not {show(value)}{hint}"
 
 

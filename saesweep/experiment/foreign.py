@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from saesweep.experiment.document import Document, Place
+from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import NESTED, known_paths
 from saesweep.experiment.scalars import parse_scalar
+from saesweep.experiment.shorthand import span, teach_shorthand
 from saesweep.specs import METRICS, ParameterSpec
 
 _OWN = frozenset(info.alias or name for name, info in ParameterSpec.model_fields.items())
@@ -35,7 +36,7 @@ _SEARCH = {
     "random_state": "seed",
 }
 """Keys of other tools -> ours."""
-_SAMPLERS = {"bayes": "tpe", "bayesian": "tpe"}
+SAMPLERS_ELSEWHERE = {"bayes": "tpe", "bayesian": "tpe", "bo": "tpe", "tpesampler": "tpe", "randomsampler": "random"}
 
 
 def teach(document: Document) -> None:
@@ -43,13 +44,14 @@ def teach(document: Document) -> None:
     _teach_blanks(document, document.tree, ())
     _teach_space(document)
     _teach_objective(document)
+    teach_shorthand(document)
     search = document.tree.get("search")
     if not isinstance(search, dict):
         return
     for key in [key for key in search if key in _SEARCH]:
         value = search.pop(key)
-        meant = {_SEARCH[key]: _SAMPLERS.get(value, value) if isinstance(value, str) else value}
-        document.add(("search", key), f"write {_flow(meant)[1:-1]}", at_key=True)
+        meant = {_SEARCH[key]: SAMPLERS_ELSEWHERE.get(value, value) if isinstance(value, str) else value}
+        document.add(("search", key), f"write {flow(meant)[1:-1]}", at_key=True)
         search.setdefault(*next(iter(meant.items())))
 
 
@@ -86,14 +88,14 @@ def _teach_space(document: Document) -> None:
             del space[path]
             continue
         if path.startswith("base.") and path[5:] in known_paths():
-            message = f"paths begin inside base; write {path[5:]}: {_flow(entry)}"
+            message = f"paths begin inside base; write {path[5:]}: {flow(entry)}"
             document.add(("space", path), message, at_key=True)
             del space[path]
             space.setdefault(path[5:], entry)
             continue
         place: Place = ("space", path)
         if isinstance(entry, list) and entry and not any(isinstance(item, (dict, list)) for item in entry):
-            document.add(place, f"a list of values is a choice; write {path}: {_flow({'choice': entry})}")
+            document.add(place, f"a list of values is a choice; write {path}: {flow({'choice': entry})}")
             space[path] = {"choice": entry}
         elif isinstance(entry, list):
             for index, item in enumerate(entry):
@@ -107,8 +109,16 @@ def _teach_space(document: Document) -> None:
                 space[path] = found
         elif isinstance(entry, str) and (call := _CALL.fullmatch(entry)):
             meant = {"float": [float(call[1]), float(call[2])]}
-            document.add(place, f"write {path}: {_flow(meant)}")
+            document.add(place, f"write {path}: {flow(meant)}")
             space[path] = meant
+        elif isinstance(entry, str) and (bounds := span(entry)) is not None:
+            meant = {"int" if all(type(bound) is int for bound in bounds) else "float": bounds}
+            document.add(place, f"write {path}: {flow(meant)}")
+            space[path] = meant
+        elif entry is None and path in known_paths():
+            what = f"{path}: {{int: [low, high]}} or {path}: {{choice: [first, second]}}"
+            document.add(place, f"does not say what to search; write {what}, or leave the line out")
+            del space[path]
         elif path in known_paths():
             kind = "float" if isinstance(entry, float) else "int" if _is_number(entry) else "choice"
             range_ = "[first, second]" if kind == "choice" else "[low, high]"
@@ -120,14 +130,14 @@ def _teach_objective(document: Document) -> None:
     objective = document.tree.get("objective")
     if isinstance(objective, str) and objective in METRICS:
         meant = {METRICS[objective].better: objective}
-        document.add(("objective",), f"names a metric without a direction; write objective: {_flow(meant)}")
+        document.add(("objective",), f"names a metric without a direction; write objective: {flow(meant)}")
         document.tree["objective"] = meant
     if not isinstance(objective, dict):
         return
     for british in ("minimise", "maximise"):
         if british in objective:
             ours = british.replace("ise", "ize")
-            document.add(("objective", british), f"write {ours}: {_flow(objective[british])}", at_key=True)
+            document.add(("objective", british), f"write {ours}: {flow(objective[british])}", at_key=True)
             meant = objective.pop(british)
             if not {"minimize", "maximize", "pareto"}.intersection(objective):
                 objective[ours] = meant
@@ -137,7 +147,7 @@ def _teach_objective(document: Document) -> None:
     if isinstance(name, str) and name in METRICS and not {"minimize", "maximize", "pareto"}.intersection(objective):
         direction = str(objective.get("direction", objective.get("goal", METRICS[name].better)))
         direction = direction if direction in ("minimize", "maximize") else METRICS[name].better
-        document.add(("objective",), f"write objective: {_flow({direction: name})}")
+        document.add(("objective",), f"write objective: {flow({direction: name})}")
         document.tree["objective"] = {direction: name}
     pareto = objective.get("pareto")
     if not isinstance(pareto, list):
@@ -145,7 +155,7 @@ def _teach_objective(document: Document) -> None:
     for index, goal in enumerate(pareto):
         if isinstance(goal, str) and goal in METRICS:
             pareto[index] = {METRICS[goal].better: goal}
-            document.add(("objective", "pareto", index), f"needs its direction; write {_flow(pareto[index])}")
+            document.add(("objective", "pareto", index), f"needs its direction; write {flow(pareto[index])}")
 
 
 def _taught(document: Document, path: str, entry: dict[str, Any], place: Place) -> dict[str, Any] | None:
@@ -160,7 +170,7 @@ def _taught(document: Document, path: str, entry: dict[str, Any], place: Place) 
     for key in _CHOICES:
         if isinstance(entry.get(key), list):
             meant: dict[str, Any] = {"choice": entry[key], **({"when": entry["when"]} if "when" in entry else {})}
-            document.add((*place, key), f"write {path}: {_flow(meant)}", at_key=True)
+            document.add((*place, key), f"write {path}: {flow(meant)}", at_key=True)
             return meant
     if "value" in entry and len(entry) == 1:
         document.add((*place, "value"), _one(entry["value"], path), at_key=True)
@@ -181,7 +191,7 @@ def _taught(document: Document, path: str, entry: dict[str, Any], place: Place) 
         bounds = [float(f"{math.exp(bound):.3g}") for bound in bounds]
         aside = " (bounds are values here, not exponents)"
     meant = {"int" if is_int else "float": bounds, **({"log": True} if is_log else {}), **kept}
-    document.add((*place, where), f"write {path}: {_flow(meant)}{aside}", at_key=True)
+    document.add((*place, where), f"write {path}: {flow(meant)}{aside}", at_key=True)
     return meant
 
 
@@ -204,20 +214,9 @@ def _is_number(value: Any) -> bool:
 def _one(value: Any, path: str) -> str:
     """Return what to say of a single value, which is nothing to search."""
     block, _, name = path.rpartition(".")
-    where = f"{block}: {{{name}: {_flow(value)}}}" if block else f"{path}: {_flow(value)}"
+    where = f"{block}: {{{name}: {flow(value)}}}" if block else f"{path}: {flow(value)}"
     return f"one value is not searched; set it under base, as {where}"
 
 
 def _dotted(path: str, entry: Mapping[str, Any]) -> str:
-    return ", ".join(f"{path}.{name}: {_flow(value)}" for name, value in list(entry.items())[:4])
-
-
-def _flow(value: Any) -> str:
-    """Return a value as a line of YAML."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    return ", ".join(f"{path}.{name}: {flow(value)}" for name, value in list(entry.items())[:4])

@@ -12,6 +12,10 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
     if close:
         return close[0]
+    lower = word.lower()
+    begun = [option for option in options if option.lower() == lower or (len(word) > 3 and option.startswith(lower))]
+    if begun:
+        return begun[0]
     last = word.rsplit(".", 1)[-1]
     by_last = {option.rsplit(".", 1)[-1]: option for option in options}
     close = difflib.get_close_matches(last, by_last, n=1, cutoff=0.8)

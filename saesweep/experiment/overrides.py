@@ -22,6 +22,9 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
         if not equals or not path:
             complain(document, (), f"{text!r} is not path=value, such as base.lr=1e-4", LABEL)
             continue
+        if not raw.strip():
+            complain(document, tuple(path.split(".")), f"nothing follows the =; write {path}=null for no value", LABEL)
+            continue
         value, problems = read_value(raw, LABEL)
         parts = path.split(".")
         if problems:
@@ -36,6 +39,8 @@ def check_overridden(document: Document, overrides: Sequence[str]) -> None:
     space = document.tree.get("space")
     for text in overrides:
         path, _, raw = text.partition("=")
+        if not raw.strip():  # it has been said what is missing
+            continue
         field = path.strip().removeprefix("base.")
         entry = space.get(field) if isinstance(space, dict) and path.strip() == f"base.{field}" else None
         ranges = entry if isinstance(entry, list) else [entry]

@@ -59,6 +59,8 @@ def _compose(text: str, document: Document) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         document.values[()] = _mark(document.file, mark, lines)
         problem = " ".join(part for part in (error.problem, error.context) if part)
+        if "another document" in problem:
+            problem = "a second document begins here; an experiment is one, so remove the line ---"
         if "\\t" in problem:
             problem += "; indent with spaces"
         document.add((), _blank_missing(error, lines) or f"not valid YAML: {problem}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
-from saesweep.files import refuse_links_in_run
+from saesweep.files import no_run_directory, refuse_links_in_run
 from saesweep.runs import RunDirectory
 from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.saes.folder import CFG_FILE
@@ -31,7 +31,7 @@ def collect_run(run: Path, *, pareto: bool = False, matched: bool = False, trial
         return {name_of(load_sae_folder(run), run.resolve().name): run}
     directory = RunDirectory(run)
     if not directory.path.is_dir():
-        raise UserError(f"{run}: no such run directory")
+        raise no_run_directory(run)
     if pareto:
         return _all_in(directory.pareto, "no Pareto front; the run has not ended, or its objective has one goal")
     if matched:

@@ -13,7 +13,7 @@ from typing import Any
 from saesweep.display.saved import Leaderboard, read_leaderboard
 from saesweep.errors import UserError
 from saesweep.events import Row
-from saesweep.files import refuse_links
+from saesweep.files import no_run_directory, refuse_links
 from saesweep.runs import RunDirectory, read_json
 
 
@@ -86,7 +86,7 @@ def read_run(path: Path) -> RunData:
         UserError: It is none, or its run has not finished a block yet.
     """
     if not path.is_dir():
-        raise UserError(f"{path}: no such run directory")
+        raise no_run_directory(path)
     refuse_links(path)
     directory = RunDirectory(path)
     board = read_leaderboard(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ class RunDirectory:
     def reports_file(self) -> Path:
         """What has been reported since `driver_file` was written, as JSON lines."""
         return self.path / "reports.jsonl"
+
+    @property
+    def fingerprints_file(self) -> Path:
+        """The fingerprints of a run that has continued with another space."""
+        return self.path / "fingerprints.json"
 
     @property
     def best(self) -> Path:
@@ -214,6 +220,25 @@ class RunDirectory:
                 f"{self.path}: written in format {version}, this version reads format {FORMAT_VERSION}; "
                 "use the saesweep that wrote it, or another --run-dir"
             )
+
+    # --- the experiment
+    def fingerprints(self) -> tuple[str, ...]:
+        """Return the fingerprints of all experiments that the run has continued with; none where it is always the same.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        if not self.fingerprints_file.exists():
+            return ()
+        found = read_json_object(self.fingerprints_file, fix=_CHOICES_FIX).get("fingerprints")
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise UserError(f"{self.fingerprints_file}: damaged, fingerprints must be a list of texts; {_CHOICES_FIX}")
+        return tuple(found)
+
+    def add_fingerprints(self, fingerprints: Sequence[str]) -> None:
+        """Note that the run is continued with another space, before anything else says so."""
+        known = self.fingerprints()
+        write_json(self.fingerprints_file, {"fingerprints": list(dict.fromkeys([*known, *fingerprints]))})
 
     # --- choices
     def choices(self) -> dict[str, Any]:

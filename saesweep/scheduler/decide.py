@@ -19,11 +19,13 @@ from saesweep.scheduler.messages import (
     Failed,
     Opened,
     Place,
+    PolicyChanged,
     Prune,
     SlotsChanged,
     Stop,
     StopRequested,
 )
+from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.refill import place, refill
 from saesweep.scheduler.rungs import judge, with_evidence
 from saesweep.scheduler.state import State
@@ -57,6 +59,8 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
         return _then_refill(_between_blocks(state, state.trials[event.number].worker), [failed])
     if isinstance(event, SlotsChanged):
         return refill(_resized(state, event))
+    if isinstance(event, PolicyChanged):
+        return refill(state if state.final else _under(state, event.policy))
     return _stop_requested(state, event)
 
 
@@ -187,6 +191,11 @@ def _out_of_lost_slots(state: State) -> State:
         if trial.slot is None or trial.slot >= state.workers.get(trial.worker, 0)
     ]
     return state.updated(replace(trial, status="waiting", slot=None) for trial in lost)
+
+
+def _under(state: State, policy: Policy) -> State:
+    """Return the state under other rules: what was to be asked, and a stop because all was asked, no longer hold."""
+    return replace(state, policy=policy, pending={}, retrying={}, stopped=None)
 
 
 def _stop_requested(state: State, event: StopRequested) -> tuple[State, list[Action]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from saesweep.forecast import Course
+from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.trial import TrialState
 
 
@@ -75,6 +76,13 @@ class SlotsChanged:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyChanged:
+    """From here on other rules hold: more trials, another space. Asks that were not answered are forgotten."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopRequested:
     """Someone or some limit ends the sweep."""
 
@@ -128,5 +136,5 @@ class Stop:
     reason: str
 
 
-Event = Opened | Asked | BlockDone | Failed | SlotsChanged | StopRequested
+Event = Opened | Asked | BlockDone | Failed | SlotsChanged | PolicyChanged | StopRequested
 Action = Ask | Place | Prune | Complete | Stop

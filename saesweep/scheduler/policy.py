@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from saesweep.scheduler.aim import Aim
@@ -79,6 +79,10 @@ class Policy:
     def end_rung(self) -> int:
         """Index of the end among the stops."""
         return len(self.rungs_tokens)
+
+    def decides_as(self, other: Policy) -> bool:
+        """Return whether two policies ask for the same trials; memory, and baselines that are past, do not matter."""
+        return replace(self, n_slots=1, baseline_strata=()) == replace(other, n_slots=1, baseline_strata=())
 
     def to_json(self) -> dict[str, Any]:
         """Return the policy as plain JSON values."""

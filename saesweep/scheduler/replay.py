@@ -15,9 +15,11 @@ from saesweep.scheduler.messages import (
     Event,
     Failed,
     Opened,
+    PolicyChanged,
     SlotsChanged,
     StopRequested,
 )
+from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.state import State
 from saesweep.scheduler.trial import trial_from_json, trial_to_json
 
@@ -49,6 +51,8 @@ def event_to_json(event: Event) -> dict[str, Any]:
     if isinstance(event, SlotsChanged):
         tokens = {str(number): tokens_seen for number, tokens_seen in event.tokens_seen.items()}
         return {"event": kind, "n_slots": event.n_slots, "worker": event.worker, "tokens_seen": tokens}
+    if isinstance(event, PolicyChanged):
+        return {"event": kind, "policy": event.policy.to_json()}
     return {"event": kind, **asdict(event)}
 
 
@@ -74,6 +78,8 @@ def event_from_json(data: Mapping[str, Any]) -> Event:
     if data["event"] == "SlotsChanged":
         tokens_seen = {int(n): tokens for n, tokens in fields["tokens_seen"].items()}
         return SlotsChanged(**{**fields, "tokens_seen": tokens_seen})
+    if data["event"] == "PolicyChanged":
+        return PolicyChanged(policy=Policy.from_json(fields["policy"]))
     if data["event"] not in _KINDS:
         raise ValueError(f"unknown scheduler event {data['event']!r}")
     return _KINDS[data["event"]](**fields)

@@ -6,11 +6,12 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
     study.tell(0, "complete", [0.2], constraints={"l0_max": -4.0})
 """
 
-from saesweep.study.catch_up import KeptTrial, catch_up
+from saesweep.study.catch_up import Ahead, KeptTrial, ahead_of, catch_up
 from saesweep.study.grid import trial_limit
 from saesweep.study.history import EarlierTrial, lies_in, read_study
 from saesweep.study.importance import MIN_TRIALS, Importance, importances
 from saesweep.study.marginal import Effect, Marginal, marginals
+from saesweep.study.move import check_inside, named, trials_of
 from saesweep.study.parameter_view import ParameterView
 from saesweep.study.plain import load_plain_study
 from saesweep.study.record import ExpectedEnd, TrialRecord
@@ -21,6 +22,7 @@ from saesweep.study.study import Study
 
 __all__ = [
     "MIN_TRIALS",
+    "Ahead",
     "EarlierTrial",
     "ExpectedEnd",
     "Effect",
@@ -31,14 +33,18 @@ __all__ = [
     "SpaceView",
     "Study",
     "TrialRecord",
+    "ahead_of",
     "catch_up",
+    "check_inside",
     "check_sampler",
     "importances",
     "lies_in",
     "load_plain_study",
     "marginals",
+    "named",
     "read_study",
     "rewind_in_database",
     "rewind_study",
     "trial_limit",
+    "trials_of",
 ]

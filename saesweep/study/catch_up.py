@@ -35,6 +35,30 @@ class KeptTrial:
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What a study holds of a trial beyond a checkpoint."""
+
+    n_rungs: int
+    has_ended: bool
+
+
+def ahead_of(known: Mapping[int, TrialRecord], kept: Sequence[KeptTrial]) -> dict[int, Ahead]:
+    """Return what a study holds beyond a checkpoint, by trial: a resumed run repeats it.
+
+    Args:
+        known: The study's trials, by number.
+        kept: Those of the checkpoint.
+    """
+    before = {trial.number: trial for trial in kept}
+    found = {}
+    for number, record in known.items():
+        trial, has_ended = before.get(number), record.state != "running"
+        if trial is None or (trial.state is None and (has_ended or len(record.rungs) > len(trial.rungs))):
+            found[number] = Ahead(len(record.rungs), has_ended)
+    return found
+
+
 def catch_up(study: Study, kept: Sequence[KeptTrial]) -> tuple[dict[int, TrialRecord], int]:
     """Give a study what a checkpoint holds and it does not; what both hold must be equal.
 

@@ -12,6 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.study.record import STATES, TrialRecord, to_record
+from saesweep.study.rewrite import whole_study
 from saesweep.study.space_view import SpaceView
 from saesweep.study.storage import damage_told, open_storage, refuse_empty, silence_optuna
 from saesweep.study.suggestion import frozen
@@ -51,19 +52,27 @@ def read_study(path: Path, space: SpaceView) -> list[TrialRecord]:
 
 
 def _records(storage: RDBStorage, space: SpaceView) -> list[TrialRecord]:
-    name = optuna.get_all_study_summaries(storage)[0].study_name
-    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    trials = whole_study(storage).get_trials(deepcopy=False)
     return [to_record(trial, space) for trial in trials if trial.state in STATES]
 
 
 def lies_in(space: SpaceView, params: Mapping[str, Any]) -> bool:
     """Return whether these values are a point of the space: every active parameter in its range, and no other."""
+    return why_outside(space, params) is None
+
+
+def why_outside(space: SpaceView, params: Mapping[str, Any]) -> str | None:
+    """Return in which way these values are no point of the space, to be said of a trial; None where they are one."""
     chosen: dict[str, Any] = {}
     for parameter in space.walk(chosen):
-        if parameter.path not in params or not parameter.contains(params[parameter.path]):
-            return False
-        chosen[parameter.path] = params[parameter.path]
-    return set(chosen) == set(params)
+        path = parameter.path
+        if path not in params:
+            return f"space.{path} is searched now, and there is no value of it"
+        if not parameter.contains(params[path]):
+            return f"space.{path} is {params[path]!r}, which is not in {parameter.range_text}"
+        chosen[path] = params[path]
+    left = [path for path in params if path not in chosen]
+    return f"space.{left[0]} is {params[left[0]]!r}, and is not searched there any more" if left else None
 
 
 def as_trials(space: SpaceView, history: Sequence[EarlierTrial]) -> list[FrozenTrial]:

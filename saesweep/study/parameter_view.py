@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+Kind = Literal["float", "int", "choice"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class ParameterView:
 
     path: str
     """Dotted path into the base run."""
-    kind: Literal["float", "int", "choice"]
+    kind: Kind
     low: float | None = None
     """Lower bound, included; None for a choice."""
     high: float | None = None
@@ -138,6 +140,14 @@ class ParameterView:
         if self.kind == "choice":
             return {"choice": list(self.choices), "when": when}
         return {self.kind: [self.low, self.high], "log": self.log, "step": self.step, "when": when}
+
+    @classmethod
+    def described(cls, name: str, description: Mapping[str, Any]) -> ParameterView:
+        """Return the range of that Optuna name that `describe` described, as far as values are read by it."""
+        kind = next(kind for kind in get_args(Kind) if kind in description)
+        choices = tuple(description["choice"]) if kind == "choice" else ()
+        low, high = (None, None) if kind == "choice" else description[kind]
+        return cls(path=name.partition("|")[0], kind=kind, choices=choices, low=low, high=high, name=name)
 
     def _index(self, value: Any) -> int:
         return next(i for i, choice in enumerate(self.choices) if same_value(choice, value))

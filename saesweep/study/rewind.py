@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.study.record import RUNG_PREFIX, STATES
+from saesweep.study.rewrite import rewrite, whole_study
 from saesweep.study.storage import OWNER_KEY, close_storage, open_storage, silence_optuna
 
 
@@ -31,8 +32,7 @@ def rewind_study(path: Path, tokens_seen: Mapping[int, int | None]) -> None:
     earlier.unlink(missing_ok=True)
     storage, target = open_storage(str(path)), open_storage(str(earlier))
     try:
-        summary = optuna.get_all_study_summaries(storage)[0]
-        study = optuna.load_study(study_name=summary.study_name, storage=storage)
+        study = whole_study(storage)
         copy = optuna.create_study(study_name=study.study_name, directions=study.directions, storage=target)
         for key, value in study.user_attrs.items():
             copy.set_user_attr(key, value)
@@ -47,7 +47,7 @@ def rewind_study(path: Path, tokens_seen: Mapping[int, int | None]) -> None:
 
 
 def rewind_in_database(url: str, name: str, owner: str, tokens_seen: Mapping[int, int | None]) -> None:
-    """Do the same with a study in a database; where that is interrupted, `catch_up` makes what is missing again.
+    """Do the same with a study in a database.
 
     A study of that name that another run writes, or that was not made by saesweep, is left alone: opening it is refused.
 
@@ -63,17 +63,14 @@ def rewind_in_database(url: str, name: str, owner: str, tokens_seen: Mapping[int
         if name not in optuna.get_all_study_names(storage):
             return
         study = optuna.load_study(study_name=name, storage=storage)
-        attrs, directions = study.user_attrs, study.directions
-        if attrs.get(OWNER_KEY) != owner:
+        if study.user_attrs.get(OWNER_KEY) != owner:
+            return
+        if not tokens_seen:
+            optuna.delete_study(study_name=name, storage=storage)
             return
         trials = [trial for trial in study.get_trials() if trial.state in STATES and trial.number in tokens_seen]
-        optuna.delete_study(study_name=name, storage=storage)
-        if tokens_seen:
-            again = optuna.create_study(study_name=name, directions=directions, storage=storage)
-            for key, value in attrs.items():
-                again.set_user_attr(key, value)
-            for trial in trials:
-                again.add_trial(_earlier(trial, tokens_seen[trial.number]))
+        earlier = [_earlier(trial, tokens_seen[trial.number]) for trial in trials]
+        rewrite(storage, study, earlier, study.user_attrs, owner)
     finally:
         close_storage(storage)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from sqlalchemy import make_url
 
 from saesweep.errors import UserError
 from saesweep.faults import STUDY_FIX, fault_of
-from saesweep.study.samplers import Direction
 
 SQLITE_TIMEOUT_SECONDS = 60
 """How long to wait for a dashboard that reads the same file."""
@@ -117,105 +115,6 @@ def _check_file(path: Path) -> None:
         (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise ValueError(str(found))
-
-
-def open_study(
-    storage: RDBStorage,
-    *,
-    name: str,
-    directions: Sequence[Direction],
-    setup: Mapping[str, Any],
-    fingerprint: str,
-    owner: str | None = None,
-    metric_names: Sequence[str] = (),
-) -> optuna.Study:
-    """Create the study, or open it where it was made by the same experiment; its values are named for whoever looks at it.
-
-    Args:
-        storage: Where it is kept.
-        name: Its name there.
-        directions: One per objective.
-        setup: The space and the search.
-        fingerprint: Hash of everything else that decides results.
-        owner: The run that writes it, where other runs can reach the same storage.
-        metric_names: Names of the values, for dashboards; none are set where it is empty.
-
-    Raises:
-        UserError: When the study belongs to another experiment, with what changed, or to another run.
-    """
-    # Every suggestion has a sampler of its own; this one keeps Optuna from modelling the space at each report.
-    sampler = optuna.samplers.RandomSampler(seed=0)
-    study = optuna.create_study(
-        sampler=sampler, storage=storage, study_name=name, directions=list(directions), load_if_exists=True
-    )
-    attrs = study.user_attrs
-    if owner is not None and attrs.get(OWNER_KEY, owner) != owner:
-        raise UserError(
-            f"search.storage: the study {name!r} there belongs to another run directory; choose another `name`, or delete "
-            f"it (`optuna delete-study --study-name {name}`)"
-        )
-    if owner is not None and OWNER_KEY not in attrs and not study.get_trials(deepcopy=False):
-        study.set_user_attr(OWNER_KEY, owner)
-    if FINGERPRINT_KEY not in attrs:
-        if study.get_trials(deepcopy=False):
-            raise UserError(f"the study {name!r} was not made by saesweep; choose another `name`")
-        study.set_user_attr(SETUP_KEY, dict(setup))
-        study.set_user_attr(FINGERPRINT_KEY, fingerprint)
-        name_metrics(study, metric_names)
-        return study
-    before = attrs[SETUP_KEY]
-    changes = _changes(_widened(before, setup), setup)
-    if not changes and attrs[FINGERPRINT_KEY] != fingerprint:
-        changes = [f"a setting outside the space (fingerprint {attrs[FINGERPRINT_KEY]}, now {fingerprint})"]
-    if changes:
-        raise UserError(
-            f"the study {name!r} belongs to another experiment. Changed since:\n"
-            + "\n".join(f"  {change}" for change in changes)
-            + "\nRestore these settings, or give the experiment another `name`."
-        )
-    if before != setup:
-        study.set_user_attr(SETUP_KEY, dict(setup))
-    name_metrics(study, metric_names)
-    return study
-
-
-def name_metrics(study: optuna.Study, metric_names: Sequence[str]) -> None:
-    """Name the values of a study, which dashboards and Optuna's plots show; studies of earlier versions get them too."""
-    if metric_names and study.metric_names != list(metric_names):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(list(metric_names))
-
-
-def _widened(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the earlier setup with the new bounds of the ranges that have only become wider, without a `step`."""
-    space = dict(before["space"])
-    for name, old in space.items():
-        new = after["space"].get(name, {})
-        for kind in ("float", "int"):
-            if kind in old and kind in new and not old["step"]:
-                (low, high), (new_low, new_high) = old[kind], new[kind]
-                if new_low <= low and high <= new_high:
-                    space[name] = {**old, kind: new[kind]}
-    return {**before, "space": space}
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return one line for each difference between two nested mappings."""
-    lines: list[str] = []
-    for key in sorted({*before, *after}):
-        old, new = before.get(key), after.get(key)
-        if old == new:
-            continue
-        if key in before and key in after and isinstance(old, Mapping) and isinstance(new, Mapping) and not prefix:
-            lines += _changes(old, new, f"{key}.")
-        elif key not in after:
-            lines.append(f"{prefix}{key}: removed (was {old})")
-        elif key not in before:
-            lines.append(f"{prefix}{key}: added ({new})")
-        else:
-            lines.append(f"{prefix}{key}: was {old}, is {new}")
-    return lines
 
 
 def close_storage(storage: RDBStorage) -> None:

@@ -14,6 +14,7 @@ from saesweep.collection import paused_collection
 from saesweep.errors import UserError
 from saesweep.study.grid import check_grid, next_point
 from saesweep.study.history import EarlierTrial, as_trials
+from saesweep.study.opening import open_study
 from saesweep.study.record import (
     RUNG_PREFIX,
     STATES,
@@ -27,7 +28,7 @@ from saesweep.study.record import (
 )
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
-from saesweep.study.storage import close_storage, damage_told, open_storage, open_study, shown, silence_optuna
+from saesweep.study.storage import close_storage, damage_told, open_storage, shown, silence_optuna
 from saesweep.study.suggestion import Kin, Suggestion, as_expected, frozen, suggest
 
 N_STARTUP_TRIALS = 10
@@ -75,6 +76,7 @@ class Study:
         sampler: str,
         seed: int,
         fingerprint: str,
+        known_fingerprints: Collection[str] = (),
         baselines: Sequence[Mapping[str, Any]] = (),
         history: Sequence[EarlierTrial] = (),
         owner: str | None = None,
@@ -90,7 +92,9 @@ class Study:
             sampler: `tpe`, `random`, `grid`, `fixed` (the baselines and nothing else), or the class path of an Optuna
                 sampler.
             seed: The search seed; with the trial number it seeds every suggestion.
-            fingerprint: Hash of everything else that decides results.
+            fingerprint: Hash of everything that decides results.
+            known_fingerprints: Those that the run has had before, with other spaces: where all trials lie in this one, the
+                study is moved to it.
             baselines: Settings of the first trials, by path; parameters left out are suggested.
             history: Finished trials of another study for the sampler to learn from; points of `space`, the same ones
                 whenever this study is opened.
@@ -108,14 +112,11 @@ class Study:
             check_sampler(sampler, directions)
         for index, baseline in enumerate(baselines):
             space.check_settings(f"search.baselines[{index}]", baseline)
-        setup = {
-            "space": space.describe(),
-            "search": {
-                "directions": list(directions),
-                "sampler": sampler,
-                "seed": seed,
-                "baselines": [dict(baseline) for baseline in baselines],
-            },
+        search = {
+            "directions": list(directions),
+            "sampler": sampler,
+            "seed": seed,
+            "baselines": [dict(baseline) for baseline in baselines],
         }
         storage = open_storage(path_or_url)
         try:
@@ -124,8 +125,10 @@ class Study:
                     storage,
                     name=name,
                     directions=directions,
-                    setup=setup,
+                    space=space,
+                    search=search,
                     fingerprint=fingerprint,
+                    known_fingerprints=known_fingerprints,
                     owner=owner,
                     metric_names=metric_names,
                 )
@@ -198,6 +201,10 @@ class Study:
             )
         )
         return suggestion.params
+
+    def has(self, number: int) -> bool:
+        """Return whether the study holds a trial of this number."""
+        return number < len(self._study.get_trials(deepcopy=False))
 
     @property
     def sampler(self) -> str:

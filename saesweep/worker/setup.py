@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from saesweep.activations import ActivationSource, Sinks, find_sinks, open_source
 from saesweep.activity import doing
@@ -19,13 +16,12 @@ from saesweep.evaluation import HeldOutEvaluator
 from saesweep.experiment import Experiment, Stream
 from saesweep.experiment.advice import autocast_on_cpu
 from saesweep.models import resolve_device
-from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
-from saesweep.saes import Normalizer
+from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun, EvaluationSpec, ObjectiveSpec
-from saesweep.worker.corners import normalize_modes
 from saesweep.worker.gradient_engine import make_engine, make_reference
 from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.measuring_memory import KEPT_BYTES
+from saesweep.worker.normalizers import normalizers_of
 from saesweep.worker.stream_sizes import size_stream
 
 
@@ -109,9 +105,12 @@ def prepare(
     notes = [each.message() for each in sinks]
     if run.device == "auto" and device.type == "cpu" and run.autocast:  # what is known only here
         notes.append(autocast_on_cpu("base.autocast"))
-    if "slots" not in choices:
-        choices["slots"], choices["slots_reason"] = sizes.slots.slots, sizes.slots.reason
-        choices["background_checkpoints"] = sizes.slots.background_checkpoints
+    planned, slots = sizes.slots, choices.get("slots")
+    has_grown = slots is not None and planned.slot_bytes > choices.get("slot_bytes", planned.slot_bytes)
+    if slots is None or (has_grown and planned.slots < slots):  # an added choice is larger than what was planned for
+        choices["slots"], choices["slots_reason"] = planned.slots, planned.reason
+        choices["background_checkpoints"] = planned.background_checkpoints
+    choices["slot_bytes"] = max(planned.slot_bytes, choices.get("slot_bytes", 0))
     doing("choosing kernels")
     reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
@@ -132,7 +131,7 @@ def prepare(
     details = [f"cohort of {n_slots} on {device} ({choices['slots_reason']})", *engine_notes]
     cohort = Cohort(
         n_slots,
-        normalizers={key: n.to(device) for key, n in _normalizers(directory, experiment, source, run, d_in).items()},
+        normalizers={key: n.to(device) for key, n in normalizers_of(directory, experiment, source, run, d_in).items()},
         device=device,
         engine=engine,
         reference=reference,
@@ -182,66 +181,3 @@ def _sinks(source: ActivationSource, hooks: Sequence[str]) -> tuple[Sinks, ...]:
     special = () if source.model is None else getattr(source.model.tokenizer, "all_special_ids", ())
     found = (find_sinks(source.select, hook, special) for hook in hooks)
     return tuple(each for each in found if each is not None)
-
-
-def _normalizers(
-    directory: RunDirectory,
-    experiment: Experiment,
-    source: ActivationSource,
-    run: BaseRun,
-    d_in: Mapping[str, int],
-) -> dict[tuple[str, str], Normalizer]:
-    """Estimate each (hook, mode) once from the first shuffle window; a resumed run reads what the first start found."""
-    folder = directory.stream_path
-    json_file, tensor_file = folder / "normalizers.json", folder / "normalizers.safetensors"
-    if json_file.exists():
-        values = read_json(json_file)
-        try:
-            tensors = load_file(tensor_file) if tensor_file.exists() else {}
-            return {_key(name): _restore(name, data, tensors) for name, data in values.items()}
-        except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-            raise UserError(
-                f"{json_file}: damaged ({type(error).__name__}: {error}); start a new run with --run-dir"
-            ) from None
-    found: dict[tuple[str, str], Normalizer] = {}
-    all_tensors: dict[str, Tensor] = {}
-    values = {}
-    most_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
-    for mode in normalize_modes(experiment):
-        for hook in d_in:
-            window = (_finite(piece[hook]) for piece in _at_most(source.stream.first_window(), hook, most_tokens))
-            normalizer = Normalizer.fit(mode, window, d_in[hook])
-            found[hook, mode] = normalizer
-            state, tensors = normalizer.state_dict()
-            values[f"{mode} {hook}"] = state
-            all_tensors.update({f"{mode} {hook} {name}": t for name, t in tensors.items()})
-    if all_tensors:
-        # Whole or absent, as the JSON file beside it, which says that both are there.
-        write_bytes(tensor_file, save({name: t.contiguous() for name, t in all_tensors.items()}))
-    write_json(json_file, values)
-    return found
-
-
-def _key(name: str) -> tuple[str, str]:
-    mode, hook = name.split(" ", 1)
-    return hook, mode
-
-
-def _restore(name: str, data: dict[str, Any], tensors: Mapping[str, Tensor]) -> Normalizer:
-    mine = {key.removeprefix(f"{name} "): t for key, t in tensors.items() if key.startswith(f"{name} ")}
-    return Normalizer.from_state_dict(data, mine)
-
-
-def _finite(rows_ND: Tensor) -> Tensor:
-    """Return the rows without NaN or infinities: one bad row would spoil the scale of the whole run."""
-    is_finite_N = torch.isfinite(rows_ND).all(-1)
-    return rows_ND if bool(is_finite_N.all()) else rows_ND[is_finite_N]
-
-
-def _at_most(pieces: Iterator[dict[str, Tensor]], hook: str, most_tokens: int) -> Iterator[dict[str, Tensor]]:
-    left = most_tokens
-    for piece in pieces:
-        if left <= 0:
-            return
-        yield {name: rows[:left] for name, rows in piece.items()}
-        left -= piece[hook].shape[0]

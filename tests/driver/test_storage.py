@@ -184,3 +184,30 @@ def test_a_study_on_a_postgresql_server_that_is_restarted(
         for number, state in own["study"]["trials"]
     ]
     assert not [f for f in (tmp_path / "run").rglob("*") if f.is_file() and b"hunter2" in f.read_bytes()]
+
+
+def test_a_study_on_a_postgresql_server_continues_with_an_added_choice(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDY_PASSWORD", "hunter2-and-more")
+    url = f"postgresql://me:${{env:STUDY_PASSWORD}}@127.0.0.1:{server.port}/postgres"
+    tree = stored_at(url)
+    tree["search"]["trials"] = 4
+    first = saesweep.run(tree, run_dir=tmp_path / "run")
+    storage = open_storage(url.replace("${env:STUDY_PASSWORD}", "hunter2-and-more"))
+    before = optuna.load_study(study_name="tiny", storage=storage).trials
+    tree["space"]["sae.architecture"]["choice"] = ["batchtopk", "topk"]
+    del tree["space"]["sae.l1_coefficient"]
+    with pytest.raises(UserError, match=r"space\.sae\.architecture is 'standard', which is not in one of"):
+        saesweep.run(tree, run_dir=tmp_path / "run")
+    tree = stored_at(url)
+    tree["space"]["sae.architecture"]["choice"] = ["batchtopk", "topk", "standard"]
+    result = saesweep.run(tree, run_dir=tmp_path / "run")
+    assert (result.status, len(result.rows)) == ("complete", 6)
+    assert {row.number: row.metrics for row in first.rows}.items() <= {r.number: r.metrics for r in result.rows}.items()
+    after = optuna.load_study(study_name="tiny", storage=storage).trials
+    assert [(t.values, t.user_attrs, t.intermediate_values, t.params["lr"]) for t in after[:4]] == [
+        (t.values, t.user_attrs, t.intermediate_values, t.params["lr"]) for t in before
+    ]
+    assert after[4].params["sae.architecture"] == "batchtopk"
+    assert optuna.get_all_study_names(storage) == ["tiny"]

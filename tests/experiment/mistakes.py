@@ -400,4 +400,137 @@ MISTAKES = {
         "trials: 1, baselines: [{sae.k: 16}, {sae.k: 32}]",
         "15:18: search.trials: 1, but search.baselines lists 2 trials: the last 1 would never run; raise trials to at least 2, or list fewer",
     ),
+    # one value where a mapping or a list belongs, and the other way round
+    "range-in-one-piece": (
+        K,
+        "sae.k: 8-64",
+        "13:10: space.sae.k: write sae.k: {int: [8, 64]}",
+    ),
+    "range-as-text": (
+        K,
+        "sae.k: {int: 8..64}",
+        "13:16: space.sae.k.int: write int: [8, 64]",
+    ),
+    "range-left-empty": (
+        K,
+        "sae.k:",
+        "13:9: space.sae.k: does not say what to search; write sae.k: {int: [low, high]} or sae.k: {choice: [first, second]}, or leave the line out",
+    ),
+    "choice-without-brackets": (
+        K,
+        "sae.architecture: {choice: topk}",
+        "13:30: space.sae.architecture.choice: write choice: [topk]",
+    ),
+    "several-values-under-base": (
+        "hook_name: model.layers.2",
+        "hook_name: [model.layers.1, model.layers.2]",
+        "5:14: base.hook_name: takes one value; to try each, write under space: hook_name: {choice: [model.layers.1, model.layers.2]}",
+    ),
+    "two-goals-under-one": (
+        SEARCH,
+        SEARCH + "objective: {minimize: [l0, delta_ce]}\n",
+        "16:12: objective: several goals make a front; write pareto: [{minimize: l0}, {minimize: delta_ce}]",
+    ),
+    "two-goals": (
+        SEARCH,
+        SEARCH + "objective: {minimize: l0, maximize: explained_variance}\n",
+        "16:12: objective: several goals make a front; write pareto: [{minimize: l0}, {maximize: explained_variance}]",
+    ),
+    "limit-without-an-end": (
+        SEARCH,
+        SEARCH + "objective: {minimize: delta_ce, subject_to: {l0: 64}}\n",
+        "16:50: objective.subject_to.l0: write l0: {max: 64}",
+    ),
+    "limit-as-a-comparison": (
+        SEARCH,
+        SEARCH + "objective: {minimize: delta_ce, subject_to: l0 <= 64}\n",
+        "16:45: objective.subject_to: write subject_to: {l0: {max: 64}}",
+    ),
+    "trials-alone": (
+        SEARCH,
+        "search: 15\n",
+        "15:9: search: write search: {trials: 15}",
+    ),
+    "size-alone": (
+        SEARCH,
+        SEARCH + "cohort: 4\n",
+        "16:9: cohort: write cohort: {size: 4}",
+    ),
+    "confirm-yes": (
+        "trials: 15",
+        "trials: 15, confirm: true",
+        "15:31: search.confirm: write confirm: {top: 3}",
+    ),
+    "confirm-count": (
+        "trials: 15",
+        "trials: 15, confirm: 5",
+        "15:31: search.confirm: write confirm: {top: 5}",
+    ),
+    "rung-without-brackets": (
+        "trials: 15",
+        "trials: 15, rungs: 5%",
+        "15:29: search.rungs: write rungs: [5%]",
+    ),
+    "baseline-without-brackets": (
+        "trials: 15",
+        "trials: 15, baselines: {sae.k: 32}",
+        "15:33: search.baselines: write baselines: [{sae.k: 32}]",
+    ),
+    "targets-alone": (
+        "sae.k: {int: [8, 64], log: true}\n  lr: {float: [8e-4, 5e-3], log: true}\nsearch: {trials: 15}\n",
+        "lr: {float: [8e-4, 5e-3], log: true}\nsearch: {trials: 15}\nobjective: {minimize: delta_ce, matched: [16, 32]}\n",
+        "11:61: base.sae.k: objective.matched sets k of batchtopk: each trial gets a target L0 there; leave it out",
+        "15:42: objective.matched: write matched: {l0: [16, 32]}",
+    ),
+    "one-target": (
+        "sae.k: {int: [8, 64], log: true}\n  lr: {float: [8e-4, 5e-3], log: true}\nsearch: {trials: 15}\n",
+        "lr: {float: [8e-4, 5e-3], log: true}\nsearch: {trials: 15}\nobjective: {minimize: delta_ce, matched: {l0: 32}}\n",
+        "11:61: base.sae.k: objective.matched sets k of batchtopk: each trial gets a target L0 there; leave it out",
+        "15:47: objective.matched.l0: write l0: [32]",
+    ),
+    "logger-alone": (
+        BASE_LR,
+        BASE_LR + "  logger: wandb\n",
+        "11:11: base.logger: write logger: {log_to_wandb: true}",
+    ),
+    "field-of-the-logger": (
+        BASE_LR,
+        BASE_LR + "  log_to_wandb: true\n",
+        "11:3: base.log_to_wandb: unknown key 'log_to_wandb'; it is a field of the logger: logger: {log_to_wandb: ...}",
+    ),
+    "devices-as-numbers": (
+        SEARCH,
+        SEARCH + "cohort: {devices: [0, 1]}\n",
+        "16:19: cohort.devices: write devices: [cuda:0, cuda:1]",
+    ),
+    "decimal-comma": (
+        BASE_LR,
+        "  lr: 0,001\n",
+        "10:7: base.lr: takes a number, not '0,001'; write 0.001, with a point",
+    ),
+    "name-as-a-number": (
+        "name: mistakes",
+        "name: 12",
+        "1:7: name: takes text, not 12; put it in quotes: '12'",
+    ),
+    "sampler-in-capitals": (
+        "trials: 15",
+        "trials: 15, sampler: TPE",
+        "15:31: search.sampler: unknown sampler 'TPE'; did you mean 'tpe'? (tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler)",
+    ),
+    "sampler-of-wandb": (
+        "trials: 15",
+        "trials: 15, sampler: bayesian",
+        "15:31: search.sampler: unknown sampler 'bayesian'; did you mean 'tpe'? (tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler)",
+    ),
+    "schedule-in-short": (
+        BASE_LR,
+        BASE_LR + "  lr_scheduler_name: cosine\n",
+        "11:22: base.lr_scheduler_name: takes 'constant', 'cosineannealing' or 'cosineannealingwarmrestarts', not 'cosine'; did you mean 'cosineannealing'?",
+    ),
+    "second-document": (
+        SEARCH,
+        SEARCH + "---\nname: more\n",
+        "16:1: not valid YAML: a second document begins here; an experiment is one, so remove the line ---",
+    ),
 }

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from saesweep.errors import UserError
-from saesweep.experiment import describe_changes, load_experiment
+from saesweep.experiment import describe_changes, load_experiment, space_changes
 from saesweep.experiment.parameters import active
 from saesweep.specs.presets import PRESETS
 
@@ -264,7 +264,29 @@ class TestIdentity:
         assert describe_changes(old.tree, new.tree) == [
             "base.sae.d_sae: 1024 -> 512",
             "base.lr: absent -> 0.001",
-            "space: absent -> {'sae.k': {'int': [1, 8]}}",
+        ]
+        assert space_changes(old.tree, new.tree) == ["space.sae.k: added"]
+
+    def test_what_is_searched_is_told_apart(self, tree: dict[str, Any]) -> None:
+        tree["objective"] = {"minimize": "mse", "matched": {"l0": [8, 32]}}
+        tree["base"]["sae"].pop("k", None)
+        tree["space"] = {"sae.architecture": {"choice": ["topk", "batchtopk"]}, "lr": {"float": [1e-4, 1e-3]}}
+        changed = copy.deepcopy(tree)
+        changed["space"]["sae.architecture"]["choice"] = ["jumprelu", "topk"]
+        changed["space"]["lr"]["float"] = [1e-5, 1e-3]
+        changed["by_architecture"] = {"jumprelu": {"lr_warm_up_steps": "5%"}}
+        changed["objective"]["matched"]["l0"] = [8, 16, 32]
+        old, new = load_experiment(tree), load_experiment(changed)
+        assert describe_changes(old.tree, new.tree) == []
+        assert space_changes(old.tree, new.tree) == [
+            "space.sae.architecture: added 'jumprelu'; removed 'batchtopk'",
+            "space.lr.float: [0.0001, 0.001] -> [1e-05, 0.001]",
+            "by_architecture.jumprelu: added",
+            "objective.matched.l0: added 16",
+        ]
+        changed["objective"]["matched"]["freeze"] = "50%"
+        assert describe_changes(old.tree, load_experiment(changed).tree) == [
+            "objective.matched.freeze: absent -> '50%'"
         ]
 
     def test_order_of_keys_does_not_matter(self, tree: dict[str, Any]) -> None:

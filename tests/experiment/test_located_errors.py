@@ -153,7 +153,7 @@ CASES: list[tuple[str, Any, str, str]] = [
     ("space/lr", {"float": [1e-4, 1e-3], "when": 3}, "space.lr.when", "takes a mapping"),
     # objective
     ("objective", {}, "objective", "exactly one of minimize, maximize, pareto; has none of them"),
-    ("objective", {"minimize": "l0", "maximize": "l1"}, "objective", "has minimize and maximize"),
+    ("objective", {"minimize": "l0", "maximize": "l1"}, "objective", "several goals make a front"),
     (
         "objective",
         {"minimise": "l0", "maximize": "explained_variance"},

@@ -17,6 +17,7 @@ from saesweep.scheduler import (
     Opened,
     Place,
     Policy,
+    PolicyChanged,
     Prune,
     SlotsChanged,
     State,
@@ -24,6 +25,8 @@ from saesweep.scheduler import (
     StopRequested,
     TrialState,
     decide,
+    event_from_json,
+    event_to_json,
     rungs,
 )
 from saesweep.scheduler.aim import GoalAim, Limit
@@ -398,3 +401,25 @@ def test_a_failed_trial_is_not_tried_again_unless_asked_for() -> None:
     state = opened(policy(n_trials=1, n_slots=1))
     _, actions = decide(state, BlockDone(tokens_seen={0: 0}, failed={0: "NaN"}))
     assert [type(action) for action in actions] == [Prune, Stop]
+
+
+def test_other_rules_hold_at_once_and_a_search_that_was_over_continues_by_them() -> None:
+    rules = policy(n_trials=2, n_slots=2, strata=("a", "b"))
+    state = opened(rules)
+    ends = {n: {r: (1.0, 9.0) for r in (0, 1)} for n in (0, 1)}
+    state, actions = decide(state, BlockDone(tokens_seen={0: 90, 1: 90}, values=ends))
+    assert actions[-1] == Stop(reason="complete")
+    more = policy(n_trials=5, n_slots=2, strata=("c", "a", "b"))
+    assert not rules.decides_as(more)
+    assert rules.decides_as(policy(n_trials=2, n_slots=7, strata=("a", "b"), baseline_strata=("b",)))
+    changed = event_from_json(event_to_json(PolicyChanged(policy=more)))
+    assert changed == PolicyChanged(policy=more)
+    state, actions = decide(state, changed)
+    # The added stratum has had no trial yet.
+    assert actions == [Ask(number=2, stratum="c"), Ask(number=3, stratum="c")]
+    assert (state.stopped, state.policy) == (None, more)
+    # Asks that nobody has answered are forgotten where the rules change once more.
+    state, actions = decide(state, PolicyChanged(policy=rules))
+    assert actions == [Stop(reason="complete")]
+    state, _ = decide(state, StopRequested(reason="enough", final=True))
+    assert decide(state, PolicyChanged(policy=more))[1] == []

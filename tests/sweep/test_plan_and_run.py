@@ -47,7 +47,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(setup, "open_source", source)
     monkeypatch.setattr(setup, "evaluator_of", lambda *_, **__: None)
-    monkeypatch.setattr(setup, "_normalizers", lambda *_: {})
+    monkeypatch.setattr(setup, "normalizers_of", lambda *_: {})
     monkeypatch.setattr(setup, "_sinks", lambda *_: ())
     monkeypatch.setattr(setup, "make_engine", lambda *_, reference, **__: (reference, None, []))
 

@@ -23,7 +23,7 @@ from tests.sweep.studies import snapshot
     [
         ("saesweep.driver.runner.check", signal.SIGTERM),  # looking at the model and the dataset
         ("saesweep.worker.setup.open_source", signal.SIGINT),  # splitting, tokenising, loading
-        pytest.param("saesweep.worker.setup.Normalizer.fit", signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param("saesweep.worker.normalizers.Normalizer.fit", signal.SIGTERM, marks=pytest.mark.long),
         # The winner's last measurements.
         pytest.param("saesweep.driver.phase.finish", signal.SIGINT, marks=pytest.mark.long),
     ],

@@ -147,6 +147,40 @@ def test_a_trial_that_is_tried_again_takes_nothing_of_the_share_of_a_stream(
     assert own == {f"train_batch_size_tokens {size}": 3 for size in (128, 256, 512)}
 
 
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_stream_that_was_left_is_opened_again_for_its_failed_trials(
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    place = worker_module.Slot.__init__
+    poison = {1, 3}  # one of the first stream, and where there are two streams one of the second
+
+    def poisoned(self: Any, **kwargs: Any) -> None:
+        place(self, **kwargs)
+        if kwargs["trial"] in poison:
+            self.params["b_dec"].fill_(float("nan"))
+
+    monkeypatch.setattr(worker_module.Slot, "__init__", poisoned)
+    tree["space"]["train_batch_size_tokens"] = {"choice": [128, 256, 512][: 1 + others]}
+    tree["search"] |= {"trials": 2 * (1 + others), "pruner": "none"}
+    run = tmp_path / "run"
+    first = saesweep.run(tree, run_dir=run)
+    failed = {row.number: row for row in first.rows if row.status == "failed"}
+    assert failed.keys() == poison
+    ends = {row.number: (row.tokens, row.metrics) for row in first.rows}
+    poison = {4 if others == 1 else 6}  # the first further attempt fails as well
+    tree["search"]["retry_failed"] = 2
+    result = saesweep.run(tree, run_dir=run)
+    again = {row.retry_of: row for row in result.rows if row.retry_of is not None and row.status == "complete"}
+    assert again.keys() == failed.keys()
+    assert all(again[n].params == failed[n].params and again[n].stream == failed[n].stream for n in failed)
+    assert sum(row.retry_of is not None for row in result.rows) == 3
+    assert {row.number: (row.tokens, row.metrics) for row in result.rows if row.number in ends} == ends
+    for file in (run / "streams").glob("*/winner.json"):
+        label = next(s.label for s in streams_of(load_experiment(tree)) if s.folder == file.parent.name)
+        assert json.loads(file.read_text())["trials"] == sum(row.stream == label for row in result.rows)
+    assert saesweep.run(tree, run_dir=run).status == "already complete"
+
+
 def test_more_trials_are_added_to_every_stream(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["search"]["trials"] = 5
     first = saesweep.run(tree, run_dir=tmp_path / "run")

@@ -1,0 +1,125 @@
+"""Moving a study to another space in which all its trials lie: an added choice, a wider range."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+
+from saesweep.errors import UserError
+from saesweep.study.history import why_outside
+from saesweep.study.parameter_view import ParameterView
+from saesweep.study.rewrite import rewrite
+from saesweep.study.space_view import SpaceView
+from saesweep.study.storage import (
+    OWNER_KEY,
+    SETUP_KEY,
+    close_storage,
+    damage_told,
+    open_storage,
+    shown,
+    silence_optuna,
+)
+from saesweep.study.suggestion import frozen
+
+MAX_NAMED = 8
+"""Trials that one message names."""
+
+
+def move_study(
+    storage: RDBStorage,
+    study: optuna.Study,
+    space: SpaceView,
+    *,
+    described: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+    owner: str | None,
+) -> optuna.Study:
+    """Return the study with the same trials as points of another space; Optuna takes no other choices in a study as it is.
+
+    Args:
+        storage: Where it is kept.
+        study: The study.
+        space: The new space.
+        described: The space that it was made for, as `SpaceView.describe` described it.
+        attrs: The attributes that it is to have.
+        owner: The run that writes it, where other runs can reach the same storage.
+
+    Raises:
+        UserError: A trial does not lie in the new space; nothing has changed.
+    """
+    trials = study.get_trials()
+    params = [decoded(described, trial) for trial in trials]
+    check_inside(space, dict(enumerate(params)))
+    return rewrite(storage, study, [_moved(t, space, p) for t, p in zip(trials, params, strict=True)], attrs, owner)
+
+
+def trials_of(path_or_url: str, name: str, owner: str | None) -> dict[int, dict[str, Any]]:
+    """Return the values by path of every trial that a run has in its study, by number; nothing where there is no study.
+
+    Args:
+        path_or_url: A SQLite file, or any database URL that Optuna takes.
+        name: Name of the study in the storage.
+        owner: The run that writes it, where other runs can reach the same database.
+
+    Raises:
+        UserError: The storage cannot be opened, or is damaged.
+    """
+    if "://" not in path_or_url and not (Path(path_or_url).is_file() and Path(path_or_url).stat().st_size):
+        return {}
+    silence_optuna()
+    storage = open_storage(path_or_url)
+    try:
+        with damage_told(shown(path_or_url)):
+            if name not in optuna.get_all_study_names(storage):
+                return {}
+            study = optuna.load_study(study_name=name, storage=storage)
+            described = study.user_attrs.get(SETUP_KEY)
+            if described is None or study.user_attrs.get(OWNER_KEY) != owner:
+                return {}
+            return {t.number: decoded(described["space"], t) for t in study.get_trials(deepcopy=False)}
+    finally:
+        close_storage(storage)
+
+
+def check_inside(space: SpaceView, trials: Mapping[int, Mapping[str, Any]]) -> None:
+    """Check that trials are points of a space.
+
+    Args:
+        space: The space.
+        trials: Their values by dotted path, by number.
+
+    Raises:
+        UserError: Some are not; the message names them and the reason.
+    """
+    outside: dict[str, list[int]] = {}
+    for number, params in trials.items():
+        if (reason := why_outside(space, params)) is not None:
+            outside.setdefault(reason, []).append(number)
+    if outside:
+        raise UserError("\n".join(f"{named(numbers)} {reason}" for reason, numbers in outside.items()))
+
+
+def named(numbers: Sequence[int]) -> str:
+    """Return the trials of these numbers as text."""
+    shown = [str(number) for number in numbers[:MAX_NAMED]]
+    more = len(numbers) - len(shown)
+    return f"trial{'s' * (len(numbers) > 1)} {', '.join(shown)}" + (f" and {more} more" if more else "") + ":"
+
+
+def decoded(described: Mapping[str, Any], trial: FrozenTrial) -> dict[str, Any]:
+    """Return a trial's values by path, read by the space that its study was made for."""
+    views = {name: ParameterView.described(name, described[name]) for name in trial.params}
+    return {views[name].path: views[name].decode(value) for name, value in trial.params.items()}
+
+
+def _moved(trial: FrozenTrial, space: SpaceView, params: Mapping[str, Any]) -> FrozenTrial:
+    """Return a copy of a trial with its values as the space names and encodes them; everything else stays."""
+    point, found = frozen(space, params), copy.deepcopy(trial)
+    found.params, found.distributions = point.named, point.distributions
+    return found
