@@ -12,7 +12,6 @@ from tests.sweep.studies import small_sweep, snapshot
 
 def few_trials() -> dict[str, Any]:
     tree = small_sweep()
-    tree["base"]["training_tokens"] = 10_240
     tree["evaluation"] = {"select_tokens": 1024, "test_tokens": 1024}
     tree["space"]["sae.architecture"] = {"choice": ["topk", "standard"]}
     del tree["space"]["sae.l0_coefficient"], tree["by_architecture"]
