@@ -23,8 +23,8 @@ quickstart: $(VENV)/run.stamp  ## install, then sweep SAEs on the built-in model
 	$(BIN)/saesweep run experiments/quickstart.yaml
 
 test: $(VENV)/dev.stamp  ## install the test extra, then the default suite
-	# Files side by side, one thread each: 6 minutes instead of 10 on 2 cores.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	# Side by side, one thread each; work is taken over test by test, so that nobody waits for a last long file.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check saesweep tests benchmarks

@@ -62,7 +62,12 @@ class Recording:
 
 
 def record(
-    command: list[str], *, columns: int, interrupt_after: float | None = None, env: dict[str, str] | None = None
+    command: list[str],
+    *,
+    columns: int,
+    interrupt_after: float | None = None,
+    interrupt_at: str = "",
+    env: dict[str, str] | None = None,
 ) -> Recording:
     """Run a command in a pseudo-terminal.
 
@@ -70,6 +75,7 @@ def record(
         command: The command.
         columns: Width of the terminal.
         interrupt_after: Press Ctrl-C once after so many seconds.
+        interrupt_at: Press Ctrl-C once this text has come, where it is not empty.
         env: Environment variables beside those of this process.
     """
     began = time.monotonic()
@@ -90,6 +96,9 @@ def record(
         if not data:
             break
         pieces.append((time.monotonic() - began, data.decode(errors="replace")))
+        if interrupt_at and interrupt_at in "".join(text for _, text in pieces[-2:]):
+            os.write(master, b"\x03")
+            interrupt_at = ""
     signal.setitimer(signal.ITIMER_REAL, 0)
     _, status = os.waitpid(child, 0)
     os.close(master)

@@ -42,6 +42,7 @@ def open_storage(path_or_url: str) -> RDBStorage:
         UserError: When the file is no study, another Optuna version wrote it, or the database cannot be reached.
     """
     is_url = "://" in path_or_url
+    is_new = not is_url and not Path(path_or_url).exists()
     if not is_url:
         _check_file(Path(path_or_url))
     url = path_or_url if is_url else f"sqlite:///{Path(path_or_url).absolute()}"
@@ -51,7 +52,8 @@ def open_storage(path_or_url: str) -> RDBStorage:
         engine = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
     try:
         with damage_told(shown(path_or_url)):
-            return RDBStorage(url, engine_kwargs=engine)
+            # A file that Optuna makes now has its own version; to check that, it would read its migrations from disk again.
+            return RDBStorage(url, engine_kwargs=engine, skip_compatibility_check=is_new)
     except (ImportError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{shown(path_or_url)}: not a storage that Optuna can open: {reason}") from error

@@ -40,11 +40,11 @@ search: {trials: 2, seed: 0, pruner: none}
 """
 
 
-def run(folder: Path, columns: int, *arguments: str, interrupt_after: float | None = None) -> Recording:
+def run(folder: Path, columns: int, *arguments: str, interrupt_at: str = "") -> Recording:
     file = folder / "seconds.yaml"
     file.write_text(EXPERIMENT)
     command = [sys.executable, "-m", "saesweep", "run", str(file), "--run-dir", str(folder / "run"), *arguments]
-    return record(command, columns=columns, interrupt_after=interrupt_after, env={"PYTHONPATH": str(ROOT)})
+    return record(command, columns=columns, interrupt_at=interrupt_at, env={"PYTHONPATH": str(ROOT)})
 
 
 def frames(recording: Recording) -> list[list[str]]:
@@ -88,9 +88,9 @@ def test_a_run_from_its_first_second_to_its_end(tmp_path, columns):
 
 
 def test_an_interrupted_run_says_how_to_resume_and_resumes(tmp_path):
-    # More tokens than can be trained before Ctrl-C, which comes in set-up or in training: both say how to resume.
-    more = ("--set", "base.training_tokens=50M")
-    found = run(tmp_path, 80, *more, interrupt_after=20.0)
+    # More tokens than can be trained before Ctrl-C, which comes as soon as the speed of training is shown.
+    more = ("--set", "base.training_tokens=50M", "--set", "cohort.block_tokens=8192")  # the block is finished first
+    found = run(tmp_path, 80, *more, interrupt_at="SAE-tokens/s")
     assert found.exit_code == 130
     said = re.search(r"resume with: (saesweep run [^\r\n]*)", CONTROL.sub("", found.text).replace("\r\n", "\n"))
     assert said is not None

@@ -33,7 +33,7 @@ def test_long_lines_and_many_lines_are_cut() -> None:
     assert shortened("short\ntext") == "short\ntext"
 
 
-@pytest.mark.parametrize("value", [EVIL, "z" * 10_000_000])
+@pytest.mark.parametrize("value", [EVIL, "z" * 1_000_000], ids=["escapes", "endless"])
 def test_mistakes_in_a_file(value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "e.yaml"
     file.write_text(

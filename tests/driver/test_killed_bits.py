@@ -18,7 +18,6 @@ from saesweep.experiment import Experiment
 from tests.driver.test_several_workers import Killed
 from tests.engines.wire import WireEngine, WireWorker
 from tests.reliability.conftest import few_trials
-from tests.reliability.conftest import tmp_path as tmp_path
 from tests.sweep.studies import snapshot
 
 

@@ -23,7 +23,6 @@ from tests.engines.simulated import Killed, SimulatedEngine
 
 TOTAL_TOKENS = 2560
 MANY = settings(max_examples=4, deadline=None, phases=(Phase.generate,), derandomize=True)
-IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def sweep(n_trials: int = 9, **search: Any) -> dict[str, Any]:
@@ -76,9 +75,11 @@ def check_ended_once(folder: Path, result: Any, n_trials: int = 9) -> None:
     for row in result.rows:
         record = json.loads((folder / "trials" / f"{row.number:04d}" / "trial.json").read_text())
         assert record["status"] == row.status
+        log = folder / "trials" / f"{row.number:04d}" / "metrics.jsonl"
+        assert log.exists() or row.status == "failed"  # one that fails in its first block has trained nothing
         lines = [
             json.loads(line)["tokens"]
-            for line in (folder / "trials" / f"{row.number:04d}" / "metrics.jsonl").read_text().splitlines()
+            for line in (log.read_text().splitlines() if log.exists() else [])
             if '"kind": "train"' in line
         ]
         assert lines == sorted(set(lines)), "a stretch of training is logged twice"
@@ -87,14 +88,14 @@ def check_ended_once(folder: Path, result: Any, n_trials: int = 9) -> None:
 
 @pytest.fixture
 def folder() -> Any:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
+    with tempfile.TemporaryDirectory() as name:
         yield Path(name)
 
 
 @MANY
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 10**6))
 def test_every_trial_ends_once_in_every_order_of_arrival(n_workers: int, n_slots: int, seed: int) -> None:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder, heard = Path(name) / "run", Heard()
         result = run(SimulatedEngine(n_workers, n_slots, seed), folder, None, heard)
         check_ended_once(folder, result)
@@ -104,7 +105,7 @@ def test_every_trial_ends_once_in_every_order_of_arrival(n_workers: int, n_slots
 @MANY
 @given(st.integers(2, 3), st.integers(0, 10**6), st.lists(st.integers(0, 12), min_size=1, max_size=4))
 def test_a_killed_driver_decides_what_an_undisturbed_one_does(n_workers: int, seed: int, kills: list[int]) -> None:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "killed"
         order: list[tuple[int, int]] = []
         for count, after in enumerate(kills):
@@ -141,7 +142,7 @@ class InOrder:
 @MANY
 @given(st.integers(2, 4), st.integers(0, 10**6), st.booleans())
 def test_trials_of_lost_workers_continue_elsewhere(n_workers: int, seed: int, rejoin: bool) -> None:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder, heard = Path(name) / "run", Heard()
         engine = SimulatedEngine(n_workers, 2, seed, lose=0.1, rejoin=rejoin)
         starts, result = 0, None
@@ -158,7 +159,7 @@ def test_trials_of_lost_workers_continue_elsewhere(n_workers: int, seed: int, re
 @MANY
 @given(st.integers(1, 3), st.integers(0, 10**6))
 def test_memory_that_runs_out_shrinks_that_worker_alone(n_slots: int, seed: int) -> None:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
         result = run(SimulatedEngine(3, n_slots, seed, forget=0.06), folder)
         check_ended_once(folder, result)
@@ -169,7 +170,7 @@ def test_memory_that_runs_out_shrinks_that_worker_alone(n_slots: int, seed: int)
 @MANY
 @given(st.integers(0, 10**6), st.lists(st.integers(1, 4), min_size=2, max_size=4))
 def test_a_run_may_have_other_numbers_of_workers_at_each_start(seed: int, numbers: list[int]) -> None:
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
         for count, n_workers in enumerate(numbers):
             run_killed(SimulatedEngine(n_workers, 2, seed + count, kill_after=5), folder)

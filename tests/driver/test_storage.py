@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment
 from saesweep.study import rewind_in_database
 from saesweep.study.storage import OWNER_KEY, open_storage
-from tests.driver.test_several_workers import IN_MEMORY, run, run_killed, sweep
+from tests.driver.test_several_workers import run, run_killed, sweep
 from tests.engines.simulated import SimulatedEngine
 from tests.reliability.conftest import few_trials
 from tests.sweep.studies import snapshot
@@ -147,7 +148,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     pytest.importorskip("psycopg", reason="the extra saesweep[postgres] is not installed")
     if not SERVERS:
         pytest.skip("no PostgreSQL server is installed")
-    folder = Path(IN_MEMORY or "/tmp") / f"saesweep-postgres-{os.getpid()}"
+    folder = Path(tempfile.gettempdir()) / f"saesweep-postgres-{os.getpid()}"  # the path of a socket must be short
     folder.mkdir()
     found = Server(folder)
     yield found

@@ -18,7 +18,6 @@ from saesweep.experiment import load_experiment
 from tests.engines.contract import EngineContract
 from tests.engines.wire import WireEngine
 from tests.reliability.conftest import few_trials
-from tests.reliability.conftest import tmp_path as tmp_path
 from tests.sweep.studies import snapshot
 from tests.sweep.test_matched_run import matched_sweep
 from tests.sweep.test_streams import two_streams

@@ -17,7 +17,6 @@ from saesweep.events import BlockDone, BlockProgress, WorkerNews
 from saesweep.experiment import load_experiment
 from tests.engines.contract import EngineContract, experiment_of
 from tests.reliability.conftest import few_trials
-from tests.reliability.conftest import tmp_path as tmp_path
 from tests.sweep.studies import snapshot
 
 ray = pytest.importorskip("ray", reason="the extra saesweep[ray] is not installed")

@@ -102,11 +102,14 @@ def failing_once(method: Callable[..., Any], at_call: int, error: Exception, whe
 @pytest.mark.parametrize(
     "error",
     [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
-        MemoryError(),
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), id="cuda"),
+        pytest.param(
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+            id="cpu",
+            marks=pytest.mark.long,  # tests/runs/test_checkpoint_writer.py has one of these
+        ),
+        pytest.param(MemoryError(), id="python", marks=pytest.mark.long),  # the next test has one
     ],
-    ids=["cuda", "cpu", "python"],
 )
 def test_out_of_memory_halves_the_cohort_and_loses_no_trial(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -34,14 +34,14 @@ def snapshot(run_dir: Path) -> dict[str, Any]:
 
 
 def small_sweep() -> dict[str, Any]:
-    """Return an experiment on synthetic activations that runs in two seconds."""
+    """Return an experiment on synthetic activations that runs in two seconds of a processor."""
     return {
         "name": "tiny",
         "base": {
             "model_name": None,
             "hook_name": "synthetic",
             "dataset_path": "builtin:synthetic",
-            "training_tokens": 20_480,
+            "training_tokens": 10_240,
             "train_batch_size_tokens": 256,
             "lr": 3e-3,
             "lr_decay_steps": "20%",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from saesweep.report import write_report
 from saesweep.worker import worker as worker_module
 from tests.reliability.conftest import few_trials
 from tests.sweep.test_secrets import stopping_at
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was interrupted after its first block."""
+    run = tmp_path_factory.mktemp("begun") / "run"
+    assert saesweep.run(few_trials(), run_dir=run, listeners=(stopping_at(1),)).status == "interrupted"
+    return run
 
 
 def costs_of(run: Path) -> dict[str, float]:
@@ -91,16 +100,22 @@ def test_what_is_said_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[st
     "text",
     ["", "[]", '{"training": "x"}', '{"training": -1}', '{"training": 1e999}', '{"travel": 1}', '{"training": true}'],
 )
-def test_a_damaged_table_is_one_message(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, tree = tmp_path / "run", few_trials()
-    saesweep.run(tree, run_dir=run, listeners=(stopping_at(1),))
+def test_a_damaged_table_is_one_message(
+    text: str, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(begun, tmp_path / "run")
     (run / "costs.json").write_text(text)
     with pytest.raises(UserError, match=r"costs\.json: damaged.*remove it"):
-        saesweep.run(tree, run_dir=run)
+        saesweep.run(few_trials(), run_dir=run)
     assert main(["report", str(run), "--no-png", "--no-features"]) == 2
     assert "costs.json: damaged" in capsys.readouterr().err
+
+
+def test_a_run_resumes_without_its_table(begun: Path, tmp_path: Path) -> None:
+    """It is what the message about a damaged one advises."""
+    run = shutil.copytree(begun, tmp_path / "run")
     (run / "costs.json").unlink()
-    assert saesweep.run(tree, run_dir=run).status == "complete"
+    assert saesweep.run(few_trials(), run_dir=run).status == "complete"
 
 
 def lm_tree(**evaluation: Any) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from saesweep.runs import JsonLines, RunDirectory
 from saesweep.scheduler import dominance
 from tests.display.runs import block
 from tests.engines.long_sweep import SLOTS, LongRun, long_sweep
-from tests.reliability.conftest import tmp_path as tmp_path
 
 TRIALS = 240
 FRONT = {"pareto": [{"minimize": "l0"}, {"maximize": "explained_variance"}]}

@@ -12,17 +12,17 @@ import saesweep
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, RunEnded, TrialEnded, TrialStarted
 from saesweep.worker import worker as worker_module
+from tests.sweep.conftest import Finished
 from tests.sweep.studies import snapshot
 
 
-def test_a_sweep_exports_its_winner_and_says_so(tree: dict[str, Any], tmp_path: Path) -> None:
-    events: list[Any] = []
-    result = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[events.append])
+def test_a_sweep_exports_its_winner_and_says_so(finished: Finished) -> None:
+    result, events = finished.result, finished.events
     assert (result.status, result.exit_code) == ("complete", 0)
     assert len(result.rows) == 10
     assert {row.architecture for row in result.rows} == {"topk", "batchtopk", "jumprelu", "standard"}
     assert all(row.status in ("complete", "pruned") for row in result.rows)
-    best = tmp_path / "run" / "best"
+    best = finished.folder / "best"
     assert {p.name for p in best.iterdir()} == {
         "cfg.json",
         "checksums.json",
@@ -36,7 +36,7 @@ def test_a_sweep_exports_its_winner_and_says_so(tree: dict[str, Any], tmp_path: 
     assert provenance["trial"] == result.best
     assert provenance["test_metrics"]["explained_variance"] > 0.3
     front = {row.number for row in result.rows if row.on_front}
-    assert {int(p.name[:4]) for p in (tmp_path / "run" / "pareto").iterdir()} == front
+    assert {int(p.name[:4]) for p in (finished.folder / "pareto").iterdir()} == front
     ended = events[-1]
     assert isinstance(ended, RunEnded)
     assert "knee" in ended.notes[0]
@@ -44,17 +44,16 @@ def test_a_sweep_exports_its_winner_and_says_so(tree: dict[str, Any], tmp_path: 
     assert max(joined.values()) > 0  # slots are refilled while others train
 
 
-def test_the_exported_sae_scores_what_the_leaderboard_says(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_the_exported_sae_scores_what_the_leaderboard_says(tree: dict[str, Any], finished: Finished) -> None:
     from saesweep.activations import open_source
     from saesweep.experiment import load_experiment
 
-    result = saesweep.run(tree, run_dir=tmp_path / "run")
     experiment = load_experiment(tree)
     source = open_source(experiment.base_run(), experiment.spec.evaluation, experiment.hook_names())
-    for row in result.rows:
+    for row in finished.result.rows:
         if row.status != "complete":
             continue
-        sae = saesweep.load_sae_folder(tmp_path / "run" / "trials" / f"{row.number:04d}" / "sae")
+        sae = saesweep.load_sae_folder(finished.folder / "trials" / f"{row.number:04d}" / "sae")
         active = total = 0
         for x in source.select.batches(row.hook):
             active += int((sae.encode(x) != 0).sum())
@@ -64,47 +63,42 @@ def test_the_exported_sae_scores_what_the_leaderboard_says(tree: dict[str, Any],
             assert row.metrics["l0"] == pytest.approx(float(row.sparsity.split()[1]), rel=0.1)
 
 
-def test_the_same_command_again_trains_nothing(tree: dict[str, Any], tmp_path: Path) -> None:
-    first = saesweep.run(tree, run_dir=tmp_path / "run")
+def test_the_same_command_again_trains_nothing(tree: dict[str, Any], finished: Finished, tmp_path: Path) -> None:
     events: list[Any] = []
-    again = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[events.append])
+    again = saesweep.run(tree, run_dir=finished.copied_to(tmp_path / "run"), listeners=[events.append])
     assert again.status == "already complete"
-    assert again.best == first.best
+    assert again.best == finished.result.best
     assert [type(e) for e in events] == [RunEnded]
     assert events[0].trained_tokens == 0
 
 
-def test_more_trials_continue_a_finished_run(tree: dict[str, Any], tmp_path: Path) -> None:
-    first = saesweep.run(tree, run_dir=tmp_path / "run")
+def test_more_trials_continue_a_finished_run(tree: dict[str, Any], finished: Finished, tmp_path: Path) -> None:
     tree["search"]["trials"] = 12
-    more = saesweep.run(tree, run_dir=tmp_path / "run")
+    more = saesweep.run(tree, run_dir=finished.copied_to(tmp_path / "run"))
     assert len(more.rows) == 12
-    old = {r.number: r.metrics for r in first.rows}
+    old = {r.number: r.metrics for r in finished.result.rows}
     assert all(old[r.number] == r.metrics for r in more.rows if r.number in old)
 
 
-def test_twice_the_same_bit_for_bit(tree: dict[str, Any], tmp_path: Path) -> None:
-    saesweep.run(tree, run_dir=tmp_path / "a")
-    saesweep.run(tree, run_dir=tmp_path / "b")
-    assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
+def test_twice_the_same_bit_for_bit(tree: dict[str, Any], finished: Finished, tmp_path: Path) -> None:
+    saesweep.run(tree, run_dir=tmp_path / "again")
+    assert snapshot(tmp_path / "again") == snapshot(finished.folder)
 
 
-def test_another_seed_gives_another_study(tree: dict[str, Any], tmp_path: Path) -> None:
-    saesweep.run(tree, run_dir=tmp_path / "a")
+def test_another_seed_gives_another_study(tree: dict[str, Any], finished: Finished, tmp_path: Path) -> None:
     tree["base"]["seed"] = 7
-    saesweep.run(tree, run_dir=tmp_path / "b")
-    assert snapshot(tmp_path / "a") != snapshot(tmp_path / "b")
+    saesweep.run(tree, run_dir=tmp_path / "other")
+    assert snapshot(tmp_path / "other") != snapshot(finished.folder)
 
 
 @pytest.mark.parametrize(
     "after_blocks", [pytest.param(1, marks=pytest.mark.long), 4, pytest.param(9, marks=pytest.mark.long)]
 )
 def test_an_interrupted_run_goes_on_as_if_nothing_happened(
-    tree: dict[str, Any], tmp_path: Path, after_blocks: int
+    tree: dict[str, Any], finished: Finished, tmp_path: Path, after_blocks: int
 ) -> None:
     import signal
 
-    saesweep.run(tree, run_dir=tmp_path / "reference")
     blocks = 0
 
     def interrupt(event: Any) -> None:
@@ -117,7 +111,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_happened(
     assert (stopped.status, stopped.exit_code) == ("interrupted", 130)
     resumed = saesweep.run(tree, run_dir=tmp_path / "run")
     assert resumed.status == "complete"
-    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "reference")
+    assert snapshot(tmp_path / "run") == snapshot(finished.folder)
 
 
 def test_a_nan_ends_its_trial_alone(tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +176,7 @@ def test_failed_trials_are_tried_again_beside_the_others(
         tree.pop("by_architecture", None)
     first = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[note])
     assert (len(first.rows), first.exit_code) == (4, 1)  # nothing is tried again unless asked for
-    tree["search"] |= {"retry_failed": 1, "tokens_budget": 20_480}  # one trial's, which were spent long ago
+    tree["search"] |= {"retry_failed": 1, "tokens_budget": 10_240}  # one trial's, which were spent long ago
     for _ in range(2):
         forbidden = saesweep.run(tree, run_dir=tmp_path / "run", listeners=[note])
         assert len(forbidden.rows) == 4

@@ -16,7 +16,6 @@ from saesweep.planning.plan import plan
 from saesweep.runs import JsonLines, RunDirectory
 from saesweep.worker import setup as run_setup
 from tests.reliability.conftest import few_trials
-from tests.reliability.conftest import tmp_path as tmp_path
 from tests.sweep.studies import snapshot
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -122,24 +123,26 @@ def test_nothing_of_a_run_holds_a_secret(tree: dict[str, Any], tmp_path: Path, c
     assert leaks(run) == []
 
 
-@pytest.mark.parametrize("change", [False, True])
 def test_resumed_with_the_same_value_and_with_another(
-    change: bool, tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = saesweep.run(tree, run_dir=tmp_path / "whole")
-    run = tmp_path / "run"
-    first = saesweep.run(tree, run_dir=run, listeners=(stopping_at(1),))
-    assert first.status == "interrupted"
-    if change:  # the data has moved and the token was renewed
-        (tmp_path / PLACE).rename(tmp_path / "moved")
-        monkeypatch.setenv("SAESWEEP_T_PLACE", str(tmp_path / "moved"))
-        monkeypatch.setenv("SAESWEEP_T_TOKEN", "hf_another0another0another0")
-    second = saesweep.run(tree, run_dir=run)
-    assert (whole.status, second.status) == ("complete", "complete")
-    one, other = snapshot(tmp_path / "whole"), snapshot(run)
-    assert one["weights"] == other["weights"]
-    assert one["study"] == other["study"]
-    assert leaks(run, (*SECRETS, str(tmp_path / "moved"), "hf_another0another0another0")) == []
+    tree["base"]["training_tokens"] = 4096
+    same, other = tmp_path / "same", tmp_path / "other"
+    assert saesweep.run(tree, run_dir=same, listeners=(stopping_at(1),)).status == "interrupted"
+    shutil.copytree(same, other)
+    assert saesweep.run(tree, run_dir=same).status == "complete"
+    # The data has moved and the token was renewed.
+    (tmp_path / PLACE).rename(tmp_path / "moved")
+    monkeypatch.setenv("SAESWEEP_T_PLACE", str(tmp_path / "moved"))
+    monkeypatch.setenv("SAESWEEP_T_TOKEN", "hf_another0another0another0")
+    assert saesweep.run(tree, run_dir=other).status == "complete"
+    assert saesweep.run(tree, run_dir=tmp_path / "whole").status == "complete"
+    whole = snapshot(tmp_path / "whole")
+    for run in (same, other):
+        found = snapshot(run)
+        assert found["weights"] == whole["weights"]
+        assert found["study"] == whole["study"]
+        assert leaks(run, (*SECRETS, str(tmp_path / "moved"), "hf_another0another0another0")) == []
 
 
 def test_another_number_is_another_run(tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

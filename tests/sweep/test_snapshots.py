@@ -39,17 +39,17 @@ def test_snapshots_are_evenly_spaced_and_whole(tree: dict[str, Any], tmp_path: P
     events: list[Any] = []
     saesweep.run(one_run(tree), run_dir=tmp_path / "run", listeners=[events.append])
     folders = sorted((tmp_path / "run" / "trials" / "0000" / "snapshots").iterdir())
-    assert [f.name for f in folders] == ["10240", "15360", "5120", "final_20480"]
+    assert [f.name for f in folders] == ["2560", "5120", "7680", "final_10240"]
     assert all({p.name for p in f.iterdir()} == FILES for f in folders)
     saved = [e for e in events if isinstance(e, SnapshotSaved)]
-    assert [(e.tokens, e.is_final) for e in saved] == [(5120, False), (10240, False), (15360, False), (20480, True)]
+    assert [(e.tokens, e.is_final) for e in saved] == [(2560, False), (5120, False), (7680, False), (10240, True)]
     assert {Path(e.path) for e in saved} == set(folders)
 
 
 def test_the_final_snapshot_folds_to_the_exported_sae(tree: dict[str, Any], tmp_path: Path) -> None:
     """What `best/` has is the last snapshot with its scale and decoder norms folded in, threshold included."""
     saesweep.run(one_run(tree), run_dir=tmp_path / "run")
-    folder = tmp_path / "run" / "trials" / "0000" / "snapshots" / "final_20480"
+    folder = tmp_path / "run" / "trials" / "0000" / "snapshots" / "final_10240"
     weights = load_file(folder / "sae_weights.safetensors")
     exported = saesweep.load_sae_folder(tmp_path / "run" / "best").tensors
     scale = json.loads((folder / "activation_scaler.json").read_text())["scaling_factor"]
@@ -85,7 +85,7 @@ def test_a_sweep_keeps_them_and_a_killed_one_writes_the_same(
     def dies_once(self: Cohort, batch: Any) -> None:
         nonlocal steps
         steps += 1
-        if steps == 45:
+        if steps == 22:
             raise Killed
         train_step(self, batch)
 
@@ -111,7 +111,7 @@ def test_replicates_lie_side_by_side(tree: dict[str, Any], tmp_path: Path) -> No
     run = one_run(tree, n_checkpoints=1, save_final_checkpoint=False)
     saesweep.run({**run, "search": {"replicates": 2}}, run_dir=tmp_path / "run")
     folder = tmp_path / "run" / "trials" / "0000" / "snapshots"
-    first, second = (load_file(folder / name / "sae_weights.safetensors") for name in ("10240", "10240-replicate-1"))
+    first, second = (load_file(folder / name / "sae_weights.safetensors") for name in ("5120", "5120-replicate-1"))
     assert not torch.equal(first["W_dec"], second["W_dec"])
 
 
@@ -151,7 +151,7 @@ def test_two_runs_do_not_share_a_checkpoint_path(tree: dict[str, Any], tmp_path:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"n_checkpoints": 80}, "base.n_checkpoints: 80 snapshots need more steps between them than the 80 of the run"),
+        ({"n_checkpoints": 80}, "base.n_checkpoints: 80 snapshots need more steps between them than the 40 of the run"),
         (
             {"n_checkpoints": 0, "save_final_checkpoint": False, "checkpoint_path": "x"},
             "base.checkpoint_path: says where",

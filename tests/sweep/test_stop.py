@@ -15,6 +15,7 @@ import pytest
 import saesweep
 from saesweep.cli import main
 from saesweep.events import BlockDone, Event
+from tests.sweep.conftest import Finished
 from tests.sweep.studies import snapshot
 
 
@@ -57,7 +58,9 @@ def test_set_up_and_the_end_stop_at_once(
     assert main(command) == 0
 
 
-def test_the_second_signal_stops_now_and_nothing_is_lost(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_the_second_signal_stops_now_and_nothing_is_lost(
+    tree: dict[str, Any], finished: Finished, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
 
     def twice(event: Event) -> None:
@@ -70,5 +73,4 @@ def test_the_second_signal_stops_now_and_nothing_is_lost(tree: dict[str, Any], t
     assert json.loads((run / "leaderboard.json").read_text())["status"] == "interrupted"
     assert not [thread.name for thread in threading.enumerate() if thread.name == "saesweep-checkpoint"]
     saesweep.run(tree, run_dir=run)
-    saesweep.run(tree, run_dir=tmp_path / "whole")
-    assert snapshot(run) == snapshot(tmp_path / "whole")
+    assert snapshot(run) == snapshot(finished.folder)

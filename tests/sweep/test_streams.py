@@ -22,7 +22,6 @@ from saesweep.experiment import load_experiment, streams_of
 from saesweep.worker import worker as worker_module
 from tests.models.tiny import WORDS, save_llama
 from tests.reliability.conftest import few_trials
-from tests.reliability.conftest import tmp_path as tmp_path
 from tests.sweep.studies import snapshot
 
 

@@ -33,7 +33,7 @@ TREE: dict[str, Any] = {
         "model_name": None,
         "hook_name": "synthetic",
         "dataset_path": "builtin:synthetic",
-        "training_tokens": 20_480,
+        "training_tokens": 10_240,
         "train_batch_size_tokens": 256,
         "lr": 3e-3,
         "device": "cpu",
