@@ -1,8 +1,7 @@
 """Where a trial will be at its end, and how sure that is: one piece for rungs, plans, steering and verdicts. Torch-free."""
 
 from saesweep.forecast.course import Course, Family, kind_of
-from saesweep.forecast.evidence import Evidence, Key, Moments
-from saesweep.forecast.features import centring, features_of, names_of
+from saesweep.forecast.evidence import Evidence, Key, Moments, centring, features_of, names_of
 from saesweep.forecast.forecast import (
     MIN_EVIDENCE,
     Ahead,

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from saesweep.forecast.course import Course
-from saesweep.forecast.evidence import Array, Evidence, Key, Moments
-from saesweep.forecast.features import Features, centring, features_of, names_of
+from saesweep.forecast.evidence import Array, Evidence, Features, Key, Moments, centring, features_of, names_of
 from saesweep.forecast.noise import Noise, cdf, quantile
 from saesweep.forecast.scale import from_scale, to_scale
 from saesweep.forecast.table import Prior, Table

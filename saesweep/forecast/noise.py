@@ -16,8 +16,7 @@ from statistics import NormalDist
 import numpy as np
 
 from saesweep.forecast.course import Course
-from saesweep.forecast.evidence import Evidence, Moments
-from saesweep.forecast.features import centring, names_of
+from saesweep.forecast.evidence import Evidence, Moments, centring, names_of
 from saesweep.forecast.table import Prior, Table
 
 _STANDARD = NormalDist()

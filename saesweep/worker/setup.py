@@ -22,11 +22,9 @@ from saesweep.models import resolve_device
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import Normalizer
 from saesweep.specs import BaseRun, EvaluationSpec, ObjectiveSpec
-from saesweep.worker.corners import normalize_modes
 from saesweep.worker.gradient_engine import make_engine, make_reference
 from saesweep.worker.loaded_model import LoadedModel
-from saesweep.worker.measuring_memory import KEPT_BYTES
-from saesweep.worker.stream_sizes import size_stream
+from saesweep.worker.sizing import KEPT_BYTES, normalize_modes, size_stream
 
 
 @dataclass
