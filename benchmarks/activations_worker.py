@@ -32,7 +32,7 @@ def saesweep(setup: dict[str, Any]) -> tuple[Serve, Serve]:
     from saesweep.activations.tokens import TokenSource
     from saesweep.models import LanguageModel
     from saesweep.specs import BaseRun
-    from saesweep.specs.evaluation import EvaluationSpec
+    from saesweep.specs.experiment import EvaluationSpec
 
     class Free(LanguageModel):
         def __init__(self) -> None:

@@ -25,7 +25,7 @@ from saesweep.engines.records import Place
 from saesweep.runs import CheckpointStore, CheckpointWriter
 from saesweep.runs.checkpoint_writer import COST_SHARE, MIN_SECONDS
 from saesweep.specs import BaseRun
-from saesweep.worker.saved import slots_to_save
+from saesweep.worker.checkpoint import slots_to_save
 
 
 def main() -> None:

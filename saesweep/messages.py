@@ -1,4 +1,4 @@
-"""Text on its way to people: references stand for the values they were filled with, and nothing in it steers a terminal."""
+"""Text on its way to people: nothing in it steers a terminal, references stand for the values they were filled with, counts are short."""
 
 from __future__ import annotations
 
@@ -84,3 +84,16 @@ def shortened(text: str) -> str:
 def presentable(text: str) -> str:
     """Return a message as people see it: masked, cut, and without control characters."""
     return printable(shortened(masked(text)))
+
+
+def short_count(value: int) -> str:
+    """Return a count with at most three significant digits: `950`, `12.3k`, `1.25M`, `2B`."""
+    if value < 1000:
+        return str(value)
+    for size, suffix in ((10**3, "k"), (10**6, "M"), (10**9, "B"), (10**12, "T")):
+        scaled = value / size
+        if scaled < 999.5 or suffix == "T":
+            decimals = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
+            text = f"{scaled:.{decimals}f}"
+            return (text.rstrip("0").rstrip(".") if decimals else text) + suffix
+    raise AssertionError("unreachable: every count has a suffix")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.attention import MASK_COLUMN, hide
+from saesweep.activations.rows import MASK_COLUMN, hide
 from saesweep.activations.tables import Selection, Unreadable, open_table
 from saesweep.activations.unreadable import UnreadableRow, UnreadableRows
 

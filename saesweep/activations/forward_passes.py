@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saesweep.activations.attention import token_ids_NT
-from saesweep.activations.norm_limit import NormLimit
-from saesweep.activations.rows import RowFilter, select_rows
+from saesweep.activations.rows import NormLimit, RowFilter, select_rows, token_ids_NT
 from saesweep.activations.tokens import TokenSource
 from saesweep.activations.window import WindowPlan
 from saesweep.models.base import LanguageModel

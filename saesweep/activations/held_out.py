@@ -10,10 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from saesweep.activations.attention import predicts_NT, token_ids_NT
 from saesweep.activations.forward_passes import forward_pieces
-from saesweep.activations.norm_limit import NormLimit
-from saesweep.activations.rows import RowFilter, select_rows
+from saesweep.activations.rows import NormLimit, RowFilter, predicts_NT, select_rows, token_ids_NT
 from saesweep.activity import doing
 from saesweep.models.base import LanguageModel
 from saesweep.models.shape import shape_activations

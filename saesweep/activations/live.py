@@ -13,9 +13,8 @@ from torch import Tensor
 
 from saesweep.activations.documents import Documents
 from saesweep.activations.held_out import HeldOutActivations
-from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.packing import Packing
-from saesweep.activations.rows import RowFilter
+from saesweep.activations.rows import NormLimit, RowFilter
 from saesweep.activations.split import split_documents
 from saesweep.activations.stream import ActivationStream
 from saesweep.activations.tokens import TokenSource
@@ -24,7 +23,7 @@ from saesweep.models.device import resolve_device
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
-    from saesweep.specs.evaluation import EvaluationSpec
+    from saesweep.specs.experiment import EvaluationSpec
 
 
 @dataclass(frozen=True, kw_only=True)

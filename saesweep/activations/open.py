@@ -21,7 +21,7 @@ from saesweep.models.load import inspect_model, load_model
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
-    from saesweep.specs.evaluation import EvaluationSpec
+    from saesweep.specs.experiment import EvaluationSpec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,15 +15,14 @@ from saesweep.activations.pretokenize.metadata import check_vocabulary
 from saesweep.activations.settings import synthetic_d_in, token_settings
 from saesweep.activity import doing
 from saesweep.errors import UserError
-from saesweep.models.device import resolve_device
-from saesweep.models.half_precision import slow_half_precision
+from saesweep.models.device import resolve_device, slow_half_precision
 from saesweep.models.inspection import ModelFacts, inspect_model
 from saesweep.models.library import locate
 from saesweep.models.pretrained import loading_kwargs, read_tokenizer
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
-    from saesweep.specs.evaluation import EvaluationSpec
+    from saesweep.specs.experiment import EvaluationSpec
 
 _SAMPLE_DOCUMENTS = 256
 """Documents looked at to estimate the number of tokens."""

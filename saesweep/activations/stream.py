@@ -16,8 +16,7 @@ from torch import Tensor
 from saesweep.activations.chunks import ChunkLoader
 from saesweep.activations.forward_passes import ForwardPasses
 from saesweep.activations.keys import Indices, key_permutation
-from saesweep.activations.norm_limit import NormLimit
-from saesweep.activations.rows import RowFilter
+from saesweep.activations.rows import NormLimit, RowFilter
 from saesweep.activations.tokens import TokenSource
 from saesweep.activations.window import RowPool, WindowPlan
 from saesweep.activity import doing

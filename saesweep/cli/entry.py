@@ -27,9 +27,7 @@ from saesweep.cli import (
     train,
     validate,
 )
-from saesweep.cli.arguments import Parser
-from saesweep.cli.exits import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE
-from saesweep.cli.say import say
+from saesweep.cli.command import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE, Parser, say
 from saesweep.errors import UserError
 from saesweep.faults import fault_of
 from saesweep.messages import presentable

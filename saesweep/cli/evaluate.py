@@ -8,12 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import add_overrides, new_parser
-from saesweep.cli.exits import DONE
-from saesweep.cli.say import say
+from saesweep.cli.command import DONE, add_overrides, new_parser, say
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
     from saesweep.evaluation import Comparison
 
 _EXAMPLES = """\

@@ -7,14 +7,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import new_parser
-from saesweep.cli.exits import DONE
-from saesweep.cli.say import say
+from saesweep.cli.command import DONE, new_parser, say
 from saesweep.errors import UserError
 from saesweep.files import no_run_directory, refuse_links
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
     from saesweep.runs import RunDirectory
 
 _EXAMPLES = """\

@@ -6,14 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import add_overrides, new_parser
-from saesweep.cli.exits import DONE
+from saesweep.cli.command import DONE, add_overrides, new_parser, say
 from saesweep.cli.report import latents_of
-from saesweep.cli.say import say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
 
 _EXAMPLES = """\
   saesweep features runs/quickstart                        the best SAE, beside another one of the front

@@ -7,12 +7,10 @@ import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import new_parser
-from saesweep.cli.exits import DONE
-from saesweep.cli.say import say
+from saesweep.cli.command import DONE, new_parser, say
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
     from saesweep.models import HookPoint
 
 _EXAMPLES = """\

@@ -7,13 +7,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import new_parser
-from saesweep.cli.exits import DONE
-from saesweep.cli.say import say
+from saesweep.cli.command import DONE, new_parser, say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
 
 SCHEMA_FILE = "saesweep.schema.json"
 _EXAMPLES = """\

@@ -7,12 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import add_overrides, new_parser
-from saesweep.cli.exits import DONE
-from saesweep.cli.say import say
+from saesweep.cli.command import DONE, add_overrides, new_parser, say
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
 
 _EXAMPLES = """\
   saesweep plan experiments/gemma_l12.yaml

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from saesweep.cli.arguments import new_parser
-from saesweep.cli.exits import DONE
-from saesweep.cli.say import say
+from saesweep.cli.command import DONE, new_parser, say
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
 
 _EXAMPLES = """\
   saesweep pretokenize --tokenizer_name gpt2 --dataset_path NeelNanda/c4-10k --context_size 256 --save_path data/c4-gpt2

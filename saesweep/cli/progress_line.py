@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TextIO
 
 from saesweep.display.text import duration, percent, short_rate
-from saesweep.display.throttle import Throttle
-from saesweep.numbers import short_count
+from saesweep.display.timing import Throttle
+from saesweep.messages import short_count
 
 _TERMINAL_SECONDS, _LOG_SECONDS = 0.5, 30.0
 

@@ -6,12 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import new_parser
-from saesweep.cli.exits import DONE
-from saesweep.cli.say import say
+from saesweep.cli.command import DONE, new_parser, say
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
 
 _EXAMPLES = """\
   saesweep pull me/gemma-saes/blocks.12.hook_resid_post/best --to my_sae

@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import add_overrides, new_parser
-from saesweep.cli.say import say
-from saesweep.display.protocol import DISPLAY_KINDS, DisplayKind
+from saesweep.cli.command import add_overrides, new_parser, say
+from saesweep.display.choose import DISPLAY_KINDS, DisplayKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
     from saesweep.experiment import Experiment
 
 _EXAMPLES = """\

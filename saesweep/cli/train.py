@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saesweep.cli.arguments import add_overrides, new_parser
+from saesweep.cli.command import add_overrides, new_parser
 from saesweep.cli.run import add_run_dir, run_with_display
-from saesweep.display.protocol import DISPLAY_KINDS
+from saesweep.display.choose import DISPLAY_KINDS
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
     from saesweep.experiment import Experiment
 
 _EXAMPLES = """\

@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.arguments import add_overrides, new_parser
-from saesweep.cli.exits import DONE, MISTAKE
-from saesweep.cli.say import say
+from saesweep.cli.command import DONE, MISTAKE, add_overrides, new_parser, say
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
-    from saesweep.cli.arguments import Subparsers
+    from saesweep.cli.command import Subparsers
     from saesweep.experiment import Experiment
 
 _EXAMPLES = """\

@@ -1,9 +1,8 @@
 """The SAEs that train together from one stream."""
 
 from saesweep.cohort.cohort import CALIBRATION_BATCHES, Cohort
-from saesweep.cohort.compiled import CompiledForward
 from saesweep.cohort.control import ControlPoint, SparsityControl
-from saesweep.cohort.engine import GradientEngine, ReferenceEngine, StepGradients
+from saesweep.cohort.engine import CompiledForward, GradientEngine, ReferenceEngine, StepGradients
 from saesweep.cohort.slot import Slot
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saesweep.cohort.control import SparsityControl
 from saesweep.cohort.firing import FiringStatistics
-from saesweep.cohort.moments import WideMoments
+from saesweep.cohort.optimizer import WideMoments
 from saesweep.cohort.schedules import KnobSchedule
 from saesweep.errors import UserError
 from saesweep.saes import Knobs, architecture_for

@@ -1,7 +1,6 @@
 """What a run shows while it is under way and at its end. Rich is imported in this room alone, and only when it is needed."""
 
-from saesweep.display.choose import is_live_terminal, make_display
-from saesweep.display.protocol import DISPLAY_KINDS, Display, DisplayKind
+from saesweep.display.choose import DISPLAY_KINDS, Display, DisplayKind, is_live_terminal, make_display
 from saesweep.display.table import leaderboard_table, render_text
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The one place where a display is chosen."""
+"""What a display is, the one that shows nothing, and the one place where a display is chosen."""
 
 from __future__ import annotations
 
@@ -6,11 +6,49 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TextIO
+from types import TracebackType
+from typing import Literal, Protocol, TextIO
 
-from saesweep.display.protocol import DISPLAY_KINDS, Display, DisplayKind
 from saesweep.display.text import ASCII_TWINS
 from saesweep.errors import UserError
+from saesweep.events import Event
+
+DisplayKind = Literal["auto", "live", "plain", "json", "none"]
+"""`live`: a leaderboard that updates in place. `plain`: lines of text. `json`: one JSON object per event. `none`: silence."""
+
+DISPLAY_KINDS: tuple[DisplayKind, ...] = ("auto", "live", "plain", "json", "none")
+
+
+class Display(Protocol):
+    """Listens to the events of one run and shows them; used as a context manager around the run."""
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+
+    def __enter__(self) -> Display:
+        """Take the screen."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the screen back, whatever happened."""
+
+
+class SilentDisplay:
+    """Shows nothing."""
+
+    def __call__(self, event: Event) -> None:
+        """Show nothing."""
+
+    def __enter__(self) -> SilentDisplay:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to give back."""
+
 
 ENVIRONMENT_VARIABLE = "SAESWEEP_DISPLAY"
 
@@ -64,8 +102,6 @@ def make_display(
         from saesweep.display.json_lines import JsonDisplay
 
         return JsonDisplay(stream, clock=clock)
-    from saesweep.display.silent import SilentDisplay
-
     return SilentDisplay()
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting
 from saesweep.events import ReferenceRow, Row
-from saesweep.numbers import short_count
+from saesweep.messages import short_count
 
 BEST_MARK = "★"
 FRONT_MARK = "◆"

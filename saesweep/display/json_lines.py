@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TextIO
 
-from saesweep.display.throttle import Throttle
+from saesweep.display.timing import Throttle
 from saesweep.events import Activity, Event
 
 _COUNT_SECONDS = 1.0

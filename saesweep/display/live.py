@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from saesweep.display.narrator import Narrator
+from saesweep.display.plain import Narrator
 from saesweep.display.state import RunState
 from saesweep.display.summary import closing_lines
 from saesweep.display.table import caption_lines, leaderboard_table, print_leaderboard, visible_rows, with_references
-from saesweep.display.throttle import Throttle
-from saesweep.display.ticker import Ticker
+from saesweep.display.timing import Throttle, Ticker
 from saesweep.events import (
     Activity,
     CheckpointSaved,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from saesweep.display.columns import Column
 from saesweep.display.text import MISSING, label, metric_value
 from saesweep.events import MatchedEntry
-from saesweep.numbers import short_count
+from saesweep.messages import short_count
 
 
 def matched_lines(entries: Sequence[MatchedEntry]) -> list[str]:

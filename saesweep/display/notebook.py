@@ -8,12 +8,11 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from saesweep.display.html import leaderboard_html, lines_html
-from saesweep.display.narrator import Narrator
+from saesweep.display.plain import Narrator
 from saesweep.display.state import RunState
 from saesweep.display.summary import closing_lines
 from saesweep.display.table import with_references
-from saesweep.display.throttle import Throttle
-from saesweep.display.ticker import Ticker
+from saesweep.display.timing import Throttle, Ticker
 from saesweep.events import (
     Activity,
     CheckpointSaved,

@@ -25,7 +25,7 @@ from saesweep.events import (
     TrialStarted,
     WorkerNews,
 )
-from saesweep.numbers import short_count
+from saesweep.messages import short_count
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _SPINS_PER_SECOND = 8

@@ -18,7 +18,7 @@ from saesweep.events import (
     TrialStatus,
     WorkerNews,
 )
-from saesweep.numbers import short_count
+from saesweep.messages import short_count
 
 _SHOWN_WORKERS = 8
 _SHOWN_TRIALS = 8

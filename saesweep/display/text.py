@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from saesweep.messages import printable
-from saesweep.numbers import short_count
+from saesweep.messages import printable, short_count
 
 MISSING = "-"
 

@@ -24,7 +24,7 @@ from saesweep.driver.stop import StopFlag
 from saesweep.engines.protocol import Engine
 from saesweep.events import BlockDone, BlockProgress, Event, EventBus, Note, Row
 from saesweep.experiment import Experiment, are_comparable, dump_yaml, load_experiment, stream_of, streams_of
-from saesweep.numbers import short_count
+from saesweep.messages import short_count
 from saesweep.runs import RunDirectory, copy_export
 from saesweep.specs import ConfirmSpec, ObjectiveSpec, format_count, multiple_of
 

@@ -13,7 +13,7 @@ from saesweep.driver.search import Search
 from saesweep.driver.trial_log import TrialLog
 from saesweep.driver.trials import Trial
 from saesweep.engines.records import BlockReport, BlockRequest, Scores, TrialReport
-from saesweep.numbers import short_count
+from saesweep.messages import short_count
 from saesweep.scheduler import BlockDone, State
 from saesweep.specs import ObjectiveSpec
 

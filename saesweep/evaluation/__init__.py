@@ -2,9 +2,8 @@
 
 from saesweep.evaluation.compare import Comparison, Evaluated, evaluate_saes
 from saesweep.evaluation.evaluate import HeldOutEvaluator, needs_language_model
-from saesweep.evaluation.firing import Densities, FiringCounter
+from saesweep.evaluation.latents import Densities, FiringCounter, RecoveryMetrics
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
-from saesweep.evaluation.recovery import RecoveryMetrics
 from saesweep.evaluation.registered import HeldOutMetric, register_metric, registered_metrics
 from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.evaluation.spread import PairedSums

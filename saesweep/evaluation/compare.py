@@ -12,9 +12,8 @@ from typing import Any, Literal
 from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
-from saesweep.evaluation.hooks import hook_of
 from saesweep.evaluation.overflow import overflow_of
-from saesweep.evaluation.seen import OWN_FILE, may_have_seen
+from saesweep.evaluation.published import OWN_FILE, hook_of, may_have_seen
 from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
 from saesweep.experiment.metadata import run_of_metadata
 from saesweep.models import resolve_device

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from saesweep.activations import HeldOut, find_sinks
 from saesweep.activity import doing
-from saesweep.evaluation.firing import FiringCounter
-from saesweep.evaluation.reconstruction import ReconstructionMetrics
-from saesweep.evaluation.recovery import RecoveryMetrics
+from saesweep.evaluation.latents import FiringCounter, RecoveryMetrics
+from saesweep.evaluation.reconstruction import NO_SINKS, ReconstructionMetrics, VarianceWithoutSinks
 from saesweep.evaluation.registered import new_registered
-from saesweep.evaluation.sinks import NO_SINKS, VarianceWithoutSinks
 from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.evaluation.spread import PairedSums
 from saesweep.models import LanguageModel

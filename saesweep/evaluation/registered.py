@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS, Metric
-from saesweep.specs.metrics import Direction
+from saesweep.specs.objective import Direction
 
 
 class HeldOutMetric(Protocol):

@@ -1,7 +1,6 @@
 """Typed events of a run."""
 
-from saesweep.events.activity import telling
-from saesweep.events.bus import EventBus, Listener
+from saesweep.events.bus import EventBus, Listener, telling
 from saesweep.events.types import (
     DENSITY_EDGES,
     Activity,

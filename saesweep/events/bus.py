@@ -1,14 +1,21 @@
-"""Hands events to their listeners."""
+"""Hands events to their listeners, activities among them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from saesweep.events.types import Event
+from saesweep.activity import hearing
+from saesweep.events.types import Activity, Event
 from saesweep.messages import presentable
+
+
+def telling(listener: Callable[[Event], None]) -> AbstractContextManager[None]:
+    """Hand what `saesweep.activity.doing` says to a listener of events, on this thread, while the context is open."""
+    return hearing(lambda message, done, total: listener(Activity(message=message, done=done, total=total)))
+
 
 Listener: TypeAlias = Callable[[Event], None]
 

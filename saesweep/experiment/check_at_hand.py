@@ -14,7 +14,7 @@ from saesweep.experiment.draft import Draft
 from saesweep.experiment.hook_names import blocks_of, hugging_face_hook, transformer_lens_hook
 from saesweep.experiment.local_config import LocalConfig, local_config, looks_local
 from saesweep.experiment.nearest import did_you_mean
-from saesweep.specs.model_class import BRIDGE_CLASSES
+from saesweep.specs.model_loading import BRIDGE_CLASSES
 
 _DATA_FILES = (".txt", ".json", ".jsonl", ".csv", ".parquet")
 _LENS_LAYER = re.compile(r"blocks\.(\d+)\.")

@@ -18,8 +18,7 @@ from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.files import read_json_object, read_text, refuse_links_in_run
 from saesweep.specs.base_run import SYNTHETIC
-from saesweep.specs.code_execution import OPT_IN
-from saesweep.specs.model_class import WEIGHT_PROCESSING
+from saesweep.specs.model_loading import OPT_IN, WEIGHT_PROCESSING
 
 SAELENS_MODEL_CLASS = "HookedTransformer"
 RUNNER_CFG = "runner_cfg.json"

@@ -28,7 +28,7 @@ from saesweep.experiment.parameters import target_parameters
 from saesweep.experiment.yaml_reader import read_yaml
 from saesweep.plugins import load_installed_plugins
 from saesweep.specs import ExperimentSpec
-from saesweep.specs.code_execution import OPT_IN
+from saesweep.specs.model_loading import OPT_IN
 
 
 def load_experiment(

@@ -2,8 +2,7 @@
 
 from saesweep.forecast.columns import Column, Forecasts, least_as_high
 from saesweep.forecast.course import Course, Family, kind_of
-from saesweep.forecast.evidence import Evidence, Key, Moments
-from saesweep.forecast.features import centring, features_of, names_of
+from saesweep.forecast.evidence import Evidence, Key, Moments, centring, features_of, names_of
 from saesweep.forecast.forecast import Forecast, probability_better
 from saesweep.forecast.noise import Noise, noises_of
 from saesweep.forecast.regression import MIN_EVIDENCE, Ahead, Report, column_of, forecast_all, forecast_column

@@ -17,8 +17,7 @@ from statistics import NormalDist
 import numpy as np
 
 from saesweep.forecast.course import Course
-from saesweep.forecast.evidence import Array, Evidence, Moments
-from saesweep.forecast.features import centring, names_of
+from saesweep.forecast.evidence import Array, Evidence, Moments, centring, names_of
 from saesweep.forecast.table import Prior, Table
 
 _STANDARD = NormalDist()

@@ -16,8 +16,7 @@ import numpy as np
 
 from saesweep.forecast.columns import Column, Forecasts
 from saesweep.forecast.course import Course
-from saesweep.forecast.evidence import Array, Evidence, Key, Moments
-from saesweep.forecast.features import Features, centring, features_of, names_of
+from saesweep.forecast.evidence import Array, Evidence, Features, Key, Moments, centring, features_of, names_of
 from saesweep.forecast.noise import Noise
 from saesweep.forecast.scale import to_scale
 from saesweep.forecast.table import Prior, Table

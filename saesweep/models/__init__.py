@@ -2,13 +2,12 @@
 
 from saesweep.experiment.hook_names import hugging_face_hook, transformer_lens_hook
 from saesweep.models.base import LanguageModel, Splice
-from saesweep.models.counterparts import HookNames, names_of_hook
 from saesweep.models.device import resolve_device
 from saesweep.models.head import SplitHead
 from saesweep.models.inspection import HookPoint, list_hooks
 from saesweep.models.late_start import LateStart
+from saesweep.models.library import HookNames, SAELensPair, names_of_hook, saelens_pair
 from saesweep.models.load import ModelFacts, inspect_model, load_model
-from saesweep.models.saelens_pair import SAELensPair, saelens_pair
 from saesweep.models.shape import replace_activations, shape_activations
 
 __all__ = [

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError
-from saesweep.models.outputs import only_first
+from saesweep.models.shape import only_first
 
 
 class BridgeModel(LanguageModel):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saesweep.models.base import LanguageModel, Splice, StopForward
-from saesweep.models.outputs import exchange_output, first_tensor
+from saesweep.models.shape import exchange_output, first_tensor
 
 _PROOF_TOKENS = 64
 

@@ -16,9 +16,8 @@ from saesweep.models.bridge import BridgeModel
 from saesweep.models.huggingface import HuggingFaceModel
 from saesweep.models.library import locate
 from saesweep.models.pretrained import loading_kwargs, read_config
-from saesweep.models.probe import PROBE_SHAPE, probe
 from saesweep.models.shape import shape_activations
-from saesweep.models.skeleton import build_skeleton
+from saesweep.models.skeleton import PROBE_SHAPE, build_skeleton, probe
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun

@@ -14,7 +14,7 @@ import torch
 from saesweep.errors import UserError
 from saesweep.experiment.hub import offline_where_unreachable, unreachable_text
 from saesweep.models.location import ModelLocation
-from saesweep.specs.model_class import WEIGHT_PROCESSING
+from saesweep.specs.model_loading import WEIGHT_PROCESSING
 
 _SHARED_KWARGS = ("revision", "token", "trust_remote_code", "cache_dir", "subfolder", "gguf_file")
 """Loading arguments that the configuration and the tokenizer take as well as the weights."""

@@ -7,9 +7,7 @@ import torch
 
 from saesweep.experiment import Experiment
 from saesweep.models import ModelFacts
-from saesweep.worker.measuring_memory import measuring_bytes
-from saesweep.worker.sizing import shared_bytes
-from saesweep.worker.stream_sizes import StreamSizes
+from saesweep.worker.sizing import StreamSizes, measuring_bytes, shared_bytes
 
 _LIBRARIES = 250 << 20
 """What a run loads beyond what `plan` has loaded: datasets with Arrow, and what an allocator keeps between uses."""

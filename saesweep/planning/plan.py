@@ -21,8 +21,7 @@ from saesweep.experiment import Experiment, Stream, are_comparable, streams_of
 from saesweep.experiment.devices import device_names
 from saesweep.models import ModelFacts, resolve_device
 from saesweep.planning.calibrate import calibrate
-from saesweep.planning.estimate import Work, seconds_of
-from saesweep.planning.operations import estimated, facts_at_hand
+from saesweep.planning.estimate import Work, estimated, facts_at_hand, seconds_of
 from saesweep.planning.peak import process_peak
 from saesweep.planning.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
 from saesweep.planning.simulate import simulate
@@ -30,7 +29,7 @@ from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun, ControlPlan, ObjectiveSpec, SearchSpec, format_count
 from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.preflight import preflight
-from saesweep.worker.stream_sizes import StreamSizes, size_stream
+from saesweep.worker.sizing import StreamSizes, size_stream
 
 _SAMPLES = 5
 _SPARSE_PASSES, _DENSE_PASSES = 1, 5

@@ -10,10 +10,9 @@ import plotly.graph_objects as go
 
 from saesweep.display.text import label
 from saesweep.events import Row
-from saesweep.report.axes import axis_for, metric_axis, metric_title
 from saesweep.report.data import RunData
 from saesweep.report.fronts import goals_of
-from saesweep.report.style import figure, style_of
+from saesweep.report.style import axis_for, figure, metric_axis, metric_title, style_of
 
 MAX_POINTS = 60_000
 """Points of all training curves together: what keeps the page of a long run of many trials below 5 MB."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saesweep.errors import UserError
 from saesweep.evaluation.compare import settings_of
-from saesweep.evaluation.hooks import hook_of
+from saesweep.evaluation.published import hook_of
 from saesweep.events import Row
 from saesweep.experiment import AsWritten, Experiment, load_experiment, only_stream, stream_of, streams_of
 from saesweep.report.data import RunData

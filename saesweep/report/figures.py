@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from saesweep.events import Row
-from saesweep.report.axes import axis_for
 from saesweep.report.curves import thinned
 from saesweep.report.data import RunData
-from saesweep.report.style import ACCENT, INK, PAPER, figure, style_of, text_on
+from saesweep.report.style import ACCENT, INK, PAPER, axis_for, figure, style_of, text_on
 
 MAX_RATES = 2_000
 _OUTLINES = {"failed": "#a40e26", "interrupted": "#E69F00"}

@@ -9,9 +9,8 @@ import plotly.graph_objects as go
 
 from saesweep.display.text import label, metric_value
 from saesweep.events import Row
-from saesweep.report.axes import is_better_high, metric_axis, metric_title
 from saesweep.report.data import RunData
-from saesweep.report.style import INK, MUTED, figure, marker, style_of
+from saesweep.report.style import INK, MUTED, figure, is_better_high, marker, metric_axis, metric_title, style_of
 
 _FURTHER = ("delta_ce", "ce_loss_score", "explained_variance")
 _IN_HOVER = ("l0", "delta_ce", "ce_loss_score", "explained_variance", "dead_fraction")

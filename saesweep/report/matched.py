@@ -9,9 +9,8 @@ import plotly.graph_objects as go
 from saesweep.display.matched import matched_columns
 from saesweep.display.text import label, metric_value
 from saesweep.events import MatchedEntry
-from saesweep.report.axes import axis_for, metric_axis, metric_title
 from saesweep.report.fronts import say_empty
-from saesweep.report.style import figure, marker, style_of
+from saesweep.report.style import axis_for, figure, marker, metric_axis, metric_title, style_of
 from saesweep.report.tables import Table, row_of
 
 WORDS = (

@@ -11,7 +11,7 @@ from saesweep.errors import UserError
 from saesweep.experiment import AsWritten, Experiment, Parameter, load_experiment
 from saesweep.report.data import RunData
 from saesweep.report.figures import knows_dead
-from saesweep.report.verdict import comparisons
+from saesweep.report.winner import comparisons
 from saesweep.specs import ObjectiveSpec
 from saesweep.specs.architectures import spec_class
 

@@ -6,23 +6,18 @@ from collections import Counter
 from typing import Any
 
 from saesweep.display.text import duration, short_rate
-from saesweep.numbers import short_count
-from saesweep.report.board import board_section
-from saesweep.report.cost_table import cost_table
+from saesweep.messages import short_count
 from saesweep.report.curves import curve_figures
 from saesweep.report.data import RunData
-from saesweep.report.densities import counted_on, read_log10_densities
 from saesweep.report.figures import dead_figure, density_figure, knows_dead, rate_figure, timeline_figure
 from saesweep.report.fronts import better_corner, front_figures, front_pairs
-from saesweep.report.html import render
-from saesweep.report.importance import importance_figure
+from saesweep.report.html import Plots, render
 from saesweep.report.matched import WORDS as MATCHED_WORDS
 from saesweep.report.matched import matched_figure, matched_table
 from saesweep.report.next_steps import next_steps
-from saesweep.report.parallel import parallel_figure
-from saesweep.report.plots import Plots
+from saesweep.report.parameters import importance_figure, parallel_figure
 from saesweep.report.rungs import pruned_rows, pruned_table, rung_figures
-from saesweep.report.tables import Table, row_of
+from saesweep.report.tables import Table, board_section, cost_table, counted_on, read_log10_densities, row_of
 from saesweep.report.winner import winner_section
 from saesweep.study import MIN_TRIALS
 

@@ -8,11 +8,10 @@ import plotly.graph_objects as go
 
 from saesweep.display.text import label, metric_value, percent
 from saesweep.events import Row
-from saesweep.numbers import short_count
-from saesweep.report.axes import axis_for, metric_axis, metric_title
+from saesweep.messages import short_count
 from saesweep.report.data import RunData
 from saesweep.report.fronts import goals_of
-from saesweep.report.style import INK, figure, marker, style_of
+from saesweep.report.style import INK, axis_for, figure, marker, metric_axis, metric_title, style_of
 from saesweep.report.tables import Table, row_of
 
 

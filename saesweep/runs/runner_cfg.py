@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from saesweep.models.saelens_pair import saelens_pair
+from saesweep.models.library import saelens_pair
 from saesweep.specs import BaseRun, Duration
 
 NOT_IN_SAELENS = (

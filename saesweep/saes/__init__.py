@@ -13,11 +13,17 @@ from saesweep.saes.architecture import (
 )
 from saesweep.saes.calibrate import calibrate_threshold
 from saesweep.saes.exported import ExportedSAE, rows_at_once
-from saesweep.saes.folder import load_sae_folder, save_sae_folder, write_checksums, write_sparsity
+from saesweep.saes.folder import (
+    TrainingForm,
+    load_sae_folder,
+    save_sae_folder,
+    save_training_form,
+    write_checksums,
+    write_sparsity,
+)
 from saesweep.saes.normalize import Normalizer
 from saesweep.saes.open_sae import open_sae
 from saesweep.saes.pretrained import Pretrained, check_pretrained, pretrained_params, read_pretrained
-from saesweep.saes.training_form import TrainingForm, save_training_form
 
 __all__ = [
     "Architecture",

@@ -14,8 +14,7 @@ from torch import Tensor
 from saesweep.errors import UserError
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.folding import exported_cfg, exported_tensors, fold_scale, fold_whitening
-from saesweep.saes.normalize import Normalizer
-from saesweep.saes.runtime_norm import Undo, normalise_tokens
+from saesweep.saes.normalize import Normalizer, Undo, normalise_tokens
 from saesweep.specs.architectures import SAESpec
 
 Params = dict[str, torch.Tensor]

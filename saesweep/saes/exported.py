@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saesweep.saes.runtime_norm import RUNTIME_MODES, normalise_tokens
+from saesweep.saes.normalize import RUNTIME_MODES, normalise_tokens
 
 DTYPES = {
     "float32": torch.float32,

@@ -11,8 +11,7 @@ from torch import Tensor
 
 import saesweep
 from saesweep.saes.exported import DTYPES
-from saesweep.saes.normalize import Whitening
-from saesweep.saes.runtime_norm import RUNTIME_MODES
+from saesweep.saes.normalize import RUNTIME_MODES, Whitening
 from saesweep.specs.architectures import SAESpec
 
 SAELENS_VERSION = "6.54.12"

@@ -1,10 +1,14 @@
-"""Normalisation estimated once per hook and run, shared by the whole cohort, and folded into the weights at export."""
+"""Normalisation of activations: per token, which travels with the SAE, and of a whole run, which is folded into the weights at export.
 
-# Shape suffix legend:  B = tokens in a batch, D = d_in
+Per-token modes are `layer_norm` and `constant_norm_rescale`. The others are properties of the run's activations: estimated once per hook
+and run, and shared by the whole cohort.
+
+Shape suffixes: B = tokens in a batch, N = tokens (any leading dimensions), D = d_in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +17,41 @@ from torch import Tensor
 
 from saesweep.errors import UserError
 from saesweep.specs.architectures.base import NormalizeActivations
+
+RUNTIME_MODES = ("layer_norm", "constant_norm_rescale")
+"""Modes that need the input's own statistics to undo, so that they cannot be folded into weights."""
+
+Undo = Callable[[Tensor], Tensor]
+"""Maps a reconstruction [..., D] in the normalised space back to the space of the input."""
+
+_LAYER_NORM_EPS = 1e-5
+
+
+def normalise_tokens(mode: str, x_ND: Tensor) -> tuple[Tensor, Undo]:
+    """Return the per-token normalised input and the function that undoes it on a reconstruction.
+
+    The statistics live in the returned closure, not in an object: two calls cannot disturb each other.
+
+    Args:
+        mode: A `normalize_activations` value; every mode but the two runtime ones is an identity.
+        x_ND: Activations, [..., d_in].
+
+    Returns:
+        The normalised activations, and the inverse map for a reconstruction of the same tokens.
+        Both are those of SAELens 6.54: `layer_norm` divides by (unbiased std + 1e-5) and multiplies back by the std alone.
+    """
+    if mode == "layer_norm":
+        mean_N1 = x_ND.mean(dim=-1, keepdim=True)
+        centred_ND = x_ND - mean_N1
+        std_N1 = centred_ND.std(dim=-1, keepdim=True)
+        return centred_ND / (std_N1 + _LAYER_NORM_EPS), lambda recon_ND: recon_ND * std_N1 + mean_N1
+    if mode == "constant_norm_rescale":
+        # The floor keeps an all-zero token finite; every real activation is far above it.
+        norm_N1 = x_ND.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(x_ND.dtype).eps)
+        factor_N1 = x_ND.shape[-1] ** 0.5 / norm_N1
+        return x_ND * factor_N1, lambda recon_ND: recon_ND / factor_N1
+    return x_ND, lambda recon_ND: recon_ND
+
 
 RUN_LEVEL_MODES = ("expected_average_only_in", "covariance_whitening")
 """Modes whose statistics are estimated over many batches; the others need no fit."""

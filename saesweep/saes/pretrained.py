@@ -17,12 +17,10 @@ from torch import Tensor
 from saesweep.errors import UserError
 from saesweep.files import read_json_object
 from saesweep.saes.architecture import Architecture, Params, architecture_for
-from saesweep.saes.folder import CFG_FILE, WEIGHTS_FILE
+from saesweep.saes.folder import CFG_FILE, SCALER_FILE, THRESHOLD, WEIGHTS_FILE, WHITENING_FILE
 from saesweep.saes.folding import fold_scale, fold_whitening, shift_encoder
-from saesweep.saes.normalize import Normalizer, Whitening
+from saesweep.saes.normalize import RUNTIME_MODES, Normalizer, Whitening
 from saesweep.saes.open_sae import open_sae
-from saesweep.saes.runtime_norm import RUNTIME_MODES
-from saesweep.saes.training_form import SCALER_FILE, THRESHOLD, WHITENING_FILE
 from saesweep.specs import BaseRun
 
 _FIX = "restore it, or save the SAE again"

@@ -11,10 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
 from saesweep.specs.architectures import SAESpec, architectures, spec_class
-from saesweep.specs.code_execution import OPT_IN, arguments_that_run_code, refusal
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
-from saesweep.specs.model_class import BRIDGE_CLASSES, MODEL_CLASS_ADVICE, is_model_class
+from saesweep.specs.model_loading import (
+    BRIDGE_CLASSES,
+    MODEL_CLASS_ADVICE,
+    OPT_IN,
+    arguments_that_run_code,
+    is_model_class,
+    refusal,
+)
 from saesweep.specs.synthetic import DEFAULT_D_IN, SyntheticSpec
 from saesweep.specs.units import DType, Duration, Positions, Steps, TokenCount
 

@@ -1,19 +1,165 @@
-"""The whole experiment file."""
+"""The whole experiment file, and its blocks: how many SAEs train at once, where workers are, how trials are measured, how the space is searched."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from saesweep.specs.cohort import CohortSpec
-from saesweep.specs.engine import EngineSpec
-from saesweep.specs.evaluation import EvaluationSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.objective import ObjectiveSpec
-from saesweep.specs.search import SearchSpec
 from saesweep.specs.space import ParameterSpec
+from saesweep.specs.units import Duration, Seconds, Steps, TokenCount, TokensOrMultiple
+
+
+class CohortSpec(Spec):
+    """The SAEs that train together: on each device a cohort of its own, from the same stream."""
+
+    size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Slots of each worker. `auto` plans memory, says what it chose and why, and keeps that number when the run resumes."""
+    devices: Annotated[int, Field(ge=1)] | list[str] | str = "auto"
+    """A worker trains on each: `auto` (every visible GPU, else `base.device`), `4` GPUs, `[cuda:0, cuda:1]` or `cpu x 2`; several take Ray."""
+    kernels: Literal["auto", "reference"] = "auto"
+    """`reference`: plain PyTorch autograd. `auto`: the exact sparse kernels wherever they apply."""
+    adam_moments: Literal["float32", "bfloat16"] = "float32"
+    """How Adam's moments are kept between steps: `bfloat16`, rounded stochastically, takes 8 instead of 12 bytes per parameter, and is not exact."""
+    block_tokens: TokenCount | None = Field(None, ge=1)
+    """Tokens between two scheduling decisions; from the rungs when left out."""
+    checkpoint_seconds: float | None = Field(None, ge=0)
+    """Least seconds between two checkpoints; when left out, 10 or as many as keep their measured cost within 2% of the time."""
+    memory_fraction: float = Field(0.8, gt=0, le=1)
+    """Share of the free memory that `size: auto` plans with."""
+    max_skipped_batches: int = Field(100, ge=0)
+    """Batches with NaN or infinite activations are skipped and counted; more than this many end the run with an error."""
+
+
+class RaySpec(Spec):
+    """A Ray cluster (`pip install saesweep[ray]`)."""
+
+    address: str | None = None
+    """Address of the cluster; `auto`: the one that this machine belongs to. Left out: `RAY_ADDRESS`, or a cluster that this run starts."""
+
+
+class EngineSpec(Spec):
+    """Where the worker of a run is: in the same process, unless another engine is named."""
+
+    ray: RaySpec | None = None
+    """Let a Ray actor train: it is started again where it is killed, and repeats what it had done since its last checkpoint."""
+
+
+# Evidence in docs/evaluation.md: two SAEs of the same run change places on so few tokens in 0 to 3% of the pairs.
+MIN_CE_TOKENS, MIN_RUNG_TOKENS = 2048, 1024
+_CE_SHARE, _TEST_TIMES = 0.005, 4
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class EvaluationSpec(Spec):
+    """Held-out data, split off by document before packing and fixed for the experiment."""
+
+    select_tokens: TokenCount = Field(100_000, ge=1)
+    """Tokens of the part that rungs and the ranking use."""
+    test_tokens: TokenCount = Field(100_000, ge=1)
+    """Tokens of the part that is read once, for the winner."""
+    ce_tokens: TokenCount | None = Field(None, ge=1)
+    """Tokens of each part on which cross-entropy metrics are measured. When left out: of `select` 0.5% of a trial's training tokens,
+    at least 2,048, and of `test`, which is read for the winner alone, four times as many; or the whole part."""
+    rung_share: float = Field(0.1, gt=0, le=1)
+    """Share of the `select` part, and of its cross-entropy tokens, on which trials are measured at rungs; at least 1,024 tokens. Trials that
+    finish are measured in full."""
+    references: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
+    """Published SAEs as rows of the leaderboard, measured on the `select` part: whatever `saesweep eval` takes."""
+
+    def ce_tokens_of(self, part: Literal["select", "test"], training_tokens: int) -> int:
+        """Return the number of tokens for cross-entropy metrics.
+
+        Args:
+            part: Of which part.
+            training_tokens: Tokens of a full trial.
+        """
+        tokens = self.ce_tokens
+        if tokens is None:
+            tokens = max(MIN_CE_TOKENS, round(_CE_SHARE * training_tokens)) * (_TEST_TIMES if part == "test" else 1)
+        return min(tokens, self.select_tokens if part == "select" else self.test_tokens)
+
+    def at_rung(self, tokens: int) -> int:
+        """Return how many of some held-out tokens are measured at a rung."""
+        return min(tokens, max(MIN_RUNG_TOKENS, round(self.rung_share * tokens)))
+
+    def without_test(self) -> EvaluationSpec:
+        """Return the same with an empty `test` part, for measuring on `select` where nothing is trained."""
+        return self.model_copy(update={"test_tokens": 0})
+
+
+def _values(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class ConfirmSpec(Spec):
+    """Finalists train again, all together from the start of the stream, and that decides."""
+
+    top: int = Field(3, ge=1)
+    """Finalists: the best of the ranking, or the points of a Pareto front nearest its knee."""
+    replicates: int = Field(3, ge=1)
+    """Seeds per finalist."""
+    training_tokens: TokensOrMultiple = "4x"
+    """How long a finalist trains: a count, or a multiple of `base.training_tokens`."""
+
+
+class SearchSpec(Spec):
+    """Sampler, number of trials, rungs."""
+
+    sampler: str = "tpe"
+    """`tpe`, `random`, `grid`, `fixed`, or the class path of an Optuna sampler."""
+    fixed: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_values)] = ()
+    """The trials of `sampler: fixed`, in order: complete settings as mappings of dotted paths."""
+    trials: int | None = Field(None, ge=1)
+    """Number of trials. When left out: all points of a grid or a fixed list, one for an empty space, else 32."""
+    seed: int | None = Field(None, ge=0)
+    """Seed of the sampler; `base.seed` when left out."""
+    storage: str | None = None
+    """Database of the study, as a URL of Optuna's: `postgresql://user:${env:PASSWORD}@host/optuna`. Left out: `study.db` in the run directory."""
+    stratify: str | None = None
+    """A choice parameter (usually `sae.architecture`): each of its values gets its own sampler and an equal share of the trials."""
+    pruner: Literal["rung", "none"] = "rung"
+    """`rung`: trials that will hardly end among what the objective keeps are pruned. `none`: every trial runs to its end."""
+    rungs: Annotated[tuple[Steps, ...], BeforeValidator(_values)] = (
+        Duration(0.05, "fraction"),
+        Duration(0.1, "fraction"),
+        Duration(0.2, "fraction"),
+        Duration(0.4, "fraction"),
+        Duration(0.6, "fraction"),
+    )
+    """Where trials are measured and judged: steps, tokens (`5Mtok`) or shares (`5%`), ascending; those within warm-up are left out."""
+    min_rung_steps: int = Field(50, ge=1)
+    """No trial is judged before so many of its steps: until then a curve tells the learning rate rather than the SAE."""
+    min_probability: float | None = Field(None, ge=0, lt=1)
+    """A trial that is less probable than this to end among what the objective keeps is pruned. 0.01 if left out; 0.1 for a Pareto front."""
+    min_per_architecture: int = Field(0, ge=0)
+    """Trials of each architecture that are never pruned, so that the leaderboard shows where each of them ends."""
+    baselines: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_values)] = ()
+    """Settings to try first, as mappings of dotted paths; parameters left out are sampled."""
+    tokens_budget: TokenCount | None = Field(None, ge=1)
+    """Stop starting trials once all of them together have trained on this many tokens."""
+    time_budget: Seconds | None = Field(None, gt=0)
+    """Stop after this much time of training, over all starts together: seconds, or `30min`, `2h`, `1d`. Trials in training stay as they are."""
+    target: float | None = None
+    """Stop once a finished, feasible trial is this good in the objective's one metric."""
+    patience: int | None = Field(None, ge=1)
+    """Stop once this many trials in a row have ended without a better best (a new point, on a Pareto front)."""
+    replicates: int = Field(1, ge=1)
+    """Seeds per trial: each is one SAE in a slot of its own, all on the same data; a trial's value is their mean."""
+    confirm: ConfirmSpec | None = None
+    """Train the best trials again, together and longer, and let that decide."""
+    warm_start: str | None = None
+    """An earlier run's directory: the sampler learns from its finished trials that lie in this space, judged by this objective."""
+    retry_failed: int = Field(0, ge=0)
+    """How often the settings of a failed trial are tried again, each time as one more trial from its beginning, beside `trials`."""
+    max_failed: int | None = Field(None, ge=0)
+    """Exit with code 1 where more trials than this fail; no limit when left out."""
 
 
 def _list_of_ranges(value: Any) -> Any:

@@ -1,8 +1,9 @@
-"""One trial's W&B run: opened, logged to and finished, on the trial's own thread."""
+"""One trial's W&B run: opened, logged to and finished, on the trial's own thread, under SAELens' names for metrics."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.events import DENSITY_EDGES
-from saesweep.tracking.names import evaluation_names
+
+_SAELENS = {"cosine_similarity": "cossim"}
+"""Held-out metrics that SAELens' evaluation calls otherwise; all others have our own name."""
+
+
+def evaluation_names(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return held-out metrics as `metrics/<name>`, in SAELens' names where it has the metric."""
+    return {f"metrics/{_SAELENS.get(name, name)}": value for name, value in metrics.items()}
+
+
+def trial_name(architecture: str, sparsity: str, params: Mapping[str, Any]) -> str:
+    """Return what a trial is, such as `topk-k21-lr0.0025`.
+
+    Args:
+        architecture: Its architecture.
+        sparsity: Its sparsity setting as the leaderboard says it.
+        params: The searched parameters; those that the first two do not tell are added.
+    """
+    said = sparsity.replace("steered to ", "").replace("λ", "lambda").split()
+    parts = [architecture, *(["".join(said[:2]), *said[2:]] if said else [])]
+    for path, value in params.items():
+        name = path.rpartition(".")[2]
+        if path == "sae.architecture" or name in ("k", "target_l0") or name.endswith(_SPARSITY):
+            continue
+        text = f"{value:.3g}" if isinstance(value, float) else str(value)
+        parts.append(f"{name}{text}")
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(parts))
+
+
+_SPARSITY = ("l0_coefficient", "l1_coefficient")
+
 
 INIT_SECONDS = 30.0
 """How long W&B may take to open a run; then the rest of the sweep is logged offline."""

@@ -27,9 +27,8 @@ from saesweep.events import (
 from saesweep.files import read_json_object
 from saesweep.runs import write_json
 from saesweep.specs.logger import LoggerSpec
-from saesweep.tracking.names import trial_name
 from saesweep.tracking.sweep_tables import log_sweep
-from saesweep.tracking.wandb_runs import OpenRun, RunOpener, RunSettings
+from saesweep.tracking.wandb_runs import OpenRun, RunOpener, RunSettings, trial_name
 
 CLOSE_SECONDS = 120.0
 """How long the end of a run waits for W&B to take what is left."""

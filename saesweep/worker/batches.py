@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saesweep.activations import HeldOut
 from saesweep.errors import UserError
-from saesweep.numbers import short_count
+from saesweep.messages import short_count
 
 _SAID = 3
 """After this many messages the rest are only counted."""

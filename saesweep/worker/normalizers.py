@@ -17,7 +17,7 @@ from saesweep.experiment import Experiment
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import Normalizer
 from saesweep.specs import BaseRun
-from saesweep.worker.corners import normalize_modes
+from saesweep.worker.sizing import normalize_modes
 
 Normalizers = dict[tuple[str, str], Normalizer]
 """By hook and mode."""

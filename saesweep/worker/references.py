@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from saesweep.errors import UserError
-from saesweep.evaluation.hooks import hook_of
+from saesweep.evaluation.published import hook_of
 from saesweep.experiment import Experiment
 from saesweep.runs import read_json, write_json
 from saesweep.saes import ExportedSAE, open_sae

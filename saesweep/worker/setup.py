@@ -20,9 +20,8 @@ from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun, EvaluationSpec, ObjectiveSpec
 from saesweep.worker.gradient_engine import make_engine, make_reference
 from saesweep.worker.loaded_model import LoadedModel
-from saesweep.worker.measuring_memory import KEPT_BYTES
 from saesweep.worker.normalizers import normalizers_of
-from saesweep.worker.stream_sizes import size_stream
+from saesweep.worker.sizing import KEPT_BYTES, size_stream
 
 
 @dataclass

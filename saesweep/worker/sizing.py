@@ -1,10 +1,78 @@
-"""How many SAEs fit: decided before anything is loaded, from the specs alone."""
+"""How many SAEs fit, and the sizes of an activation stream: decided in one place for `plan` and `run`, before anything is loaded.
+
+From the specs alone: representative runs of the space, the memory that a slot takes in training, and the memory that measuring takes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from saesweep.specs import BaseRun, CohortSpec
+import psutil
+import torch
+
+from saesweep.evaluation.predictions import logit_bytes
+from saesweep.experiment import Experiment, with_widths
+from saesweep.models.base import CPU_PIECE_TOKENS
+from saesweep.saes.exported import rows_at_once
+from saesweep.specs import BaseRun, CohortSpec, EvaluationSpec
+from saesweep.specs.architectures import NormalizeActivations
+
+
+def largest_run(experiment: Experiment, architecture: str) -> BaseRun:
+    """Return the widest run of one architecture at the edges of the space."""
+    return max(
+        experiment.corner_runs(architecture),
+        key=lambda run: run.sae.d_sae or (run.sae.expansion_factor or 0) * (run.sae.d_in or 1),
+    )
+
+
+def normalize_modes(experiment: Experiment) -> tuple[NormalizeActivations, ...]:
+    """Return every `normalize_activations` that a trial may use."""
+    runs = [run for name in experiment.architectures for run in experiment.corner_runs(name)]
+    searched = [p.spec.choice or () for p in experiment.parameters() if p.path == "sae.normalize_activations"]
+    modes = [run.sae.normalize_activations for run in runs]
+    return tuple(dict.fromkeys([*modes, *(mode for choice in searched for mode in choice)]))
+
+
+KEPT_BYTES = 1 << 28
+"""Main memory at each hook for what clean forward passes over the `select` part gave: SAEs are measured there again and again."""
+_MEASURING_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_LAYER_WIDTHS = 24
+"""Widths of the residual stream that a block's forward pass holds for each token: its MLP up to 8 times as wide, three times."""
+_SAES_AT_ONCE = 16
+_LATENT_COPIES = 4
+
+
+def measuring_bytes(
+    run: BaseRun, evaluation: EvaluationSpec, hooks: int, device: torch.device, d_vocab: int | None = None
+) -> int:
+    """Return the most memory that measuring SAEs of a run takes on the training device, beside their weights.
+
+    A wide vocabulary does not matter: logits exist for a bounded piece of the tokens.
+
+    Args:
+        run: A run whose widths are known: the one with the widest SAE.
+        evaluation: The held-out parts.
+        hooks: Hooks read at once.
+        device: Where it trains.
+        d_vocab: Tokens of the vocabulary; None before the model is known, for the most that any takes.
+    """
+    d_in, d_sae = run.sae.d_in or 0, run.sae.d_sae or 0
+    latents = 4 * _LATENT_COPIES * rows_at_once(d_sae, device) * d_sae
+    if run.is_synthetic:
+        return latents
+    width, context = d_in * _MEASURING_BYTES[run.dtype], run.context_size
+    tokens = (run.eval_batch_size_prompts or run.store_batch_size_prompts) * context
+    if device.type == "cpu":
+        tokens = min(tokens, max(CPU_PIECE_TOKENS, context))
+    forward_pass = tokens * width * (_LAYER_WIDTHS + _SAES_AT_ONCE)
+    kept = 0
+    if device.type == "cpu":  # where main memory is the device's
+        of_ce = evaluation.ce_tokens_of("select", run.training_tokens)
+        kept = hooks * (evaluation.select_tokens * width + min(KEPT_BYTES, 2 * of_ce * width))
+    return max(latents, logit_bytes(d_vocab, device) + forward_pass) + kept
+
 
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _AUTO_MAX_SLOTS = 16
@@ -114,3 +182,58 @@ def plan_slots(
         + (f", {replicates} SAEs each" if replicates > 1 else "")
     )
     return planned(slots, why)
+
+
+@dataclass(frozen=True)
+class StreamSizes:
+    """What memory says about one stream."""
+
+    runs: tuple[BaseRun, ...]
+    """The widest run of each architecture in play, widths known."""
+    slots: SlotPlan
+    """What memory holds now; a run that resumes keeps the number that it began with."""
+
+
+def size_stream(
+    own: Experiment, n_trials: int, d_in: Mapping[str, int], device: torch.device, sharing: int = 1
+) -> StreamSizes:
+    """Decide the sizes of a stream.
+
+    Args:
+        own: The experiment as the stream sees it.
+        n_trials: Trials that are expected there.
+        d_in: Width at every hook of the stream.
+        device: Where the cohort trains.
+        sharing: Workers among which the main memory is divided.
+
+    Raises:
+        UserError: A stated width contradicts `d_in`.
+    """
+    search, cohort = own.spec.search, own.spec.cohort
+    runs = [with_widths(largest_run(own, name), d_in) for name in own.architectures]
+    own_bytes, host = free_bytes(device), host_bytes(device)
+    slots = plan_slots(
+        cohort,
+        n_trials=max(1, n_trials),
+        runs=runs,
+        hooks=len(own.hook_names()),
+        weight_bytes=0,  # a model on the device has already taken its memory from what is free
+        free_bytes=own_bytes // sharing if device.type == "cpu" else own_bytes,
+        replicates=search.replicates,
+        # The vocabulary is taken as wide as any, because `plan` does not know it, and `run` is to decide as `plan` does.
+        measuring_bytes=max(measuring_bytes(run, own.spec.evaluation, len(own.hook_names()), device) for run in runs),
+        host_bytes=None if host is None else host // sharing,
+    )
+    return StreamSizes(tuple(runs), slots)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that is free on a device now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def host_bytes(device: torch.device) -> int | None:
+    """Return the main memory that is free now; None where SAEs train in it, and `free_bytes` says it."""
+    return None if device.type == "cpu" else int(psutil.virtual_memory().available)

@@ -30,14 +30,13 @@ from saesweep.evaluation import registered_metrics
 from saesweep.experiment import Experiment, TrialSettings, settings_for, streams_of
 from saesweep.runs import Checkpoint, CheckpointStore, CheckpointWriter, RunDirectory
 from saesweep.worker.batches import FiniteBatches
+from saesweep.worker.checkpoint import Journal, SavedSlot, saved_slots, slots_to_save
 from saesweep.worker.clock import stopwatch_for
 from saesweep.worker.finals import Finals
-from saesweep.worker.journal import Journal
 from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.memory import out_of_memory_told
 from saesweep.worker.references import measure_references
 from saesweep.worker.reporting import report_trials
-from saesweep.worker.saved import SavedSlot, saved_slots, slots_to_save
 from saesweep.worker.seeds import derive
 from saesweep.worker.setup import prepare
 from saesweep.worker.snapshots import Snapshots

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from saesweep.activations.documents import Document, MapDocuments, StreamDocuments
-from saesweep.activations.norm_limit import NormLimit
 from saesweep.activations.packing import Packing
-from saesweep.activations.rows import RowFilter
+from saesweep.activations.rows import NormLimit, RowFilter
 from saesweep.activations.split import TrainDocuments
 from saesweep.activations.stream import ActivationStream
 from saesweep.activations.tokens import TokenSource

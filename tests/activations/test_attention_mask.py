@@ -12,7 +12,7 @@ from saesweep.activations import check_source, open_source
 from saesweep.activations.documents import open_documents
 from saesweep.builtin import model_path
 from saesweep.builtin.text import documents
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from tests.models.tiny import run_of, word_id
 
 HOOK = "model.layers.0"

@@ -12,7 +12,7 @@ from saesweep.activations.documents import MapDocuments, open_documents
 from saesweep.activations.encoding import encode_documents
 from saesweep.errors import UserError
 from saesweep.specs.base_run import BaseRun
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from tests.models.tiny import BOS, EOS, run_of, save_llama, word_id
 
 TEMPLATE = (

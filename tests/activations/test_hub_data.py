@@ -13,7 +13,7 @@ from saesweep.activations import check_source
 from saesweep.activations.documents import MapDocuments, StreamDocuments, open_documents
 from saesweep.activations.pretokenize import pretokenize
 from saesweep.errors import UserError
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from saesweep.specs.pretokenize import PretokenizeSpec
 from tests.activations.cache.runs import save_texts
 from tests.models.tiny import run_of, save_gpt2

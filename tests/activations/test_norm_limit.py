@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from saesweep.activations import open_source
-from saesweep.activations.norm_limit import NormLimit
-from saesweep.activations.rows import RowFilter
+from saesweep.activations.rows import NormLimit, RowFilter
 from saesweep.activations.stream import ActivationStream
 from saesweep.errors import UserError
 from saesweep.specs.base_run import BaseRun
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from tests.models.tiny import run_of
 
 from .fakes import EchoModel, ids_of, map_documents, numbered, stream_of

@@ -10,7 +10,7 @@ import torch
 from saesweep.activations import ActivationSource, check_source, open_source
 from saesweep.errors import UserError
 from saesweep.specs.base_run import BaseRun
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from tests.models.tiny import BOS, HIDDEN, WORDS, run_of, word_id
 
 HOOKS = ["model.layers.1", "model.layers.0.mlp"]

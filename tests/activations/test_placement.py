@@ -8,7 +8,7 @@ import torch
 
 from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from tests.activations.cache.runs import save_texts
 from tests.models.tiny import run_of
 

@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from saesweep.activations.documents import Conversation, MapDocuments, open_documents
-from saesweep.activations.pretokenize.source import open_cells
+from saesweep.activations.pretokenize.rows import open_cells
 from saesweep.errors import UserError
 from saesweep.specs.pretokenize import PretokenizeSpec
 from tests.models.tiny import run_of

@@ -7,7 +7,7 @@ import torch
 
 from saesweep.activations import open_source
 from saesweep.activations.synthetic import SyntheticFeatures, SyntheticStream
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from saesweep.specs.synthetic import SyntheticSpec
 from tests.models.tiny import run_of
 

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from saesweep.activations import check_source, open_source
 from saesweep.errors import UserError
 from saesweep.specs.base_run import BaseRun
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from tests.models.tiny import D_VOCAB, WORDS, run_of, save_llama, word_id
 
 HOOK = "model.layers.0"

@@ -17,7 +17,7 @@ from saesweep.activations.pretokenize import pretokenize
 from saesweep.activations.unreadable import MOST_IN_A_ROW, UnreadableRows
 from saesweep.errors import UserError
 from saesweep.specs.base_run import BaseRun
-from saesweep.specs.evaluation import EvaluationSpec
+from saesweep.specs.experiment import EvaluationSpec
 from saesweep.specs.pretokenize import PretokenizeSpec
 from tests.models.tiny import WORDS, run_of, word_id
 

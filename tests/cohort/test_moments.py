@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saesweep.cohort import Cohort, Slot
-from saesweep.cohort.moments import round_stochastically
+from saesweep.cohort.optimizer import round_stochastically
 from saesweep.saes import Normalizer
 from saesweep.specs import BaseRun
 

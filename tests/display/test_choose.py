@@ -9,10 +9,10 @@ import math
 import pytest
 
 from saesweep.display import DISPLAY_KINDS, make_display
+from saesweep.display.choose import SilentDisplay
 from saesweep.display.json_lines import JsonDisplay
 from saesweep.display.live import LiveDisplay
 from saesweep.display.plain import PlainDisplay
-from saesweep.display.silent import SilentDisplay
 from saesweep.errors import UserError
 from saesweep.events import Note, TrialMeasured
 

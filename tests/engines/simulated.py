@@ -30,7 +30,7 @@ from saesweep.engines.records import (
 )
 from saesweep.experiment import Experiment
 from saesweep.runs import CheckpointStore, RunDirectory
-from saesweep.worker.journal import Journal
+from saesweep.worker.checkpoint import Journal
 from tests.engines.scripted import made_up_metrics
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from saesweep.evaluation import ReconstructionMetrics
-from saesweep.evaluation.sinks import VarianceWithoutSinks
+from saesweep.evaluation.reconstruction import VarianceWithoutSinks
 
 LIMIT = 10.0
 

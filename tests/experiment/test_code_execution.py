@@ -17,7 +17,7 @@ from saesweep.evaluation import evaluate_saes
 from saesweep.experiment import dump_yaml, load_experiment
 from saesweep.models import load_model
 from saesweep.specs import BaseRun
-from saesweep.specs.code_execution import arguments_that_run_code
+from saesweep.specs.model_loading import arguments_that_run_code
 from tests.experiment.conftest import TREE
 from tests.fuzz.targets import Bomb
 from tests.models.tiny import save_llama

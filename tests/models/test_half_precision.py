@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saesweep.models.half_precision import slow_half_precision
+from saesweep.models.device import slow_half_precision
 from saesweep.models.inspection import ModelFacts
 
 HALF = ModelFacts(

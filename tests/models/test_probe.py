@@ -8,7 +8,7 @@ import torch
 
 from saesweep.errors import UserError
 from saesweep.models import list_hooks
-from saesweep.models import probe as probe_module
+from saesweep.models import skeleton as skeleton_module
 from saesweep.models.inspection import inspect_model
 from saesweep.models.library import locate
 from saesweep.models.load import load_model
@@ -47,7 +47,7 @@ def test_zeros_and_no_values_find_the_same_shapes(
         def __init__(self, **_: Any) -> None:
             raise NotImplementedError("no rule for tensors without values")
 
-    monkeypatch.setattr(probe_module, "FakeTensorMode", Refusing)
+    monkeypatch.setattr(skeleton_module, "FakeTensorMode", Refusing)
     assert list_hooks(run) == expected
 
 

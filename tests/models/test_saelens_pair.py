@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from saesweep.models import SAELensPair, saelens_pair
-from saesweep.specs.model_class import WEIGHT_PROCESSING
+from saesweep.specs.model_loading import WEIGHT_PROCESSING
 from tests.models.tiny import run_of, save_bert, save_llama
 
 OFF = dict.fromkeys(WEIGHT_PROCESSING, False)

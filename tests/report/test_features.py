@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saesweep.activations.held_out import HeldOut
-from saesweep.report.bands import band_index, bands_of
+from saesweep.report.feature_data import band_index, bands_of
 from saesweep.report.feature_scan import scan
 from saesweep.report.features import BINS, Described, describe, nearest
 from saesweep.saes import ExportedSAE

@@ -9,7 +9,7 @@ import pytest
 from saesweep.display.saved import Leaderboard
 from saesweep.events import Row
 from saesweep.report.data import RunData
-from saesweep.report.verdict import comparisons
+from saesweep.report.winner import comparisons
 from saesweep.runs import RunDirectory
 
 

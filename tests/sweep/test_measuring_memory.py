@@ -13,10 +13,8 @@ from saesweep.experiment import load_experiment
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.runs import RunDirectory
 from saesweep.specs import EvaluationSpec
-from saesweep.worker.corners import largest_run
-from saesweep.worker.measuring_memory import measuring_bytes
 from saesweep.worker.memory import MeasuringMemoryError, measuring
-from saesweep.worker.sizing import plan_slots
+from saesweep.worker.sizing import largest_run, measuring_bytes, plan_slots
 from tests.models.tiny import run_of
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

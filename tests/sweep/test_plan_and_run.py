@@ -17,7 +17,7 @@ from saesweep.planning.plan import plan
 from saesweep.planning.planned import PlannedStream
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
-from saesweep.worker import setup, stream_sizes
+from saesweep.worker import setup, sizing
 from tests.reliability.conftest import few_trials
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
@@ -32,7 +32,7 @@ class Opened(Exception):
 def free(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The memory that is free, the same whenever someone looks."""
     free = {"bytes": 16 * GIB}
-    monkeypatch.setattr(stream_sizes, "free_bytes", lambda device: free["bytes"])
+    monkeypatch.setattr(sizing, "free_bytes", lambda device: free["bytes"])
     return free
 
 

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 
-from saesweep.activations.cache.held_out import CachedHeldOut
 from saesweep.activations.cache.hub import download_cache, is_repo_id
-from saesweep.activations.cache.identity import source_fields
 from saesweep.activations.cache.manifest import (
     CONTEXTS,
     SELECT,
@@ -22,10 +20,11 @@ from saesweep.activations.cache.manifest import (
     Manifest,
     differences,
     read_manifest,
+    source_fields,
 )
+from saesweep.activations.cache.read import CachedHeldOut, CachedStream
 from saesweep.activations.cache.saelens import is_saelens_cache, open_saelens_cache, read_saelens_cache
 from saesweep.activations.cache.shards import ShardRows, check_shard
-from saesweep.activations.cache.stream import CachedStream
 from saesweep.errors import UserError
 from saesweep.models.device import resolve_device
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from saesweep.activations.held_out import HeldOut
     from saesweep.activations.stream import BatchStream
     from saesweep.specs.base_run import BaseRun
-    from saesweep.specs.evaluation import EvaluationSpec
+    from saesweep.specs.experiment import EvaluationSpec
 
 PLACE = "base.cached_activations_path"
 

@@ -28,7 +28,7 @@ from saesweep.models.device import resolve_device
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
-    from saesweep.specs.evaluation import EvaluationSpec
+    from saesweep.specs.experiment import EvaluationSpec
 
 _PLACE = "base.cached_activations_path"
 _TOKEN_IDS = "token_ids"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saesweep.activations.cache.identity import source_fields
 from saesweep.activations.cache.manifest import (
     CONTEXTS,
     PARTS,
@@ -25,6 +24,7 @@ from saesweep.activations.cache.manifest import (
     Shard,
     differences,
     read_manifest,
+    source_fields,
     write_manifest,
 )
 from saesweep.activations.cache.shards import check_shard, write_shard
@@ -38,7 +38,7 @@ from saesweep.lock import held
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
-    from saesweep.specs.evaluation import EvaluationSpec
+    from saesweep.specs.experiment import EvaluationSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SPARE = 1.02

@@ -1,11 +1,12 @@
-"""From documents to packed rows of token ids."""
+"""From one column of a dataset, read in order from any position, to packed rows of token ids.
 
-# Shape suffix legend: N = rows, T = tokens per row
+Shape suffixes: N = rows, T = tokens per row.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -16,14 +17,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saesweep import builtin
+from saesweep.activations.columns import as_conversation, as_text, check_column
 from saesweep.activations.documents import Document
 from saesweep.activations.encoding import encode_documents, special_token
 from saesweep.activations.packing import Packer, Packing
-from saesweep.activations.pretokenize.source import document_of
-from saesweep.activations.unreadable import UnreadableRow
+from saesweep.activations.tables import Selection, Unreadable, open_table
+from saesweep.activations.unreadable import UnreadableRow, UnreadableRows
 from saesweep.errors import UserError
 from saesweep.models.pretrained import quiet
 from saesweep.specs.pretokenize import PretokenizeSpec
+
+_SAMPLE_ROWS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """A column of a dataset."""
+
+    size: int | None
+    """Number of rows; None for a stream."""
+    iterate: Callable[[int], Iterator[Any]]
+    """The cells from this row on: text, a conversation, None, or `Unreadable`."""
+    notes: tuple[str, ...]
+    """What the user should know about how it was opened."""
+
+
+def open_cells(spec: PretokenizeSpec) -> Cells:
+    """Open the dataset's split and column, and look at its first rows.
+
+    Raises:
+        UserError: It cannot be had, has no such column, or most of its rows cannot be used.
+    """
+    table = open_table(Selection.of_pretokenize(spec))
+    column = spec.column_name
+    check_column("", spec.dataset_path, column, table.first)
+    unreadable, seen = UnreadableRows(spec.dataset_path, "dataset_path"), 0
+    for row, cell in enumerate(islice(table.iterate(0, column), _SAMPLE_ROWS)):
+        seen += 1
+        try:
+            document_of(spec, cell)
+        except UnreadableRow as error:
+            unreadable.add(row, str(error) if isinstance(cell, Unreadable) else f"row {row}: {error}")
+    unreadable.check_sample(seen)
+    return Cells(size=table.size, iterate=lambda start: table.iterate(start, column), notes=table.notes)
+
+
+def document_of(spec: PretokenizeSpec, cell: Any) -> Document:
+    """Return a cell as a document.
+
+    Raises:
+        UnreadableRow: It is neither text nor, with chat formatting, a conversation.
+    """
+    return as_conversation(spec.column_name, cell) if spec.use_chat_formatting else as_text(spec.column_name, cell)
+
 
 Tokens = NDArray[np.int32]
 

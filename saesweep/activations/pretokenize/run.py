@@ -18,12 +18,11 @@ from saesweep.activations.pretokenize.metadata import (
     SAESWEEP_FILE,
     content_fields,
     saelens_metadata,
+    upload,
     vocabulary_sha256,
 )
 from saesweep.activations.pretokenize.parts import Part, finished_parts, write_part
-from saesweep.activations.pretokenize.rows import Tokens, packed_batches, read_tokenizer
-from saesweep.activations.pretokenize.source import Cells, open_cells
-from saesweep.activations.pretokenize.upload import upload
+from saesweep.activations.pretokenize.rows import Cells, Tokens, open_cells, packed_batches, read_tokenizer
 from saesweep.atomic import sweep_left_overs, write_json
 from saesweep.errors import UserError
 from saesweep.lock import held

@@ -13,8 +13,7 @@ from typing import Any
 
 from saesweep.activations.retry import connection_errors, resuming
 from saesweep.activations.tables.local_files import LocalData
-from saesweep.activations.tables.selection import Selection
-from saesweep.activations.tables.splits import bad_slice, rows_of_split
+from saesweep.activations.tables.selection import Selection, bad_slice, rows_of_split
 from saesweep.activations.tables.table import Table, random_access
 from saesweep.errors import UserError
 from saesweep.experiment.hub import offline_where_unreachable, unreachable_text

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saesweep.activations.tables.local_files import LocalData
-from saesweep.activations.tables.selection import Selection
-from saesweep.activations.tables.splits import rows_of_split
+from saesweep.activations.tables.selection import Selection, rows_of_split
 from saesweep.activations.tables.table import Table, Unreadable, random_access
 
 TEXT = "text"

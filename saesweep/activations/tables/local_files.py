@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from saesweep.activations.tables.selection import Selection
-from saesweep.activations.tables.splits import TRAIN, split_of
+from saesweep.activations.tables.selection import TRAIN, Selection, split_of
 
 
 class LocalKind(Enum):

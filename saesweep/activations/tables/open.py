@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from saesweep import builtin
 from saesweep.activations.tables.local_files import LocalKind, find_local
-from saesweep.activations.tables.selection import Selection
-from saesweep.activations.tables.splits import TRAIN, rows_of_split
+from saesweep.activations.tables.selection import TRAIN, Selection, rows_of_split
 from saesweep.activations.tables.table import Table, random_access
 
 

@@ -21,7 +21,7 @@ from saesweep.saes.batchtopk import BatchTopK
 from saesweep.saes.gated import Gated
 from saesweep.saes.jumprelu import JumpReLUArchitecture
 from saesweep.saes.matryoshka import MatryoshkaBatchTopK
-from saesweep.saes.runtime_norm import RUNTIME_MODES
+from saesweep.saes.normalize import RUNTIME_MODES
 from saesweep.saes.standard import Standard
 from saesweep.saes.topk import TopK
 from saesweep.specs.architectures import TopKFamilySpec

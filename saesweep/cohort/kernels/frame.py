@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.engine import StepGradients
-from saesweep.cohort.kernels.accumulate import Accumulator
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.gemm import linear, product
-from saesweep.cohort.kernels.scratch import Scratch
+from saesweep.cohort.kernels.scratch import Accumulator, Scratch
 from saesweep.cohort.kernels.screen import Screen
 from saesweep.saes import Architecture, Knobs, Params
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.engine import StepGradients
-from saesweep.cohort.kernels.elementwise import in_window_
 from saesweep.cohort.kernels.frame import Frame
-from saesweep.cohort.kernels.jumprelu_sums import JumpReLUSums
-from saesweep.cohort.kernels.jumprelu_wide import ActivePairs, add_all, is_wide, wide_chunk
+from saesweep.cohort.kernels.jumprelu_wide import ActivePairs, JumpReLUSums, add_all, is_wide, wide_chunk
 from saesweep.cohort.kernels.penalised import PENDING_PAIRS, Piece, each_chunk
+from saesweep.cohort.kernels.scratch import in_window_
 from saesweep.specs.architectures import JumpReLUSpec
 
 # Pairs are gathered from slightly below the window, so that rounding cannot lose one; the window itself is exact.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.engine import StepGradients
-from saesweep.cohort.kernels.elementwise import add_counts_, mask_where_zero_
 from saesweep.cohort.kernels.frame import Frame
 from saesweep.cohort.kernels.pairs import Pairs
 from saesweep.cohort.kernels.penalised import Piece, each_chunk
+from saesweep.cohort.kernels.scratch import add_counts_, mask_where_zero_
 from saesweep.specs.architectures import StandardSpec
 
 

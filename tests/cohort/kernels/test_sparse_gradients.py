@@ -11,8 +11,8 @@ from kernel_cases import CASES, Case, batch, dead_mask, params_for
 
 from saesweep.cohort.engine import ReferenceEngine, StepGradients
 from saesweep.cohort.kernels import KernelChoice, SparseEngine, jumprelu
-from saesweep.cohort.kernels.accumulate import Accumulator
 from saesweep.cohort.kernels.pairs import PairKernels
+from saesweep.cohort.kernels.scratch import Accumulator
 
 PATHS = {
     "sparse": KernelChoice(dense_above=1.0, chunk_elements=96 * 32),

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from saesweep.cohort.kernels import gemm_error
-from saesweep.cohort.kernels.gemm import add_product_, product
-from saesweep.cohort.kernels.split import split_product
+from saesweep.cohort.kernels.gemm import add_product_, product, split_product
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

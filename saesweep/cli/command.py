@@ -1,14 +1,29 @@
-"""Arguments that several commands share."""
+"""What every command shares: its parser and common arguments, how it prints, and the code with which it ends."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeAlias
+
+from saesweep.messages import masked, printable
 
 if TYPE_CHECKING:
     Subparsers: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DONE = 0
+BUG = 1
+MISTAKE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""128 + SIGPIPE, what a shell reports of a program that writes to a closed pipe."""
+
+
+def say(text: object, *, file: TextIO | None = None, flush: bool = False) -> None:
+    """Print a line (or several) to standard output, or to `file`."""
+    print(printable(masked(str(text))), file=sys.stdout if file is None else file, flush=flush)
 
 
 _CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)")

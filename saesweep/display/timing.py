@@ -1,9 +1,31 @@
-"""Calls a function now and then from a thread of its own: what the main thread waits for still shows that time passes."""
+"""When a display acts: at most once per interval, and now and then while the main thread waits."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+
+
+class Throttle:
+    """Lets an action through at most once per `seconds`.
+
+    Args:
+        seconds: Shortest time between two actions.
+        clock: Returns monotonic seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._last: float | None = None
+
+    def ready(self) -> bool:
+        """Return whether the action may happen now; a True starts the next interval."""
+        now = self._clock()
+        if self._last is not None and now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
 
 
 class Ticker:

@@ -1,4 +1,7 @@
-"""Parallel coordinates of the finished trials: one axis for each searched parameter and goal, a line for each trial."""
+"""Searched parameters as figures: which mattered, by Optuna's importance, and parallel coordinates of the finished trials.
+
+Parallel coordinates have one axis for each searched parameter and goal, and a line for each trial.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import optuna
 import plotly.graph_objects as go
 
 from saesweep.display.text import label, metric_value, setting
@@ -14,8 +18,47 @@ from saesweep.events import Row
 from saesweep.experiment import ARCHITECTURE
 from saesweep.report.data import RunData
 from saesweep.report.fronts import goals_of
-from saesweep.report.style import GRID, INK, figure, style_of
+from saesweep.report.style import GRID, INK, axis_for, figure, style_of
 from saesweep.specs import LOG_METRICS
+from saesweep.study import MIN_TRIALS, importances, load_plain_study
+
+_GOAL_COLOURS = ("#4C5866", "#A7B0BA", "#7A5C99", "#C3A6DB")
+"""Of no architecture: the bars belong to goals."""
+
+
+def importance_figure(run: RunData) -> go.Figure | None:
+    """Return the importances of the searched parameters; None without a study or with too few finished trials."""
+    if not run.directory.study_file.exists():
+        return None
+    study = load_plain_study(str(run.directory.study_file), run.board.name)
+    done = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    if len(done) < MIN_TRIALS or not any(len(trial.params) > 0 for trial in done):
+        return None
+    made = figure(x="share of the importance", y="", barmode="group")
+    found = importances(study, run.board.goals, {row.number: row.architecture for row in run.complete})
+    names: dict[str, None] = {}
+    for index, goal in enumerate(run.board.goals):
+        shares = {
+            path if item.group == "all trials" else f"{path} ({item.group})": share
+            for item in reversed(found)
+            if item.goal == goal
+            for path, share in reversed(list(item.shares.items()))
+        }
+        names |= dict.fromkeys(shares)
+        made.add_bar(
+            orientation="h",
+            y=list(shares),
+            x=list(shares.values()),
+            name=goal,
+            marker={"color": _GOAL_COLOURS[index % len(_GOAL_COLOURS)]},
+            hovertemplate="%{y}: %{x:.2f}<extra></extra>",
+        )
+    if not names:
+        return None
+    made.update_layout(height=160 + 44 * len(names), margin={"l": 20})
+    made.update_xaxes(**axis_for([0.0, 1.0], from_zero=True))
+    return made
+
 
 _TICKS = 5
 
