@@ -29,12 +29,10 @@ from saesweep.study.record import (
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.space_view import SpaceView
 from saesweep.study.storage import close_storage, damage_told, open_storage, shown, silence_optuna
-from saesweep.study.suggestion import Kin, Suggestion, as_expected, frozen, suggest
+from saesweep.study.suggestion import Suggestion, as_expected, frozen, kin_of, suggest
 
 N_STARTUP_TRIALS = 10
 """Random trials before TPE models the space, Optuna's default; half of it in each stratum, which is a smaller space."""
-AIMED = frozenset({"sae.k", "sae.l0_coefficient", "sae.l1_coefficient"})
-"""Parameters that decide the L0, and so mean something else where trials aim at another one."""
 
 
 class Study:
@@ -177,7 +175,7 @@ class Study:
                 told of pruned ones, so that it leaves settings that will not do before any of their trials has finished.
             refuses: Whether settings by path are not worth a trial: others are suggested instead, where there are any.
             aim: Paths of the stratum that say what its trials aim at. While few of them have finished, the sampler learns from
-                trials with another aim too, but nothing about the parameters of `AIMED`.
+                trials with another aim too, but nothing about the parameters that decide it.
 
         Raises:
             UserError: When a baseline does not fit its stratum or the space, or a grid has no points left.
@@ -271,7 +269,7 @@ class Study:
                     f"search.sampler: the grid has no point left for trial {number} {settings or ''}".rstrip()
                 )
             return frozen(self._space, point)
-        kin = self._kin(stratum, aim)
+        kin = kin_of(self._space, stratum, aim, until=N_STARTUP_TRIALS)
         sampler = sampler_factory(
             self._sampler,
             # Trials that teach a part of the settings are to a sampler like trials that have no others.
@@ -290,14 +288,6 @@ class Study:
             n_earlier=len(self._history),
             refuses=refuses,
         )
-
-    def _kin(self, stratum: Mapping[str, Any], aim: Collection[str]) -> Kin | None:
-        """Return from which trials of other strata this one learns."""
-        shared = {path: value for path, value in stratum.items() if path not in aim}
-        paths = {parameter.path for parameter in self._space.parameters} - set(stratum) - AIMED
-        if len(shared) == len(stratum) or not paths:
-            return None
-        return Kin(shared, frozenset(paths), until=N_STARTUP_TRIALS)
 
     def _baseline(self, number: int) -> dict[str, Any]:
         """Return the given settings of a trial; none for one that is suggested."""

@@ -25,6 +25,9 @@ _ATTEMPTS = 11
 _RANDOM_ATTEMPTS = 200
 """... then so often at random; what is left of a space with finitely many points is found by listing it."""
 
+_AIMED = frozenset({"sae.k", "sae.l0_coefficient", "sae.l1_coefficient"})
+"""Parameters that decide the L0, and so mean something else where trials aim at another one."""
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -50,6 +53,22 @@ class Kin:
     """Parameters that are learned from them, such as the learning rate."""
     until: int
     """Finished trials of the stratum from which on it learns from its own alone: what is best there may be a little different."""
+
+
+def kin_of(space: SpaceView, stratum: Mapping[str, Any], aim: Collection[str], *, until: int) -> Kin | None:
+    """Return from which trials of other strata a stratum learns; None where it aims at nothing, or there is nothing to learn.
+
+    Args:
+        space: The search space.
+        stratum: The settings that its trials share, by path.
+        aim: Those paths of it that say what the trials aim at.
+        until: Finished trials of its own from which on they alone count.
+    """
+    shared = {path: value for path, value in stratum.items() if path not in aim}
+    paths = _paths(space) - set(stratum) - _AIMED
+    if len(shared) == len(stratum) or not paths:
+        return None
+    return Kin(shared, frozenset(paths), until)
 
 
 def suggest(
