@@ -20,7 +20,6 @@ from tests.driver.test_several_workers import run, run_killed, sweep
 from tests.engines.simulated import SimulatedEngine
 from tests.fuzz.run_directories import interrupted
 from tests.reliability.conftest import few_trials
-from tests.reliability.conftest import tmp_path as tmp_path
 from tests.reliability.test_faults import run_with_notes
 from tests.sweep.studies import snapshot
 
