@@ -1,6 +1,6 @@
 """Where a trial will be at its end, and how sure that is: one piece for rungs, plans, steering and verdicts. Torch-free."""
 
-from saesweep.forecast.columns import Column, Forecasts, least_as_high
+from saesweep.forecast.columns import Column, Forecasts, tie_threshold
 from saesweep.forecast.course import Course, Family, kind_of
 from saesweep.forecast.evidence import Evidence, Key, Moments, centring, features_of, names_of
 from saesweep.forecast.forecast import Forecast, probability_better
@@ -33,7 +33,7 @@ __all__ = [
     "from_json",
     "from_scale",
     "kind_of",
-    "least_as_high",
+    "tie_threshold",
     "names_of",
     "noises_of",
     "orientation",

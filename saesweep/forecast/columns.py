@@ -24,7 +24,7 @@ Rows = NDArray[np.signedinteger[Any]]
 """Indices of rows."""
 
 
-def least_as_high(best: float) -> float:
+def tie_threshold(best: float) -> float:
     """Return the smallest approximate probability behind which the exact one may still be as high as behind the best.
 
     Approximate ones differ by rounding: of the probability itself where it is small, of what is missing to 1 where it is large.

@@ -17,7 +17,7 @@ from functools import cached_property
 
 import numpy as np
 
-from saesweep.forecast import Ahead, Column, Forecasts, Noise, Table, forecast_column, least_as_high, noises_of
+from saesweep.forecast import Ahead, Column, Forecasts, Noise, Table, forecast_column, noises_of, tie_threshold
 from saesweep.scheduler.contender import Array, Contender, Pack
 from saesweep.scheduler.rivals import Kind, Section, kind_of
 from saesweep.scheduler.state import State
@@ -100,9 +100,9 @@ class Field:
     def _outlook(self, own: Contender, group: str, chances: Sequence[Array]) -> Outlook:
         """Return the outlook of a trial from the rivals that may be the strongest: about the likeliest to beat it."""
         stands, strongest = 1.0, None
-        least = max(_NEVER, least_as_high(max(float(about.max()) for about in chances)))
+        threshold = max(_NEVER, tie_threshold(max(float(about.max()) for about in chances)))
         for pack, about in zip(self.in_group(group), chances, strict=True):
-            for row in np.flatnonzero(about >= least):
+            for row in np.flatnonzero(about >= threshold):
                 other = pack[int(row)]
                 against_this_one = 1.0 - other.beats(own, self._aim)
                 if against_this_one < stands:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from saesweep.forecast import Moments, least_as_high, shipped_table
+from saesweep.forecast import Moments, shipped_table, tie_threshold
 from saesweep.scheduler.contender import Numbers
 from saesweep.scheduler.dominance import dominates
 from saesweep.scheduler.messages import Prune
@@ -117,12 +117,12 @@ def _likely(hope: Outlook, group: str, field: Field) -> Iterator[int]:
     """Return the live trials of a group that are at least about as likely to end within the limits, the best guess first."""
     if hope.rival is not None and not hope.rival.is_finished:
         yield hope.rival.number
-    least = least_as_high(hope.contender.feasible)
+    threshold = tie_threshold(hope.contender.feasible)
     for pack in field.in_group(group):
         if not pack.is_finished:
             about = pack.about_feasible
             order = np.argsort(-about, kind="stable")
-            yield from pack.numbers[order[about[order] >= least]].tolist()
+            yield from pack.numbers[order[about[order] >= threshold]].tolist()
 
 
 def _hopefulness(found: Outlook) -> tuple[float, ...]:

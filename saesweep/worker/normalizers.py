@@ -49,9 +49,9 @@ def normalizers_of(
     missing = [key for key in wanted if key not in found]
     if not missing and _file(directory).exists():
         return found
-    most_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
+    max_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
     for hook, mode in missing:
-        window = (_finite(piece[hook]) for piece in _at_most(source.stream.first_window(), hook, most_tokens))
+        window = (_finite(piece[hook]) for piece in _at_most(source.stream.first_window(), hook, max_tokens))
         found[hook, mode] = Normalizer.fit(mode, window, d_in[hook])
     _keep(directory, found)
     return found
@@ -103,8 +103,8 @@ def _finite(rows_ND: Tensor) -> Tensor:
     return rows_ND if bool(is_finite_N.all()) else rows_ND[is_finite_N]
 
 
-def _at_most(pieces: Iterator[dict[str, Tensor]], hook: str, most_tokens: int) -> Iterator[dict[str, Tensor]]:
-    left = most_tokens
+def _at_most(pieces: Iterator[dict[str, Tensor]], hook: str, max_tokens: int) -> Iterator[dict[str, Tensor]]:
+    left = max_tokens
     for piece in pieces:
         if left <= 0:
             return

@@ -37,7 +37,7 @@ def normalize_modes(experiment: Experiment) -> tuple[NormalizeActivations, ...]:
 
 KEPT_BYTES = 1 << 28
 """Main memory at each hook for what clean forward passes over the `select` part gave: SAEs are measured there again and again."""
-_MEASURING_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _LAYER_WIDTHS = 24
 """Widths of the residual stream that a block's forward pass holds for each token: its MLP up to 8 times as wide, three times."""
 _SAES_AT_ONCE = 16
@@ -62,7 +62,7 @@ def measuring_bytes(
     latents = 4 * _LATENT_COPIES * rows_at_once(d_sae, device) * d_sae
     if run.is_synthetic:
         return latents
-    width, context = d_in * _MEASURING_BYTES[run.dtype], run.context_size
+    width, context = d_in * _BYTES[run.dtype], run.context_size
     tokens = (run.eval_batch_size_prompts or run.store_batch_size_prompts) * context
     if device.type == "cpu":
         tokens = min(tokens, max(CPU_PIECE_TOKENS, context))
@@ -74,7 +74,6 @@ def measuring_bytes(
     return max(latents, logit_bytes(d_vocab, device) + forward_pass) + kept
 
 
-_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _AUTO_MAX_SLOTS = 16
 _PEERS = 2
 
