@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -112,16 +113,19 @@ class Cohort:
         """
         self._recent.append(batch)
         scaled: dict[tuple[str, str, torch.dtype], Tensor] = {}
-        for _, slot in self.occupied():
-            if slot.is_done:
-                continue
-            dtype = slot.params["W_dec"].dtype
-            key = (slot.run.hook_name, slot.run.sae.normalize_activations, dtype)
-            if key not in scaled:
-                scaled[key] = self._scaled(batch[key[0]], key)
-            self._train_slot(slot, scaled[key])
 
-    def _train_slot(self, slot: Slot, x_BD: Tensor) -> None:
+        def rows_at(hook: str, slot: Slot) -> Tensor:
+            key = (hook, slot.run.sae.normalize_activations, slot.params["W_dec"].dtype)
+            if key not in scaled:
+                scaled[key] = self._scaled(batch[hook], key)
+            return scaled[key]
+
+        for _, slot in self.occupied():
+            if not slot.is_done:
+                target_BD = rows_at(slot.run.target_hook, slot) if slot.run.sae.is_transcoder else None
+                self._train_slot(slot, rows_at(slot.run.hook_name, slot), target_BD)
+
+    def _train_slot(self, slot: Slot, x_BD: Tensor, target_BD: Tensor | None) -> None:
         dead_F = slot.dead_for_loss_F()
         result = self.engine_for(slot.architecture).step(
             slot.architecture,
@@ -129,6 +133,7 @@ class Cohort:
             x_BD,
             slot.knobs_at(slot.step),
             dead_F if bool(dead_F.any()) else None,
+            target_BD,
         )
         slot.is_finite &= torch.isfinite(result.loss)
         for name, term in {"overall_loss": result.loss, **result.losses}.items():
@@ -175,7 +180,11 @@ class Cohort:
         )
 
     def _normalizer(self, slot: Slot) -> Normalizer:
-        return self._normalizers[slot.run.hook_name, slot.run.sae.normalize_activations]
+        mode = slot.run.sae.normalize_activations
+        found = self._normalizers[slot.run.hook_name, mode]
+        if not slot.run.sae.is_transcoder:
+            return found
+        return replace(found, target=self._normalizers[slot.run.target_hook, mode])
 
     def _threshold(self, slot: Slot) -> float | None:
         """Calibrate on this block's recent batches where the exported form has a threshold that training has not."""

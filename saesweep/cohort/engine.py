@@ -38,7 +38,14 @@ class CompiledForward:
         """Return whether a step runs compiled: not where a loss on dead latents takes part."""
         return dead_F is None or not architecture.reads_dead
 
-    def __call__(self, architecture: Architecture[Any], params: Params, x_BD: Tensor, knobs: Knobs) -> TrainOutput:
+    def __call__(
+        self,
+        architecture: Architecture[Any],
+        params: Params,
+        x_BD: Tensor,
+        knobs: Knobs,
+        target_BD: Tensor | None = None,
+    ) -> TrainOutput:
         """Run one training forward pass without dead latents.
 
         Raises:
@@ -54,7 +61,7 @@ class CompiledForward:
 
         try:
             with config.patch(recompile_limit=_NO_LIMIT, accumulated_recompile_limit=_NO_LIMIT):
-                return self._compiled(architecture, params, x_BD, replace(knobs, **as_tensors))
+                return self._compiled(architecture, params, x_BD, replace(knobs, **as_tensors), target_BD)
         except (BackendCompilerFailed, InductorError) as error:
             reason = str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
             raise UserError(
@@ -62,8 +69,10 @@ class CompiledForward:
             ) from error
 
 
-def _forward(architecture: Architecture[Any], params: Params, x_BD: Tensor, knobs: Knobs) -> TrainOutput:
-    return architecture.forward(params, x_BD, knobs, None)
+def _forward(
+    architecture: Architecture[Any], params: Params, x_BD: Tensor, knobs: Knobs, target_BD: Tensor | None
+) -> TrainOutput:
+    return architecture.forward(params, x_BD, knobs, None, target_BD)
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,13 @@ class GradientEngine(Protocol):
         ...
 
     def step(
-        self, architecture: Architecture[Any], params: Params, x_BD: Tensor, knobs: Knobs, dead_F: Tensor | None
+        self,
+        architecture: Architecture[Any],
+        params: Params,
+        x_BD: Tensor,
+        knobs: Knobs,
+        dead_F: Tensor | None,
+        target_BD: Tensor | None = None,
     ) -> StepGradients:
         """Return loss, gradients and firing counts for one batch of (scaled) activations.
 
@@ -98,6 +113,7 @@ class GradientEngine(Protocol):
             x_BD: Activations [B, D].
             knobs: This step's coefficients and k.
             dead_F: True where a latent counts as dead, [F] bool; None where none can be.
+            target_BD: What a transcoder reconstructs, scaled as well; None for `x_BD`.
         """
         ...
 
@@ -119,15 +135,21 @@ class ReferenceEngine:
         return None
 
     def step(
-        self, architecture: Architecture[Any], params: Params, x_BD: Tensor, knobs: Knobs, dead_F: Tensor | None
+        self,
+        architecture: Architecture[Any],
+        params: Params,
+        x_BD: Tensor,
+        knobs: Knobs,
+        dead_F: Tensor | None,
+        target_BD: Tensor | None = None,
     ) -> StepGradients:
         """See `GradientEngine.step`."""
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
         with torch.enable_grad(), torch.autocast(x_BD.device.type, torch.bfloat16, enabled=self._autocast):
             if self._compiled is not None and self._compiled.takes(architecture, dead_F):
-                out = self._compiled(architecture, leaves, x_BD, knobs)
+                out = self._compiled(architecture, leaves, x_BD, knobs, target_BD)
             else:
-                out = architecture.forward(leaves, x_BD, knobs, dead_F)
+                out = architecture.forward(leaves, x_BD, knobs, dead_F, target_BD)
         found = torch.autograd.grad(out.loss, list(leaves.values()), allow_unused=True)
         grads = {
             name: torch.zeros_like(leaf) if grad is None else grad

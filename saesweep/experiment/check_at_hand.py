@@ -157,13 +157,14 @@ def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place:
             draft.document.add(place, f"{model} has no {hook!r}; did you mean '{blocks}.{number[1]}{rest}'?")
             return
     lens = hook if is_bridge else transformer_lens_hook(hook, config.model_type)
-    d_in = draft.block("base", "sae").get("d_in")
+    width = "d_out" if "hook_name_out" in place else "d_in"
+    d_in = draft.block("base", "sae").get(width)
     is_residual = lens is not None and _RESIDUAL.fullmatch(lens) is not None
     if is_residual and config.width is not None and type(d_in) is int and d_in != config.width:
         message = (
             f"{d_in} is given, but {hook} of {model} is {config.width} wide; write {config.width}, or leave it out"
         )
-        draft.document.add(("base", "sae", "d_in"), message)
+        draft.document.add(("base", "sae", width), message)
 
 
 def _is_bridge(base: dict[str, Any]) -> bool:
@@ -172,16 +173,19 @@ def _is_bridge(base: dict[str, Any]) -> bool:
 
 def _hooks(tree: dict[str, Any]) -> Iterator[tuple[Any, Any, Place]]:
     """Yield (what holds it, under which key, its place) of every hook that a file names."""
-    base = tree.get("base")
-    if isinstance(base, dict) and "hook_name" in base:
-        yield base, "hook_name", ("base", "hook_name")
-    yield from _searched(tree, "hook_name")
-    search = tree.get("search")
-    for name in ("baselines", "fixed"):
-        listed = search.get(name) if isinstance(search, dict) else None
-        for index, settings in enumerate(listed if isinstance(listed, list) else ()):
-            if isinstance(settings, dict) and "hook_name" in settings:
-                yield settings, "hook_name", ("search", name, index, "hook_name")
+    base, search = tree.get("base"), tree.get("search")
+    for field in ("hook_name", "hook_name_out"):
+        if isinstance(base, dict) and base.get(field) is not None:
+            yield base, field, ("base", field)
+        yield from _searched(tree, field)
+        for name, own in block(tree, "by_architecture").items():
+            if isinstance(own, dict) and field in own:
+                yield own, field, ("by_architecture", name, field)
+        for name in ("baselines", "fixed"):
+            listed = search.get(name) if isinstance(search, dict) else None
+            for index, settings in enumerate(listed if isinstance(listed, list) else ()):
+                if isinstance(settings, dict) and field in settings:
+                    yield settings, field, ("search", name, index, field)
 
 
 def _searched(tree: dict[str, Any], path: str) -> Iterator[tuple[Any, Any, Place]]:

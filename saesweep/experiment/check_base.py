@@ -21,7 +21,7 @@ from saesweep.experiment.fields import (
     trial_paths,
 )
 from saesweep.experiment.nearest import did_you_mean
-from saesweep.specs.architectures import architectures
+from saesweep.specs.architectures import architectures, spec_class
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS
 
 _ONLY_IN_BASE = ("sae.d_in", "sae.reshape_activations", "sae.architecture")
@@ -62,6 +62,13 @@ def check_base(draft: Draft) -> None:
                 f"a field of {_names(having)}, and the experiment has {_names(draft.architectures)}; leave it out",
                 at_key=True,
             )
+    reads_two = any(spec_class(name).is_transcoder for name in draft.architectures)
+    if base.get("hook_name_out") is not None and not reads_two and draft.architectures:
+        message = (
+            f"only transcoders reconstruct another hook, and the experiment has {_names(draft.architectures)}; leave it out, "
+            f"or choose an architecture such as {draft.architectures[0]}_transcoder"
+        )
+        document.add(("base", "hook_name_out"), message, at_key=True)
     for path, value in flatten(base).items():
         owners = [a for a in architectures_with(path, draft.architectures) if path in known_paths()]
         if path not in ("sae.architecture", *NESTED):  # an unknown architecture has been noted

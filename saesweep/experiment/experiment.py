@@ -115,9 +115,14 @@ class Experiment:
         return rung_steps(self.spec.search, self.base_run())
 
     def hook_names(self) -> tuple[str, ...]:
-        """Return every hook that a trial can ask for."""
-        searched = [v for p in self._parameters if p.path == "hook_name" for v in p.spec.choice or ()]
-        return tuple(dict.fromkeys(searched or [self.base_run().hook_name]))
+        """Return every hook that a trial can ask for: what it reads, and what transcoders reconstruct."""
+        return self._hook_names
+
+    @cached_property
+    def _hook_names(self) -> tuple[str, ...]:
+        runs = [run for name in self.architectures for run in self.corner_runs(name)]
+        targets = [run.hook_name_out for run in runs if run.hook_name_out is not None]
+        return tuple(dict.fromkeys([*(run.hook_name for run in runs), *targets]))
 
     def objective(self, has_lm_head: bool) -> ObjectiveSpec:
         """Return the objective: the stated one, else a front of L0 and what reconstruction costs the model's predictions.

@@ -27,6 +27,7 @@ _TRIAL_PATHS = (
     "adam_beta1",
     "adam_beta2",
     "hook_name",
+    "hook_name_out",
 )
 STREAM_PATHS: dict[str, bool] = {
     "model_name": False,

@@ -119,7 +119,15 @@ def build_run(flat: Mapping[str, Setting]) -> tuple[BaseRun | None, list[tuple[s
         found += [(_path(place), message) for place, message in explain(error, own, no_keys)]
     if run is None or sae is None:
         return None, found
+    run = _at_its_hook(run)
     return run, [*found, *cross_field_problems(run)]
+
+
+def _at_its_hook(run: BaseRun) -> BaseRun:
+    """Let an SAE beside transcoders train on the activations that they reconstruct, so that all are judged by the same."""
+    if run.sae.is_transcoder or run.hook_name_out is None:
+        return run
+    return run.model_copy(update={"hook_name": run.hook_name_out, "hook_name_out": None})
 
 
 def cross_field_problems(run: BaseRun) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from saesweep.experiment.experiment import Experiment
 from saesweep.specs import BaseRun, ControlPlan, ObjectiveSpec
+from saesweep.specs.architectures import TranscoderSpec
 
 
 @dataclass(kw_only=True)
@@ -86,5 +87,8 @@ def control_plan(run: BaseRun, target_l0: float | None, objective: ObjectiveSpec
 
 
 def with_widths(run: BaseRun, d_in: Mapping[str, int]) -> BaseRun:
-    """Return a run with `d_in` and `d_sae` filled in from its hook."""
+    """Return a run with `d_in` and `d_sae` filled in from its hook, and a transcoder's `d_out` where it is known."""
+    d_out = None if run.hook_name_out is None else d_in.get(run.hook_name_out)
+    if isinstance(run.sae, TranscoderSpec):
+        return run.model_copy(update={"sae": run.sae.resolve_widths(d_in[run.hook_name], d_out)})
     return run.model_copy(update={"sae": run.sae.resolve_widths(d_in[run.hook_name])})

@@ -82,8 +82,10 @@ def inspect_model(run: BaseRun, hooks: Sequence[str], *, offline: bool = False) 
         offline=offline,
     )
     for hook, width in widths.items():
-        if run.sae.d_in not in (None, width):
-            raise UserError(f"base.sae.d_in: {run.sae.d_in} is given, but {hook!r} of {run.model_name} is {width} wide")
+        is_target = hook == run.hook_name_out
+        field, stated = ("d_out", getattr(run.sae, "d_out", None)) if is_target else ("d_in", run.sae.d_in)
+        if stated not in (None, width):
+            raise UserError(f"base.sae.{field}: {stated} is given, but {hook!r} of {run.model_name} is {width} wide")
     return ModelFacts(
         hooks=widths,
         d_vocab=model.d_vocab,

@@ -1,6 +1,14 @@
 """SAE architectures: one file each, with parameters, reference forward pass, loss and export; and the folder format."""
 
-from saesweep.saes import batchtopk, gated, jumprelu, matryoshka, standard, topk  # noqa: F401  (each registers itself)
+from saesweep.saes import (  # noqa: F401  (each registers itself)
+    batchtopk,
+    gated,
+    jumprelu,
+    matryoshka,
+    standard,
+    topk,
+    transcoder,
+)
 from saesweep.saes.architecture import (
     Architecture,
     ForwardState,

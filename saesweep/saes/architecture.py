@@ -60,7 +60,9 @@ class ForwardState:
 
     params: Params
     x_BD: Tensor
-    """The batch: input of the SAE and target of its reconstruction."""
+    """The batch: input of the SAE."""
+    target_BD: Tensor
+    """What is reconstructed by latents: the batch again; of a transcoder the other hook's, less its skip connection."""
     hidden_pre_BF: Tensor
     """Pre-activations, as `encode_parts` returns them."""
     feature_acts_BF: Tensor
@@ -94,6 +96,8 @@ class Architecture(Generic[SpecT]):
             raise UserError("\n".join(f"sae.{field}: {message}" for field, message in problems))
         self.spec = spec
         self.d_in: int = spec.d_in
+        self.d_out: int = spec.d_in
+        """Width of what is reconstructed."""
         self.d_sae: int = spec.d_sae
 
     @property
@@ -140,14 +144,26 @@ class Architecture(Generic[SpecT]):
             The tensors of the exported form, and the fields of `cfg.json` beyond the common ones.
         """
         if normalizer.scale is not None:
-            tensors = fold_scale(tensors, normalizer.scale)
+            tensors = fold_scale(tensors, normalizer.scale, normalizer.of_target.scale)
         if normalizer.whitening is not None:
-            tensors = fold_whitening(tensors, normalizer.whitening, centred=self.spec.apply_b_dec_to_input)
+            centred, target = self.spec.apply_b_dec_to_input, normalizer.of_target.whitening
+            tensors = fold_whitening(tensors, normalizer.whitening, centred=centred, target=target)
         return tensors, {}
+
+    def skip(self, params: Params, x_BD: Tensor) -> Tensor | None:
+        """Return what is added to the reconstruction besides latents [B, D], from normalised input; None: nothing."""
+        return None
 
     # ---------------------------------------------------------------- the same for all
 
-    def forward(self, params: Params, x_BD: Tensor, knobs: Knobs, dead_F: Tensor | None = None) -> TrainOutput:
+    def forward(
+        self,
+        params: Params,
+        x_BD: Tensor,
+        knobs: Knobs,
+        dead_F: Tensor | None = None,
+        target_BD: Tensor | None = None,
+    ) -> TrainOutput:
         """Run one training forward pass.
 
         Args:
@@ -155,14 +171,20 @@ class Architecture(Generic[SpecT]):
             x_BD: Activations after the run's `Normalizer`.
             knobs: This step's coefficients and k.
             dead_F: Boolean, True for dead latents; None or no True: the losses on dead latents are 0.
+            target_BD: What a transcoder reconstructs, [B, d_out] after its `Normalizer`; `x_BD` when left out.
         """
         x_BD = x_BD.to(params["W_dec"].dtype)
+        target_BD = x_BD if target_BD is None else target_BD.to(params["W_dec"].dtype)
         normalised_BD, undo = normalise_tokens(self.spec.normalize_activations, x_BD)
         acts_BF, hidden_BF = self.encode_parts(params, self.centre(params, normalised_BD), knobs)
         recon_BD = undo(self.decode(params, acts_BF))
+        skip_BD = self.skip(params, normalised_BD)
+        if skip_BD is not None:  # latents reconstruct what the skip connection leaves
+            target_BD = target_BD - skip_BD
         state = ForwardState(
             params=params,
             x_BD=x_BD,
+            target_BD=target_BD,
             hidden_pre_BF=hidden_BF,
             feature_acts_BF=acts_BF,
             recon_BD=recon_BD,
@@ -170,8 +192,9 @@ class Architecture(Generic[SpecT]):
             knobs=knobs,
             dead_F=dead_F,
         )
-        losses = {"mse_loss": squared_error(recon_BD, x_BD), **self.penalties(state)}
-        return TrainOutput(torch.stack(list(losses.values())).sum(), losses, recon_BD, acts_BF)
+        losses = {"mse_loss": squared_error(recon_BD, target_BD), **self.penalties(state)}
+        loss = torch.stack(list(losses.values())).sum()
+        return TrainOutput(loss, losses, recon_BD if skip_BD is None else recon_BD + skip_BD, acts_BF)
 
     def encode(self, params: Params, x_BD: Tensor, knobs: Knobs | None = None) -> Tensor:
         """Return the training form's latents [B, F]; `knobs` default to the spec's values at full strength."""
@@ -207,6 +230,8 @@ class Architecture(Generic[SpecT]):
             raise ValueError(f"{self.spec.architecture} is exported as jumprelu and needs a calibrated threshold")
         if not self.needs_threshold and threshold is not None:
             raise ValueError(f"{self.spec.architecture} takes no threshold, got {threshold}")
+        if (normalizer.target is None) == self.spec.is_transcoder:
+            raise ValueError("a transcoder, and no SAE, needs the normalizer of its target")
         if normalizer.mode != self.spec.normalize_activations:
             raise ValueError(
                 f"normalizer of mode {normalizer.mode} for an SAE trained with {self.spec.normalize_activations}"

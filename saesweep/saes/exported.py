@@ -1,6 +1,6 @@
 """An SAE in the form in which it is published, evaluated and loaded: folded weights and a SAELens `cfg.json`."""
 
-# Shape suffix legend:  N = tokens (any leading dimensions), D = d_in, F = d_sae
+# Shape suffix legend:  N = tokens (any leading dimensions), D = d_in, O = d_out (of an SAE: d_in), F = d_sae
 
 from __future__ import annotations
 
@@ -31,22 +31,40 @@ def rows_at_once(d_sae: int, device: torch.device) -> int:
     return max((_CPU_PIECE_ELEMENTS if device.type == "cpu" else _PIECE_ELEMENTS) // d_sae, 16)
 
 
-def expected_shapes(architecture: str, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
+_TRANSCODERS = {
+    "transcoder": "standard",
+    "skip_transcoder": "standard",
+    "jumprelu_transcoder": "jumprelu",
+    "jumprelu_skip_transcoder": "jumprelu",
+}
+"""SAELens' transcoders -> the SAE that they have the latents of."""
+_BIASES = {
+    "standard": ("b_enc",),
+    "topk": ("b_enc",),
+    "jumprelu": ("b_enc", "threshold"),
+    "gated": ("b_gate", "b_mag", "r_mag"),
+}
+
+
+def expected_shapes(architecture: str, d_in: int, d_sae: int, d_out: int | None = None) -> dict[str, tuple[int, ...]]:
     """Return the tensors of an exported architecture: name -> shape.
+
+    Args:
+        architecture: Its name.
+        d_in: Width that it reads.
+        d_sae: Number of latents.
+        d_out: Width that it reconstructs; `d_in` when left out.
 
     Raises:
         ValueError: The architecture is not one that saesweep reads and writes.
     """
-    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
-    biases = {
-        "standard": ("b_enc",),
-        "topk": ("b_enc",),
-        "jumprelu": ("b_enc", "threshold"),
-        "gated": ("b_gate", "b_mag", "r_mag"),
-    }
-    if architecture not in biases:
-        raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join(biases)}")
-    return shapes | {name: (d_sae,) for name in biases[architecture]}
+    d_out = d_in if d_out is None else d_out
+    kind = _TRANSCODERS.get(architecture, architecture)
+    if kind not in _BIASES:
+        raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join((*_BIASES, *_TRANSCODERS))}")
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_out), "b_dec": (d_out,)}
+    skip = {"W_skip": (d_out, d_in)} if "skip" in architecture else {}
+    return shapes | skip | {name: (d_sae,) for name in _BIASES[kind]}
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class ExportedSAE:
     """A published SAE; works on raw (un-normalised) activations, with SAELens' inference semantics.
 
     Attributes:
-        architecture: `standard`, `gated`, `jumprelu` or `topk`.
+        architecture: `standard`, `gated`, `jumprelu` or `topk`, or one of SAELens' transcoders.
         cfg: The contents of `cfg.json`, as SAELens writes them, including `metadata`.
         tensors: The weights, in SAELens' names and shapes; all of `cfg["dtype"]` but `threshold`, which is float32.
 
@@ -79,6 +97,16 @@ class ExportedSAE:
     def d_in(self) -> int:
         """Width of the activations."""
         return int(self.cfg["d_in"])
+
+    @property
+    def is_transcoder(self) -> bool:
+        """Whether it reconstructs the activations of another hook than the one that it reads."""
+        return self.architecture in _TRANSCODERS
+
+    @property
+    def d_out(self) -> int:
+        """Width of what it reconstructs."""
+        return int(self.cfg["d_out"]) if self.is_transcoder else self.d_in
 
     @property
     def d_sae(self) -> int:
@@ -126,27 +154,32 @@ class ExportedSAE:
         return self._encode_normalised(normalise_tokens(self._mode, x_ND.to(self.dtype))[0])
 
     def decode(self, feature_acts_NF: Tensor, like_ND: Tensor | None = None) -> Tensor:
-        """Return the reconstruction [..., d_in] in the raw space.
+        """Return the reconstruction [..., d_out] in the raw space.
 
         Args:
             feature_acts_NF: Latents, [..., d_sae].
             like_ND: The raw activations that were encoded; needed where the SAE normalises each token by its own statistics
-                (`layer_norm`, `constant_norm_rescale`), ignored otherwise.
+                (`layer_norm`, `constant_norm_rescale`) and by skip connections, ignored otherwise.
 
         Raises:
             ValueError: `like_ND` is needed and missing.
         """
         recon_ND = self._decode_normalised(feature_acts_NF)
-        if self._mode not in RUNTIME_MODES:
+        if "W_skip" in self.tensors:
+            if like_ND is None:
+                raise ValueError("decode with a skip connection needs like_ND, the activations that were encoded")
+            return recon_ND + like_ND.to(self.dtype) @ self.tensors["W_skip"].t()
+        if self._mode not in RUNTIME_MODES or self.is_transcoder:  # as SAELens, whose transcoders undo nothing
             return recon_ND
         if like_ND is None:
             raise ValueError(f"decode with {self._mode} needs like_ND, the activations whose statistics to restore")
         return normalise_tokens(self._mode, like_ND.to(self.dtype))[1](recon_ND)
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Return the reconstruction [..., d_in] of raw activations [..., d_in]."""
+        """Return the reconstruction [..., d_out] of raw activations [..., d_in]."""
         pieces = torch.split(x_ND.reshape(-1, x_ND.shape[-1]), self.rows_at_once())
-        return torch.cat([self.decode(self.encode(piece_ND), piece_ND) for piece_ND in pieces]).view(x_ND.shape)
+        recon_NO = torch.cat([self.decode(self.encode(piece_ND), piece_ND) for piece_ND in pieces])
+        return recon_NO.view(*x_ND.shape[:-1], self.d_out)
 
     __call__ = forward
 
@@ -164,16 +197,17 @@ class ExportedSAE:
 
     def _encode_normalised(self, x_ND: Tensor) -> Tensor:
         t = self.tensors
-        if self.cfg.get("apply_b_dec_to_input", True):
+        if self.cfg.get("apply_b_dec_to_input", True) and not self.is_transcoder:
             x_ND = x_ND - t["b_dec"]
-        if self.architecture == "gated":
+        kind = _TRANSCODERS.get(self.architecture, self.architecture)
+        if kind == "gated":
             gate_NF = x_ND @ t["W_enc"] + t["b_gate"]
             magnitude_NF = x_ND @ (t["W_enc"] * t["r_mag"].exp()) + t["b_mag"]
             return magnitude_NF.relu() * (gate_NF > 0)
         hidden_NF = x_ND @ t["W_enc"] + t["b_enc"]
-        if self.architecture == "standard":
+        if kind == "standard":
             return hidden_NF.relu()
-        if self.architecture == "jumprelu":
+        if kind == "jumprelu":
             # SAELens loads the threshold in the SAE's own dtype and compares in it.
             return hidden_NF.relu() * (hidden_NF > t["threshold"].to(hidden_NF.dtype))
         if self._rescales:
@@ -191,7 +225,8 @@ class ExportedSAE:
 def cfg_problems(cfg: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the contents of a `cfg.json`, one sentence each."""
     problems = []
-    for key in ("d_in", "d_sae"):
+    widths = ("d_in", "d_sae", "d_out") if cfg.get("architecture") in _TRANSCODERS else ("d_in", "d_sae")
+    for key in widths:
         if type(cfg.get(key)) is not int or cfg[key] < 1:
             problems.append(f"{key} must be a positive whole number, got {cfg.get(key)!r}")
     if cfg.get("dtype") not in tuple(DTYPES):
@@ -217,7 +252,7 @@ def cfg_problems(cfg: Mapping[str, Any]) -> list[str]:
 
 def tensor_problems(cfg: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return how tensors differ from those a valid `cfg` calls for, one sentence each."""
-    expected = expected_shapes(str(cfg["architecture"]), cfg["d_in"], cfg["d_sae"])
+    expected = expected_shapes(str(cfg["architecture"]), cfg["d_in"], cfg["d_sae"], cfg.get("d_out"))
     problems = [f"tensor {name} is missing" for name in expected if name not in shapes]
     problems += [f"unknown tensor {name} for {cfg['architecture']}" for name in shapes if name not in expected]
     problems += [

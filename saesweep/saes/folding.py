@@ -1,6 +1,6 @@
 """Folding: absorb normalisation and decoder norms into the weights, so that the published SAE needs no extra state."""
 
-# Shape suffix legend:  D = d_in, F = d_sae
+# Shape suffix legend:  D = d_in (of what a transcoder reconstructs: d_out), F = d_sae
 
 from __future__ import annotations
 
@@ -22,16 +22,26 @@ _COMMON_FIELDS = frozenset(
 )
 
 
-def fold_scale(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """Fold `x -> scale x` into the weights: the latents stay, the reconstruction is of the raw activations."""
-    return tensors | {
+def fold_scale(tensors: dict[str, Tensor], scale: float, target_scale: float | None = None) -> dict[str, Tensor]:
+    """Fold `x -> scale x` into the weights: the latents stay, the reconstruction is of the raw activations.
+
+    Args:
+        tensors: Weights of the scaled space.
+        scale: Factor of the activations that are read.
+        target_scale: Factor of those that a transcoder reconstructs; `scale` when left out.
+    """
+    target_scale = scale if target_scale is None else target_scale
+    folded = tensors | {
         "W_enc": tensors["W_enc"] * scale,
-        "W_dec": tensors["W_dec"] / scale,
-        "b_dec": tensors["b_dec"] / scale,
+        "W_dec": tensors["W_dec"] / target_scale,
+        "b_dec": tensors["b_dec"] / target_scale,
     }
+    return folded if "W_skip" not in tensors else folded | {"W_skip": tensors["W_skip"] * (scale / target_scale)}
 
 
-def fold_whitening(tensors: dict[str, Tensor], whitening: Whitening, *, centred: bool) -> dict[str, Tensor]:
+def fold_whitening(
+    tensors: dict[str, Tensor], whitening: Whitening, *, centred: bool, target: Whitening | None = None
+) -> dict[str, Tensor]:
     """Fold `z = (x - mean) M` into the weights: the latents stay, the reconstruction is of the raw activations.
 
     Args:
@@ -39,15 +49,19 @@ def fold_whitening(tensors: dict[str, Tensor], whitening: Whitening, *, centred:
         whitening: The map; computed with in float64.
         centred: Whether the SAE subtracts `b_dec` from its input. Then the folded `b_dec` removes the mean too; otherwise the
             encoder biases must.
+        target: The map of the activations that a transcoder reconstructs; `whitening` when left out.
     """
     device = tensors["W_dec"].device
-    mean_D = whitening.mean_D.to(device)
-    W_enc_DF = whitening.matrix_DD.to(device) @ tensors["W_enc"].double()
+    out = whitening if target is None else target
+    mean_D, matrix_DD, inverse_DD = (t.to(device) for t in (whitening.mean_D, whitening.matrix_DD, out.inverse_DD))
     folded = tensors | {
-        "W_enc": W_enc_DF,
-        "W_dec": tensors["W_dec"].double() @ whitening.inverse_DD.to(device),
-        "b_dec": tensors["b_dec"].double() @ whitening.inverse_DD.to(device) + mean_D,
+        "W_enc": matrix_DD @ tensors["W_enc"].double(),
+        "W_dec": tensors["W_dec"].double() @ inverse_DD,
+        "b_dec": tensors["b_dec"].double() @ inverse_DD + out.mean_D.to(device),
     }
+    if "W_skip" in tensors:  # [d_out, d_in]
+        skip_DD = matrix_DD @ tensors["W_skip"].double().t() @ inverse_DD
+        folded |= {"W_skip": skip_DD.t(), "b_dec": folded["b_dec"] - mean_D @ skip_DD}
     if not centred:
         folded = shift_encoder(folded, -mean_D)
     return folded

@@ -51,10 +51,10 @@ class Gated(Architecture[GatedSpec]):
         params = state.params
         gate_BF = (self.centre(params, state.x_BD) @ params["W_enc"] + params["b_gate"]).relu()
         l1_per_token_B = (gate_BF * params["W_dec"].norm(dim=1)).sum(dim=-1)
-        decoder = {name: params[name] for name in ("W_dec", "b_dec")}
-        if self.spec.detach_aux_decoder:
-            decoder = {name: tensor.detach() for name, tensor in decoder.items()}
+        decoder, target_BD = {name: params[name] for name in ("W_dec", "b_dec")}, state.target_BD
+        if self.spec.detach_aux_decoder:  # a skip connection, which the target is less by, is part of the decoder
+            decoder, target_BD = {name: tensor.detach() for name, tensor in decoder.items()}, target_BD.detach()
         return {
             "l1_loss": state.knobs.l1_coefficient * l1_per_token_B.mean(),
-            "auxiliary_reconstruction_loss": squared_error(gate_BF @ decoder["W_dec"] + decoder["b_dec"], state.x_BD),
+            "auxiliary_reconstruction_loss": squared_error(gate_BF @ decoder["W_dec"] + decoder["b_dec"], target_BD),
         }

@@ -28,7 +28,7 @@ class MatryoshkaBatchTopK(BatchTopKFamily[MatryoshkaBatchTopKSpec]):
         else:
             losses = super().penalties(state)
         for _, width, recon_BD in self._levels(state, self.spec.inner_widths):
-            losses[f"inner_mse_loss_{width}"] = squared_error(recon_BD, state.x_BD)
+            losses[f"inner_mse_loss_{width}"] = squared_error(recon_BD, state.target_BD)
         return losses
 
     def _levels(self, state: ForwardState, widths: tuple[int, ...]) -> Iterator[tuple[int, int, Tensor]]:
@@ -47,7 +47,7 @@ class MatryoshkaBatchTopK(BatchTopKFamily[MatryoshkaBatchTopKSpec]):
         directions_FD = self.directions(state.params)
         for start, width, recon_BD in self._levels(state, (*self.spec.inner_widths, self.d_sae)):
             total = total + self.dead_loss(
-                residual_BD=(state.x_BD - recon_BD).detach(),
+                residual_BD=(state.target_BD - recon_BD).detach(),
                 hidden_BF=state.hidden_pre_BF[:, start:width],
                 directions_FD=directions_FD[start:width],
                 dead_F=state.dead_F[start:width],

@@ -76,11 +76,13 @@ class Normalizer:
         mode: The `normalize_activations` value.
         scale: The factor of `expected_average_only_in`; None for other modes.
         whitening: The map of `covariance_whitening`; None for other modes.
+        target: The one of the activations that a transcoder reconstructs; None for an SAE, which reconstructs what it reads.
     """
 
     mode: NormalizeActivations
     scale: float | None = None
     whitening: Whitening | None = None
+    target: Normalizer | None = None
 
     @classmethod
     def fit(cls, mode: NormalizeActivations, batches: Iterable[Tensor], d_in: int) -> Normalizer:
@@ -103,6 +105,11 @@ class Normalizer:
         if mode == "covariance_whitening":
             return cls(mode=mode, whitening=_fit_whitening(batches, d_in))
         return cls(mode=mode)
+
+    @property
+    def of_target(self) -> Normalizer:
+        """The one of the activations that are reconstructed."""
+        return self if self.target is None else self.target
 
     def apply(self, x_BD: Tensor) -> Tensor:
         """Return the activations an SAE trains on: [B, D], in at least float32 where a map is applied."""

@@ -67,7 +67,7 @@ class TopKFamily(Architecture[TopKSpecT]):
     def penalties(self, state: ForwardState) -> dict[str, Tensor]:
         """Return `auxiliary_reconstruction_loss`."""
         loss = self.dead_loss(
-            residual_BD=(state.x_BD - state.recon_BD).detach(),
+            residual_BD=(state.target_BD - state.recon_BD).detach(),
             hidden_BF=state.hidden_pre_BF,
             directions_FD=self.directions(state.params),
             dead_F=state.dead_F,
@@ -79,12 +79,12 @@ class TopKFamily(Architecture[TopKSpecT]):
     ) -> Tensor:
         """Return how badly the largest dead pre-activations reconstruct the residual, scaled down where few are dead.
 
-        The at most `d_in // 2` largest dead `h'` of each token take part, with their sign (no relu) and without `b_dec`, which
+        The at most `d_out // 2` largest dead `h'` of each token take part, with their sign (no relu) and without `b_dec`, which
         the residual contains already (appendix A.2 of the paper; half the width: B.1). F here may be a slice of the latents.
         """
         if self.spec.aux_loss_coefficient == 0 or dead_F is None or (n_dead := int(dead_F.sum())) == 0:
             return residual_BD.new_zeros(())
-        k_full = max(self.d_in // 2, 1)
+        k_full = max(self.d_out // 2, 1)
         top = torch.where(dead_F, hidden_BF, -torch.inf).topk(min(k_full, n_dead), dim=-1, sorted=False)
         acts_BF = torch.zeros_like(hidden_BF).scatter(-1, top.indices, top.values)
         return min(n_dead / k_full, 1.0) * squared_error(acts_BF @ directions_FD, residual_BD)
@@ -92,15 +92,16 @@ class TopKFamily(Architecture[TopKSpecT]):
     def fold(self, tensors: Params, normalizer: Normalizer, threshold: float | None) -> tuple[Params, dict[str, Any]]:
         """Fold decoder norms as well. Under a scale s the latents become f / s, in which a threshold is divided by s too."""
         rescale = self.spec.rescale_acts_by_decoder_norm
-        if rescale and normalizer.scale is None:
+        target_scale = normalizer.of_target.scale
+        if rescale and target_scale is None:
             # Before a whitening, which changes decoder norms and with them the selection.
             tensors = fold_decoder_norms(tensors)
         tensors, fields = super().fold(tensors, normalizer, threshold)
-        if rescale and normalizer.scale is not None:
+        if rescale and target_scale is not None:
             tensors = fold_decoder_norms(tensors)
         if threshold is not None:
-            if rescale and normalizer.scale is not None:
-                threshold /= normalizer.scale
+            if rescale and target_scale is not None:
+                threshold /= target_scale
             tensors = tensors | {"threshold": torch.full_like(tensors["b_enc"], threshold)}
         return tensors, fields
 

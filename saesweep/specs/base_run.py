@@ -65,6 +65,8 @@ class BaseRun(Spec):
     """A model class of transformers (such as `AutoModel`) or `TransformerBridge` (TransformerLens), SAELens' `HookedTransformer`."""
     hook_name: str = "blocks.0.hook_mlp_out"
     """A module of a Hugging Face model (`model.layers.3` its output, `model.layers.3:input` its input) or a TransformerLens hook point."""
+    hook_name_out: str | None = None
+    """Hook whose activations a transcoder reconstructs from those of `hook_name`. SAEs beside transcoders train on this one."""
     hook_head_index: int | None = Field(None, ge=0)
     """Attention head to read, for hook points with a head axis."""
     dataset_path: str = ""
@@ -282,6 +284,11 @@ class BaseRun(Spec):
         return any(at + 1 < self.context_size for at in range(self.context_size)[slice(*self.seqpos_slice)])
 
     @property
+    def target_hook(self) -> str:
+        """The hook whose activations are reconstructed: the one that is read, but for transcoders."""
+        return self.hook_name if self.hook_name_out is None else self.hook_name_out
+
+    @property
     def is_synthetic(self) -> bool:
         """The activations come from known features and no language model."""
         return self.dataset_path == SYNTHETIC
@@ -295,6 +302,26 @@ _ELSEWHERE = {
     "resume_from_checkpoint": "run the same command again: it resumes by itself",
     "output_path": "use --run-dir",
 }
+
+def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return what keeps a run from training a transcoder, or an SAE where it names a second hook."""
+    if not run.sae.is_transcoder:
+        return []
+    name = run.sae.architecture
+    if run.is_synthetic:
+        return [("sae.architecture", f"{name} needs a language model; builtin:synthetic has one kind of activations")]
+    if run.hook_name_out is None:
+        return [("hook_name_out", f"missing; {name} reconstructs the activations of this hook from those of hook_name")]
+    found = []
+    if run.hook_name_out == run.hook_name:
+        found.append(("hook_name_out", "is hook_name itself; name another hook, or choose an SAE's architecture"))
+    if run.hook_head_index is not None:
+        found.append(("hook_head_index", "a transcoder reads and reconstructs whole activations; leave it out"))
+    for field in ("n_checkpoints", "save_final_checkpoint"):
+        if getattr(run, field):
+            found.append((field, "snapshots are in SAELens' training form, which it does not have for transcoders; leave it out"))
+    return found
+
 
 _OF_A_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name")
 
@@ -388,6 +415,7 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
                 f"warm-up ({warm_up} steps) and decay ({decay} steps) are longer than the run ({run.total_steps} steps); shorten one",
             )
         )
+    found += _transcoder_problems(run)
     if not len(range(*slice(*run.seqpos_slice).indices(run.context_size))):
         found.append(
             ("seqpos_slice", f"{list(run.seqpos_slice)} selects no position of a context of {run.context_size} tokens")

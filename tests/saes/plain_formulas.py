@@ -14,14 +14,16 @@ from torch import Tensor
 from saesweep.saes import Knobs, Params, architecture_for
 from saesweep.specs.architectures import SAESpec, spec_class
 
-D_IN, D_SAE, BATCH = 12, 40, 64
+D_IN, D_OUT, D_SAE, BATCH = 12, 10, 40, 64
 
 
 def make_spec(architecture: str, **options: Any) -> SAESpec:
     """A small spec with widths; topk types get k 5 unless told otherwise."""
     if "topk" in architecture:
-        options = {"k": 5 if architecture == "topk" else 5.0, **options}
-    if architecture == "matryoshka_batchtopk":
+        options = {"k": 5 if architecture.startswith("topk") else 5.0, **options}
+    if architecture.endswith("transcoder"):
+        options = {"d_out": D_OUT, **options}
+    if architecture.startswith("matryoshka_batchtopk"):
         options = {"matryoshka_widths": (6, 16), **options}
     return spec_class(architecture)(d_in=D_IN, d_sae=D_SAE, **options)
 
@@ -48,14 +50,20 @@ def make_dead(share: float, seed: int = 2) -> Tensor:
     return torch.rand(D_SAE, generator=torch.Generator().manual_seed(seed)) < share
 
 
-def plain_losses(spec: Any, p: Params, x: Tensor, knobs: Knobs, dead: Tensor) -> dict[str, Tensor]:
-    """Every loss term by name."""
+def plain_losses(
+    spec: Any, p: Params, x: Tensor, knobs: Knobs, dead: Tensor, y: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Every loss term by name, of an SAE, or of a transcoder that reconstructs `y`."""
+    name = getattr(spec, "trained_as", spec.architecture)
+    y = x if y is None else y
+    if "W_skip" in p:
+        y = y - torch.einsum("bd,od->bo", x, p["W_skip"])
     norm_F = (p["W_dec"] ** 2).sum(1) ** 0.5
     z, undo = _normalise(spec.normalize_activations, x)
-    shift = p["b_dec"] if spec.apply_b_dec_to_input else torch.zeros_like(p["b_dec"])
+    shift = p["b_dec"] if spec.apply_b_dec_to_input else torch.zeros_like(x[0])
     z = z - shift
 
-    if spec.architecture == "gated":
+    if name == "gated":
         on = ((z @ p["W_enc"] + p["b_gate"]) > 0).double()
         strength = z @ p["W_enc"] * torch.exp(p["r_mag"]) + p["b_mag"]
         f = on * strength * (strength > 0)
@@ -65,22 +73,22 @@ def plain_losses(spec: Any, p: Params, x: Tensor, knobs: Knobs, dead: Tensor) ->
             (p["W_dec"].detach(), p["b_dec"].detach()) if spec.detach_aux_decoder else (p["W_dec"], p["b_dec"])
         )
         return {
-            "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), x),
+            "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), y),
             "l1_loss": knobs.l1_coefficient * (pi @ norm_F).mean(),
-            "auxiliary_reconstruction_loss": _mse(pi @ W_dec + b_dec, x),
+            "auxiliary_reconstruction_loss": _mse(pi @ W_dec + b_dec, y.detach() if spec.detach_aux_decoder else y),
         }
 
     h = z @ p["W_enc"] + p["b_enc"]
-    if spec.architecture == "standard":
+    if name == "standard":
         f = h * (h > 0)
         powered = ((f * norm_F) ** spec.lp_norm).sum(1) ** (1 / spec.lp_norm)
         return {
-            "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), x),
+            "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), y),
             "l1_loss": knobs.l1_coefficient * powered.mean(),
         }
-    if spec.architecture == "jumprelu":
-        return _jumprelu(spec, p, x, h, norm_F, undo, knobs, dead)
-    return _topk_family(spec, p, x, h, norm_F, undo, knobs, dead)
+    if name == "jumprelu":
+        return _jumprelu(spec, p, y, h, norm_F, undo, knobs, dead)
+    return _topk_family(spec, p, y, h, norm_F, undo, knobs, dead)
 
 
 def _jumprelu(
@@ -115,7 +123,7 @@ def _topk_family(
 ) -> dict[str, Tensor]:
     scale_F = norm_F if spec.rescale_acts_by_decoder_norm else torch.ones_like(norm_F)
     h = h * scale_F
-    if spec.architecture == "topk":
+    if getattr(spec, "trained_as", spec.architecture) == "topk":
         smallest_kept = h.sort(dim=1, descending=True).values[:, int(knobs.k) - 1, None]
     else:
         smallest_kept = h.flatten().sort(descending=True).values[int(knobs.k * x.shape[0]) - 1]
@@ -129,7 +137,7 @@ def _topk_family(
         mine[low:high] = dead[low:high]
         if not mine.any():
             return x.new_zeros(())
-        n_dead, half = int(mine.sum()), D_IN // 2
+        n_dead, half = int(mine.sum()), x.shape[1] // 2
         candidates = h.masked_fill(~mine, -torch.inf)
         cut = candidates.sort(dim=1, descending=True).values[:, min(half, n_dead) - 1, None]
         a = h * (candidates >= cut)

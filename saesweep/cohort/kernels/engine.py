@@ -24,10 +24,11 @@ from saesweep.saes.matryoshka import MatryoshkaBatchTopK
 from saesweep.saes.normalize import RUNTIME_MODES
 from saesweep.saes.standard import Standard
 from saesweep.saes.topk import TopK
+from saesweep.saes.transcoder import TRAINED_AS
 from saesweep.specs.architectures import TopKFamilySpec
 
 # By exact class: a subclass may compute something else.
-_STEPS: dict[type[Any], Callable[[Frame, Any], StepGradients]] = {
+_OF_SAES: dict[type[Any], Callable[[Frame, Any], StepGradients]] = {
     TopK: topk_step,
     BatchTopK: topk_step,
     MatryoshkaBatchTopK: topk_step,
@@ -35,6 +36,7 @@ _STEPS: dict[type[Any], Callable[[Frame, Any], StepGradients]] = {
     Gated: gated_step,
     JumpReLUArchitecture: jumprelu_step,
 }
+_STEPS = {**_OF_SAES, **{transcoder: _OF_SAES[sae] for transcoder, sae in TRAINED_AS.items()}}
 
 
 class SparseEngine:
@@ -76,7 +78,13 @@ class SparseEngine:
 
     @torch.no_grad()
     def step(
-        self, architecture: Architecture[Any], params: Params, x_BD: Tensor, knobs: Knobs, dead_F: Tensor | None
+        self,
+        architecture: Architecture[Any],
+        params: Params,
+        x_BD: Tensor,
+        knobs: Knobs,
+        dead_F: Tensor | None,
+        target_BD: Tensor | None = None,
     ) -> StepGradients:
         """See `GradientEngine.step`.
 
@@ -85,7 +93,7 @@ class SparseEngine:
         """
         if reason := self.supports(architecture):
             raise ValueError(reason)
-        frame = Frame(architecture, params, x_BD, knobs, dead_F, self._scratch, self.choice)
+        frame = Frame(architecture, params, x_BD, knobs, dead_F, self._scratch, self.choice, target_BD)
         return _STEPS[type(architecture)](frame, architecture.spec)
 
     def scratch_bytes(self) -> int:

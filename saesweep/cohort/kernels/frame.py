@@ -1,6 +1,6 @@
 """One SAE's step while it is being computed: inputs, scratch, and what every architecture does the same way.
 
-Shape suffixes: B = tokens of the batch, R = tokens of a chunk, F = d_sae, D = d_in.
+Shape suffixes: B = tokens of the batch, R = tokens of a chunk, F = d_sae, D = d_in, or d_out at the reconstruction of a transcoder.
 """
 
 from __future__ import annotations
@@ -36,13 +36,22 @@ class Frame:
         dead_F: Tensor | None,
         scratch: Scratch,
         choice: KernelChoice,
+        target_BD: Tensor | None = None,
     ) -> None:
         self.params, self.knobs, self.scratch, self.choice = params, knobs, scratch, choice
         self.W_enc_FD, self.W_dec_FD, self.b_dec_D = params["W_enc"].t(), params["W_dec"], params["b_dec"]
         if not self.W_enc_FD.is_contiguous():
             raise ValueError(f"W_enc of stride {params['W_enc'].stride()} is not the view of an [F, D] tensor")
         self.x_BD = x_BD.to(self.W_dec_FD.dtype)
-        self.n_tokens, self.d_in, self.d_sae = x_BD.shape[0], architecture.d_in, architecture.d_sae
+        self.n_tokens, self.d_sae = x_BD.shape[0], architecture.d_sae
+        self.d_in, self.d_out = architecture.d_in, architecture.d_out
+        self.target_BD = self.x_BD if target_BD is None else target_BD.to(self.W_dec_FD.dtype)
+        """What latents reconstruct: the batch; of a transcoder the other hook's, less its skip connection."""
+        W_skip = params.get("W_skip")
+        self._grad_W_skip: Tensor | None = None
+        if W_skip is not None:
+            self.target_BD = torch.addmm(self.target_BD, self.x_BD, W_skip.t(), alpha=-1)
+            self._grad_W_skip = torch.zeros_like(W_skip)
         self.dead_N = None if dead_F is None else dead_F.nonzero().squeeze(1)
         self._centred: bool = architecture.spec.apply_b_dec_to_input
         self.inputs_BD = self.x_BD
@@ -51,10 +60,9 @@ class Frame:
             self.inputs_BD = torch.sub(self.x_BD, self.b_dec_D, out=buffer_BD)
         self._grad_W_enc_FD = scratch.take("grad W_enc", (self.d_sae, self.d_in), self.W_dec_FD)
         self.grad_W_enc = Accumulator(self._grad_W_enc_FD, choice.gemm)
-        self._grad_W_dec_FD = scratch.take("grad W_dec", (self.d_sae, self.d_in), self.W_dec_FD)
+        self._grad_W_dec_FD = scratch.take("grad W_dec", (self.d_sae, self.d_out), self.W_dec_FD)
         self.grad_W_dec = Accumulator(self._grad_W_dec_FD, choice.gemm)
-        self.recon_grad_D = torch.zeros_like(self.b_dec_D)
-        """Sum over tokens of the gradient at the reconstruction."""
+        self._recon_grad_D = torch.zeros_like(self.b_dec_D)
 
     def zeros_F(self) -> Tensor:
         """Return a fresh sum over latents."""
@@ -98,8 +106,8 @@ class Frame:
         return self.scratch.take(name, (n_rows, self.d_sae), self.W_dec_FD)
 
     def error(self, recon_RD: Tensor, rows: slice) -> Tensor:
-        """Turn a decoded sum [R, D] without bias into `reconstruction - x`, in place."""
-        return recon_RD.add_(self.b_dec_D).sub_(self.x_BD[rows])
+        """Turn a decoded sum [R, D] without bias into `reconstruction - target`, in place."""
+        return recon_RD.add_(self.b_dec_D).sub_(self.target_BD[rows])
 
     def mean_square(self, error_RD: Tensor) -> Tensor:
         """Return these rows' part of the batch's `E sum_D error^2`, a scalar."""
@@ -107,8 +115,14 @@ class Frame:
         return norm.square() / self.n_tokens
 
     def grad_of_(self, error_RD: Tensor) -> Tensor:
-        """Turn `reconstruction - x` into the gradient of the batch's `mse` at the reconstruction, in place."""
+        """Turn `reconstruction - target` into the gradient of the batch's `mse` at the reconstruction, in place."""
         return error_RD.mul_(2.0 / self.n_tokens)
+
+    def add_recon_grad(self, grad_RD: Tensor, rows: slice) -> None:
+        """Add these rows' gradient at the reconstruction to those of the decoder's bias and of the skip connection."""
+        self._recon_grad_D += grad_RD.sum(0)
+        if self._grad_W_skip is not None:
+            self._grad_W_skip.addmm_(grad_RD.t(), self.x_BD[rows])
 
     def finish(
         self, losses: dict[str, Tensor], pre_act_grad_F: Tensor, small: Params, firing_F: Tensor
@@ -121,7 +135,7 @@ class Frame:
             small: Gradients of all parameters but `W_enc`, `W_dec` and `b_dec`.
             firing_F: Firing counts.
         """
-        b_dec_grad_D = self.recon_grad_D
+        b_dec_grad_D = self._recon_grad_D
         if self._centred:
             # The input's gradient, summed over tokens: a vector-matrix product, where autograd forms [B, D] first.
             b_dec_grad_D = b_dec_grad_D - pre_act_grad_F @ self.W_enc_FD
@@ -130,6 +144,7 @@ class Frame:
             "W_dec": self.grad_W_dec.total(),
             "b_dec": b_dec_grad_D,
             **small,
+            **({} if self._grad_W_skip is None else {"W_skip": self._grad_W_skip}),
         }
         return StepGradients(
             loss=torch.stack(list(losses.values())).sum(),

@@ -53,9 +53,9 @@ class _GatedStep:
         self.mse += frame.mean_square(error_RD)
         self.aux += frame.mean_square(gate_error_RD)
         grad_RD, gate_grad_RD = frame.grad_of_(error_RD), frame.grad_of_(gate_error_RD)
-        frame.recon_grad_D += grad_RD.sum(0)
+        frame.add_recon_grad(grad_RD, rows)
         if not self.detached:
-            frame.recon_grad_D += gate_grad_RD.sum(0)
+            frame.add_recon_grad(gate_grad_RD, rows)
         return grad_RD, gate_grad_RD
 
     def sparse(self, piece: Piece) -> None:

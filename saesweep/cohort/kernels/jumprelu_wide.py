@@ -37,7 +37,7 @@ class JumpReLUSums:
         error_RD = self.frame.error(recon_RD, rows)
         self.mse += self.frame.mean_square(error_RD)
         grad_RD = self.frame.grad_of_(error_RD)
-        self.frame.recon_grad_D += grad_RD.sum(0)
+        self.frame.add_recon_grad(grad_RD, rows)
         return grad_RD
 
     def step_grad(self, l0_R: Tensor) -> Tensor:

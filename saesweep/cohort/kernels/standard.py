@@ -40,7 +40,7 @@ class _StandardStep:
         error_RD = frame.error(pairs.decode(acts_P, frame.W_dec_FD), piece.rows)
         self.mse += frame.mean_square(error_RD)
         grad_RD = frame.grad_of_(error_RD)
-        frame.recon_grad_D += grad_RD.sum(0)
+        frame.add_recon_grad(grad_RD, piece.rows)
         norm_P = self.norm_F[pairs.cols_P]
         penalty_grad_P = self._penalty_grad(acts_P * norm_P, pairs)
         grad_P = pairs.dots(grad_RD, frame.W_dec_FD).addcmul_(penalty_grad_P, norm_P)
@@ -67,7 +67,7 @@ class _StandardStep:
         error_RD = frame.error(frame.decode(acts_RF), rows)
         self.mse += frame.mean_square(error_RD)
         grad_RD = frame.grad_of_(error_RD)
-        frame.recon_grad_D += grad_RD.sum(0)
+        frame.add_recon_grad(grad_RD, rows)
         add_counts_(self.firing_F, acts_RF, frame.chunk_buffer("gradients", acts_RF.shape[0]))
         frame.grad_W_dec.add_product(acts_RF, grad_RD)
         if self.p == 1.0:

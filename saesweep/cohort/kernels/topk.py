@@ -28,7 +28,7 @@ def dead_loss_(
 
     Args:
         frame: The step.
-        error_BD: `reconstruction - x`, whose negative the dead latents must reconstruct; a constant here.
+        error_BD: `reconstruction - target`, whose negative the dead latents must reconstruct; a constant here.
         dead_N: The dead latents, at least one.
         norm_F: Decoder norms where they weigh the selection, else None.
         b_enc_F: Encoder bias.
@@ -37,7 +37,7 @@ def dead_loss_(
     Returns:
         The weighted loss, and its gradient at the dead latents' encoder biases, [N].
     """
-    n_dead, k_full = dead_N.shape[0], max(frame.d_in // 2, 1)
+    n_dead, k_full = dead_N.shape[0], max(frame.d_out // 2, 1)
     weight = coefficient * min(n_dead / k_full, 1.0) / frame.n_tokens
     W_enc_ND, W_dec_ND, b_enc_N = frame.W_enc_FD[dead_N], frame.W_dec_FD[dead_N], b_enc_F[dead_N]
     norm_N = None if norm_F is None else norm_F[dead_N]
@@ -95,7 +95,7 @@ def topk_step(frame: Frame, spec: TopKFamilySpec) -> StepGradients:
     if len(widths) > 1:
         pairs, order_P = _by_level(pairs, widths, frame.n_tokens)
         acts_P, active_P = acts_P[order_P], active_P[order_P]
-    error_LBD = pairs.decode(acts_P, frame.W_dec_FD).view(len(widths), frame.n_tokens, frame.d_in)
+    error_LBD = pairs.decode(acts_P, frame.W_dec_FD).view(len(widths), frame.n_tokens, frame.d_out)
     frame.error(error_LBD[0], slice(None))
     for level in range(1, len(widths)):
         error_LBD[level] += error_LBD[level - 1]
@@ -114,8 +114,8 @@ def topk_step(frame: Frame, spec: TopKFamilySpec) -> StepGradients:
     for level in range(len(widths) - 2, -1, -1):
         # A latent reconstructs at its own level and at every wider one.
         grad_LBD[level] += grad_LBD[level + 1]
-    frame.recon_grad_D += grad_LBD[0].sum(0)
-    table = grad_LBD.view(-1, frame.d_in)
+    frame.add_recon_grad(grad_LBD[0], slice(None))
+    table = grad_LBD.view(-1, frame.d_out)
 
     hidden_grad_P = pairs.dots(table, frame.W_dec_FD).mul_(active_P)
     by_latent = pairs.by_latent(frame.d_sae)

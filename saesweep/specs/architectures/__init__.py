@@ -3,6 +3,7 @@
 from saesweep.specs.architectures.base import NormalizeActivations, SAESpec, architectures, register_spec, spec_class
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
 from saesweep.specs.architectures.topk import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKFamilySpec, TopKSpec
+from saesweep.specs.architectures.transcoder import TRANSCODERS, TranscoderSpec
 
 __all__ = [
     "NormalizeActivations",
@@ -17,4 +18,6 @@ __all__ = [
     "TopKSpec",
     "BatchTopKSpec",
     "MatryoshkaBatchTopKSpec",
+    "TranscoderSpec",
+    "TRANSCODERS",
 ]

@@ -27,6 +27,8 @@ class SAESpec(Spec):
     """The field that sets this architecture's sparsity, shown on the leaderboard."""
     vectors_per_latent: ClassVar[int] = 1
     """Trained numbers of a latent beside its encoder and decoder vectors: the encoder's bias, a threshold."""
+    is_transcoder: ClassVar[bool] = False
+    """Whether it reconstructs the activations of `hook_name_out` from those of `hook_name`."""
 
     architecture: str
     """Name of the architecture."""
@@ -55,16 +57,25 @@ class SAESpec(Spec):
         Raises:
             UserError: The file's `d_in` differs from the model's, or neither width nor factor is given.
         """
-        if self.d_in is not None and self.d_in != d_in:
-            raise UserError(
-                f"base.sae.d_in: {self.d_in}, but the activations at this hook are {d_in} wide; leave it out or correct it"
-            )
+        self.check_width("d_in", self.d_in, d_in, "this hook")
         if self.d_sae is None and self.expansion_factor is None:
             raise UserError(
                 "base.sae.d_sae: missing; give the number of latents, or `expansion_factor` as a multiple of d_in"
             )
         d_sae = self.d_sae if self.d_sae is not None else d_in * int(self.expansion_factor or 0)
         return self.model_copy(update={"d_in": d_in, "d_sae": d_sae, "expansion_factor": None})
+
+    @staticmethod
+    def check_width(field: str, stated: int | None, found: int, hook: str) -> None:
+        """Refuse a stated width that is not the model's.
+
+        Raises:
+            UserError: They differ.
+        """
+        if stated is not None and stated != found:
+            raise UserError(
+                f"base.sae.{field}: {stated}, but the activations at {hook} are {found} wide; leave it out or correct it"
+            )
 
     def n_parameters(self) -> int:
         """Return the number of trained weights, widths known: what memory is planned by, before anything is built.

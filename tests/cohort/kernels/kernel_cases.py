@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from saesweep.saes import Architecture, Knobs, Params, architecture_for
 from saesweep.specs.architectures import spec_class
 
 D, F, B = 24, 96, 80
+D_OUT = 20
+"""Width that transcoders reconstruct."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,25 @@ class Case:
     knobs: Knobs
     dead: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The SAE's architecture: the case's own, or the one that a transcoder has the latents and losses of."""
+        return self.architecture.removesuffix("_transcoder").removesuffix("_skip")
+
+    @property
+    def is_transcoder(self) -> bool:
+        return self.kind != self.architecture
+
     def build(self, d_in: int = D, d_sae: int = F) -> Architecture[Any]:
-        return architecture_for(
-            spec_class(self.architecture)(architecture=self.architecture, d_in=d_in, d_sae=d_sae, **self.options)
-        )
+        widths = {"d_in": d_in, "d_sae": d_sae, **({"d_out": D_OUT} if self.is_transcoder else {})}
+        return architecture_for(spec_class(self.architecture)(architecture=self.architecture, **widths, **self.options))
+
+    def target(self, x: torch.Tensor) -> torch.Tensor | None:
+        """What a transcoder reconstructs from `x`; None for an SAE."""
+        if not self.is_transcoder:
+            return None
+        g = torch.Generator().manual_seed(4)
+        return (torch.randn(len(x), D_OUT, generator=g, dtype=torch.float64) - 0.2).to(x)
 
 
 def _topk_cases() -> list[Case]:
@@ -93,7 +110,28 @@ def _penalised_cases() -> list[Case]:
     return found
 
 
-CASES = _topk_cases() + _penalised_cases()
+def _transcoder_cases() -> list[Case]:
+    """Both transcoders of one case of each architecture, and of what treats reconstructions in a way of its own."""
+    chosen = (
+        "topk dead",
+        "batchtopk dead",
+        "matryoshka_batchtopk plain norms dead",
+        "matryoshka aux by level dead",
+        "standard p=1.0",
+        "gated",
+        "gated detached",
+        "jumprelu tanh ste dead",
+        "jumprelu quadratic",
+    )
+    found = []
+    for case in (c for c in _topk_cases() + _penalised_cases() if c.name in chosen):
+        for skip in ("", "_skip"):
+            name = f"{case.architecture}{skip}_transcoder"
+            found.append(replace(case, name=f"{case.name}{skip} transcoder", architecture=name))
+    return found
+
+
+CASES = _topk_cases() + _penalised_cases() + _transcoder_cases()
 
 
 def params_for(

@@ -30,7 +30,7 @@ def both(
     engine = SparseEngine(choice)
     assert engine.supports(architecture) is None
     before = {name: p.clone() for name, p in params.items()}
-    got = engine.step(architecture, params, x, case.knobs, dead)
+    got = engine.step(architecture, params, x, case.knobs, dead, case.target(x))
     assert all(torch.equal(params[name], p) for name, p in before.items()), "the step changed the weights"
     want = ReferenceEngine().step(
         architecture,
@@ -38,6 +38,7 @@ def both(
         x.double(),
         case.knobs,
         dead,
+        case.target(x.double()),
     )
     return got, want
 
@@ -65,7 +66,7 @@ def sparse_and_dense() -> list[object]:
         pytest.param(case, path, id=f"{case.name} {path}")
         for case in CASES
         for path in PATHS
-        if path == "sparse" or case.architecture in PENALISED
+        if path == "sparse" or case.kind in PENALISED
     ]
 
 
@@ -94,8 +95,8 @@ def test_float32_through_the_screen(case: Case, bias: float) -> None:
     x, dead = batch(torch.float32, d_in=48), dead_mask(1024) if case.dead else None
     engine = SparseEngine(KernelChoice(screen=True, dense_above=0.2, chunk_elements=1024 * 32))
     exact = {name: p.double() for name, p in params.items()}
-    want = ReferenceEngine().step(architecture, exact, x.double(), case.knobs, dead)
-    assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-5)
+    want = ReferenceEngine().step(architecture, exact, x.double(), case.knobs, dead, case.target(x.double()))
+    assert_equal(engine.step(architecture, params, x, case.knobs, dead, case.target(x)), want, tol=1e-5)
 
 
 @pytest.mark.gpu
@@ -106,7 +107,7 @@ def test_cuda(case: Case, path: str, kernels: PairKernels) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("case", [c for c in CASES if c.architecture in PENALISED], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [c for c in CASES if c.kind in PENALISED], ids=lambda c: c.name)
 def test_dense_chunks_out_of_fp16_parts(case: Case, device: str) -> None:
     if case.options.get("lp_norm") == 0.5:
         pytest.skip("an activation next to 0 has a huge gradient, in which float32 keeps few digits")
@@ -131,14 +132,14 @@ def test_cuda_twice_the_same(case: Case, dense_above: float) -> None:
     engine = SparseEngine(KernelChoice(gemm="split_fp16", pairs="triton", dense_above=dense_above))
     runs = []
     for _ in range(2):
-        step = engine.step(architecture, params, x, case.knobs, dead)
+        step = engine.step(architecture, params, x, case.knobs, dead, case.target(x))
         found = {**step.grads, **step.losses, "firing": step.firing_F}
         runs.append({name: value.clone() for name, value in found.items()})
     assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
 
 
 # The wide window of one case covers nearly every pair, whatever the inputs.
-MIXABLE = [c for c in CASES if c.architecture in PENALISED and "wide" not in c.name]
+MIXABLE = [c for c in CASES if c.kind in PENALISED and "wide" not in c.name]
 
 
 @pytest.mark.parametrize("case", MIXABLE, ids=lambda c: c.name)
@@ -152,16 +153,16 @@ def test_chunks_of_either_path_mix_within_a_batch(case: Case, monkeypatch: pytes
     params, x = params_for(architecture, torch.float64), batch(torch.float64)
     # Every other chunk has weak inputs, and negative biases keep most of its latents quiet.
     x.view(5, 16, -1)[1::2] *= 0.05
-    params["b_gate" if case.architecture == "gated" else "b_enc"] -= 0.5
+    params["b_gate" if case.kind == "gated" else "b_enc"] -= 0.5
     dead = dead_mask() if case.dead else None
-    want = ReferenceEngine().step(architecture, params, x, case.knobs, dead)
+    want = ReferenceEngine().step(architecture, params, x, case.knobs, dead, case.target(x))
     engine = SparseEngine(KernelChoice(dense_above=0.1, chunk_elements=96 * 16))
-    assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-12)
+    assert_equal(engine.step(architecture, params, x, case.knobs, dead, case.target(x)), want, tol=1e-12)
     assert taken["add_pairs"]
     assert taken["add_product"]
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.architecture == "jumprelu"], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [c for c in CASES if c.kind == "jumprelu"], ids=lambda c: c.name)
 @pytest.mark.parametrize("bias", [0.9, 9.0], ids=["few", "none"])
 def test_few_active_pairs_in_dense_chunks(case: Case, bias: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A window so wide that nearly all pairs matter, few of which are active: only they reach the decoder."""
@@ -176,7 +177,7 @@ def test_few_active_pairs_in_dense_chunks(case: Case, bias: float, monkeypatch: 
     assert bool(taken["add_product"]) == case.options["jumprelu_ste_to_input"]
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.architecture == "jumprelu"], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [c for c in CASES if c.kind == "jumprelu"], ids=lambda c: c.name)
 def test_wide_and_dense_chunks_mix_within_a_batch(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     paths: list[bool] = []
     original = jumprelu.is_wide
@@ -186,9 +187,9 @@ def test_wide_and_dense_chunks_mix_within_a_batch(case: Case, monkeypatch: pytes
     params, x = params_for(architecture, torch.float64, bias=0.9), batch(torch.float64)
     x.view(5, 16, -1)[1::2] *= 8
     dead = dead_mask() if case.dead else None
-    want = ReferenceEngine().step(architecture, params, x, case.knobs, dead)
+    want = ReferenceEngine().step(architecture, params, x, case.knobs, dead, case.target(x))
     engine = SparseEngine(KernelChoice(dense_above=0.3, chunk_elements=96 * 16))
-    assert_equal(engine.step(architecture, params, x, case.knobs, dead), want, tol=1e-12)
+    assert_equal(engine.step(architecture, params, x, case.knobs, dead, case.target(x)), want, tol=1e-12)
     assert set(paths) == {True, False}
 
 
@@ -197,8 +198,8 @@ def test_wide_and_dense_chunks_mix_within_a_batch(case: Case, monkeypatch: pytes
 def test_any_number_of_dead_latents(case: Case, share: float) -> None:
     architecture = case.build()
     params, x, dead = params_for(architecture, torch.float64), batch(torch.float64), dead_mask(share=share)
-    got = SparseEngine().step(architecture, params, x, case.knobs, dead)
-    assert_equal(got, ReferenceEngine().step(architecture, params, x, case.knobs, dead), tol=1e-12)
+    got = SparseEngine().step(architecture, params, x, case.knobs, dead, case.target(x))
+    assert_equal(got, ReferenceEngine().step(architecture, params, x, case.knobs, dead, case.target(x)), tol=1e-12)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
@@ -206,5 +207,5 @@ def test_one_token(case: Case) -> None:
     architecture = case.build()
     params, x = params_for(architecture, torch.float64), batch(torch.float64, n_tokens=1)
     dead = dead_mask() if case.dead else None
-    got = SparseEngine().step(architecture, params, x, case.knobs, dead)
-    assert_equal(got, ReferenceEngine().step(architecture, params, x, case.knobs, dead), tol=1e-12)
+    got = SparseEngine().step(architecture, params, x, case.knobs, dead, case.target(x))
+    assert_equal(got, ReferenceEngine().step(architecture, params, x, case.knobs, dead, case.target(x)), tol=1e-12)
