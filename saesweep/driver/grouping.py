@@ -10,7 +10,7 @@ from saesweep.scheduler import Ask, Asked, Policy
 def answer(ask: Ask, trial: Trial, policy: Policy) -> Asked:
     """Return what the scheduler needs to know of the trial that answers an ask."""
     place = f"{trial.stream} / " if trial.stream else ""  # rivals and quotas are of one stream
-    scope = place + trial.run.hook_name
+    scope = place + trial.run.target_hook
     return Asked(
         number=ask.number,
         stratum=ask.stratum,

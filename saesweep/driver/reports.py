@@ -130,7 +130,7 @@ def _undefined(scores: Scores, objective: ObjectiveSpec, trial: Trial) -> str:
     if scores.cause:
         why = f": {scores.cause}"
     elif {"ce_loss_score", "kl_div_score"}.intersection(names):
-        why = f": zeros in place of the activations of {trial.run.hook_name} do not change the model's predictions"
+        why = f": zeros in place of the activations of {trial.run.target_hook} do not change the model's predictions"
     return f"the objective's {' and '.join(names)} was NaN or infinite at {short_count(trial.tokens)} tokens{why}"
 
 

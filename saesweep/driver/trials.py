@@ -154,7 +154,7 @@ def row_of(trial: Trial) -> Row:
         trend=[list(point) for point in trial.trend],
         params=trial.params,
         lr=trial.run.lr,
-        hook=trial.run.hook_name,
+        hook=trial.run.target_hook,
         status=trial.status,
         tokens=trial.tokens,
         total_tokens=trial.total_tokens,

@@ -13,7 +13,7 @@ from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.overflow import overflow_of
-from saesweep.evaluation.published import OWN_FILE, hook_of, may_have_seen
+from saesweep.evaluation.published import OWN_FILE, Hooks, hooks_of, may_have_seen
 from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
 from saesweep.experiment.metadata import run_of_metadata
 from saesweep.models import resolve_device
@@ -99,14 +99,14 @@ def evaluate_saes(
     notes += _strangers(sources, saes, run.model_name)
     seen = [may_have_seen(name, sae, settings, part) for name, sae in zip(sources, saes, strict=True)]
     notes += [note for note in seen if note is not None]
-    hooks = [hook or hook_of(sae, settings, str(name)) for name, sae in zip(sources, saes, strict=True)]
+    hooks = [_hooks(sae, settings, str(name), hook) for name, sae in zip(sources, saes, strict=True)]
     device = resolve_device(run.device)
     # Nothing is trained, and `test` comes after `select`: where it is not read, it need not exist. A cache has it
     # already, and is checked against the whole split.
     evaluation = settings.spec.evaluation
     if part == "select" and not run.use_cached_activations:
         evaluation = evaluation.without_test()
-    source = open_source(run, evaluation, tuple(dict.fromkeys(hooks)))
+    source = open_source(run, evaluation, tuple(dict.fromkeys(name for own in hooks for name in (own.target, own.read))))
     try:
         check_widths(sources, saes, hooks, source)
         held_out = getattr(source, part)
@@ -122,13 +122,18 @@ def evaluate_saes(
         for place in dict.fromkeys(hooks):
             members = [i for i, own in enumerate(hooks) if own == place]
             found = evaluator.measure(
-                [saes[i].to(device) for i in members], place, with_model=True, spread=True, paired=True
+                [saes[i].to(device) for i in members],
+                place.target,
+                with_model=True,
+                spread=True,
+                paired=True,
+                hook_in=place.read,
             )
             metrics.update(zip(members, found, strict=True))
         notes += evaluator.new_notes()
         for i, found_metrics in metrics.items():
             if not all(math.isfinite(value) for value in found_metrics.values()):
-                cause = overflow_of(saes[i].to(device), held_out, hooks[i])
+                cause = overflow_of(saes[i].to(device), held_out, hooks[i].read)
                 notes += [] if cause is None else [f"{sources[i]}: some metrics are NaN or infinite: {cause}"]
     finally:
         source.close()
@@ -144,7 +149,7 @@ def evaluate_saes(
                 architecture=str(sae.metadata.get("training_architecture") or sae.architecture),
                 d_in=sae.d_in,
                 d_sae=sae.d_sae,
-                hook=hooks[i],
+                hook=hooks[i].target,
                 metrics=metrics[i],
             )
             for i, (name, sae) in enumerate(zip(sources, saes, strict=True))
@@ -211,6 +216,7 @@ def _check_references(source: str, settings: Experiment) -> None:
 
 def _tree_from_metadata(sae: ExportedSAE) -> dict[str, Any]:
     base = {"hook_name": "unknown", **run_of_metadata(sae.metadata)}
+    base.pop("hook_name_out", None)  # nothing is trained here
     base["sae"] = {"architecture": "standard", "d_sae": sae.d_sae}
     if base.get("dataset_path") == "builtin:synthetic":
         base |= {"model_name": None, "sae": {**base["sae"], "d_in": sae.d_in}}
@@ -227,15 +233,24 @@ def _strangers(sources: Sequence[str | Path], saes: Sequence[ExportedSAE], model
     ]
 
 
+def _hooks(sae: ExportedSAE, settings: Experiment, name: str, chosen: str | None) -> Hooks:
+    if chosen is None:
+        return hooks_of(sae, settings, name)
+    if sae.is_transcoder:
+        raise UserError(f"{name}: a transcoder, which has two hooks; leave --hook out, its metadata name both")
+    return Hooks(chosen, chosen)
+
+
 def check_widths(
-    sources: Sequence[str | Path], saes: Sequence[ExportedSAE], hooks: Sequence[str], source: ActivationSource
+    sources: Sequence[str | Path], saes: Sequence[ExportedSAE], hooks: Sequence[Hooks], source: ActivationSource
 ) -> None:
     """Refuse an SAE of another width than its hook.
 
     Raises:
         UserError: The two differ.
     """
-    for name, sae, hook in zip(sources, saes, hooks, strict=True):
-        width = source.stream.d_in[hook]
-        if sae.d_in != width:
-            raise UserError(f"{name}: reads activations {sae.d_in} wide, but {hook!r} of this model is {width} wide")
+    for name, sae, own in zip(sources, saes, hooks, strict=True):
+        for what, hook, stated in (("reads", own.read, sae.d_in), ("reconstructs", own.target, sae.d_out)):
+            width = source.stream.d_in[hook]
+            if stated != width:
+                raise UserError(f"{name}: {what} activations {stated} wide, but {hook!r} of this model is {width} wide")

@@ -77,18 +77,20 @@ class HeldOutEvaluator:
         paired: bool = False,
         at_rung: bool = False,
         counters: Sequence[FiringCounter] = (),
+        hook_in: str | None = None,
     ) -> list[dict[str, float]]:
         """Return the metrics of each SAE, by the names of `METRICS`.
 
         Args:
-            saes: Exported SAEs that read this hook.
-            hook: Name of the hook.
+            saes: Exported SAEs of this hook.
+            hook: The hook whose activations they reconstruct.
             with_model: Also measure what needs the language model's head, where there is one.
             spread: Also return `<metric>_stderr`, the standard error over contexts, and `silent_fraction`, the share of
                 latents that fire on no held-out token.
             paired: Also return `delta_ce_minus_first`, the difference to the first SAE, with its error paired over contexts.
             at_rung: Measure on the first tokens of the part alone, as many as a rung takes.
             counters: One for each SAE, which counts its active latents in the same pass; empty: nothing is counted.
+            hook_in: The hook that they read, where they are transcoders; `hook` when left out.
         """
         sums = [ReconstructionMetrics() for _ in saes]
         limit = self._sink_limit(hook)
@@ -98,19 +100,19 @@ class HeldOutEvaluator:
         added = [new_registered(sae) for sae in saes]
         n_rows = min((sae.rows_at_once() for sae in saes), default=1)
         seen, n_tokens = 0, self._at_rung(self._part.n_tokens) if at_rung else self._part.n_tokens
-        for x_ND, context_N, true_acts_NG in self._batches(hook, n_rows, n_tokens):
+        for x_ND, y_ND, context_N, true_acts_NG in self._batches(hook, n_rows, n_tokens, hook_in):
             doing(f"measuring {len(saes)} SAE{'s' * (len(saes) != 1)} on held-out tokens", seen, n_tokens)
             seen += len(x_ND)
             for index, (metrics, registered, sae) in enumerate(zip(sums, added, saes, strict=True)):
                 acts_NF = sae.encode(x_ND)
                 recon_ND = sae.decode(acts_NF, x_ND)
-                metrics.update(x_ND, recon_ND, acts_NF, context_N if spread else None)
+                metrics.update(y_ND, recon_ND, acts_NF, context_N if spread else None)
                 for metric in registered.values():
-                    metric.update(x_ND, recon_ND, acts_NF)
+                    metric.update(y_ND, recon_ND, acts_NF)
                 if true_acts_NG is not None:
                     recoveries[index].update(acts_NF, true_acts_NG)
                 if without_sinks:
-                    without_sinks[index].update(x_ND, recon_ND, context_N if spread else None)
+                    without_sinks[index].update(y_ND, recon_ND, context_N if spread else None)
                 if counters:
                     counters[index].update(acts_NF)
         found = [
@@ -125,49 +127,56 @@ class HeldOutEvaluator:
         for index, values in enumerate(found):
             _add_without_sinks(values, without_sinks[index] if without_sinks else None, spread)
         if with_model and self._model is not None:
-            spliced = self._spliced_at(hook).measure(saes, spread=spread, paired=paired, at_rung=at_rung)
+            spliced = self._spliced_at(hook).measure(
+                saes, spread=spread, paired=paired, at_rung=at_rung, hook_in=hook_in
+            )
             for values, of_model in zip(found, spliced, strict=True):
                 values |= of_model
         return found
 
     @torch.no_grad()
-    def paired(self, saes: Sequence[ExportedSAE], hook: str, metric: str) -> PairedSums | None:
+    def paired(
+        self, saes: Sequence[ExportedSAE], hook: str, metric: str, *, hook_in: str | None = None
+    ) -> PairedSums | None:
         """Return one metric of each SAE by context, to compare the SAEs on the same contexts.
 
         Args:
-            saes: Exported SAEs that read this hook.
-            hook: Name of the hook.
+            saes: Exported SAEs of this hook.
+            hook: The hook whose activations they reconstruct.
             metric: A name of `METRICS`.
+            hook_in: The hook that they read, where they are transcoders; `hook` when left out.
 
         Returns:
             The sums, or None for a metric that contexts do not add up to (`dead_fraction`, `relative_reconstruction_bias`,
             recovery scores, those of plugins) or that lacks the language model it needs.
         """
         if METRICS[metric].needs_lm_head:
-            return None if self._model is None else self._spliced_at(hook).paired(saes, metric)
+            return None if self._model is None else self._spliced_at(hook).paired(saes, metric, hook_in=hook_in)
         if metric == NO_SINKS:
             limit = self._sink_limit(hook)
             if limit is not None:
-                return self._paired_without_sinks(saes, hook, limit)
+                return self._paired_without_sinks(saes, hook, limit, hook_in)
             metric = "explained_variance"  # the same where there are no sinks
         parts = []
         for sae in saes:
             sums = ReconstructionMetrics()
-            for x_ND, context_N, _ in self._batches(hook, sae.rows_at_once()):
+            for x_ND, y_ND, context_N, _ in self._batches(hook, sae.rows_at_once(), hook_in=hook_in):
                 acts_NF = sae.encode(x_ND)
-                sums.update(x_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N)
+                sums.update(y_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N)
             part = sums.by_context(metric)
             if part is None:
                 return None
             parts.append(part)
         return PairedSums.stacked(parts)
 
-    def _paired_without_sinks(self, saes: Sequence[ExportedSAE], hook: str, limit: float) -> PairedSums:
+    def _paired_without_sinks(
+        self, saes: Sequence[ExportedSAE], hook: str, limit: float, hook_in: str | None
+    ) -> PairedSums:
         parts = []
         for sae in saes:
             sums = VarianceWithoutSinks(limit)
-            for x_ND, context_N, _ in self._batches(hook, sae.rows_at_once()):
-                sums.update(x_ND, sae.decode(sae.encode(x_ND), x_ND), context_N)
+            for x_ND, y_ND, context_N, _ in self._batches(hook, sae.rows_at_once(), hook_in=hook_in):
+                sums.update(y_ND, sae.decode(sae.encode(x_ND), x_ND), context_N)
             parts.append(sums.by_context())
         return PairedSums.stacked(parts)
 
@@ -190,22 +199,25 @@ class HeldOutEvaluator:
         return found
 
     def _batches(
-        self, hook: str, n_rows: int, n_tokens: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Yield at most so many activations [N, D] at once, the context that each is from, and true activations [N, G].
+        self, hook: str, n_rows: int, n_tokens: int | None = None, hook_in: str | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+        """Yield at most so many activations to read and to reconstruct [N, D], their contexts, and true activations [N, G].
 
         All of the part, or its first `n_tokens`.
         """
         mask_NT = self._part.mask_NT
         start, left = 0, self._part.n_tokens if n_tokens is None else n_tokens
+        inputs = None if hook_in in (None, hook) else self._part.batches(str(hook_in), left)
         for batch_ND, true_acts_NG in self._part.labelled_batches(hook, left):
+            input_ND = batch_ND if inputs is None else next(inputs)  # the same rows
             row_N = torch.arange(start, start + len(batch_ND))
             start += len(batch_ND)
             # Synthetic activations are independent of each other: any grouping will do.
             context_N = row_N // _SYNTHETIC_CONTEXT if mask_NT is None else self._context_of_row(mask_NT)[row_N]
             for first in range(0, len(batch_ND), n_rows):
                 piece = slice(first, first + n_rows)
-                yield batch_ND[piece], context_N[piece], None if true_acts_NG is None else true_acts_NG[piece]
+                labels_NG = None if true_acts_NG is None else true_acts_NG[piece]
+                yield input_ND[piece], batch_ND[piece], context_N[piece], labels_NG
 
     def _context_of_row(self, mask_NT: Tensor) -> Tensor:
         if self._contexts is None:

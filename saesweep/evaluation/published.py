@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,44 @@ from saesweep.saes import ExportedSAE
 from saesweep.specs import BaseRun
 
 
-def hook_of(sae: ExportedSAE, experiment: Experiment, name: str) -> str:
-    """Return the hook to measure an SAE at.
+@dataclass(frozen=True)
+class Hooks:
+    """Where an SAE belongs."""
+
+    target: str
+    """The hook whose activations it reconstructs: where it is measured."""
+    read: str
+    """The hook that it reads; another one for transcoders alone."""
+
+
+def hooks_of(sae: ExportedSAE, experiment: Experiment, name: str) -> Hooks:
+    """Return the hooks to measure an SAE at; see `hook_of`.
+
+    Raises:
+        UserError: Its metadata name no hook, and the experiment has more than one; or a transcoder's name only one.
+    """
+    if not sae.is_transcoder:
+        hook = hook_of(sae, experiment, name)
+        return Hooks(hook, hook)
+    if not _stated(sae, "hook_name_out"):
+        raise UserError(f"{name}: a transcoder whose metadata do not name hook_name_out, the hook that it reconstructs")
+    return Hooks(hook_of(sae, experiment, name, "hook_name_out"), hook_of(sae, experiment, name))
+
+
+def read_hook(sae: ExportedSAE, hook: str) -> str:
+    """Return the hook that an SAE of this run reads, given the one that it reconstructs."""
+    return _stated(sae, "hook_name")[0] if sae.is_transcoder else hook
+
+
+def _stated(sae: ExportedSAE, field: str) -> list[str]:
+    """Return a hook as the metadata name it: by the run's own name, and by the one that SAELens loads."""
+    own = sae.metadata.get("saesweep")
+    stated = [own.get(field) if isinstance(own, dict) else None, sae.metadata.get(field)]
+    return [str(hook) for hook in stated if hook]
+
+
+def hook_of(sae: ExportedSAE, experiment: Experiment, name: str, field: str = "hook_name") -> str:
+    """Return the hook that an SAE reads, or another one that its metadata name.
 
     Its metadata may name it as a module of the Hugging Face model or as a TransformerLens hook point; the experiment's
     hooks are recognised under both names. An SAE of another hook is measured there, where the model has it.
@@ -25,15 +62,14 @@ def hook_of(sae: ExportedSAE, experiment: Experiment, name: str) -> str:
         sae: The SAE.
         experiment: Model and hooks.
         name: What the user called the SAE, for messages.
+        field: Of the metadata: `hook_name`, or `hook_name_out` for what a transcoder reconstructs.
 
     Raises:
         UserError: Its metadata name no hook, and the experiment has more than one.
     """
     hooks = experiment.hook_names()
     run = experiment.base_run()
-    own = sae.metadata.get("saesweep")
-    stated = [own.get("hook_name") if isinstance(own, dict) else None, sae.metadata.get("hook_name")]
-    known = [str(hook) for hook in stated if hook]
+    known = _stated(sae, field)
     for hook in hooks:
         if _fits(hook, run) and (hook in known or transformer_lens_hook(hook) in known):
             return hook

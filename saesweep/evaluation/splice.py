@@ -24,15 +24,24 @@ _NO_EFFECT = 1e-6
 """Nats per token: an ablation that changes less is within the rounding of float32 logits."""
 
 
-def replacement(sae: ExportedSAE, mask_CT: Tensor, *, head_index: int | None) -> Callable[[Tensor], Tensor]:
+def replacement(
+    sae: ExportedSAE, mask_CT: Tensor, *, head_index: int | None, read: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
     """Return the function that replaces a hook's activations where `mask_CT` is True.
 
     Activations are [C, T, D], or [C, T, H, D/H] at hooks with a head axis: one head, or all of them flattened.
+
+    Args:
+        sae: Gives the reconstruction.
+        mask_CT: Positions to replace.
+        head_index: Head to replace; None for the whole activation.
+        read: What a transcoder reads, activations of another hook in the same contexts; None: those that are replaced.
     """
 
     def replace(acts: Tensor) -> Tensor:
         x = acts[:, :, head_index] if head_index is not None else acts.flatten(2)
-        recon = sae(x.to(sae.device)).to(x.device, x.dtype)
+        inputs = x if read is None else read.flatten(2)
+        recon = sae(inputs.to(sae.device)).to(x.device, x.dtype)
         mixed = torch.where(mask_CT.to(x.device)[..., None], recon, x)
         if head_index is None:
             return mixed.reshape(acts.shape)
@@ -92,6 +101,9 @@ class SplicedMetrics:
         self._head_index = head_index
         self._max_contexts = contexts_per_forward
         self._rung_contexts = len(tokens_CT) if rung_contexts is None else rung_contexts
+        self._kept_bytes = kept_bytes
+        self._inputs: dict[tuple[str, int], Tensor] = {}
+        """What transcoders read: activations of other hooks, by hook and piece, as far as memory allows."""
         self._step: int | None = None
         self._clean: list[tuple[Tensor, Tensor, Tensor]] = []
         """Clean and ablated losses and the ablation's divergence, of each piece that was measured."""
@@ -112,17 +124,19 @@ class SplicedMetrics:
         spread: bool = False,
         paired: bool = False,
         at_rung: bool = False,
+        hook_in: str | None = None,
     ) -> list[dict[str, float]]:
         """Return each SAE's delta_ce, its standard error over contexts, CE and KL scores, and the losses behind them.
 
         Args:
-            saes: Exported SAEs that read this hook.
+            saes: Exported SAEs of this hook.
             spread: Also return the standard error of the other metrics.
             paired: Also return `delta_ce_minus_first`: the difference to the first SAE, paired over contexts, which tells
                 smaller differences from noise than the two errors do.
             at_rung: Measure on the first contexts alone, as many as a rung takes.
+            hook_in: The hook that they read, where they are transcoders; the one that is replaced when left out.
         """
-        losses = self._losses(saes, at_rung=at_rung)
+        losses = self._losses(saes, hook_in, at_rung=at_rung)
         found = [self._summarise(ce_CT, kl_CT, spread=spread) for ce_CT, kl_CT in losses]
         if paired:
             for metrics, (ce_CT, _) in zip(found, losses, strict=True):
@@ -130,11 +144,11 @@ class SplicedMetrics:
         return found
 
     @torch.no_grad()
-    def paired(self, saes: Sequence[ExportedSAE], metric: str) -> PairedSums | None:
+    def paired(self, saes: Sequence[ExportedSAE], metric: str, *, hook_in: str | None = None) -> PairedSums | None:
         """Return one metric of each SAE by context; None for one that is not measured here."""
         if metric not in ("delta_ce", "ce_loss_with_sae", "ce_loss_score", "kl_div", "kl_div_score"):
             return None
-        losses = self._losses(saes)
+        losses = self._losses(saes, hook_in)
         clean_CT, ablated_CT, kl_ablated_CT = self._known(len(self._mask_CT))
         full, short = self._mask_CT, self._mask_CT[:, :-1]
         if metric.startswith("kl_div"):
@@ -149,7 +163,9 @@ class SplicedMetrics:
             return PairedSums(delta_SC, short.sum(1))
         return PairedSums(delta_SC, ((ablated_CT - clean_CT) * short).sum(1), offset=1.0, sign=-1.0)
 
-    def _losses(self, saes: Sequence[ExportedSAE], *, at_rung: bool = False) -> list[tuple[Tensor, Tensor]]:
+    def _losses(
+        self, saes: Sequence[ExportedSAE], hook_in: str | None, *, at_rung: bool = False
+    ) -> list[tuple[Tensor, Tensor]]:
         """Return each SAE's cross-entropy [C, T-1] and KL divergence [C, T]; the clean and ablated ones are kept."""
         parts: list[list[tuple[Tensor, Tensor]]] = []
         pieces = self._pieces(at_rung)
@@ -160,9 +176,9 @@ class SplicedMetrics:
             tokens_CT, mask_CT = self._tokens_CT[piece].to(self._model.device), self._mask_CT[piece]
             clean_CTX = self._start.clean(tokens_CT, number)
             spliced = [self._start.spliced(tokens_CT, self._ablated)] if first_time else []
-            spliced += [
-                self._start.spliced(tokens_CT, replacement(sae, mask_CT, head_index=self._head_index)) for sae in saes
-            ]
+            read = self._read(hook_in, tokens_CT, number)
+            new = [replacement(sae, mask_CT, head_index=self._head_index, read=read) for sae in saes]
+            spliced += [self._start.spliced(tokens_CT, each) for each in new]
             rows_CT = mask_CT.to(clean_CTX.device)
             found = scores(
                 self._head,
@@ -178,6 +194,19 @@ class SplicedMetrics:
         return [
             (torch.cat([loss for loss, _ in own]), torch.cat([kl for _, kl in own])) for own in zip(*parts, strict=True)
         ]
+
+    def _read(self, hook_in: str | None, tokens_CT: Tensor, number: int) -> Tensor | None:
+        """Return what transcoders read in one piece; None for SAEs, which read what they replace."""
+        if hook_in is None or hook_in == self._hook:
+            return None
+        key = (hook_in, number)
+        if key in self._inputs:
+            return self._inputs[key].to(self._model.device)
+        found = self._model.activations(tokens_CT, [hook_in])[hook_in]
+        if found.nbytes <= self._kept_bytes:
+            self._kept_bytes -= found.nbytes
+            self._inputs[key] = found.cpu()
+        return found
 
     def _known(self, n_contexts: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the clean and the ablated losses and the ablation's divergence of the first contexts."""

@@ -9,6 +9,7 @@ METADATA_FIELDS = (
     "model_name",
     "model_class_name",
     "hook_name",
+    "hook_name_out",
     "hook_head_index",
     "dataset_path",
     "context_size",
@@ -20,7 +21,7 @@ METADATA_FIELDS = (
     "disable_concat_sequences",
 )
 """Fields of a run that SAELens writes there."""
-PAIR_FIELDS = ("model_class_name", "hook_name", "model_from_pretrained_kwargs")
+PAIR_FIELDS = ("model_class_name", "hook_name", "hook_name_out", "model_from_pretrained_kwargs")
 """The run's own stand in the block `saesweep`: SAELens may load the model by others."""
 SAESWEEP_FIELDS = (
     "dataset_name",

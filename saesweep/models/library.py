@@ -112,6 +112,8 @@ class SAELensPair:
     model_from_pretrained_kwargs: dict[str, Any]
     """Arguments of that class's loading call; for `HookedTransformer` all weight processing is off, because it changes
     what hooks hold."""
+    hook_name_out: str | None = None
+    """The hook that a transcoder reconstructs, of the same library; None for an SAE."""
 
 
 def saelens_pair(run: BaseRun) -> SAELensPair:
@@ -120,17 +122,18 @@ def saelens_pair(run: BaseRun) -> SAELensPair:
     The run's own class and hook where SAELens takes them; else a hook of the other library that holds the same
     activations. Where no such hook is known for certain, the run's own class and hook: SAELens cannot load those.
     """
+    own = SAELensPair(run.model_class_name, run.hook_name, _kwargs(run, CAUSAL), run.hook_name_out)
     if run.is_synthetic or run.model_name is None:
-        return SAELensPair(run.model_class_name, run.hook_name, dict(run.model_from_pretrained_kwargs or {}))
-    names = names_of_hook(run, run.hook_name)
-    causal = _causal_hook(run, names)
+        return replace(own, model_from_pretrained_kwargs=dict(run.model_from_pretrained_kwargs or {}))
+    hooks = [run.hook_name] if run.hook_name_out is None else [run.hook_name, run.hook_name_out]
+    names = [names_of_hook(run, hook) for hook in hooks]
+    causal, lens = [_causal_hook(run, each) for each in names], [each.transformer_lens for each in names]
     is_bridge = library_of(run) is Library.TRANSFORMER_LENS
     prefers_lens = is_bridge and not locate(run).is_local
-    if names.transformer_lens is not None and (causal is None or prefers_lens):
-        return SAELensPair(HOOKED, names.transformer_lens, _kwargs(run, HOOKED))
-    if causal is not None:
-        return SAELensPair(CAUSAL, causal, _kwargs(run, CAUSAL))
-    return SAELensPair(run.model_class_name, run.hook_name, _kwargs(run, CAUSAL))
+    for class_name, found in ((HOOKED, lens), (CAUSAL, causal)) if prefers_lens else ((CAUSAL, causal), (HOOKED, lens)):
+        if (hook := found[0]) is not None and None not in found:
+            return SAELensPair(class_name, hook, _kwargs(run, class_name), *found[1:])
+    return own
 
 
 def _causal_hook(run: BaseRun, names: HookNames) -> str | None:

@@ -93,11 +93,16 @@ def _endless(run: BaseRun) -> BaseRun:
 
 def _measuring(setup: Setup, slot: Slot) -> tuple[float, float]:
     """Return the seconds of reconstruction and of cross-entropy metrics of one SAE on the whole `select` part."""
-    part, spec, hook = setup.source.select, setup.experiment.spec.evaluation, slot.run.hook_name
+    part, spec = setup.source.select, setup.experiment.spec.evaluation
+    hook, hook_in = slot.run.target_hook, slot.run.hook_name
     sae = setup.cohort.export(slot)
     evaluator = HeldOutEvaluator(part, None)
-    evaluator.measure([sae], hook, with_model=False)  # runs the model over the part, once
-    reconstruction, runs = _timed(lambda: evaluator.measure([sae], hook, with_model=False), setup.device, at_least=0.2)
+
+    def measure() -> object:
+        return evaluator.measure([sae], hook, with_model=False, hook_in=hook_in)
+
+    measure()  # runs the model over the part, once
+    reconstruction, runs = _timed(measure, setup.device, at_least=0.2)
     model = setup.source.model
     if model is None or not model.has_lm_head or part.tokens_NT is None or part.mask_NT is None:
         return reconstruction / runs, 0.0
@@ -112,8 +117,8 @@ def _measuring(setup: Setup, slot: Slot) -> tuple[float, float]:
         contexts_per_forward=contexts,
         kept_bytes=KEPT_BYTES,  # as in the run
     )
-    spliced.measure([sae])
-    seconds, times = _timed(lambda: spliced.measure([sae]), setup.device, at_least=0.5)
+    spliced.measure([sae], hook_in=hook_in)
+    seconds, times = _timed(lambda: spliced.measure([sae], hook_in=hook_in), setup.device, at_least=0.5)
     measured = min(spec.ce_tokens_of("select", setup.base.training_tokens), part.tokens_NT.numel())
     return reconstruction / runs, seconds / times * measured / part.tokens_NT[:few].numel()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from saesweep.errors import UserError
 from saesweep.evaluation.compare import settings_of
-from saesweep.evaluation.published import hook_of
+from saesweep.evaluation.published import hook_of, read_hook
 from saesweep.events import Row
 from saesweep.experiment import AsWritten, Experiment, load_experiment, only_stream, stream_of, streams_of
 from saesweep.report.data import RunData
@@ -104,12 +104,13 @@ def rival_of(run: RunData) -> Row | None:
 
 
 def _of_trial(row: Row, folder: Path) -> Shown:
+    sae = load_sae_folder(folder)
     return Shown(
         name=f"trial {row.number}",
         architecture=row.architecture,
         sparsity=row.sparsity,
-        sae=load_sae_folder(folder),
-        hook=row.hook,
+        sae=sae,
+        hook=read_hook(sae, row.hook),
     )
 
 

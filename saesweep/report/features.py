@@ -195,7 +195,7 @@ def output_logits(sae: ExportedSAE, number: int, unembedding_VD: Tensor) -> Tens
 
 
 def _add_output_tokens(found: list[Described], sae: ExportedSAE, unembedding_VD: Tensor | None) -> None:
-    if unembedding_VD is None or unembedding_VD.shape[1] != sae.d_in:
+    if unembedding_VD is None or unembedding_VD.shape[1] != sae.d_out:
         return
     weight_VD = unembedding_VD.float().to(sae.device)
     count = min(OUTPUT_TOKENS, len(weight_VD))

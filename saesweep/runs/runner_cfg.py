@@ -17,6 +17,7 @@ NOT_IN_SAELENS = (
     "max_activation_norm_multiple",
     "synthetic",
     "allow_code_execution",
+    "hook_name_out",
 )
 """Fields that SAELens does not know, and whose names its `from_dict` refuses; `experiment.yaml` beside the file has them."""
 SAELENS_VERSION = "6.54.12"
@@ -39,6 +40,8 @@ def runner_cfg(run: BaseRun) -> dict[str, Any]:
     pair = saelens_pair(run)
     data["model_class_name"] = pair.model_class_name
     data["hook_name"] = pair.hook_name
+    if pair.hook_name_out is not None:  # SAELens trains no transcoders; its metadata call the field so
+        data["hook_name_out"] = pair.hook_name_out
     kwargs = run.as_written({"model_from_pretrained_kwargs": pair.model_from_pretrained_kwargs})
     data["model_from_pretrained_kwargs"] = kwargs["model_from_pretrained_kwargs"] or None
     data["device"] = "cpu" if run.device == "auto" else run.device

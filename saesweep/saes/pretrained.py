@@ -132,17 +132,22 @@ def _check(found: Pretrained, architecture: Architecture[Any], like: Params) -> 
 
 def _unfold(tensors: dict[str, Tensor], normalizer: Normalizer, *, centred: bool) -> dict[str, Tensor]:
     """Undo what export would fold into the weights."""
-    if normalizer.scale is not None:
-        return fold_scale(tensors, 1 / normalizer.scale)
-    if normalizer.whitening is not None:
-        w = normalizer.whitening
-        mean_D, matrix_DD, inverse_DD = (t.cpu().double() for t in (w.mean_D, w.matrix_DD, w.inverse_DD))
+    read, target = normalizer, normalizer.of_target
+    if read.scale is not None and target.scale is not None:
+        return fold_scale(tensors, 1 / read.scale, 1 / target.scale)
+    if read.whitening is not None and target.whitening is not None:
+        mean_D, inverse_DD = (t.cpu().double() for t in (read.whitening.mean_D, read.whitening.inverse_DD))
+        target_mean_D, matrix_DD = (t.cpu().double() for t in (target.whitening.mean_D, target.whitening.matrix_DD))
         if not centred:
             tensors = shift_encoder(tensors, mean_D)
+        bias_D = tensors["b_dec"] - target_mean_D
+        if "W_skip" in tensors:
+            bias_D = bias_D + tensors["W_skip"] @ mean_D
+            tensors = tensors | {"W_skip": (inverse_DD @ tensors["W_skip"].t() @ matrix_DD).t()}
         return tensors | {
             "W_enc": inverse_DD @ tensors["W_enc"],
             "W_dec": tensors["W_dec"] @ matrix_DD,
-            "b_dec": (tensors["b_dec"] - mean_D) @ matrix_DD,
+            "b_dec": bias_D @ matrix_DD,
         }
     return tensors
 

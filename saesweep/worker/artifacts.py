@@ -41,7 +41,7 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
     which `run_of_metadata` reads back.
     """
     names, pair = names_of_hook(run, run.hook_name), saelens_pair(run)
-    metadata = {
+    metadata: dict[str, Any] = {
         "dataset_path": run.dataset_path,
         "hook_name": pair.hook_name,
         "model_name": run.model_name,
@@ -67,6 +67,13 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
             "hook_names": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
         },
     }
+    if run.hook_name_out is not None:
+        names = names_of_hook(run, run.hook_name_out)
+        metadata["hook_name_out"] = pair.hook_name_out
+        metadata["saesweep"] |= {
+            "hook_name_out": run.hook_name_out,
+            "hook_names_out": {"hugging_face": names.hugging_face, "transformer_lens": names.transformer_lens},
+        }
     return _written_without_token(run, metadata)
 
 

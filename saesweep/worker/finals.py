@@ -10,6 +10,7 @@ import torch
 from saesweep.activity import doing
 from saesweep.engines.records import Export, Finished, Tested
 from saesweep.evaluation import Densities, FiringCounter, PairedSums
+from saesweep.evaluation.published import read_hook
 from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.worker.artifacts import copy_tested, replicate_folder
 from saesweep.worker.measure import mean_and_spread
@@ -37,7 +38,12 @@ class Finals:
         counters = [FiringCounter() for _ in saes]
         with measuring():
             found = self._setup.test_evaluator().measure(
-                saes, trial.hook, with_model=True, spread=True, counters=counters
+                saes,
+                trial.hook,
+                with_model=True,
+                spread=True,
+                counters=counters,
+                hook_in=read_hook(saes[0], trial.hook),
             )
         self._densities[trial.number] = counters[0].densities("test")
         metrics, spread = mean_and_spread(found)
@@ -47,7 +53,8 @@ class Finals:
         """Measure trials on the same contexts of `select`, hook by hook."""
         self._numbers, self._sums = {}, {}
         for trial in trials:  # one at a time: all SAEs of a comparison need not fit into memory
-            found = self._setup.evaluator.paired(self._replicates(trial), trial.hook, metric)
+            saes = self._replicates(trial)
+            found = self._setup.evaluator.paired(saes, trial.hook, metric, hook_in=read_hook(saes[0], trial.hook))
             if found is not None:
                 self._numbers.setdefault(trial.hook, []).append(trial.number)
                 self._sums.setdefault(trial.hook, []).append(found.mean())

@@ -44,16 +44,17 @@ def measure_slots(
         with_spread: By trial number, whether to take standard errors over contexts too.
         watch: Counts the time.
     """
-    groups: dict[tuple[str, bool, bool], list[int]] = defaultdict(list)
+    groups: dict[tuple[str, str, bool, bool], list[int]] = defaultdict(list)
     for index, slot in enumerate(slots):
-        groups[slot.run.hook_name, with_model[slot.trial], with_spread[slot.trial]].append(index)
+        run = slot.run
+        groups[run.target_hook, run.hook_name, with_model[slot.trial], with_spread[slot.trial]].append(index)
     found: dict[int, Measured] = {}
-    for (hook, use_model, spread), members in groups.items():
+    for (hook, hook_in, use_model, spread), members in groups.items():
         with watch.spending("measuring_ends" if spread else "measuring_rungs"), measuring():
             saes = [cohort.export(slots[index]) for index in members]
             counters = [FiringCounter() for _ in saes]
             results = evaluator.measure(
-                saes, hook, with_model=use_model, spread=spread, at_rung=not spread, counters=counters
+                saes, hook, with_model=use_model, spread=spread, at_rung=not spread, counters=counters, hook_in=hook_in
             )
         for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
             slot = slots[index]

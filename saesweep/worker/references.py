@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from saesweep.errors import UserError
-from saesweep.evaluation.published import hook_of
+from saesweep.evaluation.published import Hooks, hooks_of
 from saesweep.experiment import Experiment
 from saesweep.runs import read_json, write_json
 from saesweep.saes import ExportedSAE, open_sae
@@ -20,24 +20,25 @@ from saesweep.worker.setup import Setup
 FILE = "references.json"
 
 
-def open_references(experiment: Experiment, d_in: Mapping[str, int]) -> Iterator[tuple[str, str, ExportedSAE]]:
-    """Yield (what the file names, hook, SAE) of every `evaluation.references`, one at a time.
+def open_references(experiment: Experiment, d_in: Mapping[str, int]) -> Iterator[tuple[str, Hooks, ExportedSAE]]:
+    """Yield (what the file names, its hooks, SAE) of every `evaluation.references`, one at a time.
 
     Raises:
         UserError: One cannot be read, or is of another hook or width than the experiment reads.
     """
     for place, name in zip(experiment.spec.evaluation.references, experiment.written_references, strict=True):
         sae = open_sae(place)
-        hook = hook_of(sae, experiment, name)
-        if hook not in d_in:
-            raise UserError(
-                f"evaluation.references: {name} belongs to {hook!r}, and this experiment reads {', '.join(d_in)}"
-            )
-        if sae.d_in != d_in[hook]:
-            raise UserError(
-                f"evaluation.references: {name} reads activations {sae.d_in} wide, but {hook!r} is {d_in[hook]} wide"
-            )
-        yield name, hook, sae
+        hooks = hooks_of(sae, experiment, name)
+        for what, hook, width in (("reads", hooks.read, sae.d_in), ("reconstructs", hooks.target, sae.d_out)):
+            if hook not in d_in:
+                raise UserError(
+                    f"evaluation.references: {name} belongs to {hook!r}, and this experiment reads {', '.join(d_in)}"
+                )
+            if width != d_in[hook]:
+                raise UserError(
+                    f"evaluation.references: {name} {what} activations {width} wide, but {hook!r} is {d_in[hook]} wide"
+                )
+        yield name, hooks, sae
 
 
 def measure_references(setup: Setup) -> tuple[dict[str, Any], ...]:
@@ -48,10 +49,10 @@ def measure_references(setup: Setup) -> tuple[dict[str, Any], ...]:
     file = setup.directory.path / FILE
     known = _measured_before(file)
     found: list[dict[str, Any]] = []
-    for name, hook, sae in open_references(setup.experiment, setup.d_in):
+    for name, hooks, sae in open_references(setup.experiment, setup.d_in):
         item = {
             "source": name,
-            "hook": hook,
+            "hook": hooks.target,
             "architecture": str(sae.metadata.get("training_architecture") or sae.architecture),
             "d_sae": sae.d_sae,
             "sparsity": f"k {sae.cfg['k']}" if "k" in sae.cfg else "",
@@ -60,7 +61,9 @@ def measure_references(setup: Setup) -> tuple[dict[str, Any], ...]:
         if _identity(item) in known:
             item = known[_identity(item)]
         else:
-            (item["metrics"],) = setup.evaluator.measure([sae.to(setup.device)], hook, with_model=True, spread=True)
+            (item["metrics"],) = setup.evaluator.measure(
+                [sae.to(setup.device)], hooks.target, with_model=True, spread=True, hook_in=hooks.read
+            )
         found.append(item)
     if found:
         write_json(file, found)

@@ -58,7 +58,7 @@ def report_trials(
         results, measured = measured[:count], measured[count:]
         scores[number] = _scores(slots[number][0], results)
         if not all(math.isfinite(scores[number].metrics.get(name, math.nan)) for name in required):
-            hook = slots[number][0].run.hook_name
+            hook = slots[number][0].run.target_hook
             check_held_out(setup.source.select, hook)
             scores[number] = replace(scores[number], cause=_overflow(setup, results, hook))
         elif slots[number][0].is_done:

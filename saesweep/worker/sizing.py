@@ -94,7 +94,7 @@ def shared_bytes(
     """
     first = runs[0]
     widest = max(run.sae.d_sae or 0 for run in runs)
-    d_in = max(run.sae.d_in or 0 for run in runs)
+    d_in = max(max(run.sae.d_in or 0, getattr(run.sae, "d_out", None) or 0) for run in runs)
     # One set of gradients; moments kept narrow are widened for one slot at a time.
     sets = 1 if adam_moments == "float32" else 3
     gradients = sets * max(4 * run.sae.n_parameters() for run in runs)
