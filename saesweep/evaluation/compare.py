@@ -106,7 +106,9 @@ def evaluate_saes(
     evaluation = settings.spec.evaluation
     if part == "select" and not run.use_cached_activations:
         evaluation = evaluation.without_test()
-    source = open_source(run, evaluation, tuple(dict.fromkeys(name for own in hooks for name in (own.target, own.read))))
+    source = open_source(
+        run, evaluation, tuple(dict.fromkeys(name for own in hooks for name in (own.target, own.read)))
+    )
     try:
         check_widths(sources, saes, hooks, source)
         held_out = getattr(source, part)

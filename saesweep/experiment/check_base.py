@@ -22,9 +22,9 @@ from saesweep.experiment.fields import (
 )
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.specs.architectures import architectures, spec_class
-from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS
+from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS, presets_of
 
-_ONLY_IN_BASE = ("sae.d_in", "sae.reshape_activations", "sae.architecture")
+_ONLY_IN_BASE = ("sae.d_in", "sae.d_out", "sae.reshape_activations", "sae.architecture")
 
 
 def check_base(draft: Draft) -> None:
@@ -111,7 +111,7 @@ def _check_preset(draft: Draft, architecture: str, preset: object) -> None:
         draft.document.add(place, f"unknown preset {show(preset)}{hint}")
         # What depends on its values would only be reported as a consequence.
         draft.broken.add("preset")
-    elif PRESET_ARCHITECTURE[preset] != architecture:
+    elif preset not in presets_of(architecture):
         draft.document.add(place, f"{preset} is a preset of {PRESET_ARCHITECTURE[preset]}, not of {architecture}")
 
 

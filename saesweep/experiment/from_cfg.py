@@ -47,6 +47,8 @@ _SWITCHES_OFF: dict[str, Any] = {
     "activations_mixing_fraction": 0.5,
 }
 """Fields about the speed on that machine, or without a counterpart here: left out with a warning where they differ."""
+_TRANSCODERS = {"transcoder": "standard_transcoder", "skip_transcoder": "standard_skip_transcoder"}
+"""SAELens' names of architectures that have another one here."""
 _DEVICES = ("device", "llm_device", "act_store_device")
 """Left out with a warning: SAELens writes the devices that the machine had, or `cpu` where nobody chose."""
 
@@ -216,7 +218,9 @@ def _from_sae(cfg: dict[str, Any]) -> Imported:
     """Read the `cfg.json` of an exported SAE: its metadata remembers how it was trained."""
     metadata = cfg.get("metadata") or {}
     details = metadata.get("training_architecture_details") or {}
-    sae = {**cfg, **details, "architecture": metadata.get("training_architecture", cfg.get("architecture"))}
+    saved_as = cfg.get("architecture")
+    own_name = _TRANSCODERS.get(saved_as, saved_as) if isinstance(saved_as, str) else saved_as
+    sae = {**cfg, **details, "architecture": metadata.get("training_architecture", own_name)}
     run = run_of_metadata(metadata)
     imported = _from_runner({**run, "sae": sae})
     imported.warnings.append(

@@ -26,7 +26,7 @@ from saesweep.specs import (
     RaySpec,
     SearchSpec,
 )
-from saesweep.specs.architectures import SAESpec, architectures, spec_class
+from saesweep.specs.architectures import SAESpec, TranscoderSpec, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS
@@ -118,7 +118,7 @@ def _table(
 
 def _architectures() -> list[str]:
     lines = []
-    for name in architectures():
+    for name in (name for name in architectures() if not spec_class(name).is_transcoder):
         model = spec_class(name)
         lines += [
             f"## `sae.architecture: {name}`",
@@ -126,7 +126,24 @@ def _architectures() -> list[str]:
             f"{(model.__doc__ or '').strip()} Exported as `{model.saved_as}`.",
         ]
         lines += ["", *_table(model, prefix="sae.", skip=tuple(SAESpec.model_fields)), ""]
-    return lines
+    return [*lines, *_transcoders()]
+
+
+def _transcoders() -> list[str]:
+    """Return what transcoders have besides the fields of their SAEs."""
+    names = [f"`{name}`" for name in architectures() if spec_class(name).is_transcoder]
+    return [
+        "## `sae.architecture: <name>_transcoder`, `<name>_skip_transcoder`",
+        "",
+        "The architectures above as [transcoders](transcoders.md), which read `hook_name` and reconstruct `hook_name_out`, "
+        "without and with a linear map of the input beside the latents. They have the fields of the architecture that they are "
+        "named after, with `apply_b_dec_to_input: false`.",
+        "",
+        f"{', '.join(names)}.",
+        "",
+        *_table(TranscoderSpec, prefix="sae.", skip=tuple(SAESpec.model_fields)),
+        "",
+    ]
 
 
 def _presets() -> list[str]:

@@ -8,7 +8,7 @@ from saesweep.experiment.fields import ARCHITECTURE, architectures_with, searcha
 from saesweep.plugins import load_installed_plugins
 from saesweep.specs import METRICS, BaseRun, ExperimentSpec
 from saesweep.specs.architectures import architectures, spec_class
-from saesweep.specs.presets import PRESET_ARCHITECTURE
+from saesweep.specs.presets import presets_of
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -95,9 +95,9 @@ def _overrides(architecture: str, base: dict[str, Any]) -> dict[str, Any]:
     run, sae = base["properties"], base["properties"]["sae"]["properties"]
     paths = [path for path in trial_paths((architecture,)) if architectures_with(path, (architecture,))]
     fields = {path: sae[path[4:]] if path.startswith("sae.") else run[path] for path in paths}
-    presets = [preset for preset, owner in PRESET_ARCHITECTURE.items() if owner == architecture]
+    presets = presets_of(architecture)
     if presets:
-        fields["preset"] = {"enum": presets, "description": "A named set of overrides; those written here win."}
+        fields["preset"] = {"enum": list(presets), "description": "A named set of overrides; those written here win."}
     return {"type": "object", "properties": fields}
 
 

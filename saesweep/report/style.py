@@ -46,10 +46,15 @@ _OTHER_SYMBOLS = ("star-triangle-down", "hexagon", "pentagon", "star-diamond", "
 
 
 def style_of(architecture: str) -> ArchitectureStyle:
-    """Return the style of an architecture; of one that a plug-in adds, by its name alone."""
-    known = ARCHITECTURE_STYLES.get(architecture)
+    """Return the style of an architecture; of one that a plug-in adds, by its name alone.
+
+    A transcoder has the colour of its SAE and an open marker, with a dot in it for a skip connection.
+    """
+    sae, is_transcoder, _ = architecture.partition("_transcoder")
+    known = ARCHITECTURE_STYLES.get(sae.removesuffix("_skip"))
     if known is not None:
-        return known
+        opened = "" if not is_transcoder else "-open-dot" if sae.endswith("_skip") else "-open"
+        return ArchitectureStyle(known.colour, known.symbol + opened)
     number = zlib.crc32(architecture.encode())
     return ArchitectureStyle(
         _OTHER_COLOURS[number % len(_OTHER_COLOURS)], _OTHER_SYMBOLS[number // 2 % len(_OTHER_SYMBOLS)]

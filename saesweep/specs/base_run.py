@@ -303,6 +303,7 @@ _ELSEWHERE = {
     "output_path": "use --run-dir",
 }
 
+
 def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
     """Return what keeps a run from training a transcoder, or an SAE where it names a second hook."""
     if not run.sae.is_transcoder:
@@ -319,7 +320,9 @@ def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
         found.append(("hook_head_index", "a transcoder reads and reconstructs whole activations; leave it out"))
     for field in ("n_checkpoints", "save_final_checkpoint"):
         if getattr(run, field):
-            found.append((field, "snapshots are in SAELens' training form, which it does not have for transcoders; leave it out"))
+            found.append(
+                (field, "snapshots are in SAELens' training form, which it does not have for transcoders; leave it out")
+            )
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from saesweep.specs.architectures import spec_class
+
 PRESETS: dict[str, dict[str, Any]] = {
     # Anthropic's January 2025 update on dictionary learning: JumpReLU with a tanh penalty.
     "anthropic-jan-2025": {
@@ -18,3 +20,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 PRESET_ARCHITECTURE = {"anthropic-jan-2025": "jumprelu"}
+
+
+def presets_of(architecture: str) -> tuple[str, ...]:
+    """Return the presets that an architecture can have: its own, and a transcoder those of its SAE."""
+    trained_as = getattr(spec_class(architecture), "trained_as", architecture)
+    return tuple(preset for preset, owner in PRESET_ARCHITECTURE.items() if owner == trained_as)
