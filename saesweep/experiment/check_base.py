@@ -21,7 +21,7 @@ from saesweep.experiment.fields import (
     trial_paths,
 )
 from saesweep.experiment.nearest import did_you_mean
-from saesweep.specs.architectures import architectures, spec_class
+from saesweep.specs.architectures import architectures, listed, spec_class
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS, presets_of
 
 _ONLY_IN_BASE = ("sae.d_in", "sae.d_out", "sae.reshape_activations", "sae.architecture")
@@ -59,13 +59,13 @@ def check_base(draft: Draft) -> None:
         elif not set(having).intersection(draft.architectures) and place not in draft.filled:
             document.add(
                 place,
-                f"a field of {_names(having)}, and the experiment has {_names(draft.architectures)}; leave it out",
+                f"a field of {listed(having)}, and the experiment has {listed(draft.architectures)}; leave it out",
                 at_key=True,
             )
     reads_two = any(spec_class(name).is_transcoder for name in draft.architectures)
     if base.get("hook_name_out") is not None and not reads_two and draft.architectures:
         message = (
-            f"only transcoders reconstruct another hook, and the experiment has {_names(draft.architectures)}; leave it out, "
+            f"only transcoders reconstruct another hook, and the experiment has {listed(draft.architectures)}; leave it out, "
             f"or choose an architecture such as {draft.architectures[0]}_transcoder"
         )
         document.add(("base", "hook_name_out"), message, at_key=True)
@@ -86,7 +86,7 @@ def check_by_architecture(draft: Draft) -> None:
         if name not in draft.architectures:
             document.add(
                 ("by_architecture", name),
-                f"{name} is not in play; the experiment has {_names(draft.architectures)}",
+                f"{name} is not in play; the experiment has {listed(draft.architectures)}",
                 at_key=True,
             )
             continue
@@ -120,7 +120,7 @@ def _check_override(draft: Draft, architecture: str, path: str, value: Any, plac
     if path not in known_paths():
         document.add(place, f"unknown field {path!r}{known_path_hint(path)}", at_key=True)
     elif not architectures_with(path, (architecture,)):
-        having = _names(architectures_with(path, architectures()))
+        having = listed(architectures_with(path, architectures()))
         document.add(place, f"{architecture} has no {path[4:]}, a field of {having}", at_key=True)
     elif path in _ONLY_IN_BASE:
         document.add(place, "is the same for every architecture; set it under base", at_key=True)
@@ -139,7 +139,3 @@ def _check_value(draft: Draft, path: str, value: Any, place: Place, owners: list
         for inside, message in field_problems(path, value, architecture):
             note(draft, place if place in draft.filled else (*place, *inside), path, message)
             draft.broken.add(path)
-
-
-def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(names)

@@ -23,6 +23,7 @@ _FOLLOWS: dict[str, tuple[str, ...]] = {
     "sae.d_sae": _WIDTHS,
     "sae.expansion_factor": _WIDTHS,
     "sae.matryoshka_widths": (*_WIDTHS, "sae.architecture"),
+    "hook_name_out": ("sae.architecture",),
     "sae.target_l0": ("sae.jumprelu_sparsity_loss_mode", "preset"),
 }
 """Field named by a mistake between fields -> the other fields in it."""

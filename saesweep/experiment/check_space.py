@@ -22,7 +22,7 @@ from saesweep.experiment.layers import overrides_of
 from saesweep.experiment.nearest import did_you_mean, nearest
 from saesweep.experiment.parameters import Parameter, flatten_space, for_architecture, settings_of
 from saesweep.specs import ParameterSpec
-from saesweep.specs.architectures import architectures
+from saesweep.specs.architectures import architectures, listed
 
 MOST_STREAMS = 64
 
@@ -82,7 +82,7 @@ def _path_problem(draft: Draft, path: str) -> str:
     if path not in searchable_paths():
         return why_not_searchable(path)
     if not architectures_with(path, draft.architectures):
-        having = ", ".join(architectures_with(path, architectures()))
+        having = listed(architectures_with(path, architectures()))
         return f"no architecture of this experiment ({', '.join(draft.architectures)}) has {path[4:]}; it belongs to {having}"
     return ""
 

@@ -25,7 +25,7 @@ from saesweep.specs import (
     RaySpec,
     SearchSpec,
 )
-from saesweep.specs.architectures import architectures
+from saesweep.specs.architectures import architectures, listed
 from saesweep.specs.model import Spec
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -159,9 +159,9 @@ def _known(draft: Draft, named: list[tuple[Any, Place]]) -> tuple[str, ...]:
         if name in architectures():
             found.append(name)
             continue
-        known = ", ".join(architectures())
+        hint = did_you_mean(str(name), architectures())
         draft.document.add(
-            place, f"unknown architecture {name!r}{did_you_mean(str(name), architectures())} (known: {known})"
+            place, f"unknown architecture {name!r}{hint} (known: {listed(architectures())} and their transcoders)"
         )
         draft.broken.add(ARCHITECTURE)
         guess = nearest(str(name), architectures())

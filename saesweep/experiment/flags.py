@@ -19,7 +19,7 @@ from saesweep.experiment.scalars import is_null
 from saesweep.experiment.yaml_reader import read_value
 from saesweep.plugins import load_installed_plugins
 from saesweep.specs import BaseRun, Duration
-from saesweep.specs.architectures import SAESpec, architectures, spec_class
+from saesweep.specs.architectures import SAESpec, architectures, listed, spec_class
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.synthetic import SyntheticSpec
@@ -51,7 +51,7 @@ def run_flags() -> list[Flag]:
     ]
     for name in sae_fields():
         owners = [a for a in architectures() if name in spec_class(a).model_fields]
-        note = "" if name in SAESpec.model_fields else f" ({', '.join(owners)})"
+        note = "" if name in SAESpec.model_fields else f" ({listed(owners)})"
         found.append(_flag(f"sae.{name}", spec_class(owners[0]).model_fields[name], "the SAE", note))
     for block, model, title in (
         ("synthetic", SyntheticSpec, "synthetic features"),
@@ -71,7 +71,7 @@ def _flag(path: str, info: FieldInfo, group: str, note: str = "") -> Flag:
     if options := [f"{value}" for value in _literals(info.annotation)]:
         note = f": {', '.join(options)}{note}"
     if path == ARCHITECTURE:
-        note, shown = f": {', '.join(architectures())}", " (default: standard)"
+        note, shown = f": {listed(architectures())} and their transcoders", " (default: standard)"
     elif default not in (None, "", PydanticUndefined):
         shown = f" (default: {default if isinstance(default, str) else json.dumps(default)})"
     return Flag(

@@ -1,6 +1,13 @@
 """Configuration models of the SAE architectures, by name."""
 
-from saesweep.specs.architectures.base import NormalizeActivations, SAESpec, architectures, register_spec, spec_class
+from saesweep.specs.architectures.base import (
+    NormalizeActivations,
+    SAESpec,
+    architectures,
+    listed,
+    register_spec,
+    spec_class,
+)
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
 from saesweep.specs.architectures.topk import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKFamilySpec, TopKSpec
 from saesweep.specs.architectures.transcoder import TRANSCODERS, TranscoderSpec
@@ -9,6 +16,7 @@ __all__ = [
     "NormalizeActivations",
     "SAESpec",
     "architectures",
+    "listed",
     "register_spec",
     "spec_class",
     "StandardSpec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -112,6 +113,12 @@ def register_spec(name: str) -> Any:
 def spec_class(name: str) -> type[SAESpec]:
     """Return the configuration class of an architecture; raises KeyError where there is none."""
     return _REGISTRY[name]
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return architectures for a message, without the transcoders of those that are named."""
+    given = list(names)
+    return ", ".join(name for name in given if getattr(_REGISTRY.get(name), "trained_as", "") not in given)
 
 
 def architectures() -> tuple[str, ...]:
