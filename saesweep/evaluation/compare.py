@@ -110,7 +110,9 @@ def evaluate_saes(
         run, evaluation, tuple(dict.fromkeys(name for own in hooks for name in (own.target, own.read)))
     )
     try:
-        check_widths(sources, saes, hooks, source)
+        check_widths(sources, saes, [own.read for own in hooks], source)
+        for name, sae, own in zip(sources, saes, hooks, strict=True):
+            _check_width(name, "reconstructs", sae.d_out, own.target, source)
         held_out = getattr(source, part)
         evaluator = HeldOutEvaluator(
             held_out,
@@ -244,15 +246,18 @@ def _hooks(sae: ExportedSAE, settings: Experiment, name: str, chosen: str | None
 
 
 def check_widths(
-    sources: Sequence[str | Path], saes: Sequence[ExportedSAE], hooks: Sequence[Hooks], source: ActivationSource
+    sources: Sequence[str | Path], saes: Sequence[ExportedSAE], hooks: Sequence[str], source: ActivationSource
 ) -> None:
-    """Refuse an SAE of another width than its hook.
+    """Refuse an SAE of another width than the hook that it reads.
 
     Raises:
         UserError: The two differ.
     """
-    for name, sae, own in zip(sources, saes, hooks, strict=True):
-        for what, hook, stated in (("reads", own.read, sae.d_in), ("reconstructs", own.target, sae.d_out)):
-            width = source.stream.d_in[hook]
-            if stated != width:
-                raise UserError(f"{name}: {what} activations {stated} wide, but {hook!r} of this model is {width} wide")
+    for name, sae, hook in zip(sources, saes, hooks, strict=True):
+        _check_width(name, "reads", sae.d_in, hook, source)
+
+
+def _check_width(name: str | Path, what: str, width: int, hook: str, source: ActivationSource) -> None:
+    found = source.stream.d_in[hook]
+    if width != found:
+        raise UserError(f"{name}: {what} activations {width} wide, but {hook!r} of this model is {found} wide")

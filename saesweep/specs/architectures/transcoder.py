@@ -65,7 +65,7 @@ class TranscoderSpec(SAESpec):
         return found
 
 
-_SAVED_AS = {
+_SAVED_AS: dict[type[SAESpec], str] = {
     StandardSpec: "transcoder",
     GatedSpec: "jumprelu_transcoder",
     JumpReLUSpec: "jumprelu_transcoder",
@@ -84,7 +84,8 @@ def _define(spec: type[SAESpec], *, skip: bool) -> type[SAESpec]:
     name = f"{base}_skip_transcoder" if skip else f"{base}_transcoder"
     saved_as = _SKIP[_SAVED_AS[spec]] if skip else _SAVED_AS[spec]
     # The transcoder's fields win over the SAE's. A class that is written in no file has no docstrings to read.
-    cls: Any = type(spec)(
+    metaclass: Any = type(spec)
+    cls: Any = metaclass(
         "".join(part.capitalize() for part in name.split("_")) + "Spec",
         (TranscoderSpec, spec),
         {
