@@ -19,6 +19,7 @@ from saesweep.cohort.slot import Slot
 from saesweep.saes import (
     Architecture,
     ExportedSAE,
+    Knobs,
     Normalizer,
     TrainingForm,
     calibrate_threshold,
@@ -199,4 +200,5 @@ class Cohort:
                     scaled_BD = self._scaled(piece_BD, (hook, mode, dtype))
                     yield slot.architecture.pre_acts_for_threshold(slot.params, scaled_BD)
 
-        return calibrate_threshold(pre_acts, slot.knobs_at(slot.step).k)
+        # Of the k that it ends with, also while k is annealed: as a topk is exported.
+        return calibrate_threshold(pre_acts, Knobs.from_spec(slot.run.sae).k)

@@ -14,10 +14,9 @@ from torch import Tensor
 from saesweep.cohort.control import SparsityControl
 from saesweep.cohort.firing import FiringStatistics
 from saesweep.cohort.optimizer import WideMoments
-from saesweep.cohort.schedules import KnobSchedule
 from saesweep.errors import UserError
 from saesweep.saes import Knobs, architecture_for
-from saesweep.specs import BaseRun, ControlPlan, LearningRate
+from saesweep.specs import BaseRun, ControlPlan, LearningRate, ramps_of
 from saesweep.specs.architectures import SAESpec
 
 _TRAINING_DTYPES = {"float64": torch.float64}
@@ -60,7 +59,7 @@ class Slot:
         self.exp_avg_sq = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
         self._init_seed = init_seed
         self.lr = LearningRate.of(run)
-        self._knobs = KnobSchedule.of(run)
+        self._ramps = ramps_of(run)
         self.control = (
             None
             if control is None
@@ -97,7 +96,7 @@ class Slot:
 
     def knobs_at(self, step: int) -> Knobs:
         """Return the coefficients and k of a step, counted from 0, with the steered coefficient as it is now."""
-        knobs = self._knobs.at(step)
+        knobs = Knobs(**{field: ramp.at(step) for field, ramp in self._ramps.items()})
         return knobs if self.control is None else self.control.applied(knobs)
 
     def dead_for_loss_F(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from saesweep.specs import BaseRun
@@ -73,8 +73,17 @@ READ_ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "n_restart_cycles": ("lr_scheduler_name", ("cosineannealingwarmrestarts",)),
     "sae.target_l0": ("sae.jumprelu_sparsity_loss_mode", ("quadratic",)),
     "sae.jumprelu_tanh_scale": ("sae.jumprelu_sparsity_loss_mode", ("tanh",)),
+    "sae.k_start": ("sae.k_anneal_steps", ()),
 }
-"""Field -> (field that decides, its values under which the first is read at all)."""
+"""Field -> (field that decides, its values under which the first is read at all; none: any but 0)."""
+
+
+def is_read(field: str, params: Mapping[str, Any]) -> bool:
+    """Return whether a trial with these parameters reads a field, as far as they decide it."""
+    decider, values = READ_ONLY_WITH[field]
+    if decider not in params:
+        return True
+    return params[decider] in values if values else params[decider] not in (0, "0", "0%")
 
 
 def run_fields() -> tuple[str, ...]:

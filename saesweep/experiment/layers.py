@@ -15,6 +15,7 @@ from saesweep.experiment.fields import (
     READ_ONLY_WITH,
     TARGET_L0,
     flatten,
+    is_read,
     nest,
     parts_of,
     run_fields,
@@ -75,8 +76,8 @@ def layered(
     flat = {path: Setting(value, ("base", *parts_of(path))) for path, value in flatten(block(tree, "base")).items()}
     flat.update(overrides_of(tree, architecture))
     flat = {p: s for p, s in flat.items() if not p.startswith("sae.") or p[4:] in known}
-    for field, (decider, values) in READ_ONLY_WITH.items():
-        if decider in params and params[decider] not in values:
+    for field in READ_ONLY_WITH:
+        if not is_read(field, params):
             flat.pop(field, None)
     own = {p: v for p, v in params.items() if p != TARGET_L0}
     flat.update({p: Setting(v, (places or {}).get(p, ("space", p))) for p, v in own.items()})

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saesweep.experiment.document import Place
-from saesweep.experiment.fields import ARCHITECTURE, READ_ONLY_WITH, TARGET_L0, architectures_with
+from saesweep.experiment.fields import ARCHITECTURE, READ_ONLY_WITH, TARGET_L0, architectures_with, is_read
 from saesweep.specs import ObjectiveSpec, ParameterSpec
 
 Conditions = dict[str, tuple[Any, ...]]
@@ -55,9 +55,9 @@ def flatten_space(space: Mapping[str, Sequence[ParameterSpec]], architectures: S
             having = architectures_with(path, architectures)
             if set(having) != set(architectures):
                 when[ARCHITECTURE] = _both(when.get(ARCHITECTURE), having)
-            decider, values = READ_ONLY_WITH.get(path, ("", ()))
-            if decider in space:
-                searched = [v for r in space[decider] for v in r.choice or () if v in values]
+            decider, _ = READ_ONLY_WITH.get(path, ("", ()))
+            if decider in space and all(r.choice is not None for r in space[decider]):
+                searched = [v for r in space[decider] for v in r.choice or () if is_read(path, {decider: v})]
                 when[decider] = _both(when.get(decider), tuple(searched))
             place: Place = ("space", path, index) if len(ranges) > 1 else ("space", path)
             found.append(Parameter(path=path, spec=spec, when=when, place=place))

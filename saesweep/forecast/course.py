@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from saesweep.specs import BaseRun, Duration, LearningRate
+from saesweep.specs import BaseRun, LearningRate, ramps_of
 
 Family = Literal["k", "penalty", "steered"]
 _SMALLEST = 1e-12
@@ -66,8 +66,11 @@ class Course:
         rate, field = LearningRate.of(run), run.sae.sparsity_field
         whole = rate.summed(run.total_steps)
         sums = [max(rate.summed(step), 1e-12 * whole) for step in rung_steps]
-        warm_up = _coefficient_warm_up(run)
-        ready = max(rate.warm_up_steps, warm_up if warm_up <= _LATEST_WARM_UP * run.total_steps else 0)
+        ramp = None if field is None else ramps_of(run).get(field)
+        ramp_steps = 0 if ramp is None or ramp.is_constant else ramp.steps
+        if field != "k" and ramp_steps > _LATEST_WARM_UP * run.total_steps:
+            ramp_steps = 0
+        ready = max(rate.warm_up_steps, ramp_steps)
         return cls(
             kind=kind_of(run, steered=steered),
             family="steered" if steered else "k" if field == "k" else "penalty",
@@ -91,11 +94,3 @@ def kind_of(run: BaseRun, *, steered: bool) -> str:
     mode = getattr(run.sae, "jumprelu_sparsity_loss_mode", None)
     name = run.sae.architecture if mode is None else f"{run.sae.architecture} {mode}"
     return f"steered {name}" if steered else name
-
-
-def _coefficient_warm_up(run: BaseRun) -> int:
-    """Return the steps over which the sparsity coefficient rises; 0 where there is none."""
-    field = run.sae.sparsity_field
-    if field is None or not field.endswith("coefficient"):
-        return 0
-    return run.to_steps(getattr(run.sae, field.replace("coefficient", "warm_up_steps"), Duration(0)))

@@ -26,7 +26,16 @@ from saesweep.planning.peak import process_peak
 from saesweep.planning.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
 from saesweep.planning.simulate import simulate
 from saesweep.runs import RunDirectory
-from saesweep.specs import BaseRun, ControlPlan, ObjectiveSpec, SearchSpec, format_count
+from saesweep.specs import (
+    RAMP_FIELDS,
+    BaseRun,
+    ControlPlan,
+    LearningRate,
+    ObjectiveSpec,
+    SearchSpec,
+    format_count,
+    ramps_of,
+)
 from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.preflight import preflight
 from saesweep.worker.sizing import StreamSizes, size_stream
@@ -166,6 +175,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         confirm_sae_tokens=round(confirm.sae_tokens),
         gflops=gflops,
         sae_seconds=(low, high),
+        schedules=_schedules(experiment, parts[0].sizes.runs),
         matched=_matched_text(experiment, parts[0].sizes.runs),
         calibrations=calibrations,
         seconds_full=seconds_full,
@@ -263,6 +273,20 @@ def _devices_warning(experiment: Experiment) -> list[str]:
     return [
         f"cohort.devices: slots, memory and time are those of one worker; {count} share the trials, and each needs this memory"
     ]
+
+
+def _schedules(experiment: Experiment, runs: Sequence[BaseRun]) -> tuple[str, ...]:
+    """Return what changes over a run, a line per architecture where a coefficient or k does."""
+    searched = {parameter.path.removeprefix("sae.") for parameter in experiment.parameters()}
+    rate = LearningRate.of(runs[0])
+    found = [f"{rate.name} learning rate, {rate.warm_up_steps} steps of warm-up, {rate.decay_steps} of decay"]
+    for run in runs:
+        for field, ramp in ramps_of(run).items():
+            if not ramp.is_constant:
+                own = [name for name in (field, *RAMP_FIELDS[field]) if name in searched]
+                of_search = f" (the widest SAE's; {', '.join(own)} searched)" if own else ""
+                found.append(f"{run.sae.architecture} {field} {ramp}{of_search}")
+    return tuple(found)
 
 
 def _widths(facts: ModelFacts | None) -> dict[str, int]:

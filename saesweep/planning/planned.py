@@ -133,6 +133,8 @@ class Plan:
     """Speed of a matrix product measured now on the device, GFLOP/s."""
     sae_seconds: tuple[float, float]
     """Least and most time of the SAEs at that speed, without the language model."""
+    schedules: tuple[str, ...] = ()
+    """What of each architecture's settings changes over a run, such as `topk k 512 to 16 over 100 steps`."""
     matched: str = ""
     """How trials are shared between targets, with `objective.matched`."""
     calibrations: tuple[Calibration, ...] = ()
@@ -161,6 +163,7 @@ class Plan:
             f"{self.name}: {self.trials} trials of {format_count(self.total_tokens)} tokens, hooks {', '.join(self.hooks)}",
             *self._stream_lines(),
             *([f"  {self.matched}"] if self.matched else []),
+            *(f"  schedule: {schedule}" for schedule in self.schedules),
             f"  blocks of {format_count(self.block_tokens)} tokens, rungs at {rungs}",
             f"  {self._pruning_text()}",
             f"  cohort of {self.slots} on {self.device} ({self.slots_reason})",

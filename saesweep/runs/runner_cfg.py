@@ -20,6 +20,8 @@ NOT_IN_SAELENS = (
     "hook_name_out",
 )
 """Fields that SAELens does not know, and whose names its `from_dict` refuses; `experiment.yaml` beside the file has them."""
+NOT_IN_SAELENS_SAE = ("expansion_factor", "detach_aux_decoder", "k_start", "k_anneal_steps")
+"""The same of the SAE's fields."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose file formats are written."""
 
@@ -55,8 +57,8 @@ def runner_cfg(run: BaseRun) -> dict[str, Any]:
 
 def training_sae_cfg(run: BaseRun) -> dict[str, Any]:
     """Return the training configuration of the SAE as SAELens has it."""
-    data = run.sae.model_dump(mode="json", exclude={"expansion_factor", "detach_aux_decoder"})
-    for field in type(run.sae).model_fields:
+    data = run.sae.model_dump(mode="json", exclude=set(NOT_IN_SAELENS_SAE))
+    for field in data:
         value = getattr(run.sae, field)
         if isinstance(value, Duration):
             data[field] = run.to_steps(value)

@@ -12,6 +12,7 @@ from saesweep.specs.experiment import (
 )
 from saesweep.specs.learning_rate import LearningRate
 from saesweep.specs.objective import LOG_METRICS, METRICS, Bound, Goal, MatchedSpec, Metric, ObjectiveSpec
+from saesweep.specs.ramps import RAMP_FIELDS, Ramp, ramps_of
 from saesweep.specs.space import ParameterSpec
 from saesweep.specs.steering import ControlPlan
 from saesweep.specs.units import Duration, format_count, multiple_of, parse_count
@@ -34,9 +35,12 @@ __all__ = [
     "Metric",
     "ObjectiveSpec",
     "ParameterSpec",
+    "RAMP_FIELDS",
+    "Ramp",
     "RaySpec",
     "SearchSpec",
     "format_count",
     "multiple_of",
     "parse_count",
+    "ramps_of",
 ]

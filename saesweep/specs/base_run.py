@@ -419,6 +419,10 @@ def _problems(run: BaseRun) -> list[tuple[str, str]]:
             )
         )
     found += _transcoder_problems(run)
+    if run.compile_sae and getattr(run.sae, "k_anneal_steps", Duration(0)) != Duration(0):
+        found.append(
+            ("sae.k_anneal_steps", "gives each step another k, and compile_sae compiles each anew; leave one out")
+        )
     if not len(range(*slice(*run.seqpos_slice).indices(run.context_size))):
         found.append(
             ("seqpos_slice", f"{list(run.seqpos_slice)} selects no position of a context of {run.context_size} tokens")

@@ -28,6 +28,7 @@ from sae_lens import SAE, TrainingSAE
 from sae_lens.saes.sae import TrainStepInput
 from safetensors.torch import load_file
 
+from saesweep.runs.runner_cfg import NOT_IN_SAELENS_SAE
 from saesweep.saes import (
     Architecture,
     ExportedSAE,
@@ -136,7 +137,7 @@ def build(architecture: str, options: dict[str, Any], seed: int) -> tuple[Archit
 def saelens_twin(implementation: Architecture[Any], params: Params) -> Any:
     """Return SAELens' training SAE with the same configuration and weights."""
     spec = implementation.spec
-    fields = spec.model_dump(mode="json", exclude={"expansion_factor", "detach_aux_decoder"})
+    fields = spec.model_dump(mode="json", exclude=set(NOT_IN_SAELENS_SAE))
     twin = TrainingSAE.from_dict(fields)
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
@@ -197,7 +198,7 @@ def compare_init(table: Table, architecture: str) -> None:
     implementation = architecture_for(spec)
     params = implementation.init(torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    twin = TrainingSAE.from_dict(spec.model_dump(mode="json", exclude={"expansion_factor", "detach_aux_decoder"}))
+    twin = TrainingSAE.from_dict(spec.model_dump(mode="json", exclude=set(NOT_IN_SAELENS_SAE)))
     theirs = dict(twin.named_parameters())
     if set(theirs) != set(params):
         raise SystemExit(f"{architecture}: parameters {sorted(params)}, SAELens has {sorted(theirs)}")

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from saesweep.specs.architectures.base import SAESpec, register_spec
+from saesweep.specs.units import Duration, Steps
 
 
 class TopKFamilySpec(SAESpec):
@@ -16,6 +17,10 @@ class TopKFamilySpec(SAESpec):
 
     k: float = Field(100, gt=0)
     """Active latents per token (for batchtopk types: on average over the batch)."""
+    k_start: float | None = Field(None, gt=0)
+    """k at the first step, where `k_anneal_steps` says how long it takes to `k`; `d_in` when left out."""
+    k_anneal_steps: Steps = Duration(0)
+    """k goes linearly from `k_start` to `k` over this time: steps, tokens (`5Mtok`) or share of the run (`20%`)."""
     aux_loss_coefficient: float = Field(1.0, ge=0)
     """Weight of the auxiliary loss, in which dead latents reconstruct the residual."""
     rescale_acts_by_decoder_norm: bool = True
@@ -28,6 +33,14 @@ class TopKFamilySpec(SAESpec):
         found = super().problems()
         if self.d_sae is not None and self.k > self.d_sae:
             found.append(("k", f"{self.k:g} is more than d_sae {self.d_sae}; at most d_sae latents can be active"))
+        if self.d_sae is not None and self.k_start is not None and self.k_start > self.d_sae:
+            found.append(
+                ("k_start", f"{self.k_start:g} is more than d_sae {self.d_sae}; at most d_sae latents can be active")
+            )
+        if self.k_start is not None and self.k_anneal_steps == Duration(0):
+            found.append(
+                ("k_start", "says where k starts, and k_anneal_steps is 0; set it, such as 20%, or leave this out")
+            )
         if self.aux_loss_coefficient > 0 and self.normalize_activations in ("layer_norm", "constant_norm_rescale"):
             found.append(
                 (

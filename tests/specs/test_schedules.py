@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from saesweep.cohort.schedules import KnobSchedule
-from saesweep.specs import BaseRun, LearningRate
+from saesweep.specs import BaseRun, LearningRate, Ramp, ramps_of
 
 
 def torch_rates(schedule: LearningRate) -> list[float]:
@@ -75,6 +74,42 @@ def test_lr_end_is_a_tenth_when_left_out() -> None:
 
 
 def test_coefficients_rise_from_zero_and_stay() -> None:
-    schedule = KnobSchedule.of(run_with())
-    assert [schedule.at(i).l1_coefficient for i in (0, 5, 10, 99)] == pytest.approx([0.0, 2.0, 4.0, 4.0])
-    assert schedule.at(0).l0_coefficient == 0.0
+    (ramp,) = ramps_of(run_with()).values()
+    assert [ramp.at(i) for i in (0, 5, 10, 99)] == pytest.approx([0.0, 2.0, 4.0, 4.0])
+    assert str(ramp) == "0 to 4 over 10 steps"
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        ({"k_anneal_steps": "20%", "k_start": 44}, {0: 44, 5: 34, 10: 24, 20: 4, 99: 4}),
+        ({"k_anneal_steps": "20%", "d_in": 24}, {0: 24, 10: 14, 20: 4}),  # from d_in, as dictionary_learning has it
+        ({"k_anneal_steps": 10, "k_start": 2}, {0: 2, 5: 3, 10: 4}),
+        ({}, {0: 4, 99: 4}),
+    ],
+)
+def test_k_goes_linearly_from_its_start(fields: dict[str, object], at: dict[int, float]) -> None:
+    run = run_with(sae={"architecture": "batchtopk", "d_sae": 64, "k": 4, **fields})
+    assert {step: ramps_of(run)["k"].at(step) for step in at} == pytest.approx(at)
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "message"),
+    [
+        ({"k_start": 8}, "sae.k_start", "says where k starts, and k_anneal_steps is 0"),
+        ({"k_start": 99, "k_anneal_steps": 5}, "sae.k_start", "99 is more than d_sae 64"),
+    ],
+)
+def test_what_makes_no_schedule_of_k(fields: dict[str, object], path: str, message: str) -> None:
+    problems = dict(run_with(sae={"architecture": "topk", "d_sae": 64, "k": 4, **fields}).problems())
+    assert message in problems[path]
+
+
+def test_annealing_k_is_not_compiled_at_each_step() -> None:
+    sae = {"architecture": "topk", "d_sae": 64, "k": 4, "k_anneal_steps": 5}
+    assert "sae.k_anneal_steps" in dict(run_with(sae=sae, compile_sae=True).problems())
+
+
+def test_a_ramp_that_goes_nowhere_is_constant() -> None:
+    assert Ramp(start=4, end=4, steps=9).is_constant
+    assert str(Ramp(start=0, end=4, steps=0)) == "4"
