@@ -124,6 +124,9 @@ def _check_override(draft: Draft, architecture: str, path: str, value: Any, plac
         document.add(place, f"{architecture} has no {path[4:]}, a field of {having}", at_key=True)
     elif path in _ONLY_IN_BASE:
         document.add(place, "is the same for every architecture; set it under base", at_key=True)
+    elif path == "hook_name" and "hook_name_out" in draft.block("base") and not spec_class(architecture).is_transcoder:
+        message = "an SAE beside transcoders trains on base.hook_name_out, what they reconstruct; leave it out"
+        document.add(place, message, at_key=True)
     elif not path.startswith("sae.") and path not in trial_paths():
         message = (
             "cannot be set by architecture: it belongs to the activation stream or the whole run, "

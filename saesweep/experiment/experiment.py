@@ -120,7 +120,11 @@ class Experiment:
 
     @cached_property
     def _hook_names(self) -> tuple[str, ...]:
-        runs = [run for name in self.architectures for run in self.corner_runs(name)]
+        different: dict[Any, dict[str, Any]] = {}
+        for name in self.architectures:
+            for params in self.corner_params(name):
+                different.setdefault((name, params.get("hook_name"), params.get("hook_name_out")), params)
+        runs = [self.resolve(params) for params in different.values()]
         targets = [run.hook_name_out for run in runs if run.hook_name_out is not None]
         return tuple(dict.fromkeys([*(run.hook_name for run in runs), *targets]))
 

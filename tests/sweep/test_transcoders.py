@@ -200,6 +200,21 @@ def test_mistakes_are_located(tree: dict[str, Any], change: dict[str, Any], mess
     assert message in str(error.value)
 
 
+def test_an_sae_beside_transcoders_has_no_hook_of_its_own(tree: dict[str, Any]) -> None:
+    with pytest.raises(ExperimentError, match="an SAE beside transcoders trains on base.hook_name_out"):
+        load_experiment({**tree, "by_architecture": {"topk": {"hook_name": READ}}})
+
+
+def test_hooks_may_differ_by_architecture_and_be_searched(tree: dict[str, Any]) -> None:
+    other = "model.layers.1:input"
+    own = load_experiment({**tree, "by_architecture": {"topk_skip_transcoder": {"hook_name": other}}})
+    assert own.hook_names() == (TARGET, READ, other)
+    searched = load_experiment(
+        {**tree, "space": {"sae.architecture": {"choice": KINDS[1:]}, "hook_name": {"choice": [other, READ]}}}
+    )
+    assert searched.hook_names() == (other, READ, TARGET)
+
+
 def test_a_hook_that_the_model_lacks_is_named(tree: dict[str, Any], tmp_path: Path) -> None:
     wrong = {**tree, "base": {**tree["base"], "hook_name_out": "model.layers.1.mpl"}}
     with pytest.raises(UserError, match=r"no hook 'model.layers.1.mpl'; nearest: model.layers.1.mlp"):
