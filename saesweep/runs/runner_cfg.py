@@ -20,7 +20,7 @@ NOT_IN_SAELENS = (
     "hook_name_out",
 )
 """Fields that SAELens does not know, and whose names its `from_dict` refuses; `experiment.yaml` beside the file has them."""
-NOT_IN_SAELENS_SAE = ("expansion_factor", "detach_aux_decoder", "k_start", "k_anneal_steps")
+NOT_IN_SAELENS_SAE = ("expansion_factor", "detach_aux_decoder", "k_start", "k_anneal_steps", "jumprelu_frequency_scale")
 """The same of the SAE's fields."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose file formats are written."""

@@ -71,7 +71,9 @@ class JumpReLUArchitecture(Architecture[JumpReLUSpec]):
 
     `step`: `l0_coefficient * E L0`. `tanh`: `l0_coefficient * E sum tanh(c f |d|)`. `quadratic`:
     `l0_coefficient * E (2/T)(L0 - T)^2`, of each token's own L0. And, where asked for,
-    `pre_act_loss_coefficient * E sum_dead relu(threshold - h) |d|`.
+    `pre_act_loss_coefficient * E sum_dead relu(threshold - h) |d|`, and `l0_coefficient * sum p^2 / scale` of each latent's share p of
+    the batch's tokens, which keeps latents from firing on nearly all of them (the quadratic-frequency penalty of Google DeepMind's
+    interpretability team, progress update 2, March 2025; with the quadratic loss as in Gemma Scope 2).
     """
 
     @property
@@ -111,6 +113,9 @@ class JumpReLUArchitecture(Architecture[JumpReLUSpec]):
                     raise ValueError("jumprelu_sparsity_loss_mode quadratic needs target_l0")
                 sparsity_B = 2 / spec.target_l0 * (sparsity_B - spec.target_l0) ** 2
         losses = {"l0_loss": (state.knobs.l0_coefficient * sparsity_B).mean()}
+        if spec.jumprelu_frequency_scale is not None:
+            share_F = self._through(Step, hidden_BF, threshold_F).mean(dim=0)
+            losses["frequency_loss"] = state.knobs.l0_coefficient * share_F.pow(2).sum() / spec.jumprelu_frequency_scale
         if spec.pre_act_loss_coefficient is not None:
             losses["pre_act_loss"] = hidden_BF.new_zeros(())
             if state.dead_F is not None and bool(state.dead_F.any()):

@@ -112,6 +112,9 @@ def _jumprelu(
         "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), x),
         "l0_loss": knobs.l0_coefficient * sparsity.mean(),
     }
+    if spec.jumprelu_frequency_scale is not None:
+        share = (active + window / eps * u).sum(0) / len(active)
+        losses["frequency_loss"] = knobs.l0_coefficient * (share * share).sum() / spec.jumprelu_frequency_scale
     if spec.pre_act_loss_coefficient is not None:
         below = (theta - h) * (h < theta) * norm_F
         losses["pre_act_loss"] = spec.pre_act_loss_coefficient * below[:, dead].sum(1).mean()

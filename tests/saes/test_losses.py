@@ -31,6 +31,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("jumprelu", WIDE | TANH | {"jumprelu_ste_to_input": True, "pre_act_loss_coefficient": 0.2}),
     ("jumprelu", WIDE | TANH | {"normalize_activations": "constant_norm_rescale", "pre_act_loss_coefficient": 0.2}),
     ("jumprelu", WIDE | QUADRATIC),
+    ("jumprelu", WIDE | QUADRATIC | {"jumprelu_frequency_scale": 0.1}),
+    ("jumprelu", WIDE | TANH | {"jumprelu_frequency_scale": 0.3, "jumprelu_ste_to_input": True}),
     ("jumprelu", WIDE | QUADRATIC | {"jumprelu_ste_to_input": True, "apply_b_dec_to_input": False}),
     ("topk", {}),
     ("topk", {"rescale_acts_by_decoder_norm": False, "aux_loss_coefficient": 0.1}),
