@@ -1,7 +1,8 @@
-"""Runs experiments/stories260k_matched.yaml and prints its table: which architecture is best at the same L0.
+"""Runs an experiment with matched L0 and prints its table: which architecture is best at the same L0.
 
-    python benchmarks/matched.py --shared ../shared                 # the table of docs/matched.md; hours on two cores
+    python benchmarks/matched.py --shared ../shared                 # experiments/stories260k_matched.yaml; hours on two cores
     python benchmarks/matched.py --shared ../shared --tokens 500k   # a look at the way there; targets are missed
+    python benchmarks/matched.py --file docs/studies/smollm2_135m_l12/experiment.yaml --run-dir runs/smollm2_135m_l12
 
 Exits with 1 where a trial missed its target L0 by more than `--most-miss` on held-out tokens through its exported form.
 The same command resumes where an interrupted run left off.
@@ -29,8 +30,9 @@ def main() -> int:
     """Run, print, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--shared", required=True, help="folder that holds models/stories260K and text/stories_sampled.txt"
+        "--shared", default="../shared", help="folder that holds models/stories260K and text/stories_sampled.txt"
     )
+    parser.add_argument("--file", type=Path, default=FILE, help="the experiment")
     parser.add_argument("--tokens", help="training tokens of each SAE, instead of the file's")
     parser.add_argument("--run-dir", default="runs/stories260k_matched")
     parser.add_argument("--most-miss", type=float, default=0.05, help="largest relative miss of a target L0")
@@ -38,7 +40,7 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ["SAESWEEP_SHARED"] = arguments.shared
     overrides = [*arguments.set, *([f"base.training_tokens={arguments.tokens}"] if arguments.tokens else [])]
-    result = saesweep.run(FILE, run_dir=arguments.run_dir, overrides=overrides, listeners=[PlainDisplay(sys.stderr)])
+    result = saesweep.run(arguments.file, run_dir=arguments.run_dir, overrides=overrides, listeners=[PlainDisplay(sys.stderr)])
     if result.status == "interrupted":
         return result.exit_code
     for line in matched_lines(result.matched):
