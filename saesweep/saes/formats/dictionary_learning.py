@@ -18,9 +18,8 @@ from torch import Tensor
 from saesweep.errors import UserError
 from saesweep.files import read_json_object
 from saesweep.saes.exported import ExportedSAE
-from saesweep.saes.folding import fold_decoder_norms
 from saesweep.saes.formats.place import Place, needed
-from saesweep.saes.formats.weights import AGAIN, built, read_torch, required, text, whole
+from saesweep.saes.formats.weights import AGAIN, built, read_torch, required, text, whole, with_unit_decoder
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "ae.pt"
@@ -116,7 +115,7 @@ def _direct(path: Path, tensors: Mapping[str, Tensor], **further: int) -> dict[s
 
 def _standard(path: Path, tensors: Mapping[str, Tensor]) -> _Made:
     # `load_dictionary` divides the decoder by its norms, and multiplies the latents by them.
-    return "standard", fold_decoder_norms(_linear(path, tensors, "bias")), True
+    return "standard", with_unit_decoder(path, _linear(path, tensors, "bias")), True
 
 
 def _standard_new(path: Path, tensors: Mapping[str, Tensor]) -> _Made:

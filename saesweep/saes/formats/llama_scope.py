@@ -20,10 +20,9 @@ from torch import Tensor
 from saesweep.errors import UserError
 from saesweep.files import read_json_object
 from saesweep.saes.exported import ExportedSAE
-from saesweep.saes.folding import fold_decoder_norms
 from saesweep.saes.formats.place import Place, needed
 from saesweep.saes.formats.unread import refuse, refuse_transcoder
-from saesweep.saes.formats.weights import AGAIN, built, read_safetensors, required, text, whole
+from saesweep.saes.formats.weights import AGAIN, built, read_safetensors, required, text, whole, with_unit_decoder
 
 CONFIG_FILE = "hyperparams.json"
 WEIGHTS_FILE = "checkpoints/final.safetensors"
@@ -46,7 +45,7 @@ def read_llama_scope(place: Place) -> ExportedSAE | None:
     if config.get("use_glu_encoder"):
         refuse(place.name, "an SAE of OpenMOSS with a gated linear unit as its encoder")
     path = needed(place, WEIGHTS_FILE, CONFIG_FILE)
-    tensors, mode = _folded(config_path, config, _weights(path, config))
+    tensors, mode = _folded(config_path, config, path, _weights(path, config))
     for key, axis in (("d_sae", 0), ("d_model", 1)):
         if key in config and config[key] != tensors["W_dec"].shape[axis]:
             raise UserError(
@@ -77,7 +76,9 @@ def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     return {"W_enc": W_enc_FD.T, "b_enc": b_enc_F, "W_dec": W_dec_DF.T, "b_dec": b_dec_D}
 
 
-def _folded(config_path: Path, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def _folded(
+    config_path: Path, config: Mapping[str, Any], path: Path, tensors: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
     """Return weights of raw activations as OpenMOSS folds them, and the per-token normalisation that is left."""
     normalised = config.get("norm_activation", "token-wise")
     mode = "none"
@@ -90,7 +91,9 @@ def _folded(config_path: Path, config: Mapping[str, Any], tensors: dict[str, Ten
         raise UserError(
             f"{config_path}: norm_activation is {normalised!r}, which depends on the batch; no architecture here does that"
         )
-    return fold_decoder_norms(tensors) if config.get("sparsity_include_decoder_norm", True) else tensors, mode
+    if config.get("sparsity_include_decoder_norm", True):
+        tensors = with_unit_decoder(path, tensors)
+    return tensors, mode
 
 
 def _average_norm(config_path: Path, config: Mapping[str, Any]) -> float:

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from saesweep.errors import UserError
-from saesweep.saes.exported import ExportedSAE
-from saesweep.saes.folding import SAELENS_VERSION
+from saesweep.saes.exported import ExportedSAE, tensor_problems
+from saesweep.saes.folding import SAELENS_VERSION, fold_decoder_norms
 
 AGAIN = "download it again"
 
@@ -94,6 +94,19 @@ def required(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, int
                 f"{path}: {name} has shape {list(tensors[name].shape)}, it must have {dimensions} dimensions; {AGAIN}"
             )
     return [tensors[name] for name in shapes]
+
+
+def with_unit_decoder(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move decoder norms into the encoder of a standard SAE's tensors.
+
+    Raises:
+        UserError: The tensors do not fit each other.
+    """
+    d_sae, d_in = tensors["W_dec"].shape
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if problems := tensor_problems({"architecture": "standard", "d_in": d_in, "d_sae": d_sae}, shapes):
+        raise UserError(f"{path}: {'; '.join(problems)}; {AGAIN}")
+    return fold_decoder_norms(tensors)
 
 
 def whole(config: Mapping[str, Any], key: str, place: Path) -> int:
