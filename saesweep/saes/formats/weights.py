@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def read_torch(path: Path) -> dict[str, Tensor]:
         UserError: It is damaged, holds anything else, or numbers that are not finite.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's about odd pickles; what is wrong is said below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # the restricted unpickler raises whatever the damaged stream leads it to
         raise UserError(
             f"{path}: not a readable file of plain tensors (anything else in it is never unpickled, because it could run "
