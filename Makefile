@@ -45,7 +45,7 @@ docs: $(VENV)/docs.stamp  ## the documentation as a site in site/; a warning is 
 # SAELens pins other versions of TransformerLens, so it lives in an environment of its own.
 .venv-bench/stamp: constraints.txt
 	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 sae-lens==6.54.12 dictionary_learning==0.1.0 psutil optuna pydantic
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 sae-lens==6.54.12 dictionary_learning==0.1.0 eai-sparsify==1.3.3 psutil optuna pydantic
 	# nnsight lists torchvision, whose build does not fit every torch (then importing sae_lens fails); nothing here needs it.
 	.venv-bench/bin/python -m pip uninstall --quiet --yes torchvision
 	touch $@
@@ -66,6 +66,9 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 	$(BIN)/python tests/interop/saelens_data.py --make .venv-bench/data
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_data.py --saelens .venv-bench/data
 	$(BIN)/python tests/interop/saelens_data.py --train .venv-bench/data
+	rm -rf .venv-bench/peers
+	.venv-bench/bin/python tests/interop/peer_formats.py --make .venv-bench/peers
+	$(BIN)/python tests/interop/peer_formats.py --check .venv-bench/peers
 	if test -d runs/quickstart/best; then $(MAKE) --no-print-directory interop-quickstart; fi
 
 interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same; its snippets in docs/ work

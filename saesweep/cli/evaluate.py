@@ -20,8 +20,8 @@ _EXAMPLES = """\
       --experiment experiments/gemma_l12.yaml                  ours beside a published one
   saesweep eval my_sae --dataset stories.txt --tokens 1M --json > metrics.json
 
-An SAE is a folder of saesweep or SAELens (5 or 6), a run directory, a Gemma Scope folder or params.npz, or a Hub id
-user/repo/folder. Every row is measured on the same tokens; +- is the standard error over contexts.
+An SAE is a folder of saesweep, SAELens, Gemma Scope (1 or 2), dictionary_learning, sparsify or Llama Scope, a run directory,
+a layer<n>.sae.pt of Qwen Scope, or a Hub id user/repo/folder. Every row is measured on the same tokens; +- is the standard error over contexts.
 """
 _FLAGS = {
     "model": ("base.model_name", "NAME", "language model: Hub id, folder or builtin:tiny-lm"),
@@ -42,7 +42,7 @@ def add_parser(commands: Subparsers) -> None:
         summary="measure trained or published SAEs side by side on the same tokens",
         examples=_EXAMPLES,
     )
-    parser.add_argument("saes", metavar="SAE", nargs="+", help="folder, params.npz or Hub id")
+    parser.add_argument("saes", metavar="SAE", nargs="+", help="folder, file of weights or Hub id")
     parser.add_argument(
         "--experiment",
         metavar="FILE",

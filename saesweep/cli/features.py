@@ -19,8 +19,8 @@ _EXAMPLES = """\
   saesweep features google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82 --dataset monology/pile-uncopyrighted
   saesweep features runs/quickstart/best --neuronpedia upload --neuronpedia-set res-topk
 
-An SAE is what `saesweep eval` takes: a folder of saesweep or SAELens, a Gemma Scope folder or params.npz, or a Hub id. Two
-are shown side by side. Model, hook and text are those that the SAE names.
+An SAE is what `saesweep eval` takes: a folder of saesweep, SAELens or another tool that it reads, or a Hub id. Two are
+shown side by side. Model, hook and text are those that the SAE names.
 """
 _FLAGS = {
     "model": ("base.model_name", "NAME", "language model: Hub id, folder or builtin:tiny-lm"),

@@ -8,9 +8,9 @@ from typing import Literal
 
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment, load_experiment
-from saesweep.experiment.hook_names import hugging_face_hook
+from saesweep.experiment.hook_names import blocks_of, hugging_face_hook
 from saesweep.models import transformer_lens_hook
-from saesweep.models.library import Library, library_of, locate
+from saesweep.models.library import Library, library_of, locate, model_type_of
 from saesweep.models.pretrained import loading_kwargs, read_config
 from saesweep.saes import ExportedSAE
 from saesweep.specs import BaseRun
@@ -46,9 +46,10 @@ def read_hook(sae: ExportedSAE, hook: str) -> str:
 
 
 def _stated(sae: ExportedSAE, field: str) -> list[str]:
-    """Return a hook as the metadata name it: by the run's own name, and by the one that SAELens loads."""
+    """Return a hook as the metadata name it: by the run's own name, by the one that SAELens loads, and by Hugging Face's."""
     own = sae.metadata.get("saesweep")
-    stated = [own.get(field) if isinstance(own, dict) else None, sae.metadata.get(field)]
+    stated = [own.get(field) if isinstance(own, dict) else None]
+    stated += [sae.metadata.get(field), sae.metadata.get(f"hf_{field}")]
     return [str(hook) for hook in stated if hook]
 
 
@@ -74,7 +75,8 @@ def hook_of(sae: ExportedSAE, experiment: Experiment, name: str, field: str = "h
         if _fits(hook, run) and (hook in known or transformer_lens_hook(hook) in known):
             return hook
     if known:
-        return next((hook for hook in known if _fits(hook, run)), None) or _translated(known[0], run)
+        fitting = next((hook for hook in known if _fits(hook, run)), None)
+        return _translated(known[0], run) if fitting is None else _whole(fitting, run)
     if len(hooks) > 1:
         raise UserError(f"{name}: its metadata name no hook; choose one of {', '.join(hooks)} with --hook")
     return hooks[0]
@@ -88,9 +90,19 @@ def _fits(hook: str, run: BaseRun) -> bool:
 def _translated(hook: str, run: BaseRun) -> str:
     """Return the other library's name for a hook; the same name where none is known, for the model to refuse."""
     if library_of(run) is Library.TRANSFORMER_LENS:
-        return transformer_lens_hook(hook) or hook
+        return transformer_lens_hook(hook, model_type_of(run)) or hook
     config = read_config(locate(run), loading_kwargs(run.model_from_pretrained_kwargs))
     return hugging_face_hook(hook, config.get_text_config().model_type) or hook
+
+
+def _whole(hook: str, run: BaseRun) -> str:
+    """Return a module's name in the whole model; sparsify's names begin in the body (`layers.5.mlp`)."""
+    model_type = None if run.is_synthetic or library_of(run) is Library.TRANSFORMER_LENS else model_type_of(run)
+    blocks = None if model_type is None else blocks_of(model_type)
+    if blocks is None:
+        return hook
+    body, inner = blocks.split(".", 1)
+    return f"{body}.{hook}" if hook.startswith(f"{inner}.") else hook
 
 
 OWN_FILE = "experiment.yaml"

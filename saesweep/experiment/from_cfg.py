@@ -24,6 +24,14 @@ SAELENS_MODEL_CLASS = "HookedTransformer"
 RUNNER_CFG = "runner_cfg.json"
 SAE_CFG = "cfg.json"
 OWN = "experiment.yaml"
+_OF_OTHER_TOOLS = {
+    "ae.pt": "dictionary_learning",
+    "sae.safetensors": "sparsify",
+    "hyperparams.json": "Llama Scope",
+    "params.safetensors": "Gemma Scope 2",
+    "params.npz": "Gemma Scope",
+}
+"""A file beside an SAE -> the tool whose configurations have no fields of a run here."""
 
 _OF_THAT_MACHINE = frozenset(
     {
@@ -174,6 +182,11 @@ def _read_folder(folder: Path) -> Imported:
             hook = hooks.get(folder.name) if isinstance(hooks, dict) else hooks
             one = {k: v for k, v in runner.items() if k not in ("saes", "hook_names", "hook_head_indices", "evaluator")}
             return _from_runner({**one, "sae": saes[folder.name], **({"hook_name": hook} if hook else {})})
+    if (tool := next((tool for name, tool in _OF_OTHER_TOOLS.items() if (folder / name).is_file()), None)) is not None:
+        raise UserError(
+            f"{folder} is an SAE of {tool}, which says no settings of a run here; state model_name, hook_name and sae, and "
+            "start from its weights by from_pretrained_path"
+        )
     if (folder / SAE_CFG).is_file():
         return _read_any(folder / SAE_CFG)
     hint = "; name its best/ folder" if (folder / "best" / SAE_CFG).is_file() else ""

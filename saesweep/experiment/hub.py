@@ -17,6 +17,10 @@ from saesweep.errors import UserError
 CONNECT_SECONDS = 4.0
 
 
+class HubError(UserError):
+    """The Hub, or the repository that was named, cannot be reached."""
+
+
 @contextmanager
 def offline_where_unreachable() -> Iterator[None]:
     """Let the libraries of Hugging Face look in their caches alone while the Hub does not answer.
@@ -56,7 +60,8 @@ def download(source: str, repo: str, name: str, *, revision: str | None = None) 
         revision: Branch, tag or commit; the main branch when left out.
 
     Raises:
-        UserError: The Hub or the repository cannot be reached.
+        HubError: The Hub or the repository cannot be reached.
+        UserError: The name is no place in a repository.
     """
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -67,7 +72,7 @@ def download(source: str, repo: str, name: str, *, revision: str | None = None) 
         is_offline = not _answers(constants.ENDPOINT)
         return Path(hf_hub_download(repo, name, revision=revision, etag_timeout=5, local_files_only=is_offline))
     except LocalEntryNotFoundError:
-        raise UserError(
+        raise HubError(
             f"{source!r} is no folder here, and the Hub could not be reached to look for it there; "
             "check the path or the network"
         ) from None
@@ -75,7 +80,7 @@ def download(source: str, repo: str, name: str, *, revision: str | None = None) 
         return None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{source!r} could not be read from the Hub: {reason}") from error
+        raise HubError(f"{source!r} could not be read from the Hub: {reason}") from error
 
 
 @lru_cache

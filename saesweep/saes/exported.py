@@ -256,7 +256,7 @@ def tensor_problems(cfg: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
     problems = [f"tensor {name} is missing" for name in expected if name not in shapes]
     problems += [f"unknown tensor {name} for {cfg['architecture']}" for name in shapes if name not in expected]
     problems += [
-        f"tensor {name} has shape {list(shapes[name])}, but cfg.json calls for {list(shape)}"
+        f"tensor {name} has shape {list(shapes[name])}, but d_in and d_sae call for {list(shape)}"
         for name, shape in expected.items()
         if name in shapes and shapes[name] != shape
     ]

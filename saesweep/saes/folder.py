@@ -24,8 +24,9 @@ from saesweep.atomic import replace_file, write_text
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, sha256
 from saesweep.saes.exported import DTYPES, ExportedSAE, cfg_problems, tensor_problems
+from saesweep.saes.formats.saelens_v5 import is_v5_cfg, upgrade_v5_cfg
+from saesweep.saes.formats.unread import refuse_by_architecture
 from saesweep.saes.normalize import Normalizer
-from saesweep.saes.saelens_v5 import is_v5_cfg, upgrade_v5_cfg
 
 CFG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -131,6 +132,7 @@ def _read_cfg(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: missing; a saved SAE has {CFG_FILE} and {WEIGHTS_FILE}")
     data = read_json_object(path, fix="restore it, or export the SAE again")
+    refuse_by_architecture(str(path), data)
     cfg: dict[str, Any] = upgrade_v5_cfg(data) if is_v5_cfg(data) else data
     if problems := cfg_problems(cfg):
         raise UserError(f"{path}: {'; '.join(problems)}")

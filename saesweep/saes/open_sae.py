@@ -1,62 +1,77 @@
-"""From what a user names to a published SAE: a folder, a `params.npz`, or a place on the Hub."""
+"""From what a user names to a published SAE: a folder, a file in it, a place on the Hub, or a name of SAELens' table."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from saesweep.errors import UserError
-from saesweep.experiment.hub import download
+from saesweep.experiment.hub import HubError
 from saesweep.files import refuse_links_in_run
 from saesweep.saes.exported import ExportedSAE
-from saesweep.saes.folder import CFG_FILE, WEIGHTS_FILE, load_sae_folder
-from saesweep.saes.gemma_scope import PARAMS_FILE, load_gemma_scope
+from saesweep.saes.folder import CFG_FILE
+from saesweep.saes.formats import registry
+from saesweep.saes.formats.place import HubFolder, LocalFolder
+from saesweep.saes.formats.table import NAMED_FILES, read_file, read_place
 
 
 def open_sae(source: str | Path) -> ExportedSAE:
-    """Read a published SAE on the CPU. Only JSON, safetensors and plain numpy arrays are read: no code, no pickle.
+    """Read a published SAE on the CPU. Only JSON, safetensors, plain arrays and plain tensors are read: no code is ever unpickled.
 
     Args:
-        source: A folder of saesweep or SAELens (5 or 6), a run directory of saesweep (its `best/`), a Gemma Scope folder
-            or `params.npz`, or a Hub id `user/repo/folder` of either format.
+        source: A folder of saesweep, SAELens (5 or 6), Gemma Scope (1 or 2), dictionary_learning, sparsify or Llama Scope, or
+            the file of it that holds the weights; a run directory of saesweep (its `best/`); a `layer<n>.sae.pt` of Qwen
+            Scope; a Hub id `user/repo/folder` of any of them; or `release/sae_id` of SAELens' table, where that is installed.
 
     Raises:
         UserError: Nothing is there, or it is no SAE.
     """
     path = Path(source).expanduser()
-    if path.name == PARAMS_FILE and path.is_file():
-        return load_gemma_scope(path.absolute())
     if path.is_dir():
         return _open_folder(path)
     if path.exists():
-        raise UserError(f"{path}: is a file; name the folder of an SAE, or a {PARAMS_FILE}")
-    return _open_hub(str(source))
+        sae = read_file(LocalFolder(path.parent), path.name)
+        if sae is None:
+            raise UserError(
+                f"{path}: is a file; name the folder of an SAE, or one of {', '.join(NAMED_FILES)}, layer<n>.sae.pt"
+            )
+        return sae
+    return open_on_hub(str(source))
 
 
 def _open_folder(folder: Path) -> ExportedSAE:
     refuse_links_in_run(folder)
-    if (folder / CFG_FILE).is_file():
-        return load_sae_folder(folder)
-    if (folder / PARAMS_FILE).is_file():
-        return load_gemma_scope((folder / PARAMS_FILE).absolute())
-    if (folder / "best" / CFG_FILE).is_file():
-        return load_sae_folder(folder / "best")
-    raise UserError(f"{folder}: holds no SAE: neither {CFG_FILE} with {WEIGHTS_FILE} nor {PARAMS_FILE}")
+    is_run = not (folder / CFG_FILE).is_file() and (folder / "best" / CFG_FILE).is_file()
+    return read_place(LocalFolder(folder / "best" if is_run else folder))
 
 
-def _open_hub(source: str) -> ExportedSAE:
+def open_on_hub(source: str, revision: str | None = None) -> ExportedSAE:
+    """Read an SAE of the Hub.
+
+    Args:
+        source: `user/repo/folder`, or `release/sae_id` of SAELens' table.
+        revision: Branch, tag or commit; the main branch when left out.
+
+    Raises:
+        UserError: It is no such name, nothing is there, or it is no SAE.
+    """
     parts = source.split("/")
     if source.startswith((".", "/", "~")) or len(parts) < 2 or not all(parts):
         raise UserError(f"{source!r} is neither a folder here nor a Hub id such as user/repo/folder")
-    repo = "/".join(parts[:2])
-    folder = "".join(f"{part}/" for part in parts[2:] if part != PARAMS_FILE)
-    cfg = download(source, repo, f"{folder}{CFG_FILE}")
-    if cfg is not None:
-        if download(source, repo, f"{folder}{WEIGHTS_FILE}") is None:
-            raise UserError(f"{source!r}: the Hub repository {repo} has {CFG_FILE} there, but no {WEIGHTS_FILE}")
-        return load_sae_folder(cfg.parent)
-    params = download(source, repo, f"{folder}{PARAMS_FILE}")
-    if params is None:
-        raise UserError(
-            f"{source!r}: the Hub repository {repo} has neither {CFG_FILE} nor {PARAMS_FILE} in {folder or '/'}"
-        )
-    return load_gemma_scope(params, origin=source)
+    entry = registry.look_up(source)
+    if entry is not None:
+        path = tuple(part for part in entry.path.split("/") if part not in ("", "."))
+        return registry.corrected(_read(source, entry.repo, path, revision), entry)
+    try:
+        return _read(source, "/".join(parts[:2]), tuple(parts[2:]), revision)
+    except HubError as error:
+        if registry.is_installed():
+            raise
+        raise UserError(f"{error}; {registry.HINT}") from None
+
+
+def _read(source: str, repo: str, path: tuple[str, ...], revision: str | None) -> ExportedSAE:
+    if path:
+        sae = read_file(HubFolder(source, repo, path[:-1], revision), path[-1])
+        if sae is not None:
+            return sae
+    return read_place(HubFolder(source, repo, path, revision))

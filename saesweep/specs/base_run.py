@@ -108,7 +108,7 @@ class BaseRun(Spec):
     cached_activations_path: str | None = None
     """Folder that `saesweep cache-activations` writes and `use_cached_activations` reads, or a Hub id; SAELens' caches are read too."""
     from_pretrained_path: str | None = None
-    """Start from the weights of this SAE: an exported folder, a checkpoint of SAELens, a Hub id, a Gemma Scope folder."""
+    """Start from the weights of this SAE: an exported folder, a checkpoint of SAELens, a Hub id, or whatever else `saesweep eval` takes."""
     model_kwargs: dict[str, Any] = {}
     """Arguments of the model's forward call."""
     model_from_pretrained_kwargs: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from saesweep.cli import main
 from saesweep.errors import UserError
@@ -185,6 +186,23 @@ def test_a_gemma_scope_file_is_a_row(tmp_path: Path, metadata: dict[str, Any]) -
     found = measure(sae_folder(tmp_path / "a", metadata), tmp_path / "params.npz")
     assert found.saes[1].architecture == "jumprelu"
     assert found.saes[1].metrics["mse"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("hook", ["layers.1", "layers.1.mlp"])
+def test_a_sparsify_folder_says_model_text_and_hook(hook: str, tmp_path: Path, metadata: dict[str, Any]) -> None:
+    eye = torch.eye(HIDDEN)
+    folder = tmp_path / "run" / hook
+    folder.mkdir(parents=True)
+    tensors = {"encoder.weight": torch.cat([eye, -eye]), "W_dec": torch.cat([eye, -eye])}
+    tensors |= {"encoder.bias": torch.zeros(2 * HIDDEN), "b_dec": torch.zeros(HIDDEN)}
+    save_file(tensors, folder / "sae.safetensors")
+    cfg = {"d_in": HIDDEN, "num_latents": 2 * HIDDEN, "k": HIDDEN, "normalize_decoder": True}
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    run = {"model": metadata["model_name"], "dataset": metadata["dataset_path"], "ctx_len": CONTEXT}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(run))
+    (found,) = measure(folder).saes
+    assert (found.architecture, found.hook) == ("topk", f"model.{hook}")
+    assert found.metrics["mse"] == pytest.approx(0, abs=1e-9)
 
 
 def test_metadata_do_not_permit_code_to_run(metadata: dict[str, Any], tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from saesweep.errors import Problem
+from saesweep.errors import Problem, UserError
 from saesweep.experiment import dump_yaml, hub, load_experiment
+from saesweep.experiment.from_cfg import read_cfg
 
 One = Callable[..., Problem]
 
@@ -335,3 +336,10 @@ class TestHub:
         monkeypatch.setattr(hub, "_answers", lambda _endpoint: False)
         problem = only_problem({"name": "t", "base": {"from_cfg": "user/repo/a", "sae": {"k": 3}}})
         assert "the Hub could not be reached" in problem.message
+
+
+def test_a_folder_of_another_tool_says_what_to_do_instead(tmp_path: Path) -> None:
+    (tmp_path / "cfg.json").write_text('{"d_in": 8, "k": 4, "normalize_decoder": true}')
+    (tmp_path / "sae.safetensors").touch()
+    with pytest.raises(UserError, match=r"is an SAE of sparsify, .* from_pretrained_path"):
+        read_cfg(str(tmp_path))

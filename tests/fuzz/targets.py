@@ -35,6 +35,7 @@ from tests.fuzz.damage import (
     damage_tree,
 )
 from tests.fuzz.watch import tree_of, watched
+from tests.saes.formats.peers import dictionary_learning, gemma_scope_2, llama_scope, qwen_scope, sparsify
 from tests.sweep.studies import small_sweep
 
 CANARY = "canary"
@@ -83,6 +84,12 @@ class World:
         self.scope.mkdir()
         eye = np.eye(4, dtype=np.float32)
         np.savez(self.scope / "params.npz", W_enc=eye, W_dec=eye, b_enc=eye[0], b_dec=eye[0], threshold=eye[0])
+        made = folder / "peers"
+        self.peers = [gemma_scope_2(made), sparsify(made / "sparsify"), llama_scope(made), qwen_scope(made)]
+        self.peers += [
+            dictionary_learning(made / kind, kind)
+            for kind in ("AutoEncoder", "GatedAutoEncoder", "MatryoshkaBatchTopKSAE")
+        ]
         self.experiment = folder / "experiment.yaml"
         self.experiment.write_text(dump_yaml(small_sweep()))
 
@@ -153,6 +160,18 @@ def params_npz(draw: Any, world: World) -> None:
     if draw(st.integers(0, 9)):
         content = damage_bytes(draw, content)
     world.goes_through(file, content, lambda: _sae_readers(world.scope))
+
+
+def peers(draw: Any, world: World) -> None:
+    """SAEs of other tools: their configuration or their weights; sometimes a pickle in place of these."""
+    peer = draw(st.sampled_from(world.peers))
+    if peer.config is not None and draw(st.booleans()):
+        file, content = peer.config, damage_json(draw, peer.config.read_bytes())
+    else:
+        file, whole = peer.weights, peer.weights.read_bytes()
+        damage = damage_safetensors if file.suffix == ".safetensors" else damage_bytes
+        content = pickle.dumps(Bomb(world.canary)) if draw(st.integers(0, 9)) == 0 else damage(draw, whole)
+    world.goes_through(file, content, lambda: _sae_readers(peer.source))
 
 
 def experiment_yaml(draw: Any, world: World) -> None:
@@ -245,6 +264,7 @@ TARGETS: dict[str, tuple[Callable[[Any, World], None], float]] = {
     "runner_cfg.json": (runner_cfg_json, 2),
     "safetensors header": (safetensors_header, 3),
     "params.npz": (params_npz, 2),
+    "SAEs of other tools": (peers, 3),
     "experiment YAML": (experiment_yaml, 3),
     "leaderboard.json": (leaderboard_json, 2),
     "events.jsonl": (events_jsonl, 2),

@@ -115,7 +115,7 @@ def test_what_was_pushed_comes_back(hub: StubHub, run: Path) -> None:
     imported = read_cfg(f"{REPO}/{BEST}").base
     assert imported["lr"] == 0.0012
     assert imported["sae"]["k"] == 4
-    with pytest.raises(UserError, match=r"neither cfg\.json nor params\.npz"):
+    with pytest.raises(UserError, match=r"holds no SAE of a format that is read here"):
         open_sae(f"{REPO}/other")
     with pytest.raises(UserError, match="could not be read from the Hub"):
         open_sae("me/nothing/here")
@@ -137,7 +137,7 @@ def test_pull_copies_everything_or_nothing(
     for arguments, message in (
         ([*command, "wip"], "--force"),
         ([*command, "wip", "--force"], "not valid JSON"),
-        ([*command, "main", "--force"], "neither cfg.json nor params.npz"),
+        ([*command, "main", "--force"], "holds no SAE of a format that is read here"),
         (["pull", "saes", "--to", str(target), "--force"], "write user/repo/folder"),
         (["pull", "me/nothing/here", "--to", str(target), "--force"], "could not be read from the Hub"),
     ):

@@ -18,6 +18,8 @@ from torch import Tensor
 from saesweep.errors import UserError
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.folding import SAELENS_VERSION
+from saesweep.saes.formats.place import Place
+from saesweep.saes.formats.unread import refuse_transcoder
 
 PARAMS_FILE = "params.npz"
 
@@ -41,17 +43,22 @@ _CONTEXT_SIZE = 1024
 """Tokens per context in Gemma Scope's training (arXiv 2408.05147, section 3)."""
 
 
-def load_gemma_scope(path: Path, origin: str = "") -> ExportedSAE:
-    """Read a `params.npz`; no pickle inside it is ever opened.
-
-    Args:
-        path: The file.
-        origin: Hub id and folder, such as `google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71`, from which
-            model and hook are taken; the file's own path where it is left out.
+def read_gemma_scope(place: Place) -> ExportedSAE | None:
+    """Read a folder with a `params.npz`, whose path says which model and hook it is of; None where there is none.
 
     Raises:
         UserError: The file is damaged, or holds other tensors than a JumpReLU SAE has.
     """
+    path = place.file(PARAMS_FILE)
+    if path is None:
+        return None
+    if "transcoder" in place.origin:
+        refuse_transcoder(place.name)
+    return _load(path, place.origin)
+
+
+def _load(path: Path, origin: str) -> ExportedSAE:
+    """Read a `params.npz`; no pickle inside it is ever opened."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
             tensors = {_name(key): torch.from_numpy(np.asarray(data[key], dtype=np.float32)) for key in data}
@@ -62,7 +69,6 @@ def load_gemma_scope(path: Path, origin: str = "") -> ExportedSAE:
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise UserError(f"{path}: NaN or infinite values in {', '.join(bad)}; download it again")
     d_sae, d_in = tensors["W_dec"].shape
-    origin = origin or str(path.parent)
     if "embedding" in Path(origin).parts:
         tensors = _unscale_embedding(tensors, d_in)
     cfg: dict[str, Any] = {
