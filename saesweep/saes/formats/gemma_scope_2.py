@@ -1,4 +1,4 @@
-"""Gemma Scope 2 SAEs, of Gemma 3: `config.json` and JumpReLU weights in `params.safetensors`."""
+"""Gemma Scope 2 SAEs and transcoders, of Gemma 3: `config.json` and JumpReLU weights in `params.safetensors`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from saesweep.experiment.hook_names import INPUT
 from saesweep.files import read_json_object
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.formats.place import Place
-from saesweep.saes.formats.unread import KINDS, refuse, refuse_by_architecture, refuse_transcoder
+from saesweep.saes.formats.unread import KINDS, refuse, refuse_by_architecture
 from saesweep.saes.formats.weights import AGAIN, built, read_safetensors, required, text
 
 CONFIG_FILE = "config.json"
@@ -38,7 +38,7 @@ def read_gemma_scope_2(place: Place) -> ExportedSAE | None:
     Older folders have no `config.json`: there the folder's name says what the SAE is of.
 
     Raises:
-        UserError: A file is damaged, or it is a transcoder.
+        UserError: A file is damaged, or it is a transcoder of several layers.
     """
     path = place.file(WEIGHTS_FILE)
     if path is None:
@@ -50,19 +50,28 @@ def read_gemma_scope_2(place: Place) -> ExportedSAE | None:
         raise UserError(f"{config_path}: architecture must be jump_relu, got {config['architecture']!r}; {AGAIN}")
     point_in, point_out = text(config.get("hf_hook_point_in")), text(config.get("hf_hook_point_out"))
     parts = Path(place.origin).parts
-    if any(word in part for part in parts[-2:] for word in ("transcoder", "clt")) or point_out not in (None, point_in):
-        refuse_transcoder(place.name)
-    if any("crosscoder" in part for part in parts[-2:]):
-        refuse(place.name, KINDS["crosscoder"])
+    for kind in ("clt", "crosscoder"):
+        if any(kind in part for part in parts[-2:]):
+            refuse(place.name, KINDS[kind])
     tensors = read_safetensors(path)
-    if "affine_skip_connection" in tensors:
-        refuse_transcoder(place.name)
     w_enc_DF, b_enc_F, threshold_F, w_dec_FD, b_dec_D = required(path, tensors, _SHAPES, "a Gemma Scope 2 SAE")
     site, described = _described(parts, point_in, text(config.get("model_name")))
+    weights = {"W_enc": w_enc_DF, "b_enc": b_enc_F, "threshold": threshold_F, "W_dec": w_dec_FD, "b_dec": b_dec_D}
+    is_transcoder = config.get("type") == "transcoder" or any("transcoder" in part for part in parts[-2:])
+    if is_transcoder or point_out not in (None, point_in):
+        skip_DO = tensors.get("affine_skip_connection")
+        return built(
+            path,
+            "jumprelu_transcoder" if skip_DO is None else "jumprelu_skip_transcoder",
+            weights if skip_DO is None else {**weights, "W_skip": skip_DO.T},
+            centred=False,
+            metadata=described | _hooks_of_transcoder(parts, point_in, point_out),
+            d_out=w_dec_FD.shape[1],
+        )
     return built(
         path,
         "jumprelu",
-        {"W_enc": w_enc_DF, "b_enc": b_enc_F, "threshold": threshold_F, "W_dec": w_dec_FD, "b_dec": b_dec_D},
+        weights,
         centred=False,
         reshape_activations="hook_z" if site == "attn_out" else "none",
         metadata=described,
@@ -89,6 +98,26 @@ def _described(parts: tuple[str, ...], point_in: str | None, model: str | None) 
         "context_size": 1024,
         "prepend_bos": True,
     }
+
+
+def _hooks_of_transcoder(parts: tuple[str, ...], point_in: str | None, point_out: str | None) -> dict[str, Any]:
+    """Return the hooks around the MLP, by the names of both libraries, as far as configuration and folder name them."""
+    layer = re.search(r"layers\.(\d+)\.", point_in or "") or re.search(r"layer_(\d+)", parts[-1])
+    return {
+        "model_class_name": "TransformerBridge" if layer else None,
+        "hook_name": f"blocks.{layer[1]}.hook_mlp_in" if layer else None,
+        "hook_name_out": f"blocks.{layer[1]}.hook_mlp_out" if layer else None,
+        "hf_hook_name": _module(point_in),
+        "hf_hook_name_out": _module(point_out),
+    }
+
+
+def _module(point: str | None) -> str | None:
+    """Return a hook point such as `model.layers.9.mlp.output` as a module's output or input."""
+    if point is None:
+        return None
+    name = point.replace("model.language_model.", "model.")
+    return f"{name.removesuffix('.input')}{INPUT}" if name.endswith(".input") else name.removesuffix(".output")
 
 
 def _model_name(name: str | None) -> str | None:

@@ -17,7 +17,7 @@ import yaml
 
 from saesweep.errors import UserError
 from saesweep.saes.exported import ExportedSAE
-from saesweep.saes.formats.unread import KINDS, refuse
+from saesweep.saes.formats.unread import KINDS, TRANSCODER, refuse
 
 TABLE = "pretrained_saes.yaml"
 HINT = (
@@ -25,8 +25,8 @@ HINT = (
     "pip install --no-deps sae-lens"
 )
 _UNREAD = {
-    "gemma_2_transcoder": KINDS["transcoder"],
-    "mwhanna_transcoder": KINDS["transcoder"],
+    "gemma_2_transcoder": TRANSCODER,
+    "mwhanna_transcoder": TRANSCODER,
     "mntss_clt_layer_transcoder": KINDS["clt"],
     "temporal": KINDS["temporal"],
     "connor_rob_hook_z": "in a format of its own (`connor_rob_hook_z` in SAELens)",

@@ -8,12 +8,8 @@ from typing import Any, NoReturn
 from saesweep.errors import UserError
 from saesweep.saes.formats.place import Place
 
-_TRANSCODER = "a transcoder, whose output is another hook's activations"
+TRANSCODER = "a transcoder of a format of which SAEs alone are read"
 KINDS = {
-    "transcoder": _TRANSCODER,
-    "skip_transcoder": _TRANSCODER,
-    "jumprelu_transcoder": _TRANSCODER,
-    "jumprelu_skip_transcoder": _TRANSCODER,
     "temporal": "a temporal SAE, whose latents depend on the tokens before",
     "matching_pursuit": "a matching pursuit SAE, which encodes in as many steps as it has active latents",
     "abstopk": "an AbsTopK SAE, whose latents are of both signs",
@@ -44,7 +40,7 @@ def refuse_transcoder(name: str) -> NoReturn:
     Raises:
         UserError: Always.
     """
-    refuse(name, _TRANSCODER)
+    refuse(name, TRANSCODER)
 
 
 def refuse_by_architecture(name: str, cfg: Mapping[str, Any]) -> None:

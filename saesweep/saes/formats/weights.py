@@ -143,15 +143,15 @@ def built(
     Args:
         path: The file, for messages.
         architecture: Of SAELens' inference semantics.
-        tensors: By SAELens' names, `W_enc` [D, F] and `W_dec` [F, D].
+        tensors: By SAELens' names, `W_enc` [D, F] and `W_dec` [F, D]; of a transcoder [F, d_out].
         centred: Whether the encoder sees the input minus `b_dec`.
         metadata: What is known of model, hook and training; entries that are None are left out.
-        **fields: Further fields of `cfg.json`, such as `k`.
+        **fields: Further fields of `cfg.json`, such as `k`, and a transcoder's `d_out`.
 
     Raises:
         UserError: The tensors do not fit each other.
     """
-    d_sae, d_in = tensors["W_dec"].shape
+    d_in, d_sae = tensors["W_enc"].shape
     cfg: dict[str, Any] = {
         "architecture": architecture,
         "d_in": d_in,

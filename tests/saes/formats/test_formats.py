@@ -121,8 +121,6 @@ def test_the_file_of_the_weights_may_be_named(name: str, tmp_path: Path) -> None
 
 
 OTHERS: list[tuple[Make, str]] = [
-    (lambda root: gemma_scope_2(root, type="transcoder"), "is a transcoder"),
-    (lambda root: gemma_scope_2(root, hf_hook_point_out="model.layers.10.mlp.output"), "is a transcoder"),
     (lambda root: gemma_scope_2(root, type="crosscoder"), "is a crosscoder"),
     (lambda root: gemma_scope_2(root, architecture="topk"), "architecture must be jump_relu, got 'topk'"),
     (lambda root: sparsify(root, transcode=True), "is a transcoder"),
@@ -231,7 +229,6 @@ def test_no_code_is_unpickled(name: str, tmp_path: Path) -> None:
 def test_architectures_of_saelens_that_are_not_read(tmp_path: Path) -> None:
     cases = {
         "temporal": "is a temporal SAE",
-        "jumprelu_transcoder": "is a transcoder",
         "matching_pursuit": "is a matching pursuit SAE",
         "abstopk": "is an AbsTopK SAE",
     }
@@ -247,6 +244,27 @@ def test_architectures_of_saelens_that_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "latest_ckpt.safetensors").touch()
     with pytest.raises(UserError, match="is a temporal SAE"):
         open_sae(tmp_path)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_transcoder_of_gemma_scope_2(tmp_path: Path, skip: bool) -> None:
+    points = {"hf_hook_point_in": "model.layers.10.mlp.input", "hf_hook_point_out": "model.layers.10.mlp.output"}
+    peer = gemma_scope_2(tmp_path, type="transcoder", **points)
+    skip_DO = torch.randn(D_IN, D_IN, generator=torch.Generator().manual_seed(3))
+    if skip:
+        save_file({**load_file(peer.weights), "affine_skip_connection": skip_DO}, peer.weights)
+    sae = open_sae(peer.source)
+    assert sae.architecture == ("jumprelu_skip_transcoder" if skip else "jumprelu_transcoder")
+    assert (sae.d_in, sae.d_out) == (D_IN, D_IN)
+    wanted = peer.decode(peer.encode(batch())) + (batch() @ skip_DO.double() if skip else 0)
+    torch.testing.assert_close(sae.to(dtype=torch.float64)(batch()), wanted, rtol=1e-5, atol=1e-5)
+    known = {name: sae.metadata[name] for name in ("hook_name", "hook_name_out", "hf_hook_name", "hf_hook_name_out")}
+    assert known == {
+        "hook_name": "blocks.10.hook_mlp_in",
+        "hook_name_out": "blocks.10.hook_mlp_out",
+        "hf_hook_name": "model.layers.10.mlp:input",
+        "hf_hook_name_out": "model.layers.10.mlp",
+    }
 
 
 def test_a_transcoder_of_gemma_scope_is_no_sae(tmp_path: Path) -> None:
