@@ -45,6 +45,7 @@ def open_live(
     documents: Documents,
     packing: Packing,
     rows: RowFilter,
+    held_out: tuple[Documents, Packing] | None = None,
 ) -> LiveParts:
     """Split the documents and prepare the stream; the first batch asked for runs the model.
 
@@ -57,6 +58,7 @@ def open_live(
         documents: The dataset.
         packing: How documents become contexts.
         rows: Which positions count.
+        held_out: Documents of another dataset that both held-out parts are taken from, and their packing.
 
     Raises:
         UserError: The dataset is too small, or a device is not there.
@@ -70,6 +72,7 @@ def open_live(
         select_tokens=evaluation.select_tokens,
         test_tokens=evaluation.test_tokens,
         seed=run.seed,
+        held_out=held_out,
     )
     norm_limit = None
     if run.max_activation_norm_multiple is not None:
@@ -98,7 +101,7 @@ def open_live(
         passes_ahead=run.prefetch_llm_batches,
     )
 
-    def held_out(tokens_NT: Tensor) -> HeldOutActivations:
+    def part(tokens_NT: Tensor) -> HeldOutActivations:
         return HeldOutActivations(
             model=model,
             hooks=list(d_in),
@@ -111,4 +114,4 @@ def open_live(
             norm_limit=norm_limit,
         )
 
-    return LiveParts(stream=stream, select=held_out(split.select_NT), test=held_out(split.test_NT))
+    return LiveParts(stream=stream, select=part(split.select_NT), test=part(split.test_NT))

@@ -72,6 +72,10 @@ def open_source(
     documents = open_documents(run, n_token_ids=facts.n_token_ids)
     model = load_model(run) if model is None else model
     packing, rows = token_settings(run, model.tokenizer, documents.is_tokenized, facts.n_token_ids)
+    held_out = None
+    if evaluation.dataset is not None:
+        apart = open_documents(evaluation.text_of(run), n_token_ids=facts.n_token_ids)
+        held_out = apart, token_settings(run, model.tokenizer, apart.is_tokenized, facts.n_token_ids)[0]
     parts = open_live(
         run,
         evaluation,
@@ -81,6 +85,7 @@ def open_source(
         documents=documents,
         packing=packing,
         rows=rows,
+        held_out=held_out,
     )
     return ActivationSource(stream=parts.stream, select=parts.select, test=parts.test, model=model)
 

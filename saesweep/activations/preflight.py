@@ -121,7 +121,7 @@ def check_source(
     estimate = None
     if isinstance(documents, MapDocuments):
         estimate = round(sum(map(len, sample)) * documents.size / len(sample))
-        held_out = evaluation.select_tokens + evaluation.test_tokens
+        held_out = 0 if evaluation.dataset is not None else evaluation.select_tokens + evaluation.test_tokens
         if estimate <= held_out:
             raise UserError(
                 f"evaluation: {documents.name} has about {estimate} tokens, not more than select_tokens "
@@ -134,6 +134,8 @@ def check_source(
                 f"base.training_tokens: {documents.name} has about {per_epoch} activations to train on, so "
                 f"{training_tokens} take about {training_tokens / max(1, per_epoch):.1f} epochs"
             )
+    if evaluation.dataset is not None:
+        _check_held_out(evaluation, evaluation.text_of(run), tokenizer, model.n_token_ids)
     return SourceFacts(
         model=model,
         d_in=model.hooks,
@@ -143,6 +145,25 @@ def check_source(
         is_tokenized=documents.is_tokenized,
         warnings=tuple(warnings),
     )
+
+
+def _check_held_out(evaluation: EvaluationSpec, run: BaseRun, tokenizer: Any, n_token_ids: int) -> None:
+    """Refuse a dataset of the held-out parts that cannot be read, or is too small for them."""
+    doing(f"checking {run.dataset_path}")
+    try:
+        documents = open_documents(run, n_token_ids=n_token_ids)
+    except UserError as error:
+        raise UserError(str(error).replace("base.", "evaluation.dataset.")) from error
+    sample = _encoded_sample(documents, tokenizer, run.seed, n_token_ids)
+    documents.unreadable.check_sample(len(sample))
+    if not isinstance(documents, MapDocuments):
+        return
+    estimate = round(sum(map(len, sample)) * documents.size / len(sample))
+    if estimate < (needed := evaluation.select_tokens + evaluation.test_tokens):
+        raise UserError(
+            f"evaluation.dataset: {documents.name} has about {estimate} tokens, fewer than the {needed} of select_tokens and "
+            "test_tokens together; lower them or use a larger dataset"
+        )
 
 
 def _sample(documents: Documents, seed: int) -> list[Document]:

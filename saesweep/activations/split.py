@@ -74,7 +74,14 @@ class Split:
 
 
 def split_documents(
-    documents: Documents, tokenizer: Any, packing: Packing, *, select_tokens: int, test_tokens: int, seed: int
+    documents: Documents,
+    tokenizer: Any,
+    packing: Packing,
+    *,
+    select_tokens: int,
+    test_tokens: int,
+    seed: int,
+    held_out: tuple[Documents, Packing] | None = None,
 ) -> Split:
     """Take whole documents until `select_tokens`, then others until `test_tokens`, are filled; the rest trains.
 
@@ -82,9 +89,42 @@ def split_documents(
     has the fewest contexts that hold its tokens. Without `test_tokens` the split is for measuring alone, and nothing
     need be left to train on.
 
+    Args:
+        documents: The dataset.
+        tokenizer: The model's.
+        packing: How documents become contexts.
+        select_tokens: Tokens of the part that rungs and the ranking use.
+        test_tokens: Tokens of the part that is read once.
+        seed: Key of the permutation.
+        held_out: Another dataset that both parts are taken from, and its packing: then every document trains.
+
     Raises:
         UserError: The dataset is too small for both parts and training.
     """
+    if held_out is not None:
+        apart, packing = held_out
+        parts = _parts(apart, tokenizer, packing, select_tokens, test_tokens, seed, trains=False)[0]
+        return Split(*parts, TrainDocuments(documents, seed, 0))
+    parts, taken = _parts(documents, tokenizer, packing, select_tokens, test_tokens, seed, trains=test_tokens > 0)
+    if test_tokens and isinstance(documents, MapDocuments) and taken == documents.size:
+        raise UserError(
+            f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
+            f"{documents.size} documents of {documents.name}; lower them or use a larger dataset"
+        )
+    return Split(*parts, TrainDocuments(documents, seed, taken))
+
+
+def _parts(
+    documents: Documents,
+    tokenizer: Any,
+    packing: Packing,
+    select_tokens: int,
+    test_tokens: int,
+    seed: int,
+    *,
+    trains: bool,
+) -> tuple[list[Tensor], int]:
+    """Return the parts `select` and `test`, and how many documents they took; training needs the rest where it `trains`."""
     remaining: Iterator[Document]
     if isinstance(documents, MapDocuments):
         remaining = _read_in_order(documents, key_permutation(documents.size, seed, "split"))
@@ -95,7 +135,7 @@ def split_documents(
     for name, tokens in (("select_tokens", select_tokens), ("test_tokens", test_tokens)):
         wanted = -(-tokens // packing.context_size)
         contexts = taker.take(wanted)
-        if len(contexts) < wanted and not test_tokens:
+        if len(contexts) < wanted and not trains:
             raise UserError(
                 f"evaluation.{name}: {documents.name} ends after {taker.n_documents} documents ({taker.n_tokens} "
                 f"tokens), before {tokens} tokens are filled; lower it or use a larger dataset"
@@ -107,12 +147,7 @@ def split_documents(
                 "filled, and training needs the rest; lower both or use a larger dataset"
             )
         parts.append(torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(wanted, packing.context_size)))
-    if test_tokens and isinstance(documents, MapDocuments) and taker.n_documents == documents.size:
-        raise UserError(
-            f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
-            f"{documents.size} documents of {documents.name}; lower them or use a larger dataset"
-        )
-    return Split(parts[0], parts[1], TrainDocuments(documents, seed, taker.n_documents))
+    return parts, taker.n_documents
 
 
 class _Taker:

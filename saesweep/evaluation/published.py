@@ -139,10 +139,10 @@ def may_have_seen(
     run = measured.base_run()
     if run.is_synthetic or _held_out(source, measured, part):
         return None
-    trained_on = sae.metadata.get("dataset_path")
+    trained_on, text = sae.metadata.get("dataset_path"), measured.spec.evaluation.text_of(run).dataset_path
     if trained_on is None:
         return f"{source}: its metadata do not say what it was trained on, so it may have seen these tokens"
-    if trained_on != run.dataset_path:
+    if trained_on != text:
         return None
     return f"{source}: trained on {trained_on} too, where these tokens come from, so it may have seen them"
 
@@ -158,6 +158,8 @@ def _held_out(source: str | Path, measured: Experiment, part: Literal["select", 
         return False
     ours, theirs = own.base_run(), measured.base_run()
     if any(getattr(ours, name) != getattr(theirs, name) for name in _DECIDE_THE_SPLIT):
+        return False
+    if own.spec.evaluation.dataset != measured.spec.evaluation.dataset:
         return False
     # The documents of `select` come first in the split, then those of `test`.
     needed = measured.spec.evaluation.select_tokens

@@ -22,6 +22,7 @@ from saesweep.experiment.fields import (
 )
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.specs.architectures import architectures, listed, spec_class
+from saesweep.specs.base_run import SYNTHETIC
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS, presets_of
 
 _ONLY_IN_BASE = ("sae.d_in", "sae.d_out", "sae.reshape_activations", "sae.architecture")
@@ -62,6 +63,11 @@ def check_base(draft: Draft) -> None:
                 f"a field of {listed(having)}, and the experiment has {listed(draft.architectures)}; leave it out",
                 at_key=True,
             )
+    apart = draft.block("evaluation").get("dataset")
+    if apart is not None and base.get("dataset_path") == SYNTHETIC:
+        document.add(("evaluation", "dataset"), "builtin:synthetic has no text; leave it out", at_key=True)
+    if isinstance(apart, dict) and apart.get("dataset_path") == SYNTHETIC:
+        document.add(("evaluation", "dataset", "dataset_path"), "builtin:synthetic has no text; name a dataset of text")
     reads_two = any(spec_class(name).is_transcoder for name in draft.architectures)
     if base.get("hook_name_out") is not None and not reads_two and draft.architectures:
         message = (

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from saesweep.specs.base_run import BaseRun
 from saesweep.specs.model import Spec
 from saesweep.specs.objective import ObjectiveSpec
 from saesweep.specs.space import ParameterSpec
@@ -57,8 +58,28 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+class EvaluationDatasetSpec(Spec):
+    """A dataset of its own for the held-out parts; the fields mean what they mean under `base`."""
+
+    dataset_path: str = Field(min_length=1)
+    """Hub id, local file, folder or glob, or `builtin:python-docs`."""
+    dataset_name: str | None = None
+    """Configuration of the dataset, such as `sample-10BT`."""
+    split: str = "train"
+    """Split of the dataset, such as `validation`."""
+    data_files: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
+    """Only these files (or globs) of the dataset."""
+    data_dir: str | None = None
+    """Only this folder of the dataset."""
+    column_name: str | None = None
+    """Column with the text, the conversations or the token ids; found by its usual names when left out."""
+
+
 class EvaluationSpec(Spec):
     """Held-out data, split off by document before packing and fixed for the experiment."""
+
+    dataset: EvaluationDatasetSpec | None = None
+    """Text that `select` and `test` are taken from, so that all of `base.dataset_path` trains. When left out: both are split off that one."""
 
     select_tokens: TokenCount = Field(100_000, ge=1)
     """Tokens of the part that rungs and the ranking use."""
@@ -88,6 +109,12 @@ class EvaluationSpec(Spec):
     def at_rung(self, tokens: int) -> int:
         """Return how many of some held-out tokens are measured at a rung."""
         return min(tokens, max(MIN_RUNG_TOKENS, round(self.rung_share * tokens)))
+
+    def text_of(self, run: BaseRun) -> BaseRun:
+        """Return the run with the dataset that the held-out parts are taken from."""
+        if self.dataset is None:
+            return run
+        return run.model_copy(update={name: getattr(self.dataset, name) for name in type(self.dataset).model_fields})
 
     def without_test(self) -> EvaluationSpec:
         """Return the same with an empty `test` part, for measuring on `select` where nothing is trained."""

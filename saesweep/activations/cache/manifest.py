@@ -134,6 +134,7 @@ _NOT_THE_DATA = frozenset(
     {
         # Named apart in the manifest, and compared with more sense than equality.
         "hook_name",
+        "hook_name_out",
         "seed",
         # How the cache is reached.
         "use_cached_activations",
@@ -210,4 +211,5 @@ def source_fields(run: BaseRun, evaluation: EvaluationSpec, *, is_written: bool 
         **dumped,
         "evaluation.select_tokens": evaluation.select_tokens,
         "evaluation.test_tokens": evaluation.test_tokens,
+        **({} if evaluation.dataset is None else {"evaluation.dataset": evaluation.dataset.model_dump(mode="json")}),
     }

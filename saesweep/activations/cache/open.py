@@ -133,6 +133,8 @@ def _check_saelens(
     folder: Path, run: BaseRun, evaluation: EvaluationSpec, hooks: Sequence[str], training_tokens: int
 ) -> CacheFacts:
     cache = read_saelens_cache(folder, run, hooks)
+    if evaluation.dataset is not None:
+        raise UserError(f"evaluation.dataset: {folder} was cached by SAELens, and its rows are held out; leave it out")
     held_out = evaluation.select_tokens + evaluation.test_tokens
     if cache.rows <= held_out:
         raise UserError(
