@@ -21,7 +21,7 @@ from typing import Any
 import saesweep
 from saesweep.display.matched import matched_lines
 from saesweep.display.plain import PlainDisplay
-from saesweep.events import Row
+from saesweep.events import MatchedEntry, Row
 
 FILE = Path(__file__).resolve().parents[1] / "experiments" / "stories260k_matched.yaml"
 
@@ -36,6 +36,7 @@ def main() -> int:
     parser.add_argument("--tokens", help="training tokens of each SAE, instead of the file's")
     parser.add_argument("--run-dir", default="runs/stories260k_matched")
     parser.add_argument("--most-miss", type=float, default=0.05, help="largest relative miss of a target L0")
+    parser.add_argument("--markdown", action="store_true", help="the table as Markdown, for a page")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as saesweep run --set")
     arguments = parser.parse_args()
     os.environ["SAESWEEP_SHARED"] = arguments.shared
@@ -43,10 +44,13 @@ def main() -> int:
     result = saesweep.run(arguments.file, run_dir=arguments.run_dir, overrides=overrides, listeners=[PlainDisplay(sys.stderr)])
     if result.status == "interrupted":
         return result.exit_code
+    misses = _misses(result.rows, result.run_dir)
+    if arguments.markdown:
+        print("\n".join(_markdown(result.matched, result.rows, misses)))
+        return 0
     for line in matched_lines(result.matched):
         print(line)
     print()
-    misses = _misses(result.rows, result.run_dir)
     for line in _table(result.rows, misses):
         print(line)
     worst = max(abs(miss) for each in misses.values() for miss in each)
@@ -54,6 +58,26 @@ def main() -> int:
     for note in result.notes:
         print(f"note: {note}")
     return int(worst > arguments.most_miss)
+
+
+def _markdown(entries: Sequence[MatchedEntry], rows: Sequence[Row], misses: dict[int, list[float]]) -> list[str]:
+    """Return the best trial of each architecture at each L0, as a Markdown table."""
+    lines = [
+        "| L0 | architecture | ΔCE at exactly that L0 | behind the best (paired) | explained variance | ΔCE as measured, mean ± sd of seeds "
+        "| miss of the target, each seed | coefficient, start -> frozen |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    of_number = {row.number: row for row in rows}
+    for entry in sorted(entries, key=lambda e: (e.target_l0, e.metrics[e.goal])):
+        row = of_number[entry.trial]
+        behind = "best" if entry.behind is None else f"{entry.behind:.4f} ± {entry.behind_stderr:.4f}"
+        lines.append(
+            f"| {entry.target_l0:g} | {entry.architecture} | {entry.metrics[entry.goal]:.4f} ± {entry.stderr:.4f} "
+            f"| {behind}{', tied' if entry.is_tied and not entry.is_winner else ''} | {entry.metrics['explained_variance']:.3f} "
+            f"| {_with_spread(row, entry.goal).strip()} | {', '.join(f'{100 * miss:+.1f}%' for miss in misses[entry.trial])} "
+            f"| {_coefficient(row.coefficient)} |"
+        )
+    return lines
 
 
 def _misses(rows: Sequence[Row], run_dir: Path) -> dict[int, list[float]]:
