@@ -29,6 +29,7 @@ from saesweep.saes.folder import (
     write_checksums,
     write_sparsity,
 )
+from saesweep.saes.forms import ExportedForm, register_form
 from saesweep.saes.normalize import Normalizer
 from saesweep.saes.open_sae import open_sae
 from saesweep.saes.pretrained import Pretrained, check_pretrained, pretrained_params, read_pretrained
@@ -43,6 +44,8 @@ __all__ = [
     "register_architecture",
     "squared_error",
     "calibrate_threshold",
+    "ExportedForm",
+    "register_form",
     "ExportedSAE",
     "load_sae_folder",
     "open_sae",
