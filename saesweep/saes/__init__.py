@@ -1,6 +1,7 @@
 """SAE architectures: one file each, with parameters, reference forward pass, loss and export; and the folder format."""
 
 from saesweep.saes import (  # noqa: F401  (each registers itself)
+    abstopk,
     batchtopk,
     gated,
     jumprelu,

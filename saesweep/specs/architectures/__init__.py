@@ -9,7 +9,13 @@ from saesweep.specs.architectures.base import (
     spec_class,
 )
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
-from saesweep.specs.architectures.topk import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKFamilySpec, TopKSpec
+from saesweep.specs.architectures.topk import (
+    AbsTopKSpec,
+    BatchTopKSpec,
+    MatryoshkaBatchTopKSpec,
+    TopKFamilySpec,
+    TopKSpec,
+)
 from saesweep.specs.architectures.transcoder import TRANSCODERS, TranscoderSpec
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "TopKSpec",
     "BatchTopKSpec",
     "MatryoshkaBatchTopKSpec",
+    "AbsTopKSpec",
     "TranscoderSpec",
     "TRANSCODERS",
 ]

@@ -1,4 +1,4 @@
-"""Architectures whose sparsity is a count: topk, batchtopk, matryoshka_batchtopk."""
+"""Architectures whose sparsity is a count: topk, batchtopk, matryoshka_batchtopk, abstopk."""
 
 from __future__ import annotations
 
@@ -100,3 +100,13 @@ class MatryoshkaBatchTopKSpec(BatchTopKSpec):
     def inner_widths(self) -> tuple[int, ...]:
         """The widths below `d_sae`."""
         return tuple(w for w in self.matryoshka_widths if self.d_sae is None or w < self.d_sae)
+
+
+@register_spec("abstopk")
+class AbsTopKSpec(TopKSpec):
+    """AbsTopK SAE (arXiv 2510.00404): the k latents of largest magnitude, with their signs."""
+
+    saved_as: ClassVar[str] = "abstopk"
+
+    architecture: Literal["abstopk"] = "abstopk"  # type: ignore[assignment]
+    """Name of the architecture."""
