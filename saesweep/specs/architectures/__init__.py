@@ -9,10 +9,12 @@ from saesweep.specs.architectures.base import (
     spec_class,
 )
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
+from saesweep.specs.architectures.pursuit import MatchingPursuitSpec
 from saesweep.specs.architectures.topk import (
     AbsTopKSpec,
     BatchTopKSpec,
     MatryoshkaBatchTopKSpec,
+    MultiKSpec,
     TopKFamilySpec,
     TopKSpec,
 )
@@ -33,6 +35,8 @@ __all__ = [
     "BatchTopKSpec",
     "MatryoshkaBatchTopKSpec",
     "AbsTopKSpec",
+    "MultiKSpec",
+    "MatchingPursuitSpec",
     "TranscoderSpec",
     "TRANSCODERS",
 ]
