@@ -103,6 +103,16 @@ class ExportedSAE:
         """Return a copy with these entries added to, or replaced in, `cfg["metadata"]` (JSON values only)."""
         return ExportedSAE(self.architecture, {**self.cfg, "metadata": {**self.metadata, **extra}}, self.tensors)
 
+    def at_k(self, k: int) -> ExportedSAE:
+        """Return a copy that selects `k` latents per token: what `multi_k` trains several of.
+
+        Raises:
+            ValueError: It selects by no k, or `k` is not from 1 to `d_sae`.
+        """
+        if "k" not in self.cfg:
+            raise ValueError(f"{self.architecture} does not select k latents per token")
+        return ExportedSAE(self.architecture, {**self.cfg, "k": k}, self.tensors)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> ExportedSAE:
         """Return a copy on `device` that computes in `dtype`; what is None stays as it is."""
         new_dtype = dtype if dtype is not None else self.dtype

@@ -47,7 +47,7 @@ def pursue(
             is_new_B = acts_BF.gather(1, chosen_B1).squeeze(1) == 0
         row_BD = W_dec_FD[chosen_B1.squeeze(1)]
         value_B1 = (residual_BD * row_BD).sum(dim=1, keepdim=True).relu() * ~done_B.unsqueeze(1)
-        acts_BF = acts_BF.scatter_add(1, chosen_B1, value_B1)
+        acts_BF.scatter_add_(1, chosen_B1, value_B1)
         residual_BD = residual_BD - value_B1 * row_BD
         with torch.no_grad():
             if stop_on_duplicate_support:
@@ -133,7 +133,7 @@ class MatchingPursuitForm(ExportedForm):
             max_iterations=int(cfg["d_in"] if most is None else most),
             stop_on_duplicate_support=bool(cfg.get("stop_on_duplicate_support", True)),
         )
-        return acts_BF.reshape(*x_ND.shape[:-1], -1)
+        return acts_BF.reshape(*x_ND.shape[:-1], acts_BF.shape[1])
 
     def decode(self, cfg: Cfg, tensors: Tensors, feature_acts_NF: Tensor) -> Tensor:
         """Return the reconstruction [N, D]."""
