@@ -3,6 +3,7 @@
 from saesweep.specs.architectures.base import (
     NormalizeActivations,
     SAESpec,
+    all_listed,
     architectures,
     listed,
     register_spec,
@@ -23,6 +24,7 @@ from saesweep.specs.architectures.transcoder import TRANSCODERS, TranscoderSpec
 __all__ = [
     "NormalizeActivations",
     "SAESpec",
+    "all_listed",
     "architectures",
     "listed",
     "register_spec",

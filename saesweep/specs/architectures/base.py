@@ -133,6 +133,13 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(name for name in given if getattr(_REGISTRY.get(name), "trained_as", "") not in given)
 
 
+def all_listed() -> str:
+    """Return every architecture for a message, transcoders as those of their SAEs."""
+    with_transcoder = [name for name in _REGISTRY if f"{name}_transcoder" in _REGISTRY]
+    others = [name for name, spec in _REGISTRY.items() if not spec.is_transcoder and name not in with_transcoder]
+    return ", ".join((f"{', '.join(with_transcoder)} and their transcoders", *others))
+
+
 def architectures() -> tuple[str, ...]:
     """Return the names of all registered architectures, in the order of registration."""
     return tuple(_REGISTRY)
