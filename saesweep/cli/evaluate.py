@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saesweep.cli.command import DONE, add_overrides, new_parser, say
+from saesweep.errors import UserError
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -18,6 +19,7 @@ _EXAMPLES = """\
   saesweep eval runs/quickstart/pareto/*                       one row each, on the run's own held-out tokens
   saesweep eval runs/gemma_l12/best google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82 \\
       --experiment experiments/gemma_l12.yaml                  ours beside a published one
+  saesweep eval runs/multi_k/best --k 8,16,32,64               one SAE, a row for each number of latents
   saesweep eval my_sae --dataset stories.txt --tokens 1M --json > metrics.json
 
 An SAE is a folder of saesweep, SAELens, Gemma Scope (1 or 2), dictionary_learning, sparsify or Llama Scope, a run directory,
@@ -53,6 +55,13 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--hook", metavar="NAME", help="measure every SAE at this hook (default: the SAE's own)")
     for flag, (_, metavar, text) in _FLAGS.items():
         parser.add_argument(f"--{flag.replace('_', '-')}", metavar=metavar, help=text)
+    parser.add_argument(
+        "--k",
+        metavar="N,N,...",
+        default="",
+        help="measure every SAE at each of these numbers of latents per token instead of its own (topk, abstopk); "
+        "one SAE of multi_k is trained for several",
+    )
     add_overrides(parser)
     parser.add_argument(
         "--part",
@@ -81,12 +90,20 @@ def execute(args: argparse.Namespace) -> int:
         hook=args.hook,
         part=args.part,
         ablation=args.ablation,
+        ks=_ks_of(args.k),
     )
     if args.json:
         say(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:
         _print_table(found)
     return DONE
+
+
+def _ks_of(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"--k: {text!r} is no list of numbers of latents such as 8,16,32")
+    return [int(part) for part in parts]
 
 
 def _print_table(found: Comparison) -> None:

@@ -75,6 +75,7 @@ def evaluate_saes(
     hook: str | None = None,
     part: Literal["select", "test"] = "select",
     ablation: Literal["zero", "mean"] = "zero",
+    ks: Sequence[int] = (),
 ) -> Comparison:
     """Measure published SAEs on one held-out part, through the language model that they belong to.
 
@@ -88,11 +89,17 @@ def evaluate_saes(
         hook: Measure every SAE here; by default each at the hook that its metadata name.
         part: `select` is what rungs and rankings use; `test` is meant to be read once.
         ablation: What scores are relative to.
+        ks: Measure every SAE that selects k latents per token at each of these instead of its own k.
 
     Raises:
         UserError: An SAE, the model or the dataset cannot be had, or they do not fit together.
     """
     saes = [open_sae(source) for source in sources]
+    names: Sequence[str | Path] = sources
+    if ks:
+        names = [f"{source} (k {k})" for source in sources for k in ks]
+        saes = [_at_k(source, sae, k) for source, sae in zip(sources, saes, strict=True) for k in ks]
+        sources = [source for source in sources for _ in ks]
     settings, notes = settings_of(sources, saes, experiment, overrides)
     settings = only_stream(settings)
     run = settings.base_run()
@@ -156,10 +163,17 @@ def evaluate_saes(
                 hook=hooks[i].target,
                 metrics=metrics[i],
             )
-            for i, (name, sae) in enumerate(zip(sources, saes, strict=True))
+            for i, (name, sae) in enumerate(zip(names, saes, strict=True))
         ),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _at_k(source: str | Path, sae: ExportedSAE, k: int) -> ExportedSAE:
+    try:
+        return sae.at_k(k)
+    except ValueError as error:
+        raise UserError(f"{source}: cannot be measured at k {k}: {error}; leave --k out, or name other SAEs") from None
 
 
 def settings_of(

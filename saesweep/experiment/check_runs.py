@@ -10,6 +10,7 @@ from saesweep.experiment.fields import ARCHITECTURE
 from saesweep.experiment.layers import build_run, layered, place_of
 from saesweep.experiment.parameters import Parameter, corners, for_architecture
 from saesweep.specs import BaseRun
+from saesweep.specs.architectures import spec_class
 
 _WIDTHS = ("sae.d_sae", "sae.expansion_factor", "sae.d_in")
 _FOLLOWS: dict[str, tuple[str, ...]] = {
@@ -22,7 +23,6 @@ _FOLLOWS: dict[str, tuple[str, ...]] = {
     "sae.k": _WIDTHS,
     "sae.d_sae": _WIDTHS,
     "sae.expansion_factor": _WIDTHS,
-    "sae.matryoshka_widths": (*_WIDTHS, "sae.architecture"),
     "hook_name_out": ("sae.architecture",),
     "sae.target_l0": ("sae.jumprelu_sparsity_loss_mode", "preset"),
 }
@@ -55,10 +55,12 @@ def check_runs(draft: Draft, parameters: Sequence[Parameter]) -> list[BaseRun]:
             run, problems = build_run(usable)
             if run is not None:
                 runs.append(run)
+            together = spec_class(architecture).read_together
             for path, message in problems:
                 place = place_of(path, flat)
+                follows = (path, *_FOLLOWS.get(path, ()), *(f"sae.{name}" for name in together.get(path[4:], ())))
                 # One corner, of one architecture, shows a mistake; what follows from another mistake is no news.
-                if (place, path) not in noted and not draft.broken.intersection((path, *_FOLLOWS.get(path, ()))):
+                if (place, path) not in noted and not draft.broken.intersection(follows):
                     noted.add((place, path))
                     note(draft, place, path, message)
     return runs

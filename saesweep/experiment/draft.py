@@ -25,7 +25,7 @@ from saesweep.specs import (
     RaySpec,
     SearchSpec,
 )
-from saesweep.specs.architectures import architectures, listed
+from saesweep.specs.architectures import all_listed, architectures
 from saesweep.specs.model import Spec
 
 SpecT = TypeVar("SpecT", bound=Spec)
@@ -160,9 +160,7 @@ def _known(draft: Draft, named: list[tuple[Any, Place]]) -> tuple[str, ...]:
             found.append(name)
             continue
         hint = did_you_mean(str(name), architectures())
-        draft.document.add(
-            place, f"unknown architecture {name!r}{hint} (known: {listed(architectures())} and their transcoders)"
-        )
+        draft.document.add(place, f"unknown architecture {name!r}{hint} (known: {all_listed()})")
         draft.broken.add(ARCHITECTURE)
         guess = nearest(str(name), architectures())
         found += [guess] if guess else architectures()

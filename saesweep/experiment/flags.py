@@ -19,7 +19,7 @@ from saesweep.experiment.scalars import is_null
 from saesweep.experiment.yaml_reader import read_value
 from saesweep.plugins import load_installed_plugins
 from saesweep.specs import BaseRun, Duration
-from saesweep.specs.architectures import SAESpec, architectures, listed, spec_class
+from saesweep.specs.architectures import SAESpec, all_listed, architectures, listed, spec_class
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.synthetic import SyntheticSpec
@@ -71,7 +71,7 @@ def _flag(path: str, info: FieldInfo, group: str, note: str = "") -> Flag:
     if options := [f"{value}" for value in _literals(info.annotation)]:
         note = f": {', '.join(options)}{note}"
     if path == ARCHITECTURE:
-        note, shown = f": {listed(architectures())} and their transcoders", " (default: standard)"
+        note, shown = f": {all_listed()}", " (default: standard)"
     elif default not in (None, "", PydanticUndefined):
         shown = f" (default: {default if isinstance(default, str) else json.dumps(default)})"
     return Flag(

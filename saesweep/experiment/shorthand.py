@@ -13,6 +13,7 @@ from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import known_paths
 from saesweep.experiment.scalars import parse_scalar
 from saesweep.specs import METRICS, BaseRun
+from saesweep.specs.architectures import architectures, spec_class
 
 _LIMIT = re.compile(r"\s*(\w+)\s*(<=|<|>=|>)\s*([-+0-9.e]+)\s*")
 _SPAN = re.compile(r"\s*([-+0-9.e]+?)\s*(?:\.\.\.?|-|–|to|:|,)\s*([-+0-9.e]+)\s*")
@@ -132,10 +133,10 @@ def _teach_several(document: Document) -> None:
 
 def _is_list(path: str) -> bool:
     """Return whether one value of a field is a list."""
-    field = BaseRun.model_fields.get(path)
-    if field is None:
-        return path.startswith("sae.matryoshka")
-    kinds = [field.annotation, *get_args(field.annotation)]
+    section, _, name = path.rpartition(".")
+    models: list[type[Any]] = [BaseRun] if not section else [spec_class(known) for known in architectures()]
+    fields = [model.model_fields[name] for model in models if name in model.model_fields]
+    kinds = [kind for field in fields for kind in (field.annotation, *get_args(field.annotation))]
     return any("tuple" in str(kind) or "list" in str(kind) for kind in kinds)
 
 

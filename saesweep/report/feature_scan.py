@@ -35,12 +35,13 @@ class Scan:
     fired_F: Tensor
     """Tokens on which each latent fires, int64."""
     sum_F: Tensor
-    """Sum of its activations, float64."""
+    """Sum of the magnitudes of its activations, float64; the magnitude is the activation but for latents with signs."""
     max_F: Tensor
+    """Its largest magnitude."""
     peak_token_F: Tensor
     """Id of the token on which it is strongest; -1 where it never fires."""
     peaks_NF: Tensor
-    """Its strongest activation in each context, bfloat16: for choosing contexts, not for reading off."""
+    """Its largest magnitude in each context, bfloat16: for choosing contexts, not for reading off."""
 
     @property
     def density_F(self) -> Tensor:
@@ -83,12 +84,12 @@ def scan(sae: ExportedSAE, held_out: HeldOut, hook: str, max_tokens: int) -> Sca
     peaks_NF = torch.zeros(n_contexts, d_sae, dtype=torch.bfloat16)
     n_tokens = last = 0
     for piece in pieces(sae, held_out, hook, max_tokens):
-        acts_MF = piece.acts_MF
-        n_tokens += len(acts_MF)
+        size_MF = piece.acts_MF.abs()
+        n_tokens += len(size_MF)
         last = piece.context
-        fired_F += (acts_MF > 0).sum(0)
-        sum_F += acts_MF.double().sum(0)
-        top_F, where_F = acts_MF.max(0)
+        fired_F += (size_MF != 0).sum(0)
+        sum_F += size_MF.double().sum(0)
+        top_F, where_F = size_MF.max(0)
         tokens_F = held_out.tokens_NT[piece.context].cpu()[piece.positions_M[where_F]]
         peak_token_F = torch.where(top_F > max_F, tokens_F, peak_token_F)
         max_F = torch.maximum(max_F, top_F)

@@ -40,7 +40,7 @@ class Example:
     interval: int | None
     """None for one of the strongest contexts, else the part of the latent's range that its peak lies in."""
     activations: dict[int, float]
-    """By position, where the latent fires."""
+    """By position, where the latent fires; negative where it has signs. Strength everywhere is magnitude."""
 
 
 @dataclass(kw_only=True)
@@ -49,7 +49,7 @@ class Described:
 
     number: int
     histogram: list[int] = field(default_factory=list)
-    """Tokens by activation, in `BINS` equal parts of 0 to its maximum."""
+    """Tokens by magnitude, in `BINS` equal parts of 0 to the largest."""
     examples: list[Example] = field(default_factory=list)
     promoted: list[tuple[int, float]] = field(default_factory=list)
     """(token id, logit per unit of activation) of the output tokens that its decoder direction raises most."""
@@ -118,7 +118,7 @@ def _add_examples(
     for piece in pieces(sae, held_out, hook, max_tokens):
         acts_MS = piece.acts_MF[:, index_S]
         rows_P, latents_P = torch.nonzero(acts_MS, as_tuple=True)
-        shares_P = acts_MS[rows_P, latents_P] / max_S[latents_P]
+        shares_P = acts_MS[rows_P, latents_P].abs() / max_S[latents_P]
         bins_P = (shares_P * BINS).ceil().long().clamp(1, BINS) - 1
         histogram_SB += torch.bincount(latents_P * BINS + bins_P, minlength=len(histogram_SB))
         if piece.context in by_context:
@@ -134,7 +134,7 @@ def _add_examples(
     for s, own_found in enumerate(found):
         own_found.histogram = histogram_SB[s * BINS : (s + 1) * BINS].tolist()
         own_found.examples.sort(
-            key=lambda e: (e.interval is not None, -(e.interval or 0), -e.activations[e.peak], e.context)
+            key=lambda e: (e.interval is not None, -(e.interval or 0), -abs(e.activations[e.peak]), e.context)
         )
 
 
@@ -164,13 +164,13 @@ def _example(
     acts_M: Tensor,
     separators: Collection[int],
 ) -> Example:
-    peak = int(positions_M[int(acts_M.argmax())])
+    peak = int(positions_M[int(acts_M.abs().argmax())])
     begin = end = peak
     while begin > 0 and peak - begin < TOKENS_BEFORE and tokens_T[begin - 1] not in separators:
         begin -= 1
     while end + 1 < len(tokens_T) and end - peak < TOKENS_AFTER and tokens_T[end + 1] not in separators:
         end += 1
-    inside_M = (positions_M >= begin) & (positions_M <= end) & (acts_M > 0)
+    inside_M = (positions_M >= begin) & (positions_M <= end) & (acts_M != 0)
     activations = dict(zip(positions_M[inside_M].tolist(), acts_M[inside_M].tolist(), strict=True))
     return Example(context=context, begin=begin, end=end + 1, peak=peak, interval=interval, activations=activations)
 

@@ -39,8 +39,12 @@ ARCHITECTURE_STYLES = {
     "gated": ArchitectureStyle("#CC79A7", "triangle-up"),
     "standard": ArchitectureStyle("#E69F00", "cross"),
     "matryoshka_batchtopk": ArchitectureStyle("#56B4E9", "x"),
+    "abstopk": ArchitectureStyle("#882255", "hexagon"),
+    "multi_k": ArchitectureStyle("#D55E00", "star"),
+    "matching_pursuit": ArchitectureStyle("#117733", "pentagon"),
 }
-"""Okabe and Ito's palette, which people with colour blindness can tell apart too."""
+"""Okabe and Ito's palette, which people with colour blindness can tell apart too, and two of Tol's; multi_k has the colour of topk,
+which it is exported as."""
 _OTHER_COLOURS = ("#8A8A8A", "#8F6BC4")
 _OTHER_SYMBOLS = ("star-triangle-down", "hexagon", "pentagon", "star-diamond", "bowtie")
 

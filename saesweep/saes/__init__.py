@@ -1,10 +1,13 @@
 """SAE architectures: one file each, with parameters, reference forward pass, loss and export; and the folder format."""
 
 from saesweep.saes import (  # noqa: F401  (each registers itself)
+    abstopk,
     batchtopk,
     gated,
     jumprelu,
+    matching_pursuit,
     matryoshka,
+    multi_k,
     standard,
     topk,
     transcoder,
@@ -29,6 +32,7 @@ from saesweep.saes.folder import (
     write_checksums,
     write_sparsity,
 )
+from saesweep.saes.forms import ExportedForm, register_form
 from saesweep.saes.normalize import Normalizer
 from saesweep.saes.open_sae import open_sae
 from saesweep.saes.pretrained import Pretrained, check_pretrained, pretrained_params, read_pretrained
@@ -43,6 +47,8 @@ __all__ = [
     "register_architecture",
     "squared_error",
     "calibrate_threshold",
+    "ExportedForm",
+    "register_form",
     "ExportedSAE",
     "load_sae_folder",
     "open_sae",

@@ -125,6 +125,10 @@ class Architecture(Generic[SpecT]):
         """Return the reconstruction [B, D] in the normalised space."""
         return feature_acts_BF @ params["W_dec"] + params["b_dec"]
 
+    def reconstruction_loss(self, state: ForwardState) -> Tensor:
+        """Return `mse_loss`, a scalar: the squared error of the reconstruction."""
+        return squared_error(state.recon_BD, state.target_BD)
+
     def penalties(self, state: ForwardState) -> dict[str, Tensor]:
         """Return the loss terms besides `mse_loss`: weighted scalars by SAELens' names."""
         raise NotImplementedError
@@ -192,7 +196,7 @@ class Architecture(Generic[SpecT]):
             knobs=knobs,
             dead_F=dead_F,
         )
-        losses = {"mse_loss": squared_error(recon_BD, target_BD), **self.penalties(state)}
+        losses = {"mse_loss": self.reconstruction_loss(state), **self.penalties(state)}
         loss = torch.stack(list(losses.values())).sum()
         return TrainOutput(loss, losses, recon_BD if skip_BD is None else recon_BD + skip_BD, acts_BF)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saesweep.saes.forms import ExportedForm, form_of, positive_int_problem
 from saesweep.saes.normalize import RUNTIME_MODES, normalise_tokens
 
 DTYPES = {
@@ -31,48 +32,12 @@ def rows_at_once(d_sae: int, device: torch.device) -> int:
     return max((_CPU_PIECE_ELEMENTS if device.type == "cpu" else _PIECE_ELEMENTS) // d_sae, 16)
 
 
-_TRANSCODERS = {
-    "transcoder": "standard",
-    "skip_transcoder": "standard",
-    "jumprelu_transcoder": "jumprelu",
-    "jumprelu_skip_transcoder": "jumprelu",
-}
-"""SAELens' transcoders -> the SAE that they have the latents of."""
-_BIASES = {
-    "standard": ("b_enc",),
-    "topk": ("b_enc",),
-    "jumprelu": ("b_enc", "threshold"),
-    "gated": ("b_gate", "b_mag", "r_mag"),
-}
-
-
-def expected_shapes(architecture: str, d_in: int, d_sae: int, d_out: int | None = None) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of an exported architecture: name -> shape.
-
-    Args:
-        architecture: Its name.
-        d_in: Width that it reads.
-        d_sae: Number of latents.
-        d_out: Width that it reconstructs; `d_in` when left out.
-
-    Raises:
-        ValueError: The architecture is not one that saesweep reads and writes.
-    """
-    d_out = d_in if d_out is None else d_out
-    kind = _TRANSCODERS.get(architecture, architecture)
-    if kind not in _BIASES:
-        raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join((*_BIASES, *_TRANSCODERS))}")
-    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_out), "b_dec": (d_out,)}
-    skip = {"W_skip": (d_out, d_in)} if "skip" in architecture else {}
-    return shapes | skip | {name: (d_sae,) for name in _BIASES[kind]}
-
-
 @dataclass(frozen=True)
 class ExportedSAE:
     """A published SAE; works on raw (un-normalised) activations, with SAELens' inference semantics.
 
     Attributes:
-        architecture: `standard`, `gated`, `jumprelu` or `topk`, or one of SAELens' transcoders.
+        architecture: Name of a registered form: `standard`, `topk`, ..., or one of SAELens' transcoders.
         cfg: The contents of `cfg.json`, as SAELens writes them, including `metadata`.
         tensors: The weights, in SAELens' names and shapes; all of `cfg["dtype"]` but `threshold`, which is float32.
 
@@ -99,9 +64,14 @@ class ExportedSAE:
         return int(self.cfg["d_in"])
 
     @property
+    def form(self) -> ExportedForm:
+        """What it computes."""
+        return form_of(self.architecture)
+
+    @property
     def is_transcoder(self) -> bool:
         """Whether it reconstructs the activations of another hook than the one that it reads."""
-        return self.architecture in _TRANSCODERS
+        return self.form.is_transcoder
 
     @property
     def d_out(self) -> int:
@@ -133,6 +103,16 @@ class ExportedSAE:
         """Return a copy with these entries added to, or replaced in, `cfg["metadata"]` (JSON values only)."""
         return ExportedSAE(self.architecture, {**self.cfg, "metadata": {**self.metadata, **extra}}, self.tensors)
 
+    def at_k(self, k: int) -> ExportedSAE:
+        """Return a copy that selects `k` latents per token: what `multi_k` trains several of.
+
+        Raises:
+            ValueError: It selects by no k, or `k` is not from 1 to `d_sae`.
+        """
+        if "k" not in self.cfg:
+            raise ValueError(f"{self.architecture} does not select k latents per token")
+        return ExportedSAE(self.architecture, {**self.cfg, "k": k}, self.tensors)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> ExportedSAE:
         """Return a copy on `device` that computes in `dtype`; what is None stays as it is."""
         new_dtype = dtype if dtype is not None else self.dtype
@@ -151,7 +131,10 @@ class ExportedSAE:
 
         Activations of a `hook_z` SAE are flattened to [..., heads * d_head] by the caller.
         """
-        return self._encode_normalised(normalise_tokens(self._mode, x_ND.to(self.dtype))[0])
+        normalised_ND, _ = normalise_tokens(self._mode, x_ND.to(self.dtype))
+        if self.cfg.get("apply_b_dec_to_input", True) and not self.is_transcoder:
+            normalised_ND = normalised_ND - self.tensors["b_dec"]
+        return self.form.encode(self.cfg, self.tensors, normalised_ND)
 
     def decode(self, feature_acts_NF: Tensor, like_ND: Tensor | None = None) -> Tensor:
         """Return the reconstruction [..., d_out] in the raw space.
@@ -164,7 +147,7 @@ class ExportedSAE:
         Raises:
             ValueError: `like_ND` is needed and missing.
         """
-        recon_ND = self._decode_normalised(feature_acts_NF)
+        recon_ND = self.form.decode(self.cfg, self.tensors, feature_acts_NF)
         if "W_skip" in self.tensors:
             if like_ND is None:
                 raise ValueError("decode with a skip connection needs like_ND, the activations that were encoded")
@@ -191,56 +174,18 @@ class ExportedSAE:
     def _mode(self) -> str:
         return str(self.cfg.get("normalize_activations", "none"))
 
-    @property
-    def _rescales(self) -> bool:
-        return self.architecture == "topk" and bool(self.cfg.get("rescale_acts_by_decoder_norm", False))
-
-    def _encode_normalised(self, x_ND: Tensor) -> Tensor:
-        t = self.tensors
-        if self.cfg.get("apply_b_dec_to_input", True) and not self.is_transcoder:
-            x_ND = x_ND - t["b_dec"]
-        kind = _TRANSCODERS.get(self.architecture, self.architecture)
-        if kind == "gated":
-            gate_NF = x_ND @ t["W_enc"] + t["b_gate"]
-            magnitude_NF = x_ND @ (t["W_enc"] * t["r_mag"].exp()) + t["b_mag"]
-            return magnitude_NF.relu() * (gate_NF > 0)
-        hidden_NF = x_ND @ t["W_enc"] + t["b_enc"]
-        if kind == "standard":
-            return hidden_NF.relu()
-        if kind == "jumprelu":
-            # SAELens loads the threshold in the SAE's own dtype and compares in it.
-            return hidden_NF.relu() * (hidden_NF > t["threshold"].to(hidden_NF.dtype))
-        if self._rescales:
-            hidden_NF = hidden_NF * t["W_dec"].norm(dim=-1)
-        top = hidden_NF.topk(int(self.cfg["k"]), dim=-1, sorted=False)
-        return torch.zeros_like(hidden_NF).scatter_(-1, top.indices, top.values.relu())
-
-    def _decode_normalised(self, feature_acts_NF: Tensor) -> Tensor:
-        t = self.tensors
-        if self._rescales:
-            feature_acts_NF = feature_acts_NF / t["W_dec"].norm(dim=-1)
-        return feature_acts_NF @ t["W_dec"] + t["b_dec"]
-
 
 def cfg_problems(cfg: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the contents of a `cfg.json`, one sentence each."""
-    problems = []
-    widths = ("d_in", "d_sae", "d_out") if cfg.get("architecture") in _TRANSCODERS else ("d_in", "d_sae")
-    for key in widths:
-        if type(cfg.get(key)) is not int or cfg[key] < 1:
-            problems.append(f"{key} must be a positive whole number, got {cfg.get(key)!r}")
+    problems = [problem for width in ("d_in", "d_sae") for problem in positive_int_problem(cfg, width)]
     if cfg.get("dtype") not in tuple(DTYPES):
         problems.append(f"dtype must be one of {', '.join(DTYPES)}, got {cfg.get('dtype')!r}")
     if not isinstance(cfg.get("metadata"), dict):
         problems.append("metadata is missing")
     try:
-        expected_shapes(str(cfg.get("architecture")), 1, 1)
+        problems += form_of(cfg.get("architecture")).problems(cfg)
     except ValueError as error:
         problems.append(str(error))
-    if cfg.get("architecture") == "topk":
-        k, d_sae = cfg.get("k"), cfg.get("d_sae")
-        if type(k) is not int or k < 1 or (type(d_sae) is int and k > d_sae):
-            problems.append(f"k must be a whole number from 1 to d_sae, got {k!r}")
     mode = cfg.get("normalize_activations", "none")
     if mode not in ("none", *RUNTIME_MODES):
         problems.append(
@@ -252,7 +197,7 @@ def cfg_problems(cfg: Mapping[str, Any]) -> list[str]:
 
 def tensor_problems(cfg: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return how tensors differ from those a valid `cfg` calls for, one sentence each."""
-    expected = expected_shapes(str(cfg["architecture"]), cfg["d_in"], cfg["d_sae"], cfg.get("d_out"))
+    expected = form_of(cfg["architecture"]).shapes(cfg)
     problems = [f"tensor {name} is missing" for name in expected if name not in shapes]
     problems += [f"unknown tensor {name} for {cfg['architecture']}" for name in shapes if name not in expected]
     problems += [

@@ -25,12 +25,16 @@ _COMMON_FIELDS = frozenset(
 def fold_scale(tensors: dict[str, Tensor], scale: float, target_scale: float | None = None) -> dict[str, Tensor]:
     """Fold `x -> scale x` into the weights: the latents stay, the reconstruction is of the raw activations.
 
+    Where encoder and decoder are one matrix, without `W_enc`, that matrix stays and latents are divided by the scale.
+
     Args:
         tensors: Weights of the scaled space.
         scale: Factor of the activations that are read.
         target_scale: Factor of those that a transcoder reconstructs; `scale` when left out.
     """
     target_scale = scale if target_scale is None else target_scale
+    if "W_enc" not in tensors:
+        return tensors | {"b_dec": tensors["b_dec"] / target_scale}
     folded = tensors | {
         "W_enc": tensors["W_enc"] * scale,
         "W_dec": tensors["W_dec"] / target_scale,
@@ -103,9 +107,10 @@ def exported_cfg(spec: SAESpec, fields: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         spec: The training configuration.
-        fields: Fields beyond the common ones (`k` of a topk).
+        fields: Fields beyond the common ones (`k` of a topk). What folding changed of them is among the details as it trained.
     """
-    details = spec.model_dump(mode="json", exclude={*_COMMON_FIELDS, "expansion_factor", *fields})
+    same = {name for name, value in fields.items() if getattr(spec, name, value) == value}
+    details = spec.model_dump(mode="json", exclude={*_COMMON_FIELDS, "expansion_factor", *same})
     mode = spec.normalize_activations
     return {
         "device": spec.device,

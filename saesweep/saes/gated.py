@@ -1,6 +1,6 @@
 """The gated SAE (arXiv 2404.16014): one path decides which latents are active, the other how strongly."""
 
-# Shape suffix legend:  B = tokens in a batch, D = d_in, F = d_sae
+# Shape suffix legend:  B = tokens in a batch, N = tokens (any leading dimensions), D = d_in, F = d_sae
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from saesweep.saes.architecture import (
     register_architecture,
     squared_error,
 )
+from saesweep.saes.forms import Cfg, ExportedForm, Tensors, register_form
 from saesweep.specs.architectures import GatedSpec
 
 
@@ -58,3 +59,18 @@ class Gated(Architecture[GatedSpec]):
             "l1_loss": state.knobs.l1_coefficient * l1_per_token_B.mean(),
             "auxiliary_reconstruction_loss": squared_error(gate_BF @ decoder["W_dec"] + decoder["b_dec"], target_BD),
         }
+
+
+class GatedForm(ExportedForm):
+    """`f = 1[pi > 0] * relu(mu)`, as it trains."""
+
+    vectors = ("b_gate", "b_mag", "r_mag")
+
+    def encode(self, cfg: Cfg, tensors: Tensors, x_ND: Tensor) -> Tensor:
+        """Return the latents [N, F]."""
+        gate_NF = x_ND @ tensors["W_enc"] + tensors["b_gate"]
+        magnitude_NF = x_ND @ (tensors["W_enc"] * tensors["r_mag"].exp()) + tensors["b_mag"]
+        return magnitude_NF.relu() * (gate_NF > 0)
+
+
+register_form("gated", GatedForm())

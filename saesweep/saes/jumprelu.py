@@ -1,6 +1,6 @@
 """The JumpReLU SAE (arXiv 2407.14435): a learnt threshold per latent, trained through a straight-through estimator."""
 
-# Shape suffix legend:  B = tokens in a batch, D = d_in, F = d_sae
+# Shape suffix legend:  B = tokens in a batch, N = tokens (any leading dimensions), D = d_in, F = d_sae
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saesweep.saes.architecture import Architecture, ForwardState, Knobs, Params, register_architecture
+from saesweep.saes.forms import Cfg, ExportedForm, Tensors, register_form
 from saesweep.specs.architectures import JumpReLUSpec
 
 
@@ -137,3 +138,17 @@ class JumpReLUArchitecture(Architecture[JumpReLUSpec]):
             hidden_BF, threshold_F.to(hidden_BF.dtype), spec.jumprelu_bandwidth, spec.jumprelu_ste_to_input
         )
         return out
+
+
+class JumpReLUForm(ExportedForm):
+    """`f = relu(h) * 1[h > threshold]`: thresholds are never negative."""
+
+    vectors = ("b_enc", "threshold")
+
+    def encode(self, cfg: Cfg, tensors: Tensors, x_ND: Tensor) -> Tensor:
+        """Return the latents [N, F]. SAELens loads the threshold in the SAE's own dtype and compares in it."""
+        hidden_NF = self.pre_acts(tensors, x_ND)
+        return hidden_NF.relu() * (hidden_NF > tensors["threshold"].to(hidden_NF.dtype))
+
+
+register_form("jumprelu", JumpReLUForm())

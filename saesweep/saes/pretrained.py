@@ -115,6 +115,11 @@ def check_pretrained(runs: Iterable[BaseRun]) -> None:
 def _check(found: Pretrained, architecture: Architecture[Any], like: Params) -> None:
     place = f"base.from_pretrained_path: {found.source}"
     own_mode = architecture.spec.normalize_activations
+    if "W_enc" not in like and found.centred != architecture.spec.apply_b_dec_to_input:
+        raise UserError(
+            f"{place} has apply_b_dec_to_input {found.centred}; {architecture.spec.architecture} has no encoder bias to make up "
+            "for another: set base.sae.apply_b_dec_to_input to the same"
+        )
     if found.mode != (own_mode if own_mode in RUNTIME_MODES else "none"):
         raise UserError(
             f"{place} works with normalize_activations {found.mode}, this run has {own_mode}; a per-token normalisation "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from saesweep.saes.architecture import Architecture, ForwardState, Knobs, Params, register_architecture
+from saesweep.saes.forms import ExportedForm, register_form
 from saesweep.specs.architectures import StandardSpec
 
 
@@ -36,3 +37,6 @@ class Standard(Architecture[StandardSpec]):
         """Return `l1_loss`."""
         weighted_BF = state.feature_acts_BF * state.params["W_dec"].norm(dim=1)
         return {"l1_loss": (state.knobs.l1_coefficient * weighted_BF.norm(p=self.spec.lp_norm, dim=-1)).mean()}
+
+
+register_form("standard", ExportedForm())

@@ -1,6 +1,6 @@
 """The TopK SAE (arXiv 2406.04093), and what the whole family shares: decoder-norm rescaling and the loss on dead latents."""
 
-# Shape suffix legend:  B = tokens in a batch, D = d_in, F = d_sae
+# Shape suffix legend:  B = tokens in a batch, N = tokens (any leading dimensions), D = d_in, F = d_sae
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from saesweep.saes.architecture import (
     squared_error,
 )
 from saesweep.saes.folding import fold_decoder_norms
+from saesweep.saes.forms import Cfg, ExportedForm, Tensors, positive_int_problem, register_form
 from saesweep.saes.normalize import Normalizer
 from saesweep.specs.architectures import TopKFamilySpec, TopKSpec
 
@@ -45,6 +46,10 @@ class TopKFamily(Architecture[TopKSpecT]):
     def select(self, hidden_BF: Tensor, k: float) -> Tensor:
         """Return the latents [B, F]: `hidden_BF` where it is selected and positive, 0 elsewhere."""
         raise NotImplementedError
+
+    def size(self, hidden_BF: Tensor) -> Tensor:
+        """Return what makes a pre-activation large, [B, F]: the largest dead ones learn from the auxiliary loss."""
+        return hidden_BF
 
     def encode_parts(self, params: Params, x_BD: Tensor, knobs: Knobs) -> tuple[Tensor, Tensor]:
         """Return (f, h')."""
@@ -85,8 +90,9 @@ class TopKFamily(Architecture[TopKSpecT]):
         if self.spec.aux_loss_coefficient == 0 or dead_F is None or (n_dead := int(dead_F.sum())) == 0:
             return residual_BD.new_zeros(())
         k_full = max(self.d_out // 2, 1)
-        top = torch.where(dead_F, hidden_BF, -torch.inf).topk(min(k_full, n_dead), dim=-1, sorted=False)
-        acts_BF = torch.zeros_like(hidden_BF).scatter(-1, top.indices, top.values)
+        dead_BF = torch.where(dead_F, self.size(hidden_BF), -torch.inf)
+        top = dead_BF.topk(min(k_full, n_dead), dim=-1, sorted=False).indices
+        acts_BF = torch.zeros_like(hidden_BF).scatter(-1, top, hidden_BF.gather(-1, top))
         return min(n_dead / k_full, 1.0) * squared_error(acts_BF @ directions_FD, residual_BD)
 
     def fold(self, tensors: Params, normalizer: Normalizer, threshold: float | None) -> tuple[Params, dict[str, Any]]:
@@ -106,14 +112,19 @@ class TopKFamily(Architecture[TopKSpecT]):
         return tensors, fields
 
 
+def keep_largest(hidden_NF: Tensor, k: int) -> Tensor:
+    """Return each token's `k` largest where positive, 0 elsewhere."""
+    top = hidden_NF.topk(k, dim=-1, sorted=False)
+    return torch.zeros_like(hidden_NF).scatter(-1, top.indices, top.values.relu())
+
+
 @register_architecture("topk")
 class TopK(TopKFamily[TopKSpec]):
     """The k largest latents of each token, exported as topk."""
 
     def select(self, hidden_BF: Tensor, k: float) -> Tensor:
         """Keep each token's `int(k)` largest, where positive."""
-        top = hidden_BF.topk(int(k), dim=-1, sorted=False)
-        return torch.zeros_like(hidden_BF).scatter(-1, top.indices, top.values.relu())
+        return keep_largest(hidden_BF, int(k))
 
     def fold(self, tensors: Params, normalizer: Normalizer, threshold: float | None) -> tuple[Params, dict[str, Any]]:
         """Fold as the family does, and state what a topk's `cfg.json` adds."""
@@ -121,3 +132,31 @@ class TopK(TopKFamily[TopKSpec]):
         # Once whitened, decoder rows are no unit vectors any more: their norms are in the encoder and must not count twice.
         rescale = self.spec.rescale_acts_by_decoder_norm and normalizer.whitening is None
         return tensors, {**fields, "k": self.spec.k, "rescale_acts_by_decoder_norm": rescale}
+
+
+class TopKForm(ExportedForm):
+    """The `k` largest `h'` of each token, multiplied by decoder norms where `rescale_acts_by_decoder_norm` says so."""
+
+    def problems(self, cfg: Cfg) -> list[str]:
+        """Return what is wrong with `k`."""
+        return positive_int_problem(cfg, "k", at_most="d_sae")
+
+    def select(self, hidden_NF: Tensor, k: int) -> Tensor:
+        """Return the latents [N, F]."""
+        return keep_largest(hidden_NF, k)
+
+    def encode(self, cfg: Cfg, tensors: Tensors, x_ND: Tensor) -> Tensor:
+        """Return the latents [N, F]."""
+        hidden_NF = self.pre_acts(tensors, x_ND)
+        if cfg.get("rescale_acts_by_decoder_norm", False):
+            hidden_NF = hidden_NF * tensors["W_dec"].norm(dim=-1)
+        return self.select(hidden_NF, int(cfg["k"]))
+
+    def decode(self, cfg: Cfg, tensors: Tensors, feature_acts_NF: Tensor) -> Tensor:
+        """Return the reconstruction [N, D]."""
+        if cfg.get("rescale_acts_by_decoder_norm", False):
+            feature_acts_NF = feature_acts_NF / tensors["W_dec"].norm(dim=-1)
+        return super().decode(cfg, tensors, feature_acts_NF)
+
+
+register_form("topk", TopKForm())

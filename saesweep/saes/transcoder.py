@@ -4,7 +4,7 @@
 `y^ = decode(encode(x)) + x W_skip^T`. Whatever an SAE's losses compare with `x`, a transcoder's compare with `y`.
 """
 
-# Shape suffix legend:  B = tokens in a batch, D = d_in, O = d_out, F = d_sae
+# Shape suffix legend:  B = tokens in a batch, N = tokens (any leading dimensions), D = d_in, O = d_out, F = d_sae
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saesweep.saes.architecture import Architecture, Knobs, Params, register_architecture
 from saesweep.saes.batchtopk import BatchTopK
+from saesweep.saes.forms import Cfg, ExportedForm, Tensors, form_of, positive_int_problem, register_form
 from saesweep.saes.gated import Gated
 from saesweep.saes.jumprelu import JumpReLUArchitecture
 from saesweep.saes.matryoshka import MatryoshkaBatchTopK
@@ -121,3 +122,36 @@ TRAINED_AS: dict[type[Architecture[Any]], type[Architecture[Any]]] = {
     _define(spec, *_OF_SAE[of]): _OF_SAE[of][0] for of, specs in TRANSCODERS.items() for spec in specs
 }
 """Transcoder -> the SAE that it has the latents and losses of."""
+
+
+class TranscoderForm(ExportedForm):
+    """The latents of an SAE's form between two widths; a skip connection is added by `ExportedSAE`.
+
+    Args:
+        of: The SAE's form.
+        skip: Whether it has a skip connection.
+    """
+
+    is_transcoder = True
+
+    def __init__(self, of: ExportedForm, *, skip: bool) -> None:
+        self._of, self._skip = of, skip
+
+    def shapes(self, cfg: Cfg) -> dict[str, tuple[int, ...]]:
+        """Return the tensors: name -> shape."""
+        d_in, d_out, d_sae = cfg["d_in"], cfg["d_out"], cfg["d_sae"]
+        skip: dict[str, tuple[int, ...]] = {"W_skip": (d_out, d_in)} if self._skip else {}
+        return self._of.shapes(cfg) | {"W_dec": (d_sae, d_out), "b_dec": (d_out,)} | skip
+
+    def problems(self, cfg: Cfg) -> list[str]:
+        """Return what is wrong with `d_out` and with the SAE's own fields."""
+        return [*positive_int_problem(cfg, "d_out"), *self._of.problems(cfg)]
+
+    def encode(self, cfg: Cfg, tensors: Tensors, x_ND: Tensor) -> Tensor:
+        """Return the latents [N, F]."""
+        return self._of.encode(cfg, tensors, x_ND)
+
+
+for _name, _of in (("transcoder", "standard"), ("jumprelu_transcoder", "jumprelu")):
+    register_form(_name, TranscoderForm(form_of(_of), skip=False))
+    register_form(_name.replace("transcoder", "skip_transcoder"), TranscoderForm(form_of(_of), skip=True))

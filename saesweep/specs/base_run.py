@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
-from saesweep.specs.architectures import SAESpec, architectures, listed, spec_class
+from saesweep.specs.architectures import SAESpec, all_listed, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.model_loading import (
@@ -51,7 +51,7 @@ def parse_sae(value: Any) -> SAESpec:
         raise ValueError("must be a mapping of the SAE's fields")
     name = value.get("architecture", "standard")
     if name not in architectures():
-        raise ValueError(f"unknown architecture {name!r}; known: {listed(architectures())} and their transcoders")
+        raise ValueError(f"unknown architecture {name!r}; known: {all_listed()}")
     return spec_class(name).model_validate(value)
 
 

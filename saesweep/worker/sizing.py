@@ -93,14 +93,11 @@ def shared_bytes(
     Measuring comes between steps, so that the larger of the two counts.
     """
     first = runs[0]
-    widest = max(run.sae.d_sae or 0 for run in runs)
     d_in = max(max(run.sae.d_in or 0, getattr(run.sae, "d_out", None) or 0) for run in runs)
     # One set of gradients; moments kept narrow are widened for one slot at a time.
     sets = 1 if adam_moments == "float32" else 3
     gradients = sets * max(4 * run.sae.n_parameters() for run in runs)
-    # The reference path keeps about six [batch, d_sae] tensors alive; the sparse kernels less on a CPU, and up to eight on a
-    # GPU, which works on whole batches and on factors in three halves.
-    step = 8 * 4 * first.train_batch_size_tokens * widest
+    step = 4 * first.train_batch_size_tokens * max(run.sae.floats_per_token() for run in runs)
     window = first.window_tokens * d_in * _BYTES[first.dtype] * hooks
     return max(gradients + step, measuring_bytes) + window + 2 * weight_bytes
 

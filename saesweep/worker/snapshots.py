@@ -84,6 +84,7 @@ def _cfg(run: BaseRun) -> dict[str, object]:
     """Return the `cfg.json` of a snapshot: SAELens' training configuration, and the metadata of an export."""
     return {
         **training_sae_cfg(run),
+        "architecture": run.sae.trained_in_saelens_as or run.sae.architecture,
         "metadata": {
             "sae_lens_version": SAELENS_VERSION,
             "sae_lens_training_version": SAELENS_VERSION,

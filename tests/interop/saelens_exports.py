@@ -25,6 +25,12 @@ HUB_ID = "gpt2"
 """Listed by TransformerLens, so that `HookedTransformer` loads it; what the cache holds under it is a small random GPT-2."""
 CONTEXT, CONTEXTS = 32, 16
 BOUND = 1e-5
+SAES = {
+    "abstopk": {"architecture": "abstopk", "d_sae": 256, "k": 12},
+    "multi_k": {"architecture": "multi_k", "d_sae": 256, "ks": [3, 6, 12]},
+    "matching_pursuit": {"architecture": "matching_pursuit", "d_sae": 256, "max_iterations": 12},
+}
+"""By the first part of a case's name; all others are batchtopk."""
 CASES = {
     # name -> (where the model is, the run's class, the run's hook, the class that SAELens is to load)
     "causal-folder": ("folder", "AutoModelForCausalLM", "model.layers.2", "AutoModelForCausalLM"),
@@ -37,6 +43,9 @@ CASES = {
     "causal-hub": ("hub", "AutoModelForCausalLM", "transformer.h.1", "AutoModelForCausalLM"),
     "bridge-hub": ("hub", "TransformerBridge", "blocks.1.hook_resid_post", "HookedTransformer"),
     "hooked-hub": ("hub", "HookedTransformer", "blocks.1.hook_resid_pre", "HookedTransformer"),
+    "abstopk-folder": ("folder", "AutoModelForCausalLM", "model.layers.2", "AutoModelForCausalLM"),
+    "matching_pursuit-folder": ("folder", "AutoModelForCausalLM", "model.layers.2", "AutoModelForCausalLM"),
+    "multi_k-folder": ("folder", "AutoModelForCausalLM", "model.layers.2", "AutoModelForCausalLM"),
     "hook_z-hub": ("hub", "TransformerBridge", "blocks.1.attn.hook_z", "HookedTransformer"),
     "o_proj-input-hub": ("hub", "AutoModelForCausalLM", "transformer.h.1.attn.c_proj:input", "HookedTransformer"),
 }
@@ -95,7 +104,7 @@ def make(folder: Path) -> None:
                 "train_batch_size_tokens": 512,
                 "lr": 3e-3,
                 "device": "cpu",
-                "sae": {"architecture": "batchtopk", "d_sae": 256, "k": 12},
+                "sae": SAES.get(case.split("-")[0], {"architecture": "batchtopk", "d_sae": 256, "k": 12}),
             },
             "space": {},
             "objective": {"maximize": "explained_variance"},

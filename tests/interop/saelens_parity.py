@@ -47,6 +47,11 @@ BOUND_BF16 = 2e-2  # two roundings of bf16's 8 bits
 D_IN, D_SAE, BATCH = 32, 128, 256
 RUNTIME = ("layer_norm", "constant_norm_rescale")
 MODES = ("none", "expected_average_only_in", *RUNTIME, "covariance_whitening")
+ARCHITECTURES = (
+    *("standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka_batchtopk"),
+    *("abstopk", "matching_pursuit"),
+)
+"""Those that SAELens trains; multi_k, which it does not, is exported as its topk."""
 
 
 class Table:
@@ -110,11 +115,23 @@ def options_of(architecture: str) -> Iterator[dict[str, Any]]:
                 normalize_activations=modes,
                 apply_b_dec_to_input=centring,
             )
+    elif architecture == "matching_pursuit":
+        yield from grid(
+            max_iterations=(8,),
+            residual_threshold=(0.0, 4.0),
+            stop_on_duplicate_support=(True, False),
+            normalize_activations=modes,
+            apply_b_dec_to_input=centring,
+        )
+        yield {}  # d_in steps
     else:
         matryoshka = architecture == "matryoshka_batchtopk"
         widths = {"matryoshka_widths": ([16, 48, 128],)} if matryoshka else {}
         by_level = {"use_matryoshka_aux_loss": (False, True)} if matryoshka else {}
-        common = {"k": (7,) if architecture == "topk" else (7.0, 6.3), "rescale_acts_by_decoder_norm": (True, False)}
+        common = {
+            "k": (7.0, 6.3) if "batchtopk" in architecture else (7,),
+            "rescale_acts_by_decoder_norm": (True, False),
+        }
         yield from grid(**common, **widths, **by_level, aux_loss_coefficient=(1.0, 0.03), apply_b_dec_to_input=centring)
         if not matryoshka:  # SAELens' matryoshka raises under per-token normalisation: its state is used up by decode()
             yield from grid(**common, aux_loss_coefficient=(0.0,), normalize_activations=RUNTIME)
@@ -206,7 +223,7 @@ def compare_init(table: Table, architecture: str) -> None:
         f"init  {architecture}",
         {
             "row norms": difference(params["W_dec"].norm(dim=1), theirs["W_dec"].detach().norm(dim=1)),
-            "W_enc - W_dec^T": difference(params["W_enc"], params["W_dec"].t()),
+            "W_enc - W_dec^T": difference(params.get("W_enc", params["W_dec"].t()), params["W_dec"].t()),
             "others": max(
                 difference(params[name], theirs[name].detach()) for name in params if name not in ("W_enc", "W_dec")
             ),
@@ -273,7 +290,7 @@ def folder_differences(folder: Path, x_BD: torch.Tensor) -> dict[str, float]:
             "encode": difference(ours.encode(x_BD), acts_BF),
             "decode": difference(ours.decode(acts_BF, like_ND=x_BD), recon_BD),
             "forward": difference(ours.forward(x_BD), recon_BD),
-            "active sets": float((ours.encode(x_BD) > 0).ne(acts_BF > 0).sum()),
+            "active sets": float((ours.encode(x_BD) != 0).ne(acts_BF != 0).sum()),
         }
 
 
@@ -288,6 +305,7 @@ def main() -> int:
     parser.add_argument(
         "--activations", type=Path, help="safetensors file with one tensor [tokens, d_in] (default: noise)"
     )
+    parser.add_argument("--architecture", choices=ARCHITECTURES, action="append", help="compare only this one")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # SAELens and its dependencies warn about their own matters
@@ -300,7 +318,7 @@ def main() -> int:
                 x_BD = torch.randn(1024, load_sae_folder(folder).d_in)
             table.add(f"load  {folder} on {x_BD.shape[0]} activations", folder_differences(folder, x_BD.float()))
     else:
-        for architecture in ("standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka_batchtopk"):
+        for architecture in arguments.architecture or ARCHITECTURES:
             compare_init(table, architecture)
             for options in options_of(architecture):
                 # None dead; fewer than d_in // 2, so that the aux loss is scaled down; more. SAELens' topk family raises for
@@ -309,9 +327,11 @@ def main() -> int:
                 for dead_share in (0.0,) if refused else (0.0, 0.05, 0.6):
                     compare_training(table, architecture, options, dead_share)
             start = {"matryoshka_widths": [16, 48, 128]} if architecture.startswith("matryoshka") else {}
-            start |= {"k": 7 if architecture == "topk" else 7.0} if "topk" in architecture else {}
+            start |= {"k": 7.0 if "batchtopk" in architecture else 7} if "topk" in architecture else {}
+            start |= {"max_iterations": 8} if architecture == "matching_pursuit" else {}
             rescale = (True, False) if "topk" in architecture else (None,)
-            for mode, centred, flag in itertools.product(MODES, (True, False), rescale):
+            modes = MODES if architecture != "matching_pursuit" else MODES[:-1]
+            for mode, centred, flag in itertools.product(modes, (True, False), rescale):
                 options = {**start, "apply_b_dec_to_input": centred}
                 options |= {"rescale_acts_by_decoder_norm": flag} if flag is not None else {}
                 compare_export(table, architecture, mode, options, "float32")

@@ -29,7 +29,16 @@ from sae_lens.registry import get_sae_training_class
 from sae_lens.saes.topk_sae import TopKTrainingSAEConfig
 from sae_lens.training.optim import get_lr_scheduler
 
-ARCHITECTURES = ("standard", "gated", "topk", "batchtopk", "matryoshka_batchtopk", "jumprelu")
+ARCHITECTURES = (
+    "standard",
+    "gated",
+    "topk",
+    "batchtopk",
+    "matryoshka_batchtopk",
+    "jumprelu",
+    "abstopk",
+    "matching_pursuit",
+)
 SAE = {"d_in": 16, "d_sae": 64}
 NOT_VALUES = {
     *("sae", "logger", "metadata", "sae_lens_version", "sae_lens_training_version"),

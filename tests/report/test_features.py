@@ -84,6 +84,28 @@ def test_the_strongest_contexts_come_first_with_all_their_activations(sae: Expor
     assert [i for i, n in enumerate(latent.histogram) if n] == [3, 7, 11, BINS - 1]  # 1, 2, 3 and 5 of 5
 
 
+def test_latents_with_signs_are_ranked_by_magnitude_and_keep_their_signs() -> None:
+    cfg = {
+        **sae_of(torch.eye(D)).cfg,
+        "architecture": "abstopk",
+        "k": 1,
+        "rescale_acts_by_decoder_norm": False,
+    }
+    zeros = torch.zeros(D)
+    sae = ExportedSAE("abstopk", cfg, {"W_enc": torch.eye(D), "W_dec": torch.eye(D), "b_dec": zeros, "b_enc": zeros})
+    acts = torch.zeros(3, 6, D)
+    acts[0, 2, 1], acts[0, 3, 1], acts[1, 4, 1] = 2.0, -1.0, -4.0
+    found = scan(sae, Text(acts, 100), "h", 10**6)
+    assert (int(found.fired_F[1]), float(found.sum_F[1]), float(found.max_F[1])) == (3, 7.0, 4.0)
+    assert int(found.peak_token_F[1]) == 1 * 6 + 4
+    (latent,) = described(sae, Text(acts, 100), [1])
+    assert [(e.context, e.peak, e.activations) for e in latent.examples] == [
+        (1, 4, {4: -4.0}),
+        (0, 2, {2: 2.0, 3: -1.0}),
+    ]
+    assert [i for i, n in enumerate(latent.histogram) if n] == [4, 9, BINS - 1]  # 1, 2 and 4 of 4
+
+
 def test_an_example_never_reaches_across_documents(sae: ExportedSAE) -> None:
     acts = torch.zeros(1, 30, D)
     acts[0, 12, 1], acts[0, 25, 1] = 4.0, 1.0

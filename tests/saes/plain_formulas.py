@@ -20,7 +20,11 @@ D_IN, D_OUT, D_SAE, BATCH = 12, 10, 40, 64
 def make_spec(architecture: str, **options: Any) -> SAESpec:
     """A small spec with widths; topk types get k 5 unless told otherwise."""
     if "topk" in architecture:
-        options = {"k": 5 if architecture.startswith("topk") else 5.0, **options}
+        options = {"k": 5.0 if "batchtopk" in architecture else 5, **options}
+    if architecture == "multi_k":
+        options = {"ks": (1, 2, 5), **options}
+    if architecture == "matching_pursuit":
+        options = {"max_iterations": 6, **options}
     if architecture.endswith("transcoder"):
         options = {"d_out": D_OUT, **options}
     if architecture.startswith("matryoshka_batchtopk"):
@@ -78,6 +82,10 @@ def plain_losses(
             "auxiliary_reconstruction_loss": _mse(pi @ W_dec + b_dec, y.detach() if spec.detach_aux_decoder else y),
         }
 
+    if name == "matching_pursuit":
+        f = torch.stack([_pursued(spec, p["W_dec"], token) for token in z])
+        return {"mse_loss": _mse(undo(f @ p["W_dec"] + shift), y)}
+
     h = z @ p["W_enc"] + p["b_enc"]
     if name == "standard":
         f = h * (h > 0)
@@ -121,18 +129,41 @@ def _jumprelu(
     return losses
 
 
+def _pursued(spec: Any, W_dec: Tensor, token: Tensor) -> Tensor:
+    """Latents of one token."""
+    f, residual, support = torch.zeros(len(W_dec), dtype=token.dtype), token, set()
+    for _ in range(D_IN if spec.max_iterations is None else spec.max_iterations):
+        chosen = int((W_dec @ residual).argmax())
+        value = W_dec[chosen] @ residual
+        if not bool(value > 0):  # it would be the same again
+            break
+        f = f + value * (torch.arange(len(W_dec)) == chosen)
+        residual = residual - value * W_dec[chosen]
+        if spec.stop_on_duplicate_support and chosen in support:
+            break
+        support.add(chosen)
+        if spec.residual_threshold > 0 and bool((residual**2).sum() ** 0.5 < spec.residual_threshold):
+            break
+    return f
+
+
 def _topk_family(
     spec: Any, p: Params, x: Tensor, h: Tensor, norm_F: Tensor, undo: Any, knobs: Knobs, dead: Tensor
 ) -> dict[str, Tensor]:
     scale_F = norm_F if spec.rescale_acts_by_decoder_norm else torch.ones_like(norm_F)
     h = h * scale_F
-    if getattr(spec, "trained_as", spec.architecture) == "topk":
-        smallest_kept = h.sort(dim=1, descending=True).values[:, int(knobs.k) - 1, None]
-    else:
-        smallest_kept = h.flatten().sort(descending=True).values[int(knobs.k * x.shape[0]) - 1]
-    f = h * (h >= smallest_kept) * (h > 0)
+    name = getattr(spec, "trained_as", spec.architecture)
+    size = (h**2) ** 0.5 if name == "abstopk" else h * (h > 0)
 
-    def up_to(width: int) -> Tensor:
+    def largest(k: int) -> Tensor:
+        return h * (size >= size.sort(dim=1, descending=True).values[:, k - 1, None]) * (size > 0)
+
+    if "batchtopk" in name:
+        f = h * (h >= h.flatten().sort(descending=True).values[int(knobs.k * x.shape[0]) - 1]) * (h > 0)
+    else:
+        f = largest(int(knobs.k))
+
+    def up_to(width: int, f: Tensor = f) -> Tensor:
         return undo((f / scale_F)[:, :width] @ p["W_dec"][:width] + p["b_dec"])
 
     def aux(low: int, high: int) -> Tensor:
@@ -141,12 +172,14 @@ def _topk_family(
         if not mine.any():
             return x.new_zeros(())
         n_dead, half = int(mine.sum()), x.shape[1] // 2
-        candidates = h.masked_fill(~mine, -torch.inf)
+        candidates = (size if name == "abstopk" else h).masked_fill(~mine, -torch.inf)
         cut = candidates.sort(dim=1, descending=True).values[:, min(half, n_dead) - 1, None]
         a = h * (candidates >= cut)
         return min(n_dead / half, 1) * _mse((a / scale_F) @ p["W_dec"], (x - up_to(high)).detach())
 
     losses = {"mse_loss": _mse(up_to(D_SAE), x)}
+    if name == "multi_k":
+        losses = {"mse_loss": sum(_mse(up_to(D_SAE, largest(k)), x) for k in spec.ks) / x.new_tensor(len(spec.ks))}
     widths = [w for w in getattr(spec, "matryoshka_widths", ()) if w < D_SAE]
     levels = [(0, D_SAE)]
     if getattr(spec, "use_matryoshka_aux_loss", False):

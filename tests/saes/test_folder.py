@@ -95,7 +95,7 @@ def _edit_tensors(folder: Path, **changes: Any) -> None:
 
 
 BROKEN_CFG: list[tuple[dict[str, Any], str]] = [
-    ({"architecture": "matching_pursuit"}, "is a matching pursuit SAE"),
+    ({"architecture": "temporal"}, "is a temporal SAE"),
     ({"architecture": ...}, "unknown architecture"),
     ({"architecture": "topk"}, "k must be a whole number"),
     ({"dtype": "int8"}, "dtype must be one of"),

@@ -8,7 +8,7 @@ from saesweep.specs.architectures import spec_class
 
 from .plain_formulas import D_IN, D_SAE, make_spec
 
-ARCHITECTURES = ["standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka_batchtopk"]
+ARCHITECTURES = ["standard", "gated", "jumprelu", "topk", "batchtopk", "matryoshka_batchtopk", "abstopk", "multi_k"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -37,7 +37,14 @@ def test_no_norm_keeps_the_draw() -> None:
     assert 0.9 * bound < float(drawn.abs().max()) <= bound
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_matching_pursuit_has_one_matrix_of_unit_rows() -> None:
+    params = architecture_for(make_spec("matching_pursuit")).init(torch.Generator().manual_seed(0))
+    assert set(params) == {"W_dec", "b_dec"}
+    torch.testing.assert_close(params["W_dec"].norm(dim=1), torch.ones(D_SAE))
+    assert not bool(params["b_dec"].any())
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "matching_pursuit"])
 def test_the_generator_alone_decides(architecture: str) -> None:
     implementation = architecture_for(make_spec(architecture))
     before = torch.random.get_rng_state()

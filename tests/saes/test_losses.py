@@ -45,6 +45,17 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("matryoshka_batchtopk", BY_LEVEL),
     ("matryoshka_batchtopk", BY_LEVEL | {"rescale_acts_by_decoder_norm": False}),
     ("matryoshka_batchtopk", NO_AUX | {"normalize_activations": "layer_norm"}),
+    ("abstopk", {}),
+    ("abstopk", {"rescale_acts_by_decoder_norm": False, "aux_loss_coefficient": 0.1}),
+    ("abstopk", {"apply_b_dec_to_input": False}),
+    ("abstopk", NO_AUX | {"normalize_activations": "layer_norm"}),
+    ("multi_k", {}),
+    ("multi_k", {"rescale_acts_by_decoder_norm": False, "aux_loss_coefficient": 0.1}),
+    ("multi_k", NO_AUX | {"normalize_activations": "constant_norm_rescale", "apply_b_dec_to_input": False}),
+    ("matching_pursuit", {}),
+    ("matching_pursuit", {"max_iterations": None, "stop_on_duplicate_support": False, "residual_threshold": 1.5}),
+    ("matching_pursuit", {"max_iterations": 20, "residual_threshold": 0.0}),
+    ("matching_pursuit", {"apply_b_dec_to_input": False, "normalize_activations": "layer_norm"}),
 ]
 IDS = ["-".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in CASES]
 
@@ -100,6 +111,10 @@ MUST_MOVE: list[tuple[str, dict[str, Any], str, set[str]]] = [
     ("batchtopk", {}, "auxiliary_reconstruction_loss", ENCODER | {"W_dec"}),
     ("matryoshka_batchtopk", {}, "inner_mse_loss_6", ENCODER | {"W_dec"}),
     ("matryoshka_batchtopk", BY_LEVEL, "auxiliary_reconstruction_loss", ENCODER | {"W_dec"}),
+    ("abstopk", {}, "auxiliary_reconstruction_loss", ENCODER | {"W_dec"}),
+    ("multi_k", {}, "mse_loss", ENCODER | {"W_dec"}),
+    ("matching_pursuit", {}, "mse_loss", {"W_dec", "b_dec"}),
+    ("matching_pursuit", {"apply_b_dec_to_input": False}, "mse_loss", {"W_dec"}),
 ]
 
 
@@ -118,6 +133,7 @@ def test_the_losses_on_dead_latents_move_dead_latents_alone() -> None:
     dead_F = make_dead(0.3)
     for architecture, options, term in [
         ("topk", {}, "auxiliary_reconstruction_loss"),
+        ("abstopk", {}, "auxiliary_reconstruction_loss"),
         ("jumprelu", {"pre_act_loss_coefficient": 1.0}, "pre_act_loss"),
     ]:
         spec = make_spec(architecture, **options)
@@ -128,7 +144,7 @@ def test_the_losses_on_dead_latents_move_dead_latents_alone() -> None:
         assert not bool((moved_F & ~dead_F).any())
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk", "abstopk", "multi_k"])
 def test_without_dead_latents_the_aux_loss_is_zero(architecture: str) -> None:
     spec = make_spec(architecture)
     implementation: Architecture[Any] = architecture_for(spec)
@@ -161,7 +177,7 @@ def test_matryoshka_levels_are_added_not_averaged() -> None:
 
 
 @pytest.mark.parametrize("mode", ["layer_norm", "constant_norm_rescale"])
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk", "abstopk", "multi_k"])
 def test_aux_loss_with_runtime_normalisation_is_refused_before_training(architecture: str, mode: str) -> None:
     """Trap 5: elsewhere this raises when the first latent dies, in the middle of a run."""
     with pytest.raises(UserError, match="auxiliary loss"):

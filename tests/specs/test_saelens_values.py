@@ -26,6 +26,8 @@ ARCHITECTURES = {
     "BatchTopKTrainingSAEConfig": "batchtopk",
     "MatryoshkaBatchTopKTrainingSAEConfig": "matryoshka_batchtopk",
     "JumpReLUTrainingSAEConfig": "jumprelu",
+    "AbsTopKTrainingSAEConfig": "abstopk",
+    "MatchingPursuitTrainingSAEConfig": "matching_pursuit",
 }
 
 

@@ -6,6 +6,7 @@ import torch
 from saesweep.driver.blocks import plan_blocks
 from saesweep.saes import architecture_for
 from saesweep.specs import BaseRun, CohortSpec, SearchSpec
+from saesweep.specs.architectures import architectures, spec_class
 from saesweep.worker.sizing import plan_slots, slot_bytes
 
 GIB = 1 << 30
@@ -55,7 +56,7 @@ def test_block_tokens_are_obeyed() -> None:
     assert blocks.block_steps == 4
 
 
-@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated"])
+@pytest.mark.parametrize("architecture", [name for name in architectures() if not spec_class(name).is_transcoder])
 def test_the_parameters_that_are_planned_for_are_those_that_train(architecture: str) -> None:
     widths = {"matryoshka_widths": [128, 512]} if architecture == "matryoshka_batchtopk" else {}
     run = run_with({"architecture": architecture, **widths})

@@ -59,7 +59,7 @@
       for (let i = from; i < to; i++) {
         const token = make("span", "token" + (i === peak ? " peak" : ""), shown(text(data.contexts[context][i])));
         const value = values.get(i);
-        if (value > 0) { token.style.background = `rgba(${theme("--heat")}, ${(0.06 + (most - 0.06) * Math.min(1, value / max)).toFixed(3)})`; token.title = number(value); }
+        if (value) { token.style.background = `rgba(${theme(value > 0 ? "--heat" : "--cold")}, ${(0.06 + (most - 0.06) * Math.min(1, Math.abs(value) / max)).toFixed(3)})`; token.title = number(value); }
         words.append(token);
       }
       line.setAttribute("aria-expanded", open);

@@ -42,7 +42,7 @@ def read_sparsify(place: Place) -> ExportedSAE | None:
     if activation != "topk":
         refuse(place.name, f"an SAE of sparsify with the activation {activation!r}, which no architecture here has")
     if config.get("signed"):
-        refuse(place.name, "an SAE of sparsify with latents of both signs (signed), which no architecture here has")
+        refuse(place.name, "an SAE of sparsify with latents of both signs (signed), which is not read")
     path = needed(place, WEIGHTS_FILE, CONFIG_FILE)
     tensors = read_safetensors(path)
     if "W_skip" in tensors:

@@ -11,8 +11,6 @@ from saesweep.saes.formats.place import Place
 TRANSCODER = "a transcoder of a format of which SAEs alone are read"
 KINDS = {
     "temporal": "a temporal SAE, whose latents depend on the tokens before",
-    "matching_pursuit": "a matching pursuit SAE, which encodes in as many steps as it has active latents",
-    "abstopk": "an AbsTopK SAE, whose latents are of both signs",
     "crosscoder": "a crosscoder, which reads several hooks or models at once",
     "clt": "a cross-layer transcoder, which writes to many layers",
 }

@@ -3,18 +3,28 @@
 from saesweep.specs.architectures.base import (
     NormalizeActivations,
     SAESpec,
+    all_listed,
     architectures,
     listed,
     register_spec,
     spec_class,
 )
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
-from saesweep.specs.architectures.topk import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKFamilySpec, TopKSpec
+from saesweep.specs.architectures.pursuit import MatchingPursuitSpec
+from saesweep.specs.architectures.topk import (
+    AbsTopKSpec,
+    BatchTopKSpec,
+    MatryoshkaBatchTopKSpec,
+    MultiKSpec,
+    TopKFamilySpec,
+    TopKSpec,
+)
 from saesweep.specs.architectures.transcoder import TRANSCODERS, TranscoderSpec
 
 __all__ = [
     "NormalizeActivations",
     "SAESpec",
+    "all_listed",
     "architectures",
     "listed",
     "register_spec",
@@ -26,6 +36,9 @@ __all__ = [
     "TopKSpec",
     "BatchTopKSpec",
     "MatryoshkaBatchTopKSpec",
+    "AbsTopKSpec",
+    "MultiKSpec",
+    "MatchingPursuitSpec",
     "TranscoderSpec",
     "TRANSCODERS",
 ]

@@ -28,6 +28,10 @@ class SAESpec(Spec):
     """The field that sets this architecture's sparsity, shown on the leaderboard."""
     vectors_per_latent: ClassVar[int] = 1
     """Trained numbers of a latent beside its encoder and decoder vectors: the encoder's bias, a threshold."""
+    trained_in_saelens_as: ClassVar[str | None] = None
+    """SAELens' architecture whose training form it has, where SAELens calls that otherwise."""
+    read_together: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Field that `problems` names -> other fields of the same mistake: what follows from a wrong value is not reported too."""
     is_transcoder: ClassVar[bool] = False
     """Whether it reconstructs the activations of `hook_name_out` from those of `hook_name`."""
 
@@ -87,6 +91,14 @@ class SAESpec(Spec):
         assert self.d_sae is not None
         return 2 * self.d_in * self.d_sae + self.vectors_per_latent * self.d_sae + self.d_in
 
+    def floats_per_token(self) -> int:
+        """Return how many numbers a training step holds for each token of the batch, widths known: memory is planned by it.
+
+        Autograd keeps about six of each latent alive, the sparse kernels up to eight.
+        """
+        assert self.d_sae is not None
+        return 8 * self.d_sae
+
     def problems(self) -> list[tuple[str, str]]:
         """Return cross-field mistakes as (field, message)."""
         found = []
@@ -119,6 +131,13 @@ def listed(names: Iterable[str]) -> str:
     """Return architectures for a message, without the transcoders of those that are named."""
     given = list(names)
     return ", ".join(name for name in given if getattr(_REGISTRY.get(name), "trained_as", "") not in given)
+
+
+def all_listed() -> str:
+    """Return every architecture for a message, transcoders as those of their SAEs."""
+    with_transcoder = [name for name in _REGISTRY if f"{name}_transcoder" in _REGISTRY]
+    others = [name for name, spec in _REGISTRY.items() if not spec.is_transcoder and name not in with_transcoder]
+    return ", ".join((f"{', '.join(with_transcoder)} and their transcoders", *others))
 
 
 def architectures() -> tuple[str, ...]:

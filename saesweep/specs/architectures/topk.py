@@ -1,13 +1,15 @@
-"""Architectures whose sparsity is a count: topk, batchtopk, matryoshka_batchtopk."""
+"""Architectures whose sparsity is a count: topk, batchtopk, matryoshka_batchtopk, abstopk, multi_k."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from saesweep.specs.architectures.base import SAESpec, register_spec
 from saesweep.specs.units import Duration, Steps
+
+_WIDTHS = ("d_in", "d_sae", "expansion_factor")
 
 
 class TopKFamilySpec(SAESpec):
@@ -80,6 +82,8 @@ class BatchTopKSpec(TopKFamilySpec):
 class MatryoshkaBatchTopKSpec(BatchTopKSpec):
     """Matryoshka BatchTopK SAE (arXiv 2503.17547): nested prefixes of the latents each reconstruct."""
 
+    read_together: ClassVar[dict[str, tuple[str, ...]]] = {"matryoshka_widths": (*_WIDTHS, "architecture")}
+
     architecture: Literal["matryoshka_batchtopk"] = "matryoshka_batchtopk"  # type: ignore[assignment]
     """Name of the architecture."""
     matryoshka_widths: tuple[int, ...] = ()
@@ -113,3 +117,64 @@ class MatryoshkaBatchTopKSpec(BatchTopKSpec):
     def inner_widths(self) -> tuple[int, ...]:
         """The widths below `d_sae`."""
         return tuple(w for w in self.matryoshka_widths if self.d_sae is None or w < self.d_sae)
+
+
+@register_spec("abstopk")
+class AbsTopKSpec(TopKSpec):
+    """AbsTopK SAE (arXiv 2510.00404): the k latents of largest magnitude, with their signs."""
+
+    saved_as: ClassVar[str] = "abstopk"
+
+    architecture: Literal["abstopk"] = "abstopk"  # type: ignore[assignment]
+    """Name of the architecture."""
+
+
+@register_spec("multi_k")
+class MultiKSpec(TopKSpec):
+    """HierarchicalTopK SAE (arXiv 2505.24473): one topk SAE whose reconstructions at several k are trained together."""
+
+    trained_in_saelens_as: ClassVar[str | None] = "topk"
+    read_together: ClassVar[dict[str, tuple[str, ...]]] = {"ks": ("k", *_WIDTHS, "architecture"), "k": ("ks",)}
+
+    architecture: Literal["multi_k"] = "multi_k"  # type: ignore[assignment]
+    """Name of the architecture."""
+    ks: tuple[int, ...] = ()
+    """Active latents per token at which reconstructions are trained, ascending; left out: an eighth, a quarter, a half and all of `k`."""
+    k: int = Field(100, ge=1)
+    """Active latents per token of the exported SAE; left out beside `ks`: the largest of them."""
+
+    @field_validator("ks", mode="before")
+    @classmethod
+    def _list_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _export_the_largest(cls, data: Any) -> Any:
+        ks = data.get("ks") if isinstance(data, dict) else None
+        if isinstance(ks, (list, tuple)) and ks and "k" not in data and all(type(k) is int for k in ks):
+            return {**data, "k": max(ks)}
+        return data
+
+    def floats_per_token(self) -> int:
+        """Return the family's numbers, and for each further k the latents that it keeps."""
+        assert self.d_sae is not None
+        return super().floats_per_token() + (len(self.levels) - 1) * self.d_sae
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return cross-field mistakes as (field, message)."""
+        found = super().problems()
+        if not self.ks:
+            return found
+        if list(self.ks) != sorted(set(self.ks)) or self.ks[0] < 1:
+            found.append(("ks", f"{list(self.ks)} must be positive and strictly ascending"))
+        elif self.d_sae is not None and self.ks[-1] > self.d_sae:
+            found.append(("ks", f"{self.ks[-1]} is more than d_sae {self.d_sae}; at most d_sae latents can be active"))
+        elif self.k > self.ks[-1]:
+            found.append(("k", f"{self.k} is more than the largest of ks, {self.ks[-1]}, which is what trains"))
+        return found
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The k that train, ascending."""
+        return self.ks or tuple(sorted({max(1, self.k // part) for part in (8, 4, 2, 1)}))

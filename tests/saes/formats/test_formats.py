@@ -229,8 +229,6 @@ def test_no_code_is_unpickled(name: str, tmp_path: Path) -> None:
 def test_architectures_of_saelens_that_are_not_read(tmp_path: Path) -> None:
     cases = {
         "temporal": "is a temporal SAE",
-        "matching_pursuit": "is a matching pursuit SAE",
-        "abstopk": "is an AbsTopK SAE",
     }
     for architecture, message in cases.items():
         (tmp_path / "cfg.json").write_text(
