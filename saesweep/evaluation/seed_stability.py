@@ -86,7 +86,9 @@ def matched_pairs(first_AD: Tensor, second_BD: Tensor) -> Pairs:
     return frozenset((int(own[row]), int(column)) for row, column in chosen if column < len(second_BD))
 
 
-def _near(first_AD: Tensor, second_BD: Tensor) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+def _near(
+    first_AD: Tensor, second_BD: Tensor
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
     """Yield row, row and cosine of the pairs above the threshold, a piece of the A x B cosines at a time."""
     n_rows = rows_of_cosines(len(second_BD), first_AD.device)
     for start in range(0, len(first_AD), n_rows):

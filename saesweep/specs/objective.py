@@ -77,7 +77,7 @@ METRICS: dict[str, Metric] = {
             "minimize",
             "0 to 1",
             False,
-            "mean absolute cosine between the decoder directions of two latents; lowest near the right L0",
+            "mean absolute cosine between the decoder directions of two latents",
         ),
         Metric(
             "seed_stability",

@@ -59,7 +59,9 @@ def report_trials(
         count = len(slots[number])
         results, measured = measured[:count], measured[count:]
         scores[number] = _scores(slots[number][0], results)
-        if count > 1 and (slots[number][0].is_done or any(METRICS[m].needs_replicates for m in metrics if m in METRICS)):
+        if count > 1 and (
+            slots[number][0].is_done or any(METRICS[m].needs_replicates for m in metrics if m in METRICS)
+        ):
             scores[number] = _with_stability(slots[number][0], results, scores[number], watch)
         if not all(math.isfinite(scores[number].metrics.get(name, math.nan)) for name in required):
             hook = slots[number][0].run.target_hook
