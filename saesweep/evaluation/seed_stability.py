@@ -69,7 +69,9 @@ def matched_pairs(first_AD: Tensor, second_BD: Tensor) -> Pairs:
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
     found = list(_near(directions(first_AD), directions(second_BD)))
-    rows, columns, cosines = (np.concatenate([part[k] for part in found]) for k in range(3))
+    rows = np.concatenate([part[0] for part in found])
+    columns = np.concatenate([part[1] for part in found])
+    cosines = np.concatenate([part[2] for part in found])
     if not len(rows):
         return frozenset()
     own, place = np.unique(rows, return_inverse=True)
