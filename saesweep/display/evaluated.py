@@ -16,6 +16,7 @@ METRICS = (
     "explained_variance_no_sinks",
     "mse",
     "cosine_similarity",
+    "decoder_cosine",
     "silent_fraction",
 )
 """Columns, in order; those that no SAE has are left out, and so is the one without sinks where there are none."""

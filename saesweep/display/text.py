@@ -25,6 +25,9 @@ HEADINGS: Mapping[str, str] = {
     "ce_loss_with_sae": "CE with\nSAE",
     "kl_div": "KL",
     "kl_div_score": "KL\nscore",
+    "decoder_cosine": "dec.\ncosine",
+    "seed_stability": "seed\nstable",
+    "seed_stability_both": "stable\nboth",
 }
 """Short column headings of the known metrics, in one or two lines; any other metric is shown under its own name."""
 
@@ -39,6 +42,9 @@ _DECIMALS: Mapping[str, int] = {
     "ce_loss_with_sae": 4,
     "kl_div": 4,
     "kl_div_score": 4,
+    "decoder_cosine": 4,
+    "seed_stability": 3,
+    "seed_stability_both": 3,
 }
 ASCII_TWINS: Mapping[str, str] = {
     "◆": "*",

@@ -205,6 +205,8 @@ def verdict_notes(rows: Sequence[Row], objective: ObjectiveSpec) -> list[str]:
                 values.append(f"{goal.metric} {value:.5g}" + (f" ± {spread:.2g}" if spread is not None else ""))
         result = ", ".join(values) if row.status == "complete" else f"{row.status}: {row.reason}"
         seeds = f"{row.replicates} seed{'s' * (row.replicates != 1)}"
+        stability = row.metrics.get("seed_stability", math.nan)
+        seeds += f" that share {100 * stability:.0f}% of their latents" if math.isfinite(stability) else ""
         lines.append(
             f"confirmed trial {row.number} ({row.architecture} {row.sparsity}): {result} ({seeds}, {short_count(row.tokens)} tokens)"
         )

@@ -110,10 +110,10 @@ def goal_texts(objective: ObjectiveSpec) -> tuple[str, ...]:
     return tuple(f"{goal.direction} {goal.metric}{at}" for goal in objective.goals)
 
 
-def metric_columns(objective: ObjectiveSpec, opened: Opened) -> tuple[str, ...]:
+def metric_columns(objective: ObjectiveSpec, opened: Opened, replicates: int = 1) -> tuple[str, ...]:
     """Return the metrics worth a column: the goals' first, then the usual ones, then those of plugins.
 
-    Explained variance without attention sinks has a column where there are sinks.
+    Explained variance without attention sinks has a column where there are sinks, seed stability where there are replicates.
     """
     usual = (
         ("l0", "delta_ce", "explained_variance", "dead_fraction")
@@ -126,7 +126,8 @@ def metric_columns(objective: ObjectiveSpec, opened: Opened) -> tuple[str, ...]:
         )
     )
     without_sinks = ["explained_variance_no_sinks"] if opened.has_sinks else []
-    return tuple(dict.fromkeys([*objective.metric_names(), *usual, *without_sinks, *opened.registered_metrics]))
+    shown = [*usual, *without_sinks, *(["seed_stability"] if replicates > 1 else []), "decoder_cosine"]
+    return tuple(dict.fromkeys([*objective.metric_names(), *shown, *opened.registered_metrics]))
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Board:
             file,
             spec.name,
             goal_texts(objective),
-            metric_columns(objective, opened),
+            metric_columns(objective, opened, spec.search.replicates),
             objective,
             reference_rows(opened.references),
             spec.search.retry_failed,

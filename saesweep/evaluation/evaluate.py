@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saesweep.activations import HeldOut, find_sinks
 from saesweep.activity import doing
+from saesweep.evaluation.decoder_cosine import decoder_cosine
 from saesweep.evaluation.latents import FiringCounter, RecoveryMetrics
 from saesweep.evaluation.reconstruction import NO_SINKS, ReconstructionMetrics, VarianceWithoutSinks
 from saesweep.evaluation.registered import new_registered
@@ -88,7 +89,8 @@ class HeldOutEvaluator:
             spread: Also return `<metric>_stderr`, the standard error over contexts, and `silent_fraction`, the share of
                 latents that fire on no held-out token.
             paired: Also return `delta_ce_minus_first`, the difference to the first SAE, with its error paired over contexts.
-            at_rung: Measure on the first tokens of the part alone, as many as a rung takes.
+            at_rung: Measure on the first tokens of the part alone, as many as a rung takes, and without `decoder_cosine`, which
+                costs as much as a quarter of `d_sae` tokens.
             counters: One for each SAE, which counts its active latents in the same pass; empty: nothing is counted.
             hook_in: The hook that they read, where they are transcoders; `hook` when left out.
         """
@@ -119,6 +121,9 @@ class HeldOutEvaluator:
             {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
             for metrics, registered in zip(sums, added, strict=True)
         ]
+        if not at_rung:
+            for values, sae in zip(found, saes, strict=True):
+                values["decoder_cosine"] = decoder_cosine(sae.tensors["W_dec"])
         for values, recovery in zip(found, recoveries, strict=False):
             values |= recovery.compute()
         if spread:

@@ -70,6 +70,8 @@ def _check_metric(draft: Draft, runs: Sequence[BaseRun], name: str, place: Place
             f"{name} compares with true features, which only dataset_path: {SYNTHETIC} has; use explained_variance or mse",
             at_key=at_key,
         )
+    elif METRICS[name].needs_replicates and (why := _no_seeds(draft)):
+        draft.document.add(place, f"{name} compares the seeds of a trial, {why}", at_key=at_key)
     elif METRICS[name].needs_next_token:
         last_only = next((run for run in runs if not run.has_next_tokens), None)
         if last_only is not None:
@@ -79,6 +81,19 @@ def _check_metric(draft: Draft, runs: Sequence[BaseRun], name: str, place: Place
                 "position alone, which has none; use kl_div or explained_variance, or select more positions",
                 at_key=at_key,
             )
+
+
+def _no_seeds(draft: Draft) -> str:
+    """Return why replicates of a trial do not differ by their seeds; empty where they do."""
+    replicates = draft.block("search").get("replicates", 1)
+    if isinstance(replicates, int) and replicates < 2:
+        return f"and search.replicates is {replicates}; set it to 2 or more, or use explained_variance or mse"
+    if draft.block("base").get("from_pretrained_path") is not None:
+        return (
+            "and with base.from_pretrained_path all of them begin with the same weights; leave it out, or use "
+            "explained_variance or mse"
+        )
+    return ""
 
 
 def objective_warnings(objective: ObjectiveSpec | None, searches_sparsity: bool) -> list[str]:

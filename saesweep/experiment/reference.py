@@ -163,6 +163,7 @@ def _metrics() -> list[str]:
         better = "low" if metric.better == "minimize" else "high"
         needs = " (needs a language-model head)" if metric.needs_lm_head else ""
         needs = " (needs `builtin:synthetic`)" if metric.needs_true_features else needs
+        needs = " (needs `search.replicates`)" if metric.needs_replicates else needs
         lines.append(f"| `{metric.name}` | {better} | {metric.unit} | {meaning}{needs} |")
     return [*lines, ""]
 

@@ -52,7 +52,16 @@ def row_of(cells: Sequence[str], css_class: str = "", swatches: Mapping[int, str
     return TableRow([Cell(text, marks.get(i, "")) for i, text in enumerate(cells)], css_class)
 
 
-COLUMNS = ("l0", "delta_ce", "ce_loss_score", "explained_variance", "dead_fraction")
+COLUMNS = (
+    "l0",
+    "delta_ce",
+    "ce_loss_score",
+    "explained_variance",
+    "dead_fraction",
+    "decoder_cosine",
+    "seed_stability",
+    "seed_stability_both",
+)
 """Metrics that every table of trials shows where they were measured."""
 _NAMES = {
     "l0": "L0",
@@ -62,6 +71,9 @@ _NAMES = {
     "explained_variance": "explained variance",
     "mse": "MSE",
     "dead_fraction": "dead, %",
+    "decoder_cosine": "decoder cosine",
+    "seed_stability": "seed stability",
+    "seed_stability_both": "seed stability, encoder and decoder",
 }
 _SAID = ("sae.architecture", "sae.k", "sae.l0_coefficient", "sae.l1_coefficient", "target_l0")
 """Searched parameters that the first columns tell: the table would be wider than the page."""

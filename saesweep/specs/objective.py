@@ -32,6 +32,8 @@ class Metric:
     """Only `dataset_path: builtin:synthetic` knows the features behind its activations."""
     needs_next_token: bool = False
     """Compares predictions with the token that follows; the last position of a context has none."""
+    needs_replicates: bool = False
+    """Compares the seeds of a trial; a single one has nothing to be compared with."""
 
 
 def _recovery(name: str, description: str) -> Metric:
@@ -70,6 +72,29 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("relative_reconstruction_bias", "maximize", "ratio", False, "E|x^|^2 / E[x.x^]; 1 is unbiased"),
         Metric("dead_fraction", "minimize", "share", False, "latents that never fired in the named token window"),
+        Metric(
+            "decoder_cosine",
+            "minimize",
+            "0 to 1",
+            False,
+            "mean absolute cosine between the decoder directions of two latents",
+        ),
+        Metric(
+            "seed_stability",
+            "maximize",
+            "share",
+            False,
+            "live latents that another seed has too: decoder directions, matched one to one, at a cosine above 0.7",
+            needs_replicates=True,
+        ),
+        Metric(
+            "seed_stability_both",
+            "maximize",
+            "share",
+            False,
+            "live latents whose decoder and encoder directions, both above 0.7, have the same match in another seed",
+            needs_replicates=True,
+        ),
         Metric(
             "delta_ce",
             "minimize",
@@ -197,6 +222,11 @@ class ObjectiveSpec(Spec):
     def is_pareto(self) -> bool:
         """Several goals."""
         return bool(self.pareto)
+
+    @property
+    def needs_replicates(self) -> bool:
+        """Compares the seeds of a trial."""
+        return any(METRICS[name].needs_replicates for name in self.metric_names() if name in METRICS)
 
     def metric_names(self) -> tuple[str, ...]:
         """Return every metric the objective reads: goals, then constraints."""

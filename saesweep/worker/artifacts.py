@@ -142,6 +142,9 @@ def single_run_tree(experiment: Experiment, trial: TrialSettings, replicate: int
         "space": {},
         **{key: experiment.written[key] for key in ("objective", "evaluation") if key in experiment.written},
     }
+    objective = experiment.spec.objective
+    if objective is not None and objective.needs_replicates:  # one SAE has no seeds to compare
+        del tree["objective"]
     if "objective" in tree:  # one SAE matches nothing
         tree["objective"] = {key: value for key, value in tree["objective"].items() if key != "matched"}
     return tree

@@ -9,7 +9,7 @@ import torch
 
 from saesweep.activity import doing
 from saesweep.engines.records import Export, Finished, Tested
-from saesweep.evaluation import Densities, FiringCounter, PairedSums
+from saesweep.evaluation import Densities, FiringCounter, PairedSums, seed_stability
 from saesweep.evaluation.published import read_hook
 from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.worker.artifacts import copy_tested, replicate_folder
@@ -47,6 +47,9 @@ class Finals:
             )
         self._densities[trial.number] = counters[0].densities("test")
         metrics, spread = mean_and_spread(found)
+        if len(saes) > 1 and self._setup.base.from_pretrained_path is None:
+            with measuring():
+                metrics |= seed_stability(saes, [counter.densities("test").share_F > 0 for counter in counters])
         return Tested(metrics=metrics, spread=spread)
 
     def compare(self, trials: Sequence[Finished], metric: str) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from saesweep.cohort import Cohort, Slot
 from saesweep.costs import Stopwatch
-from saesweep.evaluation import Densities, FiringCounter, HeldOutEvaluator
+from saesweep.evaluation import Densities, FiringCounter, HeldOutEvaluator, decoder_cosine, seed_stability
 from saesweep.saes import ExportedSAE
 from saesweep.worker.memory import measuring
 
@@ -32,6 +32,7 @@ def measure_slots(
     *,
     with_model: Mapping[int, bool],
     with_spread: Mapping[int, bool],
+    asked: Collection[str] = (),
     watch: Stopwatch,
 ) -> list[Measured]:
     """Return each slot's exported SAE and metrics, in the order of the slots; SAEs of one hook are measured together.
@@ -42,6 +43,7 @@ def measure_slots(
         evaluator: The held-out part to measure on.
         with_model: By trial number, whether to run the language model's head too.
         with_spread: By trial number, whether to take standard errors over contexts too.
+        asked: Metrics that rungs need, besides those that cost little.
         watch: Counts the time.
     """
     groups: dict[tuple[str, str, bool, bool], list[int]] = defaultdict(list)
@@ -56,6 +58,9 @@ def measure_slots(
             results = evaluator.measure(
                 saes, hook, with_model=use_model, spread=spread, at_rung=not spread, counters=counters, hook_in=hook_in
             )
+            if not spread and "decoder_cosine" in asked:
+                for sae, values in zip(saes, results, strict=True):
+                    values["decoder_cosine"] = decoder_cosine(sae.tensors["W_dec"])
         for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
             slot = slots[index]
             dead = int(slot.dead_F().sum())
@@ -66,6 +71,13 @@ def measure_slots(
                 densities=counters[place].densities("select"),
             )
     return [found[index] for index in range(len(slots))]
+
+
+def over_replicates(results: Sequence[Measured]) -> dict[str, float]:
+    """Return what only several replicates of a trial have: how many of their latents are the same."""
+    live_F = [result.densities.share_F > 0 for result in results]
+    with measuring():
+        return seed_stability([result.sae for result in results], live_F)
 
 
 def mean_and_spread(samples: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:

@@ -12,9 +12,10 @@ from saesweep.engines.records import ControlReading, Scores, TrialReport
 from saesweep.evaluation import needs_language_model
 from saesweep.evaluation.overflow import overflow_of
 from saesweep.experiment import TrialSettings
+from saesweep.specs import METRICS
 from saesweep.worker.artifacts import Ending, save_trial_sae
 from saesweep.worker.batches import check_held_out
-from saesweep.worker.measure import Measured, mean_and_spread, measure_slots
+from saesweep.worker.measure import Measured, mean_and_spread, measure_slots, over_replicates
 from saesweep.worker.setup import Setup
 
 
@@ -50,6 +51,7 @@ def report_trials(
         setup.evaluator,
         with_model={n: slots[n][0].is_done or needs_language_model(metrics) for n in wanted},
         with_spread={n: slots[n][0].is_done for n in wanted},
+        asked=metrics,
         watch=watch,
     )
     scores: dict[int, Scores] = {}
@@ -57,6 +59,10 @@ def report_trials(
         count = len(slots[number])
         results, measured = measured[:count], measured[count:]
         scores[number] = _scores(slots[number][0], results)
+        if count > 1 and (
+            slots[number][0].is_done or any(METRICS[m].needs_replicates for m in metrics if m in METRICS)
+        ):
+            scores[number] = _with_stability(slots[number][0], results, scores[number], watch)
         if not all(math.isfinite(scores[number].metrics.get(name, math.nan)) for name in required):
             hook = slots[number][0].run.target_hook
             check_held_out(setup.source.select, hook)
@@ -88,6 +94,14 @@ def _scores(slot: Slot, results: Sequence[Measured]) -> Scores:
         dead_window_tokens=slot.dead_window_tokens,
         densities=results[0].densities.histogram(),
     )
+
+
+def _with_stability(slot: Slot, results: Sequence[Measured], scores: Scores, watch: Stopwatch) -> Scores:
+    """Add what compares the replicates, unless they are copies: with the same first weights they see the same batches."""
+    if slot.run.from_pretrained_path is not None:
+        return scores
+    with watch.spending("measuring_ends" if slot.is_done else "measuring_rungs"):
+        return replace(scores, metrics={**scores.metrics, **over_replicates(results)})
 
 
 def _overflow(setup: Setup, results: Sequence[Measured], hook: str) -> str:
