@@ -8,7 +8,7 @@ from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.specs import METRICS, BaseRun, Goal, ObjectiveSpec
-from saesweep.specs.base_run import SYNTHETIC
+from saesweep.specs.synthetic import SYNTHETIC
 
 
 def check_objective(draft: Draft, runs: Sequence[BaseRun]) -> None:

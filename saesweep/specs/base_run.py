@@ -13,18 +13,11 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 from saesweep.specs.architectures import SAESpec, all_listed, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
-from saesweep.specs.model_loading import (
-    BRIDGE_CLASSES,
-    MODEL_CLASS_ADVICE,
-    OPT_IN,
-    arguments_that_run_code,
-    is_model_class,
-    refusal,
-)
-from saesweep.specs.synthetic import DEFAULT_D_IN, SyntheticSpec
+from saesweep.specs.model_loading import arguments_that_run_code, refusal
+from saesweep.specs.run_problems import run_problems
+from saesweep.specs.synthetic import SYNTHETIC, SyntheticSpec
 from saesweep.specs.units import DType, Duration, Positions, Steps, TokenCount
 
-SYNTHETIC = "builtin:synthetic"
 _GROUPS = {
     "model and data": "model_name",
     "activation stream": "n_batches_in_buffer",
@@ -295,136 +288,4 @@ class BaseRun(Spec):
 
     def problems(self) -> list[tuple[str, str]]:
         """Return cross-field mistakes as (dotted field, message), static: nothing is read from disk or network."""
-        return [*_problems(self), *((f"sae.{field}", message) for field, message in self.sae.problems())]
-
-
-_ELSEWHERE = {
-    "resume_from_checkpoint": "run the same command again: it resumes by itself",
-    "output_path": "use --run-dir",
-}
-
-
-def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
-    """Return what keeps a run from training a transcoder, or an SAE where it names a second hook."""
-    if not run.sae.is_transcoder:
-        return []
-    name = run.sae.architecture
-    if run.is_synthetic:
-        return [("sae.architecture", f"{name} needs a language model; builtin:synthetic has one kind of activations")]
-    if run.hook_name_out is None:
-        return [("hook_name_out", f"missing; {name} reconstructs the activations of this hook from those of hook_name")]
-    found = []
-    if run.hook_name_out == run.hook_name:
-        found.append(("hook_name_out", "is hook_name itself; name another hook, or choose an SAE's architecture"))
-    if run.hook_head_index is not None:
-        found.append(("hook_head_index", "a transcoder reads and reconstructs whole activations; leave it out"))
-    for field in ("n_checkpoints", "save_final_checkpoint"):
-        if getattr(run, field):
-            found.append(
-                (field, "snapshots are in SAELens' training form, which it does not have for transcoders; leave it out")
-            )
-    return found
-
-
-_OF_A_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name")
-
-
-def _problems(run: BaseRun) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for field, advice in _ELSEWHERE.items():
-        if getattr(run, field) is not None:
-            found.append((field, f"not used by saesweep; {advice}"))
-    if run.dataset_trust_remote_code:
-        found.append(("dataset_trust_remote_code", "datasets 4 and newer cannot run remote code; leave it out"))
-    found.extend(("model_from_pretrained_kwargs", message) for message in run.refused_arguments)
-    if run.allow_code_execution and not arguments_that_run_code(run.model_from_pretrained_kwargs):
-        found.append((OPT_IN, "no argument of model_from_pretrained_kwargs runs code; leave it out"))
-    if run.activations_mixing_fraction != 0.5:
-        found.append(
-            (
-                "activations_mixing_fraction",
-                "the shuffle window slides and has no such share; set `buffer_tokens` for a better shuffle",
-            )
-        )
-    if not run.dataset_path and not run.use_cached_activations:
-        found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
-    if run.model_class_name not in BRIDGE_CLASSES and not is_model_class(run.model_class_name):
-        found.append(("model_class_name", f"{run.model_class_name!r} is not supported; {MODEL_CLASS_ADVICE}"))
-    if run.is_synthetic:
-        found.extend(
-            (field, "builtin:synthetic is drawn, not read; leave it out")
-            for field in _OF_A_DATASET
-            if getattr(run, field) != BaseRun.model_fields[field].default
-        )
-    if run.is_synthetic and run.model_name is not None:
-        found.append(("model_name", "dataset_path: builtin:synthetic has no language model; set model_name: null"))
-    if run.use_chat_formatting and run.is_dataset_tokenized:
-        found.append(("use_chat_formatting", "is_dataset_tokenized says that the rows are token ids; set one of them"))
-    if run.compile_llm and (run.is_synthetic or run.model_class_name in BRIDGE_CLASSES):
-        found.append(("compile_llm", "only models of transformers are compiled; leave it out"))
-    if run.llm_compilation_mode is not None and not run.compile_llm:
-        found.append(("llm_compilation_mode", "says how to compile, and compile_llm is false; set compile_llm: true"))
-    if run.sae_compilation_mode is not None and not run.compile_sae:
-        found.append(("sae_compilation_mode", "says how to compile, and compile_sae is false; set compile_sae: true"))
-    if run.n_checkpoints >= run.total_steps:
-        found.append(
-            (
-                "n_checkpoints",
-                f"{run.n_checkpoints} snapshots need more steps between them than the {run.total_steps} of the run",
-            )
-        )
-    if run.checkpoint_path is not None and not run.keeps_snapshots:
-        found.append(
-            (
-                "checkpoint_path",
-                "says where snapshots go, and none are kept; set n_checkpoints or save_final_checkpoint",
-            )
-        )
-    if run.synthetic != SyntheticSpec():
-        if run.is_synthetic:
-            d_in = DEFAULT_D_IN if run.sae.d_in is None else run.sae.d_in
-            found += [(f"synthetic.{field}", message) for field, message in run.synthetic.problems(d_in)]
-        else:
-            found.append(("synthetic", f"only dataset_path: {SYNTHETIC} reads it; leave it out"))
-    if run.is_synthetic and run.max_activation_norm_multiple is not None:
-        found.append(("max_activation_norm_multiple", "synthetic activations have no sinks; leave it out"))
-    if run.model_name is None and not run.is_synthetic:
-        found.append(("model_name", "missing; only dataset_path: builtin:synthetic works without a model"))
-    if run.use_cached_activations and run.cached_activations_path is None:
-        found.append(("cached_activations_path", "missing; use_cached_activations needs the folder of the cache"))
-    if run.use_cached_activations and run.is_synthetic:
-        found.append(("use_cached_activations", "builtin:synthetic is drawn as it is needed; leave it out"))
-    if run.training_tokens < run.train_batch_size_tokens:
-        found.append(
-            ("training_tokens", f"{run.training_tokens} is less than one batch of {run.train_batch_size_tokens} tokens")
-        )
-    if run.window_tokens < 2 * run.train_batch_size_tokens:
-        found.append(
-            (
-                "buffer_tokens",
-                f"{run.window_tokens} is less than two training batches of {run.train_batch_size_tokens} tokens (train_batch_size_tokens); "
-                f"set buffer_tokens to {8 * run.train_batch_size_tokens} or more",
-            )
-        )
-    if run.lr_end is not None and run.lr_scheduler_name == "constant":
-        found.append(
-            ("lr_end", "only the cosine schedules read it; leave it out or set lr_scheduler_name: cosineannealing")
-        )
-    warm_up, decay = run.to_steps(run.lr_warm_up_steps), run.to_steps(run.lr_decay_steps)
-    if warm_up + decay > run.total_steps:
-        found.append(
-            (
-                "lr_decay_steps" if decay else "lr_warm_up_steps",
-                f"warm-up ({warm_up} steps) and decay ({decay} steps) are longer than the run ({run.total_steps} steps); shorten one",
-            )
-        )
-    found += _transcoder_problems(run)
-    if run.compile_sae and getattr(run.sae, "k_anneal_steps", Duration(0)) != Duration(0):
-        found.append(
-            ("sae.k_anneal_steps", "gives each step another k, and compile_sae compiles each anew; leave one out")
-        )
-    if not len(range(*slice(*run.seqpos_slice).indices(run.context_size))):
-        found.append(
-            ("seqpos_slice", f"{list(run.seqpos_slice)} selects no position of a context of {run.context_size} tokens")
-        )
-    return found
+        return [*run_problems(self), *((f"sae.{field}", message) for field, message in self.sae.problems())]

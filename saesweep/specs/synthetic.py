@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from saesweep.specs.model import Spec
 
+SYNTHETIC = "builtin:synthetic"
+"""The `dataset_path` of activations that are drawn from known features."""
 DEFAULT_D_IN = 64
 """Width of the activations where `sae.d_in` is left out."""
 FEATURES_PER_DIMENSION = 4
