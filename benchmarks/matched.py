@@ -41,7 +41,9 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ["SAESWEEP_SHARED"] = arguments.shared
     overrides = [*arguments.set, *([f"base.training_tokens={arguments.tokens}"] if arguments.tokens else [])]
-    result = saesweep.run(arguments.file, run_dir=arguments.run_dir, overrides=overrides, listeners=[PlainDisplay(sys.stderr)])
+    result = saesweep.run(
+        arguments.file, run_dir=arguments.run_dir, overrides=overrides, listeners=[PlainDisplay(sys.stderr)]
+    )
     if result.status == "interrupted":
         return result.exit_code
     misses = _misses(result.rows, result.run_dir)

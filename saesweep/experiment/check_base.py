@@ -22,8 +22,8 @@ from saesweep.experiment.fields import (
 )
 from saesweep.experiment.nearest import did_you_mean
 from saesweep.specs.architectures import architectures, listed, spec_class
-from saesweep.specs.synthetic import SYNTHETIC
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS, presets_of
+from saesweep.specs.synthetic import SYNTHETIC
 
 _ONLY_IN_BASE = ("sae.d_in", "sae.d_out", "sae.reshape_activations", "sae.architecture")
 

@@ -33,7 +33,12 @@ KEPT = (
 
 Others (numbers, names of hooks and splits) decide what is trained and are written out: with another value it is another run.
 """
-_KEPT_ELSEWHERE = (("evaluation", "references"), ("evaluation", "dataset"), ("search", "warm_start"), ("search", "storage"))
+_KEPT_ELSEWHERE = (
+    ("evaluation", "references"),
+    ("evaluation", "dataset"),
+    ("search", "warm_start"),
+    ("search", "storage"),
+)
 _REFERENCE = re.compile(r"\$\{env:([^}]*)\}")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 

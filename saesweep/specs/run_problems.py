@@ -49,6 +49,7 @@ _OF_A_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name
 
 
 def run_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return the mistakes between fields of a run, but for those of its SAE alone, as (dotted field, message)."""
     found: list[tuple[str, str]] = []
     for field, advice in _ELSEWHERE.items():
         if getattr(run, field) is not None:

@@ -201,7 +201,7 @@ def test_mistakes_are_located(tree: dict[str, Any], change: dict[str, Any], mess
 
 
 def test_an_sae_beside_transcoders_has_no_hook_of_its_own(tree: dict[str, Any]) -> None:
-    with pytest.raises(ExperimentError, match="an SAE beside transcoders trains on base.hook_name_out"):
+    with pytest.raises(ExperimentError, match=r"an SAE beside transcoders trains on base\.hook_name_out"):
         load_experiment({**tree, "by_architecture": {"topk": {"hook_name": READ}}})
 
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def main(package: str, out: str) -> None:
+    """Read the package's weights, and write model and tokenizer."""
     (file,) = Path(package).glob("*.gguf")
     read = AutoModelForCausalLM.from_pretrained(package, gguf_file=file.name, dtype=torch.float32)
     # A model that was read from GGUF says so in its configuration, and refuses to be saved: a plain one takes its weights.

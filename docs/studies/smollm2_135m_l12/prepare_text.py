@@ -24,6 +24,7 @@ SHORTEST_CHAPTER_CHARS = 200  # title pages and the word "Finis" are not chapter
 
 
 def main(out: str) -> None:
+    """Read the books, cut them into chapters, and write those."""
     lines = subprocess.run(["Rscript", "-e", READ], check=True, capture_output=True, text=True).stdout.splitlines()
     rows = [line.split("\t", 1) for line in lines]
     chapters: list[str] = []

@@ -73,7 +73,9 @@ class SparseEngine:
                 f"the sparse kernels do not differentiate through normalize_activations: {spec.normalize_activations}"
             )
         if getattr(spec, "jumprelu_frequency_scale", None) is not None:
-            return "the sparse kernels do not compute jumprelu_frequency_scale, whose gradient needs the whole batch first"
+            return (
+                "the sparse kernels do not compute jumprelu_frequency_scale, whose gradient needs the whole batch first"
+            )
         if getattr(spec, "lp_norm", 1.0) == float("inf"):
             return "the sparse kernels have no gradient for lp_norm: .inf"
         return None

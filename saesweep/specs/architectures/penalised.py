@@ -74,7 +74,7 @@ class JumpReLUSpec(SAESpec):
     target_l0: float | None = Field(None, gt=0)
     """The T of the quadratic loss."""
     jumprelu_frequency_scale: float | None = Field(None, gt=0)
-    """Also penalise latents that fire on more than about this share of tokens: adds coefficient x sum p^2 / scale, p a latent's share of the batch."""
+    """Penalise latents that fire on more than about this share s of tokens: adds coefficient x sum p^2 / s, p a latent's share of a batch."""
 
     def problems(self) -> list[tuple[str, str]]:
         """Return cross-field mistakes as (field, message)."""
