@@ -103,15 +103,15 @@ def split_documents(
     """
     if held_out is not None:
         apart, packing = held_out
-        parts = _parts(apart, tokenizer, packing, select_tokens, test_tokens, seed, trains=False)[0]
-        return Split(*parts, TrainDocuments(documents, seed, 0))
-    parts, taken = _parts(documents, tokenizer, packing, select_tokens, test_tokens, seed, trains=test_tokens > 0)
+        (select_NT, test_NT), _ = _parts(apart, tokenizer, packing, select_tokens, test_tokens, seed, trains=False)
+        return Split(select_NT, test_NT, TrainDocuments(documents, seed, 0))
+    (select_NT, test_NT), taken = _parts(documents, tokenizer, packing, select_tokens, test_tokens, seed, trains=test_tokens > 0)
     if test_tokens and isinstance(documents, MapDocuments) and taken == documents.size:
         raise UserError(
             f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
             f"{documents.size} documents of {documents.name}; lower them or use a larger dataset"
         )
-    return Split(*parts, TrainDocuments(documents, seed, taken))
+    return Split(select_NT, test_NT, TrainDocuments(documents, seed, taken))
 
 
 def _parts(
