@@ -105,7 +105,9 @@ def split_documents(
         apart, packing = held_out
         (select_NT, test_NT), _ = _parts(apart, tokenizer, packing, select_tokens, test_tokens, seed, trains=False)
         return Split(select_NT, test_NT, TrainDocuments(documents, seed, 0))
-    (select_NT, test_NT), taken = _parts(documents, tokenizer, packing, select_tokens, test_tokens, seed, trains=test_tokens > 0)
+    (select_NT, test_NT), taken = _parts(
+        documents, tokenizer, packing, select_tokens, test_tokens, seed, trains=test_tokens > 0
+    )
     if test_tokens and isinstance(documents, MapDocuments) and taken == documents.size:
         raise UserError(
             f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
