@@ -17,7 +17,7 @@ from saesweep.driver.search import Rules, open_search, rules_of
 from saesweep.driver.trials import sparsity_label
 from saesweep.driver.visits import Visit, planned_visits
 from saesweep.errors import UserError
-from saesweep.experiment import Experiment, Stream, are_comparable, streams_of
+from saesweep.experiment import Experiment, Stream, are_comparable, streams_of, with_widths
 from saesweep.experiment.devices import device_names
 from saesweep.models import ModelFacts, resolve_device
 from saesweep.planning.calibrate import calibrate
@@ -175,7 +175,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         confirm_sae_tokens=round(confirm.sae_tokens),
         gflops=gflops,
         sae_seconds=(low, high),
-        schedules=_schedules(experiment, parts[0].sizes.runs),
+        schedules=_schedules(parts[0].stream.experiment, parts[0].sizes.runs),
         matched=_matched_text(experiment, parts[0].sizes.runs),
         calibrations=calibrations,
         seconds_full=seconds_full,
@@ -275,17 +275,23 @@ def _devices_warning(experiment: Experiment) -> list[str]:
     ]
 
 
-def _schedules(experiment: Experiment, runs: Sequence[BaseRun]) -> tuple[str, ...]:
-    """Return what changes over a run, a line per architecture where a coefficient or k does."""
-    searched = {parameter.path.removeprefix("sae.") for parameter in experiment.parameters()}
-    rate = LearningRate.of(runs[0])
+def _schedules(own: Experiment, runs: Sequence[BaseRun]) -> tuple[str, ...]:
+    """Return what changes over a run, a line per architecture and field where a coefficient or k does.
+
+    Args:
+        own: The experiment as a stream sees it.
+        runs: Runs of the stream whose widths are known.
+    """
+    rate, d_in = LearningRate.of(runs[0]), {run.hook_name: run.sae.d_in for run in runs if run.sae.d_in is not None}
     found = [f"{rate.name} learning rate, {rate.warm_up_steps} steps of warm-up, {rate.decay_steps} of decay"]
-    for run in runs:
-        for field, ramp in ramps_of(run).items():
-            if not ramp.is_constant:
-                own = [name for name in (field, *RAMP_FIELDS[field]) if name in searched]
-                of_search = f" (the widest SAE's; {', '.join(own)} searched)" if own else ""
-                found.append(f"{run.sae.architecture} {field} {ramp}{of_search}")
+    for name in own.architectures:
+        corners = [with_widths(run, d_in) for run in own.corner_runs(name) if run.hook_name in d_in]
+        for field in RAMP_FIELDS:
+            ramps = [ramps[field] for run in corners if field in (ramps := ramps_of(run))]
+            different = list(dict.fromkeys(str(ramp) for ramp in ramps if not ramp.is_constant))
+            if different:
+                more = f", and {len(different) - 1} others at the edges of the space" if len(different) > 1 else ""
+                found.append(f"{name} {field} {different[0]}{more}")
     return tuple(found)
 
 
