@@ -69,6 +69,10 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 	rm -rf .venv-bench/peers
 	.venv-bench/bin/python tests/interop/peer_formats.py --make .venv-bench/peers
 	$(BIN)/python tests/interop/peer_formats.py --check .venv-bench/peers
+	rm -rf .venv-bench/transcoders
+	mkdir -p .venv-bench/transcoders
+	$(BIN)/python tests/interop/transcoders.py --make .venv-bench/transcoders
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/transcoders.py --check .venv-bench/transcoders
 	if test -d runs/quickstart/best; then $(MAKE) --no-print-directory interop-quickstart; fi
 
 interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same; its snippets in docs/ work
