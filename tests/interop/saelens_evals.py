@@ -258,6 +258,8 @@ def compare_configs(table: Table) -> None:
             continue
         for architecture in experiment.architectures:
             run = experiment.corner_runs(architecture)[0]
+            if run.sae.is_transcoder:  # SAELens trains none
+                continue
             run = run.model_copy(update={"sae": run.sae.resolve_widths(run.sae.d_in or 64)})
             written = runner_cfg(run)
             read = RunnerConfig.from_dict(written)
