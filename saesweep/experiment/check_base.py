@@ -70,11 +70,19 @@ def check_base(draft: Draft) -> None:
         document.add(("evaluation", "dataset", "dataset_path"), "builtin:synthetic has no text; name a dataset of text")
     reads_two = any(spec_class(name).is_transcoder for name in draft.architectures)
     if base.get("hook_name_out") is not None and not reads_two and draft.architectures:
+        transcoders = [name for name in architectures() if spec_class(name).is_transcoder]
         message = (
             f"only transcoders reconstruct another hook, and the experiment has {listed(draft.architectures)}; leave it out, "
-            f"or choose an architecture such as {draft.architectures[0]}_transcoder"
+            f"or choose one of {', '.join(transcoders)}"
         )
         document.add(("base", "hook_name_out"), message, at_key=True)
+    saes = [name for name in draft.architectures if not spec_class(name).is_transcoder]
+    if reads_two and saes and base.get("hook_name_out") is not None and "hook_name" in draft.block("space"):
+        message = (
+            f"{listed(saes)} beside transcoders would ignore it, training on base.hook_name_out, what they reconstruct; "
+            "leave it out, or sweep transcoders alone"
+        )
+        document.add(("space", "hook_name"), message, at_key=True)
     for path, value in flatten(base).items():
         owners = [a for a in architectures_with(path, draft.architectures) if path in known_paths()]
         if path not in ("sae.architecture", *NESTED):  # an unknown architecture has been noted
@@ -130,7 +138,11 @@ def _check_override(draft: Draft, architecture: str, path: str, value: Any, plac
         document.add(place, f"{architecture} has no {path[4:]}, a field of {having}", at_key=True)
     elif path in _ONLY_IN_BASE:
         document.add(place, "is the same for every architecture; set it under base", at_key=True)
-    elif path == "hook_name" and "hook_name_out" in draft.block("base") and not spec_class(architecture).is_transcoder:
+    elif (
+        path == "hook_name"
+        and draft.block("base").get("hook_name_out") is not None
+        and not spec_class(architecture).is_transcoder
+    ):
         message = "an SAE beside transcoders trains on base.hook_name_out, what they reconstruct; leave it out"
         document.add(place, message, at_key=True)
     elif not path.startswith("sae.") and path not in trial_paths():

@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import random
 import sqlite3
 from pathlib import Path
 from typing import Any
+
+from tests.models.tiny import WORDS, save_llama
 
 
 def snapshot(run_dir: Path) -> dict[str, Any]:
@@ -65,4 +68,31 @@ def small_sweep() -> dict[str, Any]:
             "min_probability": 0.3,
         },
         "cohort": {"size": 4, "checkpoint_seconds": 0},
+    }
+
+
+def llama_sweep(folder: Path, name: str, **base: Any) -> dict[str, Any]:
+    """Return a grid on a random Llama and random words, both written to `folder`: 100 steps of each trial in one cohort."""
+    (folder / "model").mkdir()
+    rng = random.Random(0)
+    text = folder / "text.txt"
+    text.write_text("\n".join(" ".join(rng.choices(WORDS, k=60)) for _ in range(300)))
+    return {
+        "name": name,
+        "base": {
+            "model_name": str(save_llama(folder / "model")),
+            "dataset_path": str(text),
+            "streaming": False,
+            "context_size": 16,
+            "training_tokens": 12_800,
+            "train_batch_size_tokens": 128,
+            "buffer_tokens": 1024,
+            "store_batch_size_prompts": 8,
+            "lr": 3e-3,
+            "device": "cpu",
+            **base,
+        },
+        "evaluation": {"select_tokens": 512, "test_tokens": 512},
+        "search": {"sampler": "grid", "rungs": []},
+        "cohort": {"size": 8, "checkpoint_seconds": 0},
     }

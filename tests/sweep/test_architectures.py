@@ -1,7 +1,6 @@
 """Architectures that autograd trains, through the whole product: swept, exported, measured, read again."""
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +11,23 @@ import saesweep
 from saesweep.errors import UserError
 from saesweep.evaluation import evaluate_saes
 from saesweep.saes import open_sae
-from tests.models.tiny import WORDS, save_llama
+from tests.sweep.studies import llama_sweep
 
 EXPORTED = {"topk": "topk", "multi_k": "topk", "abstopk": "abstopk", "matching_pursuit": "matching_pursuit"}
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    sae = {"architecture": "topk", "d_sae": 64, "k": 8, "normalize_activations": "expected_average_only_in"}
     folder = tmp_path_factory.mktemp("architectures")
-    (folder / "model").mkdir()
-    rng = random.Random(0)
-    text = folder / "text.txt"
-    text.write_text("\n".join(" ".join(rng.choices(WORDS, k=60)) for _ in range(300)))
     return {
-        "name": "architectures",
-        "base": {
-            "model_name": str(save_llama(folder / "model")),
-            "hook_name": "model.layers.1",
-            "dataset_path": str(text),
-            "streaming": False,
-            "context_size": 16,
-            "training_tokens": 12_800,
-            "train_batch_size_tokens": 128,
-            "buffer_tokens": 1024,
-            "store_batch_size_prompts": 8,
-            "lr": 3e-3,
-            "device": "cpu",
-            "save_final_checkpoint": True,
-            "sae": {"architecture": "topk", "d_sae": 64, "k": 8, "normalize_activations": "expected_average_only_in"},
-        },
+        **llama_sweep(folder, "architectures", hook_name="model.layers.1", save_final_checkpoint=True, sae=sae),
         "space": {"sae.architecture": {"choice": list(EXPORTED)}},
         "by_architecture": {
             "multi_k": {"sae.ks": [2, 4, 8]},
             "matching_pursuit": {"sae.max_iterations": 8},
         },
         "objective": {"minimize": "mse"},
-        "evaluation": {"select_tokens": 512, "test_tokens": 512},
-        "search": {"sampler": "grid", "rungs": []},
-        "cohort": {"size": 8, "checkpoint_seconds": 0},
     }
 
 

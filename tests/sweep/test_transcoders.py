@@ -1,7 +1,6 @@
 """Sweeps over transcoders and SAEs of the same target: two hooks in one forward pass, spliced at the second."""
 
 import json
-import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from saesweep.evaluation import evaluate_saes
 from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment
 from saesweep.saes import open_sae
-from tests.models.tiny import WORDS, save_llama
+from tests.sweep.studies import llama_sweep
 
 READ, TARGET = "model.layers.1.post_attention_layernorm", "model.layers.1.mlp"
 KINDS = ["topk", "topk_transcoder", "topk_skip_transcoder"]
@@ -25,33 +24,12 @@ KINDS = ["topk", "topk_transcoder", "topk_skip_transcoder"]
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """An SAE, a transcoder and a skip transcoder around the MLP of a random Llama."""
+    sae = {"architecture": "topk", "d_sae": 64, "k": 4, "normalize_activations": "expected_average_only_in"}
     folder = tmp_path_factory.mktemp("transcoders")
-    (folder / "model").mkdir()
-    rng = random.Random(0)
-    text = folder / "text.txt"
-    text.write_text("\n".join(" ".join(rng.choices(WORDS, k=60)) for _ in range(300)))
     return {
-        "name": "transcoders",
-        "base": {
-            "model_name": str(save_llama(folder / "model")),
-            "hook_name": READ,
-            "hook_name_out": TARGET,
-            "dataset_path": str(text),
-            "streaming": False,
-            "context_size": 16,
-            "training_tokens": 12_800,
-            "train_batch_size_tokens": 128,
-            "buffer_tokens": 1024,
-            "store_batch_size_prompts": 8,
-            "lr": 3e-3,
-            "device": "cpu",
-            "sae": {"architecture": "topk", "d_sae": 64, "k": 4, "normalize_activations": "expected_average_only_in"},
-        },
+        **llama_sweep(folder, "transcoders", hook_name=READ, hook_name_out=TARGET, sae=sae),
         "space": {"sae.architecture": {"choice": KINDS}},
         "objective": {"minimize": "delta_ce"},
-        "evaluation": {"select_tokens": 512, "test_tokens": 512},
-        "search": {"sampler": "grid", "rungs": []},
-        "cohort": {"size": 8, "checkpoint_seconds": 0},
     }
 
 
@@ -161,8 +139,7 @@ MISTAKES = {
     ),
     "no transcoder": (
         {"sae": {"architecture": "topk", "d_sae": 64, "k": 4}},
-        "only transcoders reconstruct another hook, and the experiment has topk; leave it out, or choose an architecture such "
-        "as topk_transcoder",
+        "only transcoders reconstruct another hook, and the experiment has topk; leave it out, or choose one of ",
     ),
     "twice the same hook": (
         {"hook_name_out": READ, "sae": {"architecture": "topk_transcoder", "d_sae": 64, "k": 4}},
@@ -203,6 +180,17 @@ def test_mistakes_are_located(tree: dict[str, Any], change: dict[str, Any], mess
 def test_an_sae_beside_transcoders_has_no_hook_of_its_own(tree: dict[str, Any]) -> None:
     with pytest.raises(ExperimentError, match=r"an SAE beside transcoders trains on base\.hook_name_out"):
         load_experiment({**tree, "by_architecture": {"topk": {"hook_name": READ}}})
+    with pytest.raises(ExperimentError, match=r"space\.hook_name: topk beside transcoders would ignore it"):
+        load_experiment({**tree, "space": {**tree["space"], "hook_name": {"choice": [READ, "model.layers.1:input"]}}})
+
+
+def test_a_null_target_is_no_target(tree: dict[str, Any]) -> None:
+    base = {**tree["base"], "hook_name_out": None}
+    space = {"sae.architecture": {"choice": ["topk", "batchtopk"]}}
+    experiment = load_experiment(
+        {**tree, "base": base, "space": space, "by_architecture": {"topk": {"hook_name": TARGET}}}
+    )
+    assert set(experiment.hook_names()) == {READ, TARGET}
 
 
 def test_hooks_may_differ_by_architecture_and_be_searched(tree: dict[str, Any]) -> None:

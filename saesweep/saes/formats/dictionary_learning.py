@@ -134,7 +134,7 @@ def _jumprelu(path: Path, tensors: Mapping[str, Tensor]) -> _Made:
 
 
 def _topk(path: Path, tensors: Mapping[str, Tensor]) -> _Made:
-    # It keeps a threshold too, but encodes by the k largest unless it is told otherwise.
+    # The checkpoint also holds a threshold, but by default the original encodes by the k largest pre-activations.
     return "topk", _linear(path, tensors, "b_dec"), True
 
 

@@ -15,7 +15,7 @@ NormalizeActivations = Literal[
     "none", "expected_average_only_in", "layer_norm", "constant_norm_rescale", "covariance_whitening"
 ]
 
-_WIDEST = 2**40
+WIDEST = 2**40
 """Far beyond any device, and far below where sizes computed from it no longer fit an integer of 64 bits."""
 
 
@@ -37,11 +37,11 @@ class SAESpec(Spec):
 
     architecture: str
     """Name of the architecture."""
-    d_in: int | None = Field(None, ge=1, le=_WIDEST)
+    d_in: int | None = Field(None, ge=1, le=WIDEST)
     """Width of the activations; inferred from the model and hook when left out."""
-    d_sae: int | None = Field(None, ge=1, le=_WIDEST)
+    d_sae: int | None = Field(None, ge=1, le=WIDEST)
     """Number of latents. Give this or `expansion_factor`."""
-    expansion_factor: int | None = Field(None, ge=1, le=_WIDEST)
+    expansion_factor: int | None = Field(None, ge=1, le=WIDEST)
     """`d_sae` as a multiple of `d_in`. Give this or `d_sae`."""
     apply_b_dec_to_input: bool = True
     """Subtract the decoder bias from the input before encoding."""

@@ -6,11 +6,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from saesweep.specs.architectures.base import SAESpec, register_spec
+from saesweep.specs.architectures.base import WIDEST, SAESpec, register_spec
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
 from saesweep.specs.architectures.topk import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKSpec
-
-_WIDEST = 2**40
 
 
 class TranscoderSpec(SAESpec):
@@ -22,7 +20,7 @@ class TranscoderSpec(SAESpec):
     trained_as: ClassVar[str]
     """The architecture of SAE whose latents and losses it has."""
 
-    d_out: int | None = Field(None, ge=1, le=_WIDEST)
+    d_out: int | None = Field(None, ge=1, le=WIDEST)
     """Width of the activations to reconstruct; inferred from the model and `hook_name_out` when left out."""
     apply_b_dec_to_input: bool = False
     """Always false: the decoder bias belongs to the output."""
