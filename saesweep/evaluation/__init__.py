@@ -8,9 +8,10 @@ from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.registered import HeldOutMetric, register_metric, registered_metrics
 from saesweep.evaluation.seed_stability import seed_stability
 from saesweep.evaluation.splice import SplicedMetrics
-from saesweep.evaluation.spread import PairedSums
+from saesweep.evaluation.spread import ByContext, PairedSums
 
 __all__ = [
+    "ByContext",
     "Comparison",
     "Densities",
     "Evaluated",

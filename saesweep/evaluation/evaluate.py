@@ -15,7 +15,7 @@ from saesweep.evaluation.latents import FiringCounter, RecoveryMetrics
 from saesweep.evaluation.reconstruction import NO_SINKS, ReconstructionMetrics, VarianceWithoutSinks
 from saesweep.evaluation.registered import new_registered
 from saesweep.evaluation.splice import SplicedMetrics
-from saesweep.evaluation.spread import PairedSums
+from saesweep.evaluation.spread import ByContext, PairedSums
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS
@@ -78,6 +78,7 @@ class HeldOutEvaluator:
         paired: bool = False,
         at_rung: bool = False,
         counters: Sequence[FiringCounter] = (),
+        by_context: ByContext | None = None,
         hook_in: str | None = None,
     ) -> list[dict[str, float]]:
         """Return the metrics of each SAE, by the names of `METRICS`.
@@ -92,6 +93,7 @@ class HeldOutEvaluator:
             at_rung: Measure on the first tokens of the part alone, as many as a rung takes, and without `decoder_cosine`, which
                 costs as much as a quarter of `d_sae` tokens.
             counters: One for each SAE, which counts its active latents in the same pass; empty: nothing is counted.
+            by_context: Takes a metric by context in the same pass; needs `spread`.
             hook_in: The hook that they read, where they are transcoders; `hook` when left out.
         """
         sums = [ReconstructionMetrics() for _ in saes]
@@ -131,59 +133,26 @@ class HeldOutEvaluator:
                 values |= {**metrics.standard_errors(), "silent_fraction": metrics.silent_fraction()}
         for index, values in enumerate(found):
             _add_without_sinks(values, without_sinks[index] if without_sinks else None, spread)
+        if by_context is not None and not METRICS[by_context.metric].needs_lm_head:
+            by_context.sums = self._by_context(by_context.metric, sums, without_sinks)
         if with_model and self._model is not None:
             spliced = self._spliced_at(hook).measure(
-                saes, spread=spread, paired=paired, at_rung=at_rung, hook_in=hook_in
+                saes, spread=spread, paired=paired, at_rung=at_rung, by_context=by_context, hook_in=hook_in
             )
             for values, of_model in zip(found, spliced, strict=True):
                 values |= of_model
         return found
 
-    @torch.no_grad()
-    def paired(
-        self, saes: Sequence[ExportedSAE], hook: str, metric: str, *, hook_in: str | None = None
-    ) -> PairedSums | None:
-        """Return one metric of each SAE by context, to compare the SAEs on the same contexts.
-
-        Args:
-            saes: Exported SAEs of this hook.
-            hook: The hook whose activations they reconstruct.
-            metric: A name of `METRICS`.
-            hook_in: The hook that they read, where they are transcoders; `hook` when left out.
-
-        Returns:
-            The sums, or None for a metric that contexts do not add up to (`dead_fraction`, `relative_reconstruction_bias`,
-            recovery scores, those of plugins) or that lacks the language model it needs.
-        """
-        if METRICS[metric].needs_lm_head:
-            return None if self._model is None else self._spliced_at(hook).paired(saes, metric, hook_in=hook_in)
+    def _by_context(
+        self, metric: str, sums: Sequence[ReconstructionMetrics], without_sinks: Sequence[VarianceWithoutSinks]
+    ) -> list[PairedSums] | None:
+        """Return a metric of the reconstruction by context; None for one that contexts do not add up to."""
+        if metric == NO_SINKS and without_sinks:
+            return [each.by_context() for each in without_sinks]
         if metric == NO_SINKS:
-            limit = self._sink_limit(hook)
-            if limit is not None:
-                return self._paired_without_sinks(saes, hook, limit, hook_in)
             metric = "explained_variance"  # the same where there are no sinks
-        parts = []
-        for sae in saes:
-            sums = ReconstructionMetrics()
-            for x_ND, y_ND, context_N, _ in self._batches(hook, sae.rows_at_once(), hook_in=hook_in):
-                acts_NF = sae.encode(x_ND)
-                sums.update(y_ND, sae.decode(acts_NF, x_ND), acts_NF, context_N)
-            part = sums.by_context(metric)
-            if part is None:
-                return None
-            parts.append(part)
-        return PairedSums.stacked(parts)
-
-    def _paired_without_sinks(
-        self, saes: Sequence[ExportedSAE], hook: str, limit: float, hook_in: str | None
-    ) -> PairedSums:
-        parts = []
-        for sae in saes:
-            sums = VarianceWithoutSinks(limit)
-            for x_ND, y_ND, context_N, _ in self._batches(hook, sae.rows_at_once(), hook_in=hook_in):
-                sums.update(y_ND, sae.decode(sae.encode(x_ND), x_ND), context_N)
-            parts.append(sums.by_context())
-        return PairedSums.stacked(parts)
+        parts = [part for part in (each.by_context(metric) for each in sums) if part is not None]
+        return parts or None
 
     def _sink_limit(self, hook: str) -> float | None:
         """Return the norm beyond which a token of the part is an attention sink; None where it has none."""

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from saesweep.activity import doing
 from saesweep.evaluation.predictions import Scores, rows_at_once, scores
-from saesweep.evaluation.spread import PairedSums, ratio_stderr
+from saesweep.evaluation.spread import ByContext, PairedSums, ratio_stderr
 from saesweep.models import LanguageModel, LateStart, SplitHead, replace_activations, shape_activations
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.saes import ExportedSAE
+from saesweep.specs import METRICS
 
 _NO_EFFECT = 1e-6
 """Nats per token: an ablation that changes less is within the rounding of float32 logits."""
@@ -124,6 +125,7 @@ class SplicedMetrics:
         spread: bool = False,
         paired: bool = False,
         at_rung: bool = False,
+        by_context: ByContext | None = None,
         hook_in: str | None = None,
     ) -> list[dict[str, float]]:
         """Return each SAE's delta_ce, its standard error over contexts, CE and KL scores, and the losses behind them.
@@ -134,6 +136,7 @@ class SplicedMetrics:
             paired: Also return `delta_ce_minus_first`: the difference to the first SAE, paired over contexts, which tells
                 smaller differences from noise than the two errors do.
             at_rung: Measure on the first contexts alone, as many as a rung takes.
+            by_context: Takes its metric by context, where it is one that is measured here.
             hook_in: The hook that they read, where they are transcoders; the one that is replaced when left out.
         """
         losses = self._losses(saes, hook_in, at_rung=at_rung)
@@ -141,27 +144,29 @@ class SplicedMetrics:
         if paired:
             for metrics, (ce_CT, _) in zip(found, losses, strict=True):
                 metrics.update(self._difference(ce_CT, losses[0][0]))
+        if by_context is not None and METRICS[by_context.metric].needs_lm_head:
+            by_context.sums = self._by_context(losses, by_context.metric)
         return found
 
-    @torch.no_grad()
-    def paired(self, saes: Sequence[ExportedSAE], metric: str, *, hook_in: str | None = None) -> PairedSums | None:
+    def _by_context(self, losses: Sequence[tuple[Tensor, Tensor]], metric: str) -> list[PairedSums] | None:
         """Return one metric of each SAE by context; None for one that is not measured here."""
-        if metric not in ("delta_ce", "ce_loss_with_sae", "ce_loss_score", "kl_div", "kl_div_score"):
-            return None
-        losses = self._losses(saes, hook_in)
         clean_CT, ablated_CT, kl_ablated_CT = self._known(len(self._mask_CT))
         full, short = self._mask_CT, self._mask_CT[:, :-1]
-        if metric.startswith("kl_div"):
-            kl_SC = torch.stack([(kl_CT * full).sum(1) for _, kl_CT in losses])
-            if metric == "kl_div":
-                return PairedSums(kl_SC, full.sum(1))
-            return PairedSums(kl_SC, (kl_ablated_CT * full).sum(1), offset=1.0, sign=-1.0)
-        if metric == "ce_loss_with_sae":
-            return PairedSums(torch.stack([(ce_CT * short).sum(1) for ce_CT, _ in losses]), short.sum(1))
-        delta_SC = torch.stack([((ce_CT - clean_CT) * short).sum(1) for ce_CT, _ in losses])
-        if metric == "delta_ce":
-            return PairedSums(delta_SC, short.sum(1))
-        return PairedSums(delta_SC, ((ablated_CT - clean_CT) * short).sum(1), offset=1.0, sign=-1.0)
+        kl = [(kl_CT * full).sum(1) for _, kl_CT in losses]
+        ce = [(ce_CT * short).sum(1) for ce_CT, _ in losses]
+        delta = [((ce_CT - clean_CT) * short).sum(1) for ce_CT, _ in losses]
+        columns = {  # numerators, denominator, and whether it is a score: 1 minus their ratio
+            "kl_div": (kl, full.sum(1), False),
+            "kl_div_score": (kl, (kl_ablated_CT * full).sum(1), True),
+            "ce_loss_with_sae": (ce, short.sum(1), False),
+            "delta_ce": (delta, short.sum(1), False),
+            "ce_loss_score": (delta, ((ablated_CT - clean_CT) * short).sum(1), True),
+        }
+        if metric not in columns:
+            return None
+        numerators, denominator_C, is_score = columns[metric]
+        offset, sign = (1.0, -1.0) if is_score else (0.0, 1.0)
+        return [PairedSums(numerator_C[None], denominator_C, offset, sign) for numerator_C in numerators]
 
     def _losses(
         self, saes: Sequence[ExportedSAE], hook_in: str | None, *, at_rung: bool = False

@@ -62,6 +62,20 @@ class PairedSums:
         return ratio_stderr(weights_S.double() @ self.numerator_SC, self.denominator_C)
 
 
+class ByContext:
+    """Takes one metric of every SAE by context while they are measured, to compare them on the same contexts later.
+
+    Args:
+        metric: A name of `METRICS`.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.sums: list[PairedSums] | None = None
+        """One for each SAE, numerators [1, C]; None for a metric that contexts do not add up to (`dead_fraction`,
+        `relative_reconstruction_bias`, recovery scores, those of plugins) or that lacks the language model it needs."""
+
+
 class ContextSums:
     """Sums of per-token quantities by context; contexts come in order, each in one or several batches."""
 

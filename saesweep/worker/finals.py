@@ -9,10 +9,12 @@ import torch
 
 from saesweep.activity import doing
 from saesweep.engines.records import Export, Finished, Tested
-from saesweep.evaluation import Densities, FiringCounter, PairedSums, seed_stability
+from saesweep.evaluation import ByContext, Densities, FiringCounter, PairedSums, seed_stability
 from saesweep.evaluation.published import read_hook
 from saesweep.saes import ExportedSAE, load_sae_folder
+from saesweep.specs import METRICS
 from saesweep.worker.artifacts import copy_tested, replicate_folder
+from saesweep.worker.compared import load_by_context
 from saesweep.worker.measure import mean_and_spread
 from saesweep.worker.memory import measuring
 from saesweep.worker.setup import Setup
@@ -53,14 +55,31 @@ class Finals:
         return Tested(metrics=metrics, spread=spread)
 
     def compare(self, trials: Sequence[Finished], metric: str) -> None:
-        """Measure trials on the same contexts of `select`, hook by hook."""
+        """Take trials by context of `select`, hook by hook, as they were measured when they finished.
+
+        One whose figures are not on disk any more is measured again.
+        """
         self._numbers, self._sums = {}, {}
         for trial in trials:  # one at a time: all SAEs of a comparison need not fit into memory
-            saes = self._replicates(trial)
-            found = self._setup.evaluator.paired(saes, trial.hook, metric, hook_in=read_hook(saes[0], trial.hook))
+            found = load_by_context(self._setup.directory, trial.number, metric) or self._again(trial, metric)
             if found is not None:
                 self._numbers.setdefault(trial.hook, []).append(trial.number)
-                self._sums.setdefault(trial.hook, []).append(found.mean())
+                self._sums.setdefault(trial.hook, []).append(found)
+
+    def _again(self, trial: Finished, metric: str) -> PairedSums | None:
+        """Return a trial's metric by context, measured anew; None for one that contexts do not add up to."""
+        doing(f"measuring trial {trial.number} for the comparison at matched L0")
+        saes, by_context = self._replicates(trial), ByContext(metric)
+        with measuring():
+            self._setup.evaluator.measure(
+                saes,
+                trial.hook,
+                with_model=METRICS[metric].needs_lm_head,
+                spread=True,
+                by_context=by_context,
+                hook_in=read_hook(saes[0], trial.hook),
+            )
+        return None if by_context.sums is None else PairedSums.stacked(by_context.sums).mean()
 
     def stderr(self, weights: Mapping[int, float]) -> float | None:
         """Return the standard error over contexts of a weighted sum; None where its trials were not compared."""

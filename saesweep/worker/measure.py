@@ -9,7 +9,15 @@ from dataclasses import dataclass
 
 from saesweep.cohort import Cohort, Slot
 from saesweep.costs import Stopwatch
-from saesweep.evaluation import Densities, FiringCounter, HeldOutEvaluator, decoder_cosine, seed_stability
+from saesweep.evaluation import (
+    ByContext,
+    Densities,
+    FiringCounter,
+    HeldOutEvaluator,
+    PairedSums,
+    decoder_cosine,
+    seed_stability,
+)
 from saesweep.saes import ExportedSAE
 from saesweep.worker.memory import measuring
 
@@ -23,6 +31,8 @@ class Measured:
     dead: int
     densities: Densities
     """How often its latents fire on the `select` part."""
+    by_context: PairedSums | None = None
+    """The metric that finished trials are compared by, by context; None where nothing asks for it or it has none."""
 
 
 def measure_slots(
@@ -33,6 +43,7 @@ def measure_slots(
     with_model: Mapping[int, bool],
     with_spread: Mapping[int, bool],
     asked: Collection[str] = (),
+    compared: str | None = None,
     watch: Stopwatch,
 ) -> list[Measured]:
     """Return each slot's exported SAE and metrics, in the order of the slots; SAEs of one hook are measured together.
@@ -44,6 +55,7 @@ def measure_slots(
         with_model: By trial number, whether to run the language model's head too.
         with_spread: By trial number, whether to take standard errors over contexts too.
         asked: Metrics that rungs need, besides those that cost little.
+        compared: A metric to take by context too, where standard errors are taken.
         watch: Counts the time.
     """
     groups: dict[tuple[str, str, bool, bool], list[int]] = defaultdict(list)
@@ -55,8 +67,16 @@ def measure_slots(
         with watch.spending("measuring_ends" if spread else "measuring_rungs"), measuring():
             saes = [cohort.export(slots[index]) for index in members]
             counters = [FiringCounter() for _ in saes]
+            by_context = ByContext(compared) if spread and compared is not None else None
             results = evaluator.measure(
-                saes, hook, with_model=use_model, spread=spread, at_rung=not spread, counters=counters, hook_in=hook_in
+                saes,
+                hook,
+                with_model=use_model,
+                spread=spread,
+                at_rung=not spread,
+                counters=counters,
+                by_context=by_context,
+                hook_in=hook_in,
             )
             if not spread and "decoder_cosine" in asked:
                 for sae, values in zip(saes, results, strict=True):
@@ -69,6 +89,7 @@ def measure_slots(
                 metrics={**metrics, "dead_fraction": dead / sae.d_sae},
                 dead=dead,
                 densities=counters[place].densities("select"),
+                by_context=None if by_context is None or by_context.sums is None else by_context.sums[place],
             )
     return [found[index] for index in range(len(slots))]
 

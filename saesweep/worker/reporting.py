@@ -15,6 +15,7 @@ from saesweep.experiment import TrialSettings
 from saesweep.specs import METRICS
 from saesweep.worker.artifacts import Ending, save_trial_sae
 from saesweep.worker.batches import check_held_out
+from saesweep.worker.compared import save_by_context
 from saesweep.worker.measure import Measured, mean_and_spread, measure_slots, over_replicates
 from saesweep.worker.setup import Setup
 
@@ -52,6 +53,7 @@ def report_trials(
         with_model={n: slots[n][0].is_done or needs_language_model(metrics) for n in wanted},
         with_spread={n: slots[n][0].is_done for n in wanted},
         asked=metrics,
+        compared=None if setup.objective.matched is None else setup.objective.goals[0].metric,
         watch=watch,
     )
     scores: dict[int, Scores] = {}
@@ -115,6 +117,9 @@ def _export(
 ) -> None:
     trial.frozen = list(_frozen(slots))
     ending = Ending(slots[0].tokens, slots[0].joined_at_tokens, scores.spread, scores.dead_window_tokens)
+    compared = [result.by_context for result in results if result.by_context is not None]
+    if compared:
+        save_by_context(setup.directory, trial.number, setup.objective.goals[0].metric, compared)
     for replicate, result in enumerate(results):
         save_trial_sae(setup.directory, setup.experiment, trial, ending, result, replicate)
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from saesweep.activations import ActivationSource, open_source
-from saesweep.evaluation import HeldOutEvaluator
+from saesweep.evaluation import ByContext, HeldOutEvaluator, PairedSums
 from saesweep.experiment import load_experiment
 from saesweep.saes import ExportedSAE
 from saesweep.saes.folding import SAELENS_VERSION
+from saesweep.specs import METRICS
 from tests.models.tiny import HIDDEN, WORDS, save_llama
 
-METRICS = (
-    *("mse", "explained_variance", "l0", "l1", "cosine_similarity", "l2_ratio"),
+COMPARED = (
+    *("mse", "explained_variance", "explained_variance_no_sinks", "l0", "l1", "cosine_similarity", "l2_ratio"),
     *("delta_ce", "ce_loss_with_sae", "ce_loss_score", "kl_div", "kl_div_score"),
 )
 HOOK = "model.layers.1"
@@ -63,19 +64,26 @@ def sae(seed: int, width: int = HIDDEN) -> ExportedSAE:
     return ExportedSAE("standard", cfg, tensors)
 
 
+def by_context(evaluator: HeldOutEvaluator, saes: list[ExportedSAE], metric: str) -> PairedSums | None:
+    """Measure a metric by context."""
+    found = ByContext(metric)
+    evaluator.measure(saes, HOOK, with_model=METRICS[metric].needs_lm_head, spread=True, by_context=found)
+    return None if found.sums is None else PairedSums.stacked(found.sums)
+
+
 def test_values_errors_and_differences(source: ActivationSource) -> None:
     evaluator = HeldOutEvaluator(source.select, source.model)
     saes = [sae(1), sae(2)]
     measured = evaluator.measure(saes, HOOK, with_model=True, spread=True, paired=True)
-    for metric in METRICS:
-        sums = evaluator.paired(saes, HOOK, metric)
+    for metric in COMPARED:
+        sums = by_context(evaluator, saes, metric)
         assert sums is not None
         assert sums.values().tolist() == pytest.approx([m[metric] for m in measured], rel=1e-6, abs=1e-9), metric
         for i, weights in enumerate(([1.0, 0.0], [0.0, 1.0])):
             assert sums.stderr(torch.tensor(weights)) == pytest.approx(measured[i][f"{metric}_stderr"], rel=1e-6), (
                 metric
             )
-    sums = evaluator.paired(saes, HOOK, "delta_ce")
+    sums = by_context(evaluator, saes, "delta_ce")
     assert sums is not None
     difference = sums.stderr(torch.tensor([-1.0, 1.0]))
     assert difference == pytest.approx(measured[1]["delta_ce_minus_first_stderr"], rel=1e-6)
@@ -86,10 +94,10 @@ def test_values_errors_and_differences(source: ActivationSource) -> None:
 
 def test_what_contexts_do_not_add_up_to(source: ActivationSource) -> None:
     evaluator = HeldOutEvaluator(source.select, source.model)
-    assert evaluator.paired([sae(1)], HOOK, "relative_reconstruction_bias") is None
-    assert evaluator.paired([sae(1)], HOOK, "dead_fraction") is None
-    assert evaluator.paired([sae(1)], HOOK, "mmcs") is None
-    assert HeldOutEvaluator(source.select, None).paired([sae(1)], HOOK, "delta_ce") is None
+    assert by_context(evaluator, [sae(1)], "relative_reconstruction_bias") is None
+    assert by_context(evaluator, [sae(1)], "dead_fraction") is None
+    assert by_context(evaluator, [sae(1)], "mmcs") is None
+    assert by_context(HeldOutEvaluator(source.select, None), [sae(1)], "delta_ce") is None
 
 
 def test_pieces_give_what_the_whole_gives(source: ActivationSource, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,9 +108,9 @@ def test_pieces_give_what_the_whole_gives(source: ActivationSource, monkeypatch:
         monkeypatch.setattr(ExportedSAE, "rows_at_once", lambda self, n=rows: n)
         evaluator = HeldOutEvaluator(source.select, source.model)
         measured = evaluator.measure(saes, HOOK, with_model=True, spread=True, paired=True)
-        by_context = evaluator.paired(saes, HOOK, "l0")
-        assert by_context is not None
-        found.append((measured, by_context.values().tolist()))
+        sums = by_context(evaluator, saes, "l0")
+        assert sums is not None
+        found.append((measured, sums.values().tolist()))
     for whole, pieces in zip(*(measured for measured, _ in found), strict=True):
         assert pieces == pytest.approx(whole, rel=1e-5, abs=1e-8)
     assert found[0][1] == pytest.approx(found[1][1])

@@ -16,7 +16,7 @@ from transformers import (
     GraniteForCausalLM,
 )
 
-from saesweep.evaluation import SplicedMetrics, predictions
+from saesweep.evaluation import ByContext, SplicedMetrics, predictions
 from saesweep.evaluation.splice import ablation, replacement
 from saesweep.models import LanguageModel, load_model
 from saesweep.saes import ExportedSAE
@@ -178,9 +178,10 @@ def test_a_hook_without_effect_has_no_scores(tmp_path: Path) -> None:
     assert found["delta_ce"] == found["kl_div"] == 0
     assert all(found[name] != found[name] for name in ("ce_loss_score", "kl_div_score", "ce_loss_score_stderr"))
     for name in ("ce_loss_score", "kl_div_score"):
-        sums = metrics.paired([sae(1)], name)
-        assert sums is not None
-        assert bool(sums.values().isnan().all())
+        by_context = ByContext(name)
+        metrics.measure([sae(1)], spread=True, by_context=by_context)
+        assert by_context.sums is not None
+        assert bool(by_context.sums[0].values().isnan().all())
 
 
 def test_the_last_position_alone_has_no_next_token(tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from saesweep.display.saved import read_leaderboard
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, Event
 from saesweep.report import write_report
+from saesweep.runs import RunDirectory
+from saesweep.worker.compared import load_by_context
+from saesweep.worker.finals import Finals
 from tests.sweep.studies import small_sweep, snapshot
 
 Tree = dict[str, Any]
@@ -39,7 +42,9 @@ def matched_sweep() -> Tree:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> saesweep.Result:
-    return saesweep.run(matched_sweep(), run_dir=tmp_path_factory.mktemp("matched") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Finals, "_again", None)  # nothing that has finished is measured a second time
+        return saesweep.run(matched_sweep(), run_dir=tmp_path_factory.mktemp("matched") / "run")
 
 
 def read(path: Path) -> Any:
@@ -56,6 +61,21 @@ def test_every_architecture_is_tried_at_every_target(finished: saesweep.Result) 
             assert row.coefficient == {}
     assert {(e.architecture, e.target_l0) for e in finished.matched} == set(pairs)
     assert all(e.stderr is not None and e.seed_stderr is not None for e in finished.matched)
+
+
+def test_what_finished_trials_are_compared_by_is_kept(finished: saesweep.Result, tmp_path: Path) -> None:
+    directory = RunDirectory(finished.run_dir)
+    for row in finished.rows:
+        kept = load_by_context(directory, row.number, "mse")
+        assert kept is not None
+        assert kept.values().item() == pytest.approx(row.metrics["mse"], rel=1e-9)
+    copied = RunDirectory(tmp_path)
+    for number, data in enumerate((b"", b"\xff" * 100, b"{}")):
+        copied.trial(number).mkdir(parents=True)
+        (copied.trial(number) / "by_context.safetensors").write_bytes(data)
+        assert load_by_context(copied, number, "mse") is None
+    assert load_by_context(directory, 0, "l0") is None
+    assert load_by_context(copied, 9, "mse") is None
 
 
 def test_the_frozen_coefficient_is_recorded_and_exported(finished: saesweep.Result) -> None:
