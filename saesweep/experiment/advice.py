@@ -9,7 +9,7 @@ from saesweep.experiment.check_objective import objective_warnings
 from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
 from saesweep.experiment.known_sinks import sink_warnings
-from saesweep.experiment.parameters import Parameter
+from saesweep.space import Parameter
 from saesweep.specs import BaseRun, CohortSpec, SearchSpec, format_count
 from saesweep.specs.architectures import JumpReLUSpec, TopKFamilySpec, spec_class
 
