@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -340,7 +341,7 @@ class Study:
         if (state == "complete") != (values is not None):
             raise ValueError(f"trial {number}: a complete trial has values, a pruned one none; got {state} {values}")
         told = None if values is None else self._checked(number, values)
-        if told is not None and any(value - value != 0 for value in told):
+        if told is not None and not all(map(math.isfinite, told)):
             raise ValueError(f"trial {number}: {told} is not finite; prune the trial with the reason instead")
         trial = self._trial(number)
         if trial.state.is_finished():
