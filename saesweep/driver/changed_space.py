@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saesweep.driver.history import last_saved
-from saesweep.driver.study_place import study_owner, study_place
+from saesweep.driver.outside import study_owner, study_place
 from saesweep.errors import UserError
 from saesweep.experiment import AsWritten, Experiment, describe_changes, load_experiment, space_changes, streams_of
 from saesweep.runs import RunDirectory

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.driver.blocks import BlockPlan
-from saesweep.driver.study_place import study_owner, study_place
+from saesweep.driver.outside import study_owner, study_place
 from saesweep.driver.visits import Visit
 from saesweep.driver.warm_start import warm_start
 from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Aim, Policy
-from saesweep.space import Space, has_settings
+from saesweep.space import Space, has_settings, trial_limit
 from saesweep.specs import ObjectiveSpec, SearchSpec
-from saesweep.study import ExpectedEnd, Study, trial_limit
+from saesweep.study import ExpectedEnd, Study
 
 _ALL = "all"
 MIN_PROBABILITY = 0.01

@@ -1,11 +1,9 @@
 """The search space from the file to the study: one `Parameter` for each range, one `Space` that holds them in order."""
 
-from saesweep.space.parameter import Parameter
-from saesweep.space.points import MAX_LISTED, all_points, corners, grid_points, grid_size, space_size
-from saesweep.space.space import Space, has_settings
+from saesweep.space.points import all_points, corners, grid_points, grid_size, next_point, space_size, trial_limit
+from saesweep.space.space import Parameter, Space, has_settings
 
 __all__ = [
-    "MAX_LISTED",
     "Parameter",
     "Space",
     "all_points",
@@ -13,5 +11,7 @@ __all__ = [
     "grid_points",
     "grid_size",
     "has_settings",
+    "next_point",
     "space_size",
+    "trial_limit",
 ]

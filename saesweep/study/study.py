@@ -13,9 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.collection import paused_collection
 from saesweep.errors import UserError
-from saesweep.space import Space, has_settings
+from saesweep.space import Space, has_settings, next_point
 from saesweep.study.encoding import Encoding
-from saesweep.study.grid import next_point
 from saesweep.study.history import EarlierTrial, as_trials
 from saesweep.study.opening import open_study
 from saesweep.study.record import (

@@ -12,8 +12,8 @@ import optuna
 import pytest
 
 from saesweep.errors import UserError
-from saesweep.space import Space
-from saesweep.study import ExpectedEnd, Study, TrialRecord, trial_limit
+from saesweep.space import Space, trial_limit
+from saesweep.study import ExpectedEnd, Study, TrialRecord
 
 from .spaces import LR, SPACE, loss, open_study, parameter
 
