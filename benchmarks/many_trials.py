@@ -21,12 +21,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from saesweep.driver.log import JsonLogListener
+from saesweep.driver.log import JsonLogListener, TrialLog
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.publishing import Publisher
 from saesweep.driver.search import Search
 from saesweep.driver.standings import Leaderboard
-from saesweep.driver.trial_log import TrialLog
 from saesweep.events import EventBus
 from saesweep.study import Study
 from tests.engines.long_sweep import LongRun, long_sweep

@@ -1,4 +1,7 @@
-"""Where the seconds of a run go: the kinds of work, who measures them, and how they are said."""
+"""Where the seconds of a run go: the kinds of work, who measures them, how they are said, and `costs.json`.
+
+That file has what all starts of a run have taken together.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, get_args
+
+from saesweep.atomic import write_json
+from saesweep.errors import UserError
+from saesweep.files import read_json_object
 
 Kind = Literal["training", "language_model", "measuring_rungs", "measuring_ends", "saving", "set_up", "other"]
 """What time is spent on; `WORDS` says what each is. The seconds of several workers are added up."""
@@ -94,3 +102,31 @@ def measuring_share(costs: Mapping[Kind, float]) -> float:
     """Return which part of the time measuring took, 0 to 1; NaN where no time was counted."""
     total = sum(costs.values())
     return sum(costs.get(kind, 0.0) for kind in _SHORT["measuring"]) / total if total > 0 else math.nan
+
+
+_FIX = "remove it: the time is then counted anew"
+
+
+def read_costs(file: Path) -> dict[Kind, float]:
+    """Return the seconds of each kind of work; nothing where the file is not there.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if not file.exists():
+        return {}
+    found = read_json_object(file, fix=_FIX)
+    costs: dict[Kind, float] = {}
+    for kind in KINDS:
+        value = found.pop(kind, 0.0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise UserError(f"{file}: damaged, {kind} must be seconds, 0 or more, and is {str(value)[:40]!r}; {_FIX}")
+        costs[kind] = float(value)
+    if found:
+        raise UserError(f"{file}: damaged, {sorted(found)[0][:40]!r} is no kind of work; {_FIX}")
+    return costs
+
+
+def write_costs(file: Path, costs: Mapping[Kind, float]) -> None:
+    """Write the seconds of each kind of work."""
+    write_json(file, costs)

@@ -1,4 +1,9 @@
-"""A lock on a file, that the operating system drops with the process."""
+"""A lock on a file, that the operating system drops with the process.
+
+Not by `filelock`: its releases of the last years, any of which a user may have through torch, empty the file at every attempt,
+so that nobody can say who holds it, follow links, or put a file that outlives a killed process in the place of a lock where a
+file system has none.
+"""
 
 from __future__ import annotations
 

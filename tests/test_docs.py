@@ -15,7 +15,7 @@ import yaml
 
 from saesweep.cli.entry import build_parser
 from saesweep.experiment import dump_yaml, load_experiment
-from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.experiment.yaml_text import read_yaml
 from tests.documentation import HUB, PAGES, ROOT, SAELENS, SHORT, blocks, commands, words_of, write_files
 
 DOCS = ROOT / "docs"

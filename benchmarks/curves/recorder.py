@@ -21,10 +21,9 @@ from saesweep.experiment import load_experiment, streams_of, with_widths
 from saesweep.runs import RunDirectory
 from saesweep.saes import Normalizer
 from saesweep.specs import ControlPlan, Duration, MatchedSpec
-from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.preflight import preflight
 from saesweep.worker.seeds import derive
-from saesweep.worker.setup import Setup, prepare
+from saesweep.worker.setup import LoadedModel, Setup, prepare
 
 # fmt: off
 SHARES = (1, 2, 3, 5, 7, 10, 12.5, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 95, 100)

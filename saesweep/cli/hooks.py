@@ -64,7 +64,7 @@ def execute(args: argparse.Namespace) -> int:
         UserError: The model cannot be had, or nothing matches.
     """
     from saesweep.errors import UserError
-    from saesweep.experiment.yaml_reader import read_value
+    from saesweep.experiment.yaml_text import read_value
     from saesweep.models import list_hooks
     from saesweep.specs import BaseRun
 

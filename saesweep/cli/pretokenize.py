@@ -89,7 +89,7 @@ def _spec(given: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from saesweep.errors import UserError
-    from saesweep.experiment.scalars import parse_scalar
+    from saesweep.experiment.yaml_text import parse_scalar
     from saesweep.specs.pretokenize import PretokenizeSpec
 
     values: dict[str, Any] = {}

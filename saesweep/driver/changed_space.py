@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saesweep.driver.history import last_saved
-from saesweep.driver.space import space_view
-from saesweep.driver.study_place import study_owner, study_place
+from saesweep.driver.outside import study_owner, study_place
 from saesweep.errors import UserError
 from saesweep.experiment import AsWritten, Experiment, describe_changes, load_experiment, space_changes, streams_of
 from saesweep.runs import RunDirectory
@@ -84,7 +83,7 @@ def _trials(experiment: Experiment, directory: RunDirectory) -> dict[int, Mappin
 def _left_out(before: Experiment, now: Experiment, trials: Mapping[int, Mapping[str, Any]]) -> list[str]:
     """Return a line for each reason why trials cannot stay as they are."""
     try:
-        check_inside(space_view(now), trials)
+        check_inside(now.space, trials)
     except UserError as error:
         return str(error).splitlines()
     earlier = load_experiment(before.written, env=now.environment)

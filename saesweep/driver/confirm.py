@@ -20,7 +20,7 @@ from saesweep.driver.matched import best_at_middle, matched_entries, matched_not
 from saesweep.driver.noise import noise_notes
 from saesweep.driver.phase import Phase, train
 from saesweep.driver.ranking import by_knee_distance, costs, winner
-from saesweep.driver.stop import StopFlag
+from saesweep.driver.stopping import StopFlag
 from saesweep.engines.protocol import Engine
 from saesweep.events import BlockDone, BlockProgress, Event, EventBus, Note, Row
 from saesweep.experiment import Experiment, are_comparable, dump_yaml, load_experiment, stream_of, streams_of

@@ -15,21 +15,18 @@ from typing import Any
 from saesweep.collection import paused_collection
 from saesweep.driver.commands import told
 from saesweep.driver.fleet import Fleet, Member, SlotsLine
-from saesweep.driver.grouping import answer
-from saesweep.driver.history import History
+from saesweep.driver.history import History, save_workers
+from saesweep.driver.log import TrialLog
 from saesweep.driver.progress import Pace
 from saesweep.driver.publishing import Publisher
 from saesweep.driver.replacing import Replacing
 from saesweep.driver.reports import Reports
 from saesweep.driver.roster import Roster
-from saesweep.driver.saving import save_workers
 from saesweep.driver.search import Search
 from saesweep.driver.session import Session
-from saesweep.driver.stop import StopFlag
-from saesweep.driver.stopping import stop_reason
+from saesweep.driver.stopping import StopFlag, stop_reason
 from saesweep.driver.told import expected_of, result_to_tell
-from saesweep.driver.trial_log import TrialLog
-from saesweep.driver.trials import Trial, save_trial_record, started
+from saesweep.driver.trials import Trial, answer, save_trial_record, started
 from saesweep.engines.protocol import Engine, Worker, WorkerFault
 from saesweep.engines.records import BlockReport
 from saesweep.events import EventBus, Note, TrialEnded

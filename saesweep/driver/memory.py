@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saesweep.driver.study_place import rewind
+from saesweep.driver.outside import rewind
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment
 from saesweep.runs import CheckpointStore, RunDirectory

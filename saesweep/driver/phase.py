@@ -14,11 +14,11 @@ from saesweep.driver.history import History, last_saved
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.memory import halve, shrink, tokens_at
 from saesweep.driver.opening import Opener, taken_over
+from saesweep.driver.outside import rewind
 from saesweep.driver.progress import Board
 from saesweep.driver.search import open_search
 from saesweep.driver.session import Session, saved_attempts, worker_plan
-from saesweep.driver.stop import StopFlag
-from saesweep.driver.study_place import rewind
+from saesweep.driver.stopping import StopFlag
 from saesweep.driver.visits import Attempt, asked_by_stream, next_stream, wanted_trials
 from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted

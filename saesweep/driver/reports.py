@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from saesweep.driver.blocks import BlockPlan
 from saesweep.driver.fleet import Member
+from saesweep.driver.log import TrialLog
 from saesweep.driver.matched import trend_points
 from saesweep.driver.ranking import costs, natural_values
 from saesweep.driver.search import Search
-from saesweep.driver.trial_log import TrialLog
 from saesweep.driver.trials import Trial
 from saesweep.engines.records import BlockReport, BlockRequest, Scores, TrialReport
 from saesweep.messages import short_count

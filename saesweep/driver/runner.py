@@ -14,15 +14,14 @@ from saesweep.activity import doing
 from saesweep.at_hand import check_here
 from saesweep.costs import Kind
 from saesweep.driver.changed_space import change_of_space
-from saesweep.driver.checkpoint_path import claim_checkpoint_path
 from saesweep.driver.confirm import confirm
 from saesweep.driver.costs import CostBook, TimedEngine
 from saesweep.driver.facts import check
 from saesweep.driver.finish import Outcome
 from saesweep.driver.log import JsonLogListener, ProgressListener
+from saesweep.driver.outside import claim_checkpoint_path, make_tracker
 from saesweep.driver.phase import Phase, train
-from saesweep.driver.stop import StopFlag
-from saesweep.driver.tracker import make_tracker
+from saesweep.driver.stopping import StopFlag
 from saesweep.engines.choose import open_engine
 from saesweep.errors import UserError
 from saesweep.events import EventBus, Listener, MatchedEntry, Note, ReferenceRow, Row, RunEnded, telling

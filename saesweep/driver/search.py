@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from saesweep.driver.blocks import BlockPlan
-from saesweep.driver.space import space_view
-from saesweep.driver.study_place import study_owner, study_place
+from saesweep.driver.outside import study_owner, study_place
 from saesweep.driver.visits import Visit
 from saesweep.driver.warm_start import warm_start
 from saesweep.experiment import ARCHITECTURE, TARGET_L0, Experiment
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Aim, Policy
+from saesweep.space import Space, has_settings, trial_limit
 from saesweep.specs import ObjectiveSpec, SearchSpec
-from saesweep.study import ExpectedEnd, SpaceView, Study, trial_limit
+from saesweep.study import ExpectedEnd, Study
 
 _ALL = "all"
 MIN_PROBABILITY = 0.01
@@ -92,7 +92,7 @@ def rules_of(experiment: Experiment, objective: ObjectiveSpec, blocks: BlockPlan
     Raises:
         UserError: `search.stratify` names no unconditional choice of the space.
     """
-    search, space = experiment.spec.search, space_view(experiment)
+    search, space = experiment.spec.search, experiment.space
     given, label, budget = search.fixed or search.baselines, visit.stream.label, visit.tokens_budget
     strata = _strata(experiment, space)
     own_strata = [_of_stream(label, name) for name in _strata_of(visit.given, strata, space)]
@@ -149,7 +149,7 @@ def open_search(
         UserError: The study belongs to another experiment, or the sampler does not fit the space.
     """
     search = experiment.spec.search
-    space = space_view(experiment)
+    space = experiment.space
     warm = None if search.warm_start is None else warm_start(Path(search.warm_start), directory, space, objective)
     study = Study.open(
         study_place(experiment, directory),
@@ -168,7 +168,7 @@ def open_search(
     return Search(study, rules, visit, () if warm is None else (warm.note,))
 
 
-def _strata(experiment: Experiment, space: SpaceView) -> dict[str, dict[str, Any]]:
+def _strata(experiment: Experiment, space: Space) -> dict[str, dict[str, Any]]:
     """Return the settings that the trials of each stratum share, by its name.
 
     With matched L0 there is one stratum for each target and architecture: only values at the same target can be learned
@@ -188,13 +188,13 @@ def _strata(experiment: Experiment, space: SpaceView) -> dict[str, dict[str, Any
 
 
 def _strata_of(
-    given: Sequence[Mapping[str, Any]], strata: Mapping[str, dict[str, Any]], space: SpaceView
+    given: Sequence[Mapping[str, Any]], strata: Mapping[str, dict[str, Any]], space: Space
 ) -> tuple[str, ...]:
     """Return the stratum of each baseline: of those that its settings allow, the one with the fewest so far."""
     names: list[str] = []
     for baseline in given:
         asked = Counter(names)
-        fitting = [name for name, settings in strata.items() if space.has_settings({**settings, **baseline}, settings)]
+        fitting = [name for name, settings in strata.items() if has_settings({**settings, **baseline}, settings)]
         names.append(min(fitting or list(strata), key=lambda name: asked[name]))
     return tuple(names)
 

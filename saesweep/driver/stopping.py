@@ -1,8 +1,16 @@
-"""When a search ends before all its trials are run: out of time, target reached, nothing better for long."""
+"""What ends a search before all its trials are run: a limit of the file, or Ctrl-C.
+
+Ctrl-C: while training, once finishes the block and saves, twice stops now; at any other time once stops now.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
 
 from saesweep.driver.ranking import costs, infeasibility
 from saesweep.driver.trials import Trial
@@ -52,3 +60,42 @@ def since_better(ended: Sequence[Trial], objective: ObjectiveSpec) -> int:
             front = [other for other in front if not dominates(cost, other)] + [cost]
             count = 0
     return count
+
+
+class StopFlag:
+    """Catches SIGINT and SIGTERM while a sweep runs in the main thread.
+
+    Within `finishing_blocks` the first signal sets `requested`. Every other one raises KeyboardInterrupt where the program
+    is: set-up (tokenising, splitting, loading, estimating norms) and the last measurements have nothing to finish first.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._is_training = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopFlag:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def finishing_blocks(self) -> Iterator[None]:
+        """Let one signal be answered at the end of a block."""
+        self._is_training = True
+        try:
+            yield
+        finally:
+            self._is_training = False
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        is_first, self.requested = not self.requested, True
+        if not (is_first and self._is_training):
+            raise KeyboardInterrupt

@@ -8,7 +8,9 @@ from typing import Any
 
 from saesweep.events import Row, TrialStarted, TrialStatus
 from saesweep.experiment import TrialSettings, control_plan
+from saesweep.forecast import Course
 from saesweep.runs import RunDirectory, write_json
+from saesweep.scheduler import Ask, Asked, Policy
 from saesweep.specs import BaseRun, ObjectiveSpec
 
 
@@ -184,4 +186,24 @@ def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
             "target_l0": trial.target_l0,
             "coefficient": trial.coefficient,
         },
+    )
+
+
+def answer(ask: Ask, trial: Trial, policy: Policy) -> Asked:
+    """Return what the scheduler needs to know of the trial that answers an ask."""
+    place = f"{trial.stream} / " if trial.stream else ""  # rivals and quotas are of one stream
+    scope = place + trial.run.target_hook
+    return Asked(
+        number=ask.number,
+        stratum=ask.stratum,
+        retry_of=ask.retry_of,
+        group=scope if trial.target_l0 is None else f"{scope} / L0 {trial.target_l0:g}",
+        architecture=place + trial.run.sae.architecture,
+        course=Course.of(
+            trial.run,
+            [tokens // trial.run.train_batch_size_tokens for tokens in policy.stops_tokens],
+            target_l0=trial.target_l0,
+            steered=trial.control is not None,
+            scope=scope,
+        ),
     )

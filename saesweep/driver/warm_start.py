@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from saesweep.driver.ranking import costs, violations
-from saesweep.driver.space import space_view
 from saesweep.errors import UserError
 from saesweep.experiment import AsWritten, load_experiment
 from saesweep.runs import RunDirectory, read_json, write_json
+from saesweep.space import Space
 from saesweep.specs import ObjectiveSpec
-from saesweep.study import EarlierTrial, SpaceView, lies_in, read_study
+from saesweep.study import EarlierTrial, read_study
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class WarmStart:
     note: str
 
 
-def warm_start(source: Path, directory: RunDirectory, space: SpaceView, objective: ObjectiveSpec) -> WarmStart:
+def warm_start(source: Path, directory: RunDirectory, space: Space, objective: ObjectiveSpec) -> WarmStart:
     """Return the earlier run's finished trials that lie in this space and have this objective's metrics.
 
     They are copied into `warm_start.json` on the first start, so that a resumed run learns from the same ones even where
@@ -43,24 +43,24 @@ def warm_start(source: Path, directory: RunDirectory, space: SpaceView, objectiv
     try:
         found = [EarlierTrial(**{**trial, "values": tuple(trial["values"])}) for trial in data["trials"]]
         # The space may have changed since they were copied.
-        return WarmStart(tuple(trial for trial in found if lies_in(space, trial.params)), str(data["note"]))
+        return WarmStart(tuple(trial for trial in found if space.why_outside(trial.params) is None), str(data["note"]))
     except (KeyError, TypeError) as error:
         raise UserError(f"{kept}: damaged ({type(error).__name__}: {error}); start a new run with --run-dir") from None
 
 
-def _read(source: Path, space: SpaceView, objective: ObjectiveSpec) -> tuple[list[EarlierTrial], int]:
+def _read(source: Path, space: Space, objective: ObjectiveSpec) -> tuple[list[EarlierTrial], int]:
     earlier = RunDirectory(source)
     for file in (earlier.experiment_file, earlier.study_file):
         if not file.exists():
             raise UserError(f"search.warm_start: {source} is no run directory of saesweep: {file.name} is missing")
-    records = read_study(earlier.study_file, space_view(load_experiment(earlier.experiment_file, env=AsWritten())))
+    records = read_study(earlier.study_file, load_experiment(earlier.experiment_file, env=AsWritten()).space)
     finished = [record for record in records if record.state == "complete"]
     found = []
     for record in finished:
         metrics = record.attrs.get("metrics", {})
         cost = costs(metrics, objective)
         missed = violations(metrics, objective)
-        if lies_in(space, record.params) and all(map(math.isfinite, [*cost, *missed.values()])):
+        if space.why_outside(record.params) is None and all(map(math.isfinite, [*cost, *missed.values()])):
             signs = (1 if goal.direction == "minimize" else -1 for goal in objective.goals)
             values = tuple(sign * c for sign, c in zip(signs, cost, strict=True))
             found.append(EarlierTrial(params=record.params, values=values, constraints=missed))

@@ -9,8 +9,8 @@ from saesweep.engines.devices import visible_gpus, worker_devices
 from saesweep.engines.protocol import WhileWaiting, Worker
 from saesweep.engines.records import BlockReport, BlockRequest, StreamFacts, WorkerPlan
 from saesweep.experiment import Experiment
-from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.preflight import preflight
+from saesweep.worker.setup import LoadedModel
 from saesweep.worker.worker import DeviceWorker
 
 

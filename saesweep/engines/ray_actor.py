@@ -18,7 +18,7 @@ from saesweep.errors import UserError
 from saesweep.experiment import load_experiment
 from saesweep.plugins import load_plugin
 from saesweep.runs import RunDirectory
-from saesweep.worker.loaded_model import LoadedModel
+from saesweep.worker.setup import LoadedModel
 from saesweep.worker.worker import DeviceWorker
 
 Answer = tuple[str, Any]

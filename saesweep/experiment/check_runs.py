@@ -8,7 +8,8 @@ from saesweep.experiment.document import Place
 from saesweep.experiment.draft import Draft, note
 from saesweep.experiment.fields import ARCHITECTURE
 from saesweep.experiment.layers import build_run, layered, place_of
-from saesweep.experiment.parameters import Parameter, corners, for_architecture
+from saesweep.experiment.parameters import for_architecture
+from saesweep.space import Parameter, corners
 from saesweep.specs import BaseRun
 from saesweep.specs.architectures import spec_class
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from saesweep.experiment.draft import Draft, known_path_hint
 from saesweep.experiment.fields import ARCHITECTURE, STREAM_PATHS, TARGET_L0, known_paths, searchable_paths
 from saesweep.experiment.foreign import SAMPLERS_ELSEWHERE
 from saesweep.experiment.nearest import did_you_mean
-from saesweep.experiment.parameters import Parameter, space_size
+from saesweep.space import Parameter, space_size
 from saesweep.specs import BaseRun, SearchSpec
 
 SAMPLERS = ("tpe", "random", "grid", "fixed")
@@ -107,7 +107,7 @@ def _check_fixed(draft: Draft, search: SearchSpec, parameters: Sequence[Paramete
     for index, settings in enumerate(search.fixed):
         place: Place = ("search", "fixed", index)
         _check_baseline(draft, parameters, settings, place)
-        active = [p for p in parameters if _is_active(p, settings, draft.block("space"))]
+        active = [p for p in parameters if p.is_active(settings)]
         missing = [p.path for p in active if p.path not in settings]
         if missing and not draft.broken:
             document.add(place, f"lacks {', '.join(dict.fromkeys(missing))}; a fixed list states every parameter")
@@ -173,29 +173,12 @@ def _check_baseline(draft: Draft, parameters: Sequence[Parameter], baseline: dic
         elif not ranges:
             advice = "add it to space" if path in searchable_paths() else "set it under base"
             document.add(where, f"{path} is not in space; {advice}, or leave it out here", at_key=True)
-        elif not [p for p in ranges if _can_hold(p, baseline)]:
+        elif not [p for p in ranges if p.can_be_active(baseline)]:
             given = ", ".join(f"{name} {show(baseline[name])}" for p in ranges for name in p.when if name in baseline)
             document.add(where, f"{path} is not sampled with {given}; leave it out", at_key=True)
-        elif not [p for p in ranges if _can_hold(p, baseline) and p.contains(value)]:
-            allowed = " or ".join(_range(p) for p in ranges if _can_hold(p, baseline))
+        elif not [p for p in ranges if p.can_be_active(baseline) and p.spec.contains(value)]:
+            allowed = " or ".join(p.spec.range_text for p in ranges if p.can_be_active(baseline))
             document.add(where, f"{show(value)} is outside the space: {allowed}")
-
-
-def _can_hold(parameter: Parameter, baseline: dict[str, Any]) -> bool:
-    return all(baseline[name] in values for name, values in parameter.when.items() if name in baseline)
-
-
-def _is_active(parameter: Parameter, settings: dict[str, Any], space: Mapping[str, Any]) -> bool:
-    return all(
-        settings[name] in values if name in settings else name not in space for name, values in parameter.when.items()
-    )
-
-
-def _range(parameter: Parameter) -> str:
-    spec = parameter.spec
-    if spec.choice is not None:
-        return f"choice {show(spec.choice)}"
-    return f"{spec.kind} [{show(spec.low)}, {show(spec.high)}]"
 
 
 def _check_rungs(draft: Draft, search: SearchSpec, run: BaseRun) -> None:

@@ -20,8 +20,9 @@ from saesweep.experiment.fields import (
 )
 from saesweep.experiment.layers import overrides_of
 from saesweep.experiment.nearest import did_you_mean, nearest
-from saesweep.experiment.parameters import Parameter, flatten_space, for_architecture, settings_of
-from saesweep.specs import ParameterSpec
+from saesweep.experiment.parameters import flatten_space, for_architecture
+from saesweep.space import Parameter, grid_points
+from saesweep.specs import ParameterSpec, is_among
 from saesweep.specs.architectures import architectures, listed
 
 MOST_STREAMS = 64
@@ -165,7 +166,7 @@ def _check_stream_parameter(draft: Draft, path: str, spec: ParameterSpec, place:
 def _check_number_of_streams(draft: Draft, parameters: tuple[Parameter, ...]) -> None:
     """Note more streams than anyone means to open one after the other."""
     own = [p for p in parameters if p.path in STREAM_PATHS]
-    count = 0 if draft.broken.intersection(p.path for p in own) else len(settings_of(own))
+    count = 0 if draft.broken.intersection(p.path for p in own) else sum(1 for _ in grid_points(own))
     if count > MOST_STREAMS:
         draft.document.add(
             own[-1].place, f"makes {count} activation streams with the other choices of streams; at most {MOST_STREAMS}"
@@ -188,11 +189,11 @@ def _when_problem(draft: Draft, path: str, name: str, value: Any) -> str:
             if spec.kind == "float":
                 return f"{name} is a range of real numbers; a condition can name a choice or an int only"
             if spec.kind == "int":
-                if isinstance(value, int) and not isinstance(value, bool) and spec.low <= value <= spec.high:
+                if spec.contains(value):
                     return ""
             else:
                 options += list(spec.choice or ())
-    if value in options:
+    if is_among(value, options):
         if name == ARCHITECTURE and not architectures_with(path, (value,)):
             return f"{value} has no {path[4:]}, so this can never apply"
         return ""
@@ -218,7 +219,7 @@ def _check_overlaps(draft: Draft, parameters: tuple[Parameter, ...]) -> None:
         if first.path != second.path:
             continue
         shared = set(first.when).intersection(second.when)
-        if any(not [v for v in first.when[name] if v in second.when[name]] for name in shared):
+        if any(not [v for v in first.when[name] if is_among(v, second.when[name])] for name in shared):
             continue
         common = [
             a

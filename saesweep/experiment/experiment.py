@@ -14,15 +14,8 @@ from saesweep.experiment.environment import filled, has_reference, with_referenc
 from saesweep.experiment.fields import ARCHITECTURE, NESTED, TARGET_L0, flatten
 from saesweep.experiment.identity import fingerprint_of
 from saesweep.experiment.layers import base_architecture, build_run, layered
-from saesweep.experiment.parameters import (
-    Parameter,
-    corners,
-    flatten_space,
-    for_architecture,
-    grid_size,
-    space_size,
-    target_parameters,
-)
+from saesweep.experiment.parameters import flatten_space, for_architecture, target_parameters
+from saesweep.space import Parameter, Space, corners, grid_size, space_size
 from saesweep.specs import METRICS, BaseRun, ExperimentSpec, Goal, ObjectiveSpec
 
 _DEFAULT_TRIALS = 32
@@ -56,12 +49,15 @@ class Experiment:
         return tuple(self.written.get("evaluation", {}).get("references", ()))
 
     @cached_property
-    def _parameters(self) -> tuple[Parameter, ...]:
-        return (*flatten_space(self.spec.space, self.architectures), *target_parameters(self.spec.objective))
+    def space(self) -> Space:
+        """What is searched: one parameter per range, every condition written out, deciders first, a target L0 last."""
+        return Space(
+            (*flatten_space(self.spec.space, self.architectures), *target_parameters(self.spec.objective)),
+        )
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Return the space flat: one entry per range, every condition written out, deciders first, a target L0 last."""
-        return self._parameters
+        """Return the parameters of the space."""
+        return self.space.parameters
 
     def resolve(self, params: Mapping[str, Any]) -> BaseRun:
         """Return the full run of a trial.
@@ -98,7 +94,7 @@ class Experiment:
 
     def corner_params(self, architecture: str) -> list[dict[str, Any]]:
         """Return settings of an architecture at the edges of the space, by dotted path."""
-        own = for_architecture(self._parameters, architecture)
+        own = for_architecture(self.parameters(), architecture)
         fixed = {ARCHITECTURE: architecture} if ARCHITECTURE in self.spec.space else {}
         return [{**fixed, **params} for params in corners(own)]
 
@@ -162,16 +158,16 @@ class Experiment:
     def n_trials(self) -> int:
         """Trials of the search."""
         stated = self.spec.search.trials
-        if not self._parameters:
+        if not self.parameters():
             return 1
         if self.spec.search.sampler == "grid":
-            points = grid_size(self._parameters)
+            points = grid_size(self.parameters())
             return points if stated is None else min(stated, points)
         if self.spec.search.sampler == "fixed":
             listed = len(self.spec.search.fixed)
             return listed if stated is None else min(stated, listed)
         wanted = stated if stated is not None else _DEFAULT_TRIALS
-        size = space_size(self._parameters)  # a point is tried once: a copy would train to the same bits
+        size = space_size(self.parameters())  # a point is tried once: a copy would train to the same bits
         return wanted if size is None else min(wanted, size)
 
     def fingerprint(self) -> str:

@@ -15,8 +15,7 @@ from pydantic_core import PydanticUndefined
 from saesweep.experiment.document import Document
 from saesweep.experiment.fields import ARCHITECTURE, known_paths, parts_of, sae_fields
 from saesweep.experiment.overrides import assign, complain
-from saesweep.experiment.scalars import is_null
-from saesweep.experiment.yaml_reader import read_value
+from saesweep.experiment.yaml_text import is_null, read_value
 from saesweep.plugins import load_installed_plugins
 from saesweep.specs import BaseRun, Duration
 from saesweep.specs.architectures import SAESpec, all_listed, architectures, listed, spec_class

@@ -13,8 +13,8 @@ from typing import Any
 
 from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import NESTED, known_paths
-from saesweep.experiment.scalars import parse_scalar
 from saesweep.experiment.shorthand import span, teach_shorthand
+from saesweep.experiment.yaml_text import parse_scalar
 from saesweep.specs import METRICS, ParameterSpec
 
 _OWN = frozenset(info.alias or name for name, info in ParameterSpec.model_fields.items())

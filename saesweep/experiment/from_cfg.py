@@ -15,7 +15,7 @@ from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fi
 from saesweep.experiment.hub import download
 from saesweep.experiment.metadata import METADATA_FIELDS, run_of_metadata
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
-from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.experiment.yaml_text import read_yaml
 from saesweep.files import read_json_object, read_text, refuse_links_in_run
 from saesweep.specs.model_loading import OPT_IN, WEIGHT_PROCESSING
 from saesweep.specs.synthetic import SYNTHETIC

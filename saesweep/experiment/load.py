@@ -12,8 +12,7 @@ from saesweep.errors import UserError
 from saesweep.experiment.advice import warnings_for
 from saesweep.experiment.check_at_hand import translate_hooks
 from saesweep.experiment.check_base import check_base, check_by_architecture
-from saesweep.experiment.check_matched import check_matched
-from saesweep.experiment.check_objective import check_objective
+from saesweep.experiment.check_objective import check_matched, check_objective
 from saesweep.experiment.check_runs import check_runs
 from saesweep.experiment.check_search import check_search
 from saesweep.experiment.check_space import check_space
@@ -25,7 +24,7 @@ from saesweep.experiment.foreign import teach
 from saesweep.experiment.from_cfg import apply_from_cfg
 from saesweep.experiment.overrides import LABEL, apply_overrides, check_overridden
 from saesweep.experiment.parameters import target_parameters
-from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.experiment.yaml_text import read_yaml
 from saesweep.plugins import load_installed_plugins
 from saesweep.specs import ExperimentSpec
 from saesweep.specs.model_loading import OPT_IN

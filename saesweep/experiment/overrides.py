@@ -7,7 +7,7 @@ from typing import Any
 
 from saesweep.experiment.document import Document, Mark, Place, show
 from saesweep.experiment.fields import known_paths
-from saesweep.experiment.yaml_reader import read_value
+from saesweep.experiment.yaml_text import read_value
 
 LABEL = "--set"
 _DOTTED_KEYS = (("space",), ("by_architecture", "*"), ("search", "baselines", "*"))

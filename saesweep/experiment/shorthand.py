@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import known_paths
-from saesweep.experiment.scalars import parse_scalar
+from saesweep.experiment.yaml_text import parse_scalar
 from saesweep.specs import METRICS, BaseRun
 from saesweep.specs.architectures import architectures, spec_class
 

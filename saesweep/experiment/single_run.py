@@ -14,7 +14,7 @@ from saesweep.experiment.flags import FROM_CFG, apply_flags
 from saesweep.experiment.layers import base_architecture
 from saesweep.experiment.load import checked, read_file
 from saesweep.experiment.overrides import apply_overrides
-from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.experiment.yaml_text import read_yaml
 from saesweep.plugins import load_installed_plugins
 
 _UNNAMED = "train"

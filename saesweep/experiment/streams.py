@@ -13,7 +13,7 @@ from saesweep.experiment.document import Place
 from saesweep.experiment.environment import filled
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.fields import MODEL_PATHS, STREAM_PATHS, parts_of
-from saesweep.experiment.parameters import grid_size, settings_of, space_size
+from saesweep.space import grid_points, grid_size, space_size
 from saesweep.specs import ExperimentSpec
 
 _PATH_LIKE = ("model_name", "dataset_path", "cached_activations_path")
@@ -59,7 +59,7 @@ def streams_of(experiment: Experiment) -> tuple[Stream, ...]:
     parameters = [p for p in experiment.parameters() if p.path in STREAM_PATHS]
     if not parameters:
         return (Stream(label="", folder="", settings={}, experiment=experiment),)
-    settings = settings_of(parameters)
+    settings = list(grid_points(parameters))
     models = [_model(setting) for setting in settings]
     settings.sort(key=lambda setting: models.index(_model(setting)))
     labels = [_label(setting, settings) for setting in settings]

@@ -3,10 +3,9 @@
 from saesweep.forecast.columns import Column, Forecasts, tie_threshold
 from saesweep.forecast.course import Course, Family, kind_of
 from saesweep.forecast.evidence import Evidence, Key, Moments, centring, features_of, names_of
-from saesweep.forecast.forecast import Forecast, probability_better
+from saesweep.forecast.forecast import Forecast, from_scale, orientation, probability_better, to_scale
 from saesweep.forecast.noise import Noise, noises_of
 from saesweep.forecast.regression import MIN_EVIDENCE, Ahead, Report, column_of, forecast_all, forecast_column
-from saesweep.forecast.scale import from_scale, orientation, to_scale
 from saesweep.forecast.table import Entry, Prior, Table, from_json, shipped_table
 
 __all__ = [

@@ -17,8 +17,8 @@ import numpy as np
 from saesweep.forecast.columns import Column, Forecasts
 from saesweep.forecast.course import Course
 from saesweep.forecast.evidence import Array, Evidence, Features, Key, Moments, centring, features_of, names_of
+from saesweep.forecast.forecast import to_scale
 from saesweep.forecast.noise import Noise
-from saesweep.forecast.scale import to_scale
 from saesweep.forecast.table import Prior, Table
 
 MIN_EVIDENCE = 4

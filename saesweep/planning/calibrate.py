@@ -16,8 +16,7 @@ from saesweep.experiment import Experiment, Stream, with_widths
 from saesweep.planning.planned import Calibration
 from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun
-from saesweep.worker.loaded_model import LoadedModel
-from saesweep.worker.setup import Setup, prepare
+from saesweep.worker.setup import LoadedModel, Setup, prepare
 from saesweep.worker.sizing import KEPT_BYTES, largest_run
 
 _SECONDS = 2.0

@@ -1,6 +1,7 @@
-"""How long a search takes: from what a calibration measured, or from the number of operations alone.
+"""How long a search takes, and the main memory that its process needs at its peak, where SAEs train there.
 
-For the second nothing is loaded, and a model's width and depth must be known.
+The time comes from what a calibration measured, or from the number of operations alone: then nothing is loaded, and a model's
+width and depth must be known.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import math
 import re
 import statistics
 from dataclasses import dataclass
+
+import psutil
+import torch
 
 from saesweep.errors import UserError
 from saesweep.evaluation import needs_language_model
@@ -19,6 +23,7 @@ from saesweep.models.library import locate
 from saesweep.planning.planned import Calibration, Seconds
 from saesweep.specs import BaseRun
 from saesweep.specs.architectures import TopKFamilySpec
+from saesweep.worker.sizing import StreamSizes, measuring_bytes, shared_bytes
 
 _PASSES = 3
 """Forward passes over the `test` part for its one SAE: clean, ablated, spliced."""
@@ -151,3 +156,31 @@ def _operations(own: Experiment, facts: ModelFacts) -> tuple[float, float]:
     last, first = min(1.0, max(depths)), min(1.0, min(depths))
     skipped = first if all(depth < 1 for depth in depths) else 0.0
     return 2 * body * last, 2 * (body * (1 - skipped) + head * facts.has_lm_head) * facts.has_lm_head
+
+
+_LIBRARIES = 250 << 20
+"""What a run loads beyond what `plan` has loaded: datasets with Arrow, and what an allocator keeps between uses."""
+
+
+def process_peak(own: Experiment, sizes: StreamSizes, facts: ModelFacts) -> int:
+    """Return the most memory that a run's process takes on a CPU: Python with its libraries, the model, the SAEs, measuring.
+
+    Args:
+        own: The experiment as the stream sees it.
+        sizes: The stream's.
+        facts: What is known of its language model.
+    """
+    runs, slots, hooks = list(sizes.runs), sizes.slots, len(own.hook_names())
+    measuring = max(
+        measuring_bytes(run, own.spec.evaluation, hooks, torch.device("cpu"), facts.d_vocab * facts.has_lm_head)
+        for run in runs
+    )
+    shared = shared_bytes(runs, hooks, 0, own.spec.cohort.adam_moments, measuring)
+    copies = 1 + slots.background_checkpoints
+    return int(
+        psutil.Process().memory_info().rss
+        + _LIBRARIES
+        + facts.weight_bytes
+        + copies * slots.slots * slots.slot_bytes
+        + shared
+    )

@@ -21,8 +21,7 @@ from saesweep.experiment import Experiment, Stream, are_comparable, streams_of, 
 from saesweep.experiment.devices import device_names
 from saesweep.models import ModelFacts, resolve_device
 from saesweep.planning.calibrate import calibrate
-from saesweep.planning.estimate import Work, estimated, facts_at_hand, seconds_of
-from saesweep.planning.peak import process_peak
+from saesweep.planning.estimate import Work, estimated, facts_at_hand, process_peak, seconds_of
 from saesweep.planning.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
 from saesweep.planning.simulate import simulate
 from saesweep.runs import RunDirectory
@@ -36,8 +35,8 @@ from saesweep.specs import (
     format_count,
     ramps_of,
 )
-from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.preflight import preflight
+from saesweep.worker.setup import LoadedModel
 from saesweep.worker.sizing import StreamSizes, size_stream
 
 _SAMPLES = 5

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from saesweep.driver.grouping import answer
 from saesweep.driver.search import Rules
-from saesweep.driver.trials import new_trial
+from saesweep.driver.trials import answer, new_trial
 from saesweep.experiment import ARCHITECTURE, Experiment
 from saesweep.forecast import Course, from_scale, shipped_table
 from saesweep.planning.estimate import Work

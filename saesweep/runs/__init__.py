@@ -1,10 +1,10 @@
 """The run directory on disk."""
 
 from saesweep.atomic import finite, replace_folder, write_bytes, write_json, write_table, write_text
+from saesweep.costs import read_costs, write_costs
 from saesweep.files import read_json, sha256
 from saesweep.runs.checkpoint_writer import CheckpointWriter
 from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
-from saesweep.runs.costs import read_costs, write_costs
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
 from saesweep.runs.exports import copy_export
 from saesweep.runs.jsonl import JsonLines

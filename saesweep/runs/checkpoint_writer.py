@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saesweep.runs.checkpoints import CheckpointStore
-from saesweep.runs.tensor_file import Cancelled, tensor_bytes
+from saesweep.runs.checkpoints import Cancelled, CheckpointStore, tensor_bytes
 
 COST_SHARE = 0.02
 """Checkpoints take at most this share of the time where the file names no interval."""

@@ -1,4 +1,7 @@
-"""Checkpoints of the whole sweep at a block boundary: safetensors and JSON, with checksums, the last two kept."""
+"""Checkpoints of the whole sweep at a block boundary: safetensors and JSON, with checksums, the last two kept.
+
+The tensors are written piece by piece, their checksum taken on the way: nothing is copied whole or read again.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -20,7 +24,71 @@ from torch import Tensor
 from saesweep.atomic import finite, replace_folder, write_bytes, write_json
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, sha256
-from saesweep.runs.tensor_file import write_tensors
+
+PIECE_BYTES = 1 << 24
+_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+class Cancelled(Exception):
+    """Whoever asked for the file does not want it any more."""
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Return the bytes of the tensors' data."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, is_cancelled: Callable[[], bool]) -> str:
+    """Write a safetensors file, flushed to the disk, and return its SHA-256.
+
+    Args:
+        path: The file.
+        tensors: By name, on any device; one at a time is brought to the CPU.
+        is_cancelled: Asked between pieces.
+
+    Raises:
+        Cancelled: It was cancelled; the file is not whole.
+    """
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for piece in _pieces(tensors):
+            if is_cancelled():
+                raise Cancelled
+            digest.update(piece)
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _pieces(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    # Widest elements first, so that every tensor begins at a multiple of its element's size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header, start = {}, 0
+    for name in names:
+        tensor = tensors[name]
+        end = start + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        if flat.numel():
+            data = flat.view(torch.uint8).numpy().data
+            for begin in range(0, len(data), PIECE_BYTES):
+                yield data[begin : begin + PIECE_BYTES]
+
 
 KEEP = 2
 _FILES = ("state.json", "tensors.safetensors")

@@ -8,7 +8,7 @@ The caller keeps one `State`, tells it what happened and carries out the actions
 """
 
 from saesweep.scheduler.aim import Aim
-from saesweep.scheduler.decide import decide
+from saesweep.scheduler.decide import decide, replay
 from saesweep.scheduler.dominance import dominates, fronts, insert
 from saesweep.scheduler.messages import (
     Action,
@@ -25,9 +25,10 @@ from saesweep.scheduler.messages import (
     SlotsChanged,
     Stop,
     StopRequested,
+    event_from_json,
+    event_to_json,
 )
 from saesweep.scheduler.policy import Policy
-from saesweep.scheduler.replay import event_from_json, event_to_json, replay
 from saesweep.scheduler.rungs import expected_ends
 from saesweep.scheduler.state import State
 from saesweep.scheduler.trial import TrialState

@@ -6,7 +6,7 @@ run that was killed takes the decisions again that it had taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 
@@ -62,6 +62,15 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     if isinstance(event, PolicyChanged):
         return refill(state if state.final else _under(state, event.policy))
     return _stop_requested(state, event)
+
+
+def replay(state: State, events: Iterable[Event]) -> tuple[State, list[list[Action]]]:
+    """Return the state after the events and the actions that answered each."""
+    answers = []
+    for event in events:
+        state, actions = decide(state, event)
+        answers.append(actions)
+    return state, answers
 
 
 def _opened(state: State, event: Opened) -> tuple[State, list[Action]]:

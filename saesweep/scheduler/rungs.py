@@ -11,8 +11,7 @@ from saesweep.forecast import Moments, shipped_table, tie_threshold
 from saesweep.scheduler.contender import Numbers
 from saesweep.scheduler.dominance import dominates
 from saesweep.scheduler.messages import Prune
-from saesweep.scheduler.outlook import Field, Outlook
-from saesweep.scheduler.reason import reason_of
+from saesweep.scheduler.outlook import Field, Outlook, reason_of
 from saesweep.scheduler.rivals import kind_of, report_of
 from saesweep.scheduler.state import State
 from saesweep.scheduler.trial import TrialState

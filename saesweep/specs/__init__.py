@@ -11,10 +11,9 @@ from saesweep.specs.experiment import (
     RaySpec,
     SearchSpec,
 )
-from saesweep.specs.learning_rate import LearningRate
 from saesweep.specs.objective import LOG_METRICS, METRICS, Bound, Goal, MatchedSpec, Metric, ObjectiveSpec
-from saesweep.specs.ramps import RAMP_FIELDS, Ramp, ramps_of
-from saesweep.specs.space import ParameterSpec
+from saesweep.specs.schedules import RAMP_FIELDS, LearningRate, Ramp, ramps_of
+from saesweep.specs.space import ParameterSpec, is_among, is_same
 from saesweep.specs.steering import ControlPlan
 from saesweep.specs.units import Duration, format_count, multiple_of, parse_count
 
@@ -42,6 +41,8 @@ __all__ = [
     "RaySpec",
     "SearchSpec",
     "format_count",
+    "is_among",
+    "is_same",
     "multiple_of",
     "parse_count",
     "ramps_of",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from saesweep.specs.model import Spec
 from saesweep.specs.units import parse_count
 
 Scalar = bool | int | float | str | None
+_MAX_SHOWN = 60
+"""Characters of a list of choices in a message."""
 
 
 def _values(value: Any) -> Any:
@@ -39,6 +42,24 @@ def _conditions(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("takes a mapping of dotted paths to a value or a list of values")
     return {path: tuple(v) if isinstance(v, (list, tuple)) else (v,) for path, v in value.items()}
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Return whether two plain values are one: 64 and 64.0 are, 1 and true are not, and a list is what its items are."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(is_same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def is_among(value: Any, values: Iterable[Any]) -> bool:
+    """Return whether a plain value is the same as one of others."""
+    return any(is_same(value, other) for other in values)
+
+
+def _shown(value: float) -> str:
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 FloatPair = Annotated[
@@ -90,6 +111,20 @@ class ParameterSpec(Spec):
             return self.choice
         return (self.low, self.high)
 
+    def contains(self, value: Any) -> bool:
+        """Return whether a value lies in the range, steps counted from the lower bound, or is one of the choices."""
+        if self.choice is not None:
+            return is_among(value, self.choice)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not self.low <= value <= self.high:
+            return False
+        step = self.step or (1 if self.kind == "int" else None)
+        steps = 0.0 if step is None else (value - self.low) / step
+        return abs(steps - round(steps)) < 1e-8
+
+    def points(self) -> tuple[Any, ...]:
+        """Return the values that a grid visits: the choices, or the stated points of a range."""
+        return self.choice if self.choice is not None else self.grid or ()
+
     def n_values(self) -> int | None:
         """Return how many values a trial can have here; None for a continuous range."""
         if self.choice is not None:
@@ -99,6 +134,32 @@ class ParameterSpec(Spec):
         if self.kind == "float" and self.step is None:
             return None
         return int((Decimal(str(self.high)) - Decimal(str(self.low))) // Decimal(str(self.step or 1))) + 1
+
+    def values(self) -> Sequence[Any]:
+        """Return the values that a trial can have here, of which there are `n_values()`.
+
+        Raises:
+            ValueError: The range is continuous.
+        """
+        n_values = self.n_values()
+        if n_values is None:
+            raise ValueError(f"{self.range_text} has no finite number of values")
+        if self.choice is not None:
+            return self.choice
+        if self.kind == "int":
+            step = int(self.step or 1)
+            return range(int(self.low), int(self.low) + n_values * step, step)
+        low, step_exactly = Decimal(str(self.low)), Decimal(str(self.step or 1))
+        return [float(low + i * step_exactly) for i in range(n_values)]
+
+    @property
+    def range_text(self) -> str:
+        """The range as the file writes it."""
+        if self.choice is not None:
+            text = repr(list(self.choice))
+            return f"choice {text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + '...'}"
+        steps = "" if self.step is None else f" in steps of {self.step:g}"
+        return f"{self.kind} [{_shown(self.low)}, {_shown(self.high)}]{steps}"
 
     def _unreachable_end(self) -> str:
         """Return what to say where steps from the lower bound pass by the upper one; empty where they meet it."""
@@ -125,7 +186,7 @@ class ParameterSpec(Spec):
         if self.choice is not None:
             if not self.choice:
                 found.append(("choice", "is empty"))
-            elif len({repr(v) for v in self.choice}) != len(self.choice):
+            elif any(is_among(value, self.choice[:index]) for index, value in enumerate(self.choice)):
                 found.append(("choice", "names a value twice"))
             for name, is_set in (("log", self.log), ("step", self.step is not None), ("grid", self.grid is not None)):
                 if is_set:
@@ -147,6 +208,6 @@ class ParameterSpec(Spec):
         if not found and (message := self._unreachable_end()):
             found.append(("step", message))
         for value in self.grid or ():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                found.append(("grid", f"{value!r} is outside [{low:g}, {high:g}]"))
+            if not self.contains(value):
+                found.append(("grid", f"{value!r} is outside {self.range_text}"))
         return found

@@ -7,17 +7,13 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
 """
 
 from saesweep.study.catch_up import Ahead, KeptTrial, ahead_of, catch_up
-from saesweep.study.grid import trial_limit
-from saesweep.study.history import EarlierTrial, lies_in, read_study
-from saesweep.study.importance import MIN_TRIALS, Importance, importances
-from saesweep.study.marginal import Effect, Marginal, marginals
+from saesweep.study.history import EarlierTrial, read_study
+from saesweep.study.importance import MIN_TRIALS, Effect, Importance, Marginal, importances, marginals
 from saesweep.study.move import check_inside, named, trials_of
-from saesweep.study.parameter_view import ParameterView
-from saesweep.study.plain import load_plain_study
 from saesweep.study.record import ExpectedEnd, TrialRecord
-from saesweep.study.rewind import rewind_in_database, rewind_study
+from saesweep.study.rewrite import rewind_in_database, rewind_study
 from saesweep.study.samplers import check_sampler
-from saesweep.study.space_view import SpaceView
+from saesweep.study.storage import load_plain_study
 from saesweep.study.study import Study
 
 __all__ = [
@@ -29,8 +25,6 @@ __all__ = [
     "Importance",
     "KeptTrial",
     "Marginal",
-    "ParameterView",
-    "SpaceView",
     "Study",
     "TrialRecord",
     "ahead_of",
@@ -38,13 +32,11 @@ __all__ = [
     "check_inside",
     "check_sampler",
     "importances",
-    "lies_in",
     "load_plain_study",
     "marginals",
     "named",
     "read_study",
     "rewind_in_database",
     "rewind_study",
-    "trial_limit",
     "trials_of",
 ]

@@ -12,10 +12,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from saesweep.errors import UserError
-from saesweep.study.history import why_outside
-from saesweep.study.parameter_view import ParameterView
+from saesweep.space import Space
+from saesweep.study.encoding import Encoding, decode_described
 from saesweep.study.rewrite import rewrite
-from saesweep.study.space_view import SpaceView
 from saesweep.study.storage import (
     OWNER_KEY,
     SETUP_KEY,
@@ -34,7 +33,7 @@ MAX_NAMED = 8
 def move_study(
     storage: RDBStorage,
     study: optuna.Study,
-    space: SpaceView,
+    space: Space,
     *,
     described: Mapping[str, Any],
     attrs: Mapping[str, Any],
@@ -46,7 +45,7 @@ def move_study(
         storage: Where it is kept.
         study: The study.
         space: The new space.
-        described: The space that it was made for, as `SpaceView.describe` described it.
+        described: The space that it was made for, as `Space.describe` described it.
         attrs: The attributes that it is to have.
         owner: The run that writes it, where other runs can reach the same storage.
 
@@ -54,9 +53,10 @@ def move_study(
         UserError: A trial does not lie in the new space; nothing has changed.
     """
     trials = study.get_trials()
-    params = [decoded(described, trial) for trial in trials]
+    params = [decode_described(described, trial.params) for trial in trials]
     check_inside(space, dict(enumerate(params)))
-    return rewrite(storage, study, [_moved(t, space, p) for t, p in zip(trials, params, strict=True)], attrs, owner)
+    encoding = Encoding(space)
+    return rewrite(storage, study, [_moved(t, encoding, p) for t, p in zip(trials, params, strict=True)], attrs, owner)
 
 
 def trials_of(path_or_url: str, name: str, owner: str | None) -> dict[int, dict[str, Any]]:
@@ -82,12 +82,12 @@ def trials_of(path_or_url: str, name: str, owner: str | None) -> dict[int, dict[
             described = study.user_attrs.get(SETUP_KEY)
             if described is None or study.user_attrs.get(OWNER_KEY) != owner:
                 return {}
-            return {t.number: decoded(described["space"], t) for t in study.get_trials(deepcopy=False)}
+            return {t.number: decode_described(described["space"], t.params) for t in study.get_trials(deepcopy=False)}
     finally:
         close_storage(storage)
 
 
-def check_inside(space: SpaceView, trials: Mapping[int, Mapping[str, Any]]) -> None:
+def check_inside(space: Space, trials: Mapping[int, Mapping[str, Any]]) -> None:
     """Check that trials are points of a space.
 
     Args:
@@ -99,7 +99,7 @@ def check_inside(space: SpaceView, trials: Mapping[int, Mapping[str, Any]]) -> N
     """
     outside: dict[str, list[int]] = {}
     for number, params in trials.items():
-        if (reason := why_outside(space, params)) is not None:
+        if (reason := space.why_outside(params)) is not None:
             outside.setdefault(reason, []).append(number)
     if outside:
         raise UserError("\n".join(f"{named(numbers)} {reason}" for reason, numbers in outside.items()))
@@ -112,14 +112,8 @@ def named(numbers: Sequence[int]) -> str:
     return f"trial{'s' * (len(numbers) > 1)} {', '.join(shown)}" + (f" and {more} more" if more else "") + ":"
 
 
-def decoded(described: Mapping[str, Any], trial: FrozenTrial) -> dict[str, Any]:
-    """Return a trial's values by path, read by the space that its study was made for."""
-    views = {name: ParameterView.described(name, described[name]) for name in trial.params}
-    return {views[name].path: views[name].decode(value) for name, value in trial.params.items()}
-
-
-def _moved(trial: FrozenTrial, space: SpaceView, params: Mapping[str, Any]) -> FrozenTrial:
+def _moved(trial: FrozenTrial, encoding: Encoding, params: Mapping[str, Any]) -> FrozenTrial:
     """Return a copy of a trial with its values as the space names and encodes them; everything else stays."""
-    point, found = frozen(space, params), copy.deepcopy(trial)
+    point, found = frozen(encoding, params), copy.deepcopy(trial)
     found.params, found.distributions = point.named, point.distributions
     return found

@@ -11,10 +11,10 @@ import optuna
 from optuna.storages import RDBStorage
 
 from saesweep.errors import UserError
+from saesweep.space import Space
 from saesweep.study.move import move_study
 from saesweep.study.rewrite import remove_left_overs
 from saesweep.study.samplers import Direction
-from saesweep.study.space_view import SpaceView
 from saesweep.study.storage import FINGERPRINT_KEY, OWNER_KEY, SETUP_KEY
 
 
@@ -23,7 +23,7 @@ def open_study(
     *,
     name: str,
     directions: Sequence[Direction],
-    space: SpaceView,
+    space: Space,
     search: Mapping[str, Any],
     fingerprint: str,
     known_fingerprints: Collection[str] = (),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
-from saesweep.study.space_view import SpaceView
+from saesweep.study.encoding import Encoding
 
 RecordState = Literal["running", "complete", "pruned", "failed"]
 TerminalState = Literal["complete", "pruned"]
@@ -63,14 +63,14 @@ class ExpectedEnd:
         return None if found is None else cls(tuple(found["values"]), found["violations"])
 
 
-def to_record(trial: FrozenTrial, space: SpaceView) -> TrialRecord:
+def to_record(trial: FrozenTrial, encoding: Encoding) -> TrialRecord:
     """Return an Optuna trial as a record."""
     attrs = {key: value for key, value in trial.user_attrs.items() if not key.startswith(RUNG_PREFIX)}
     # A pruned trial takes its last report as its value in Optuna; it is a report, no result.
     values = tuple(trial.values) if trial.state == TrialState.COMPLETE else None
     return TrialRecord(
         number=trial.number,
-        params=space.decode(trial.params),
+        params=encoding.decode(trial.params),
         state=STATES[trial.state],
         values=values,
         constraints=dict(trial.constraints),

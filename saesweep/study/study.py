@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.collection import paused_collection
 from saesweep.errors import UserError
-from saesweep.study.grid import check_grid, next_point
+from saesweep.space import Space, has_settings, next_point
+from saesweep.study.encoding import Encoding
 from saesweep.study.history import EarlierTrial, as_trials
 from saesweep.study.opening import open_study
 from saesweep.study.record import (
@@ -27,7 +29,6 @@ from saesweep.study.record import (
     to_record,
 )
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
-from saesweep.study.space_view import SpaceView
 from saesweep.study.storage import close_storage, damage_told, open_storage, shown, silence_optuna
 from saesweep.study.suggestion import Suggestion, as_expected, frozen, kin_of, suggest
 
@@ -47,7 +48,7 @@ class Study:
         study: optuna.Study,
         storage: RDBStorage,
         *,
-        space: SpaceView,
+        space: Space,
         sampler: str,
         seed: int,
         baselines: Sequence[Mapping[str, Any]],
@@ -57,10 +58,11 @@ class Study:
         self._study = study
         self._storage = storage
         self._space = space
+        self._encoding = Encoding(space)
         self._sampler = sampler
         self._seed = seed
         self._baselines = tuple(dict(baseline) for baseline in baselines)
-        self._history = as_trials(space, history)
+        self._history = as_trials(self._encoding, history)
         self._metric_names = tuple(metric_names)
 
     @classmethod
@@ -70,7 +72,7 @@ class Study:
         *,
         name: str,
         directions: Sequence[Direction],
-        space: SpaceView,
+        space: Space,
         sampler: str,
         seed: int,
         fingerprint: str,
@@ -101,15 +103,11 @@ class Study:
 
         Raises:
             UserError: When the storage cannot be opened, the study belongs to another experiment (with what changed),
-                or the sampler, a grid or a baseline does not fit the space.
+                or the sampler cannot be used.
         """
         silence_optuna()
-        if sampler == "grid":
-            check_grid(space)
-        else:
+        if sampler != "grid":
             check_sampler(sampler, directions)
-        for index, baseline in enumerate(baselines):
-            space.check_settings(f"search.baselines[{index}]", baseline)
         search = {
             "directions": list(directions),
             "sampler": sampler,
@@ -183,7 +181,7 @@ class Study:
         """
         trials = self._study.get_trials(deepcopy=False)
         if number < len(trials):
-            return self._space.decode(trials[number].params)
+            return self._encoding.decode(trials[number].params)
         if number > len(trials):
             raise ValueError(f"trial {number} is asked, but the study's next trial is {len(trials)}")
         settings = self._baseline(number) if given is None else given
@@ -219,7 +217,7 @@ class Study:
         if number != count:
             raise UserError(f"study.db holds {count} trials, so that trial {number} of the checkpoint cannot be added")
         try:
-            point = frozen(self._space, params)
+            point = frozen(self._encoding, params)
             trial = optuna.trial.create_trial(
                 state=TrialState.RUNNING, params=point.named, distributions=point.distributions
             )
@@ -239,7 +237,7 @@ class Study:
         """
         if number == len(self._study.get_trials(deepcopy=False)):
             self.restore(number, params)
-        found = self._space.decode(self._trial(number).params)
+        found = self._encoding.decode(self._trial(number).params)
         if found != dict(params):
             raise UserError(
                 f"trial {number} repeats one with {dict(params)}, but the study holds {found} under that number; search.retry_failed "
@@ -259,16 +257,16 @@ class Study:
         """Suggest the next trial."""
         number = len(trials)
         settings = {**given, **stratum}
-        if not self._space.has_settings(settings, given):
+        if not has_settings(settings, given):
             raise UserError(f"search.baselines[{number}] does not belong to its stratum {stratum}")
         if self._sampler == "grid":
-            seen = [self._space.decode(trial.params) for trial in trials]
+            seen = [self._encoding.decode(trial.params) for trial in trials]
             point = next_point(self._space, seen, settings)
             if point is None:
                 raise UserError(
                     f"search.sampler: the grid has no point left for trial {number} {settings or ''}".rstrip()
                 )
-            return frozen(self._space, point)
+            return frozen(self._encoding, point)
         kin = kin_of(self._space, stratum, aim, until=N_STARTUP_TRIALS)
         sampler = sampler_factory(
             self._sampler,
@@ -277,7 +275,7 @@ class Study:
             n_startup_trials=N_STARTUP_TRIALS // 2 if stratum else N_STARTUP_TRIALS,
         )
         return suggest(
-            self._space,
+            self._encoding,
             [*self._history, *(as_expected(trial, expected.get(trial.number)) for trial in trials)],
             directions=self._study.directions,
             sampler=sampler,
@@ -342,7 +340,7 @@ class Study:
         if (state == "complete") != (values is not None):
             raise ValueError(f"trial {number}: a complete trial has values, a pruned one none; got {state} {values}")
         told = None if values is None else self._checked(number, values)
-        if told is not None and any(value - value != 0 for value in told):
+        if told is not None and not all(map(math.isfinite, told)):
             raise ValueError(f"trial {number}: {told} is not finite; prune the trial with the reason instead")
         trial = self._trial(number)
         if trial.state.is_finished():
@@ -366,7 +364,7 @@ class Study:
         self, trial: FrozenTrial, state: TerminalState, values: tuple[float, ...] | None, constraints: dict[str, float]
     ) -> None:
         """Raise a RuntimeError where an ended trial is not what a replay says."""
-        record = to_record(trial, self._space)
+        record = to_record(trial, self._encoding)
         before = (record.state, record.values, record.constraints)
         now = (state, values, {key: float(violation) for key, violation in constraints.items()})
         if before != now:
@@ -375,7 +373,7 @@ class Study:
     def trials(self) -> list[TrialRecord]:
         """Return all trials in number order."""
         known = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in STATES]
-        return [to_record(trial, self._space) for trial in known]
+        return [to_record(trial, self._encoding) for trial in known]
 
     def _checked(self, number: int, values: Sequence[float]) -> tuple[float, ...]:
         """Return the values as floats, one per objective."""

@@ -15,10 +15,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
-from saesweep.study.grid import MAX_LISTED, all_points
+from saesweep.space import Space, all_points, has_settings
+from saesweep.study.encoding import Encoding
 from saesweep.study.record import ExpectedEnd
 from saesweep.study.samplers import SamplerFactory
-from saesweep.study.space_view import SpaceView
 
 _ATTEMPTS = 11
 """A suggestion that repeats an earlier trial, or is refused, is made again up to ten times by the sampler, ..."""
@@ -55,7 +55,7 @@ class Kin:
     """Finished trials of the stratum from which on it learns from its own alone: what is best there may be a little different."""
 
 
-def kin_of(space: SpaceView, stratum: Mapping[str, Any], aim: Collection[str], *, until: int) -> Kin | None:
+def kin_of(space: Space, stratum: Mapping[str, Any], aim: Collection[str], *, until: int) -> Kin | None:
     """Return from which trials of other strata a stratum learns; None where it aims at nothing, or there is nothing to learn.
 
     Args:
@@ -65,14 +65,14 @@ def kin_of(space: SpaceView, stratum: Mapping[str, Any], aim: Collection[str], *
         until: Finished trials of its own from which on they alone count.
     """
     shared = {path: value for path, value in stratum.items() if path not in aim}
-    paths = _paths(space) - set(stratum) - _AIMED
+    paths = space.paths - set(stratum) - _AIMED
     if len(shared) == len(stratum) or not paths:
         return None
     return Kin(shared, frozenset(paths), until)
 
 
 def suggest(
-    space: SpaceView,
+    encoding: Encoding,
     trials: Sequence[FrozenTrial],
     *,
     directions: Sequence[StudyDirection],
@@ -87,7 +87,7 @@ def suggest(
     """Suggest a trial in an in-memory copy of the study, so that nothing half-made ever reaches the storage.
 
     Args:
-        space: The search space.
+        encoding: The search space as Optuna stores it.
         trials: Those of an earlier study, then all trials so far, running ones included, in number order.
         directions: Of the objectives.
         sampler: Builds the sampler from a seed.
@@ -100,27 +100,27 @@ def suggest(
         refuses: Whether settings by path are not worth a trial. One that is refused is suggested after all where the space
             seems to have no other.
     """
-    seen = [space.decode(trial.params) for trial in trials]
+    seen = [encoding.decode(trial.params) for trial in trials]
     study = optuna.create_study(directions=directions, sampler=sampler(_seed(entropy, 0)))
-    own = [trial for trial, params in zip(trials, seen, strict=True) if space.has_settings(params, stratum)]
+    own = [trial for trial, params in zip(trials, seen, strict=True) if has_settings(params, stratum)]
     if kin is None or sum(trial.state.is_finished() for trial in own) >= kin.until:
-        study.add_trials(_with(trial, _paths(space) - set(stratum), space) for trial in own)
+        study.add_trials(_with(trial, encoding.space.paths - set(stratum), encoding) for trial in own)
     else:
-        study.add_trials(_with_kin(space, trials, seen, stratum, kin))
-    suggestion = _draw(study, space, settings)
+        study.add_trials(_with_kin(encoding, trials, seen, stratum, kin))
+    suggestion = _draw(study, encoding, settings)
     for attempt in range(1, _ATTEMPTS + _RANDOM_ATTEMPTS):
         if suggestion.params not in seen and not (refuses is not None and refuses(suggestion.params)):
             return suggestion
         study.tell(len(study.get_trials(deepcopy=False)) - 1, state=TrialState.FAIL)
         seed = _seed(entropy, attempt)
         study.sampler = sampler(seed) if attempt < _ATTEMPTS else RandomSampler(seed=seed)
-        suggestion = _draw(study, space, settings)
+        suggestion = _draw(study, encoding, settings)
     tried = seen[n_earlier:]  # what an earlier run has tried may be tried again, but here a copy teaches nothing
-    unseen = [point for point in all_points(space, settings, MAX_LISTED) or () if point not in tried]
+    unseen = [point for point in all_points(encoding.space.parameters, settings) or () if point not in tried]
     unseen = [point for point in unseen if refuses is None or not refuses(point)] or unseen
     if not unseen:
         return suggestion
-    return frozen(space, unseen[_seed(entropy, attempt + 1) % len(unseen)])
+    return frozen(encoding, unseen[_seed(entropy, attempt + 1) % len(unseen)])
 
 
 def as_expected(trial: FrozenTrial, expected: ExpectedEnd | None) -> FrozenTrial:
@@ -143,34 +143,36 @@ def as_expected(trial: FrozenTrial, expected: ExpectedEnd | None) -> FrozenTrial
     )
 
 
-def frozen(space: SpaceView, params: Mapping[str, Any]) -> Suggestion:
+def frozen(encoding: Encoding, params: Mapping[str, Any]) -> Suggestion:
     """Return given values by path, complete for the space, as a suggestion."""
     filled: dict[str, Any] = {}
     named, distributions = {}, {}
-    for parameter in space.walk(filled):
+    for parameter in encoding.space.walk(filled):
         filled[parameter.path] = params[parameter.path]
-        named[parameter.name] = parameter.encode(params[parameter.path])
-        distributions[parameter.name] = parameter.distribution
+        named[parameter.name] = encoding.encode(parameter, params[parameter.path])
+        distributions[parameter.name] = encoding.distributions[parameter.name]
     return Suggestion(filled, named, distributions, {})
 
 
-def _draw(study: optuna.Study, space: SpaceView, settings: Mapping[str, Any]) -> Suggestion:
+def _draw(study: optuna.Study, encoding: Encoding, settings: Mapping[str, Any]) -> Suggestion:
     """Ask the sampler for one value after the other, in the order of their dependence."""
     trial = study.ask()
     params: dict[str, Any] = {}
-    for parameter in space.walk(params):
+    for parameter in encoding.space.walk(params):
         given = settings.get(parameter.path)
         if parameter.path not in settings:
-            params[parameter.path] = parameter.suggest(trial)
-        elif parameter.contains(given):
-            params[parameter.path] = parameter.decode(parameter.encode(given))
+            params[parameter.path] = encoding.suggest(parameter, trial)
+        elif parameter.spec.contains(given):
+            params |= encoding.decode({parameter.name: encoding.encode(parameter, given)})
         else:
-            raise UserError(f"{parameter.path}: {given!r} is not in {parameter.range_text}, its range for {params}")
+            raise UserError(
+                f"{parameter.path}: {given!r} is outside {parameter.spec.range_text}, its range for {params}"
+            )
     unused = [path for path in settings if path not in params]
     if unused:
         raise UserError(f"{', '.join(unused)}: given, but not active together with {params}")
     notes = study.get_trials(deepcopy=False)[-1].system_attrs
-    made = frozen(space, params)
+    made = frozen(encoding, params)
     return Suggestion(
         params=made.params,
         named=made.named,
@@ -187,7 +189,7 @@ def _seed(entropy: Sequence[int], attempt: int) -> int:
 
 
 def _with_kin(
-    space: SpaceView,
+    encoding: Encoding,
     trials: Sequence[FrozenTrial],
     seen: Sequence[Mapping[str, Any]],
     stratum: Mapping[str, Any],
@@ -200,44 +202,40 @@ def _with_kin(
     aims = [path for path in stratum if path not in kin.settings]
     by_aim: dict[tuple[Any, ...], list[FrozenTrial]] = {}
     for trial, params in zip(trials, seen, strict=True):
-        if space.has_settings(params, kin.settings):
+        if has_settings(params, kin.settings):
             by_aim.setdefault(tuple(params.get(path) for path in aims), []).append(trial)
     own = tuple(stratum[path] for path in aims)
     found = []
     for aim, members in by_aim.items():
-        paths = _paths(space) - set(stratum) if aim == own else set(kin.paths)
+        paths = encoding.space.paths - set(stratum) if aim == own else set(kin.paths)
         ended = sorted(
             trial.value for trial in members if trial.state == TrialState.COMPLETE and trial.value is not None
         )
         for trial in members:
             if trial.state == TrialState.COMPLETE and trial.value is not None:
-                found.append(_with(trial, paths, space, [(bisect_left(ended, trial.value) + 0.5) / len(ended)]))
+                found.append(_with(trial, paths, encoding, [(bisect_left(ended, trial.value) + 0.5) / len(ended)]))
             elif aim == own:
-                found.append(_with(trial, paths, space))
+                found.append(_with(trial, paths, encoding))
     return found
 
 
-def _paths(space: SpaceView) -> set[str]:
-    return {parameter.path for parameter in space.ordered}
-
-
 def _with(
-    trial: FrozenTrial, paths: Collection[str], space: SpaceView, values: Sequence[float] | None = None
+    trial: FrozenTrial, paths: Collection[str], encoding: Encoding, values: Sequence[float] | None = None
 ) -> FrozenTrial:
     """Return a copy of a trial with the parameters at these paths alone, in the ranges as they are now (they may widen).
 
     Args:
         trial: The trial.
         paths: Of the parameters that are kept.
-        space: The search space.
+        encoding: The search space as Optuna stores it.
         values: In place of its own.
     """
-    kept = {parameter.name for parameter in space.ordered if parameter.path in paths}
+    kept = {parameter.name for parameter in encoding.space.parameters if parameter.path in paths}
     return optuna.trial.create_trial(
         state=trial.state,
         values=trial.values if values is None else values,
         params={name: value for name, value in trial.params.items() if name in kept},
-        distributions={name: space.by_name[name].distribution for name in trial.distributions if name in kept},
+        distributions={name: encoding.distributions[name] for name in trial.distributions if name in kept},
         system_attrs=trial.system_attrs,
         intermediate_values=trial.intermediate_values,
     )

@@ -33,12 +33,11 @@ from saesweep.worker.batches import FiniteBatches
 from saesweep.worker.checkpoint import Journal, SavedSlot, saved_slots, slots_to_save
 from saesweep.worker.clock import stopwatch_for
 from saesweep.worker.finals import Finals
-from saesweep.worker.loaded_model import LoadedModel
 from saesweep.worker.memory import out_of_memory_told
 from saesweep.worker.references import measure_references
 from saesweep.worker.reporting import report_trials
 from saesweep.worker.seeds import derive
-from saesweep.worker.setup import prepare
+from saesweep.worker.setup import LoadedModel, prepare
 from saesweep.worker.snapshots import Snapshots
 
 

@@ -184,7 +184,7 @@ def test_what_trials_have_used_stays_and_the_message_names_them(tmp_path: Path) 
     assert first.endswith("/run: holds the run of another experiment; what differs:")
     assert lines == [
         "  space.sae.architecture: added 'gated'; removed 'standard'",
-        f"  trials {', '.join(map(str, own))}: space.sae.architecture is 'standard', which is not in one of ['topk', 'gated']",
+        f"  trials {', '.join(map(str, own))}: space.sae.architecture is 'standard', which is outside choice ['topk', 'gated']",
         "undo the changes to resume it, or give this one its own folder with --run-dir (or another `name`)",
     ]
     # What no trial has used may go.

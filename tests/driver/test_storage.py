@@ -199,7 +199,7 @@ def test_a_study_on_a_postgresql_server_continues_with_an_added_choice(
     before = optuna.load_study(study_name="tiny", storage=storage).trials
     tree["space"]["sae.architecture"]["choice"] = ["batchtopk", "topk"]
     del tree["space"]["sae.l1_coefficient"]
-    with pytest.raises(UserError, match=r"space\.sae\.architecture is 'standard', which is not in one of"):
+    with pytest.raises(UserError, match=r"space\.sae\.architecture is 'standard', which is outside choice"):
         saesweep.run(tree, run_dir=tmp_path / "run")
     tree = stored_at(url)
     tree["space"]["sae.architecture"]["choice"] = ["batchtopk", "topk", "standard"]

@@ -16,7 +16,7 @@ from saesweep.driver.fleet import Fleet
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.search import Search, open_search
 from saesweep.driver.session import Session, worker_plan
-from saesweep.driver.stop import StopFlag
+from saesweep.driver.stopping import StopFlag
 from saesweep.driver.told import result_to_tell
 from saesweep.driver.trials import Trial, new_trial
 from saesweep.engines.records import Opened
@@ -119,7 +119,7 @@ class LongRun:
 
 
 def _state(trial: Trial, session: Session) -> TrialState:
-    from saesweep.driver.grouping import answer
+    from saesweep.driver.trials import answer
     from saesweep.scheduler import Ask
 
     policy = session.rules.policy

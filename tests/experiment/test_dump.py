@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saesweep.experiment import dump_yaml, load_experiment
-from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.experiment.yaml_text import read_yaml
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
     [

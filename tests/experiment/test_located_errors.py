@@ -425,7 +425,8 @@ def test_stratify_needs_an_unconditional_choice(tree: dict[str, Any], only_probl
     ("baseline", "path", "says"),
     [
         ({"sae.architecture": "topk", "sae.k": 640}, "sae.k", "outside the space: int [8, 64]"),
-        ({"sae.architecture": "topk", "sae.k": 8.0}, "sae.k", "outside the space"),
+        ({"sae.architecture": "topk", "sae.k": 12}, "sae.k", "12 is outside the space: int [8, 64] in steps of 8"),
+        ({"sae.architecture": "topk", "sae.k": 8.5}, "sae.k", "outside the space"),
         ({"sae.architecture": "jumprelu"}, "sae.architecture", "outside the space"),
         ({"sae.architecture": "gated", "sae.k": 8}, "sae.k", "is not sampled with sae.architecture 'gated'"),
     ],
@@ -434,9 +435,15 @@ def test_baselines_outside_the_space(
     tree: dict[str, Any], only_problem: One, baseline: dict[str, Any], path: str, says: str
 ) -> None:
     tree["search"] = {"baselines": [baseline]}
-    problem = only_problem(with_space(tree, sae__k={"int": [8, 64]}))
+    problem = only_problem(with_space(tree, sae__k={"int": [8, 64], "step": 8}))
     assert problem.path == f"search.baselines[0].{path}"
     assert says in problem.message
+
+
+def test_a_baseline_may_write_a_whole_number_as_64_point_0(tree: dict[str, Any], problems: Problems) -> None:
+    tree["search"] = {"baselines": [{"sae.architecture": "topk", "sae.k": 64.0}]}
+    for range_ in ({"int": [8, 64]}, {"choice": [16, 64]}):
+        assert problems(with_space(tree, sae__k=range_)) == []
 
 
 def test_baseline_inside_the_space(tree: dict[str, Any], problems: Problems) -> None:

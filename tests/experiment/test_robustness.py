@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from saesweep.errors import ExperimentError
 from saesweep.experiment import load_experiment
 from saesweep.experiment.fields import known_paths, run_fields, sae_fields
-from saesweep.experiment.yaml_reader import read_yaml
+from saesweep.experiment.yaml_text import read_yaml
 
 from .conftest import TREE
 

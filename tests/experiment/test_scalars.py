@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from saesweep.experiment.scalars import parse_scalar
+from saesweep.experiment.yaml_text import parse_scalar
 
 
 @pytest.mark.parametrize(

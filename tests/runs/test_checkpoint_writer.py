@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saesweep.runs import CheckpointStore, CheckpointWriter
 from saesweep.runs import checkpoint_writer as module
-from saesweep.runs.tensor_file import Cancelled, write_tensors
+from saesweep.runs.checkpoints import Cancelled, write_tensors
 
 
 def tensors_of_every_kind() -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ def test_parameter_kinds_and_extremes() -> None:
         ({"float": [1, 2], "log": True, "step": 0.1}, "step", "log"),
         ({"int": [1, 9], "step": 1.5}, "step", "whole number"),
         ({"int": [1, 9], "grid": [1, 10]}, "grid", "outside"),
+        ({"float": [0, 1], "step": 0.25, "grid": [0.25, 0.3]}, "grid", "0.3 is outside float [0, 1] in steps of 0.25"),
         ({"choice": [1], "step": 1.0}, "step", "a choice has none"),
     ],
 )

@@ -2,34 +2,27 @@
 
 from typing import Any
 
-from saesweep.study import ParameterView, SpaceView, Study
+from saesweep.space import Parameter, Space
+from saesweep.specs import ParameterSpec
+from saesweep.study import Study
 
-ARCHITECTURE = ParameterView(path="sae.architecture", kind="choice", choices=("topk", "standard", "gated"))
-K = ParameterView(
-    path="sae.k", kind="int", low=4, high=64, log=True, when={"sae.architecture": ("topk",)}, grid=(8, 32)
-)
-L1_STANDARD = ParameterView(
-    path="sae.l1_coefficient",
-    kind="float",
-    low=0.5,
-    high=30.0,
-    log=True,
-    when={"sae.architecture": ("standard",)},
-    grid=(1.0, 5.0, 25.0),
-)
-L1_GATED = ParameterView(
-    path="sae.l1_coefficient",
-    kind="float",
-    low=0.1,
-    high=2.0,
-    log=True,
-    when={"sae.architecture": ("gated",)},
-    grid=(0.5,),
-)
-LR = ParameterView(path="lr", kind="float", low=1e-5, high=1e-2, log=True, grid=(1e-4, 1e-3))
 
-# A child before its parent, on purpose: the order of the file must not matter.
-SPACE = SpaceView(parameters=(K, L1_STANDARD, L1_GATED, ARCHITECTURE, LR))
+def parameter(path: str, when: Any = None, **range_: Any) -> Parameter:
+    """A range as the file writes it."""
+    return Parameter(path=path, spec=ParameterSpec.model_validate(range_), when=when or {})
+
+
+ARCHITECTURE = parameter("sae.architecture", choice=("topk", "standard", "gated"))
+K = parameter("sae.k", int=(4, 64), log=True, when={"sae.architecture": ("topk",)}, grid=(8, 32))
+L1_STANDARD = parameter(
+    "sae.l1_coefficient", float=(0.5, 30.0), log=True, when={"sae.architecture": ("standard",)}, grid=(1.0, 5.0, 25.0)
+)
+L1_GATED = parameter(
+    "sae.l1_coefficient", float=(0.1, 2.0), log=True, when={"sae.architecture": ("gated",)}, grid=(0.5,)
+)
+LR = parameter("lr", float=(1e-5, 1e-2), log=True, grid=(1e-4, 1e-3))
+
+SPACE = Space((ARCHITECTURE, K, L1_STANDARD, L1_GATED, LR))
 
 
 def open_study(path: Any, **changes: Any) -> Study:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from statistics import mean
 
-from saesweep.study import ParameterView, SpaceView, Study
-from tests.study.spaces import open_study
+from saesweep.space import Space
+from saesweep.study import Study
+from tests.study.spaces import open_study, parameter
 
-TARGET = ParameterView(path="target_l0", kind="choice", choices=(16.0, 64.0))
-LR = ParameterView(path="lr", kind="float", low=1e-5, high=1e-1, log=True)
-L1 = ParameterView(path="sae.l1_coefficient", kind="float", low=1e-2, high=1e2, log=True)
-SPACE = SpaceView(parameters=(TARGET, LR, L1))
+TARGET = parameter("target_l0", choice=(16.0, 64.0))
+LR = parameter("lr", float=(1e-5, 1e-1), log=True)
+L1 = parameter("sae.l1_coefficient", float=(1e-2, 1e2), log=True)
+SPACE = Space((TARGET, LR, L1))
 BEST_LR, BEST_L1 = 1e-2, 10.0
 
 

@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 
-from saesweep.study import MIN_TRIALS, ParameterView, SpaceView, Study, importances, load_plain_study, marginals
+from saesweep.space import Space
+from saesweep.study import MIN_TRIALS, Study, importances, load_plain_study, marginals
 
-SPACE = SpaceView(
-    parameters=(
-        ParameterView(path="sae.architecture", kind="choice", choices=("topk", "standard")),
-        ParameterView(path="lr", kind="float", low=0.0, high=1.0),
-        ParameterView(path="beta", kind="float", low=0.0, high=1.0),
-        ParameterView(path="sae.k", kind="float", low=0.0, high=1.0, when={"sae.architecture": ("topk",)}),
+from .spaces import parameter
+
+SPACE = Space(
+    (
+        parameter("sae.architecture", choice=("topk", "standard")),
+        parameter("lr", float=(0.0, 1.0)),
+        parameter("beta", float=(0.0, 1.0)),
+        parameter("sae.k", float=(0.0, 1.0), when={"sae.architecture": ("topk",)}),
     )
 )
 

@@ -13,21 +13,22 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event
 
 from saesweep.errors import UserError
-from saesweep.study import ParameterView, SpaceView, read_study
+from saesweep.space import Space
+from saesweep.study import read_study
 
-from .spaces import LR, open_study
+from .spaces import LR, open_study, parameter
 
 
 class Killed(BaseException):
     """The process is gone."""
 
 
-def space(choices: tuple[Any, ...], k_when: tuple[str, ...]) -> SpaceView:
+def space(choices: tuple[Any, ...], k_when: tuple[str, ...]) -> Space:
     """Return a choice of any JSON values beside two ranges of k under conditions, whose Optuna names hold those."""
-    kinds = ParameterView(path="sae.architecture", kind="choice", choices=("topk", "batchtopk", *k_when[1:]))
-    wide = ParameterView(path="sae.k", kind="int", low=4, high=64, when={"sae.architecture": k_when})
-    narrow = ParameterView(path="sae.k", kind="int", low=4, high=8, when={"sae.architecture": ("batchtopk",)})
-    return SpaceView(parameters=(kinds, ParameterView(path="flag", kind="choice", choices=choices), wide, narrow, LR))
+    kinds = parameter("sae.architecture", choice=("topk", "batchtopk", *k_when[1:]))
+    wide = parameter("sae.k", int=(4, 64), when={"sae.architecture": k_when})
+    narrow = parameter("sae.k", int=(4, 8), when={"sae.architecture": ("batchtopk",)})
+    return Space((kinds, parameter("flag", choice=choices), wide, narrow, LR))
 
 
 BEFORE = space((1, None, [1, 2]), ("topk",))
@@ -65,7 +66,7 @@ def test_a_trial_outside_is_named_and_nothing_changes(tmp_path: Path) -> None:
     before = asked(tmp_path / "s.db")
     numbers = [record.number for record in before if record.params["flag"] is None]
     smaller = space((1, [1, 2]), ("topk",))
-    message = rf"trials? {', '.join(map(str, numbers))}: space.flag is None, which is not in one of \[1, \[1, 2\]\]"
+    message = rf"trials? {', '.join(map(str, numbers))}: space.flag is None, which is outside choice \[1, \[1, 2\]\]"
     with pytest.raises(UserError, match=message):
         open_study(tmp_path / "s.db", space=smaller)
     with open_study(tmp_path / "s.db", space=BEFORE) as study:

@@ -9,9 +9,11 @@ import pytest
 import saesweep
 from saesweep.activations import open as open_module
 from saesweep.cli import main
+from saesweep.driver import runner
+from saesweep.engines.local import LocalEngine
 from saesweep.errors import UserError
 from saesweep.events import BlockDone
-from saesweep.experiment import dump_yaml
+from saesweep.experiment import Experiment, dump_yaml
 from tests.activations.cache.runs import save_texts
 from tests.models.tiny import save_llama
 
@@ -95,6 +97,35 @@ def test_same_trials_metrics_and_weights_without_the_model(
     assert weights(folder / "cached") == weights(folder / "live")
     assert cached.best == live.best
     assert cached.test_metrics["explained_variance"] == live.test_metrics["explained_variance"]
+
+
+class TwoWorkers(LocalEngine):
+    """Two workers in this process, which train in turn."""
+
+    def devices(self, experiment: Experiment) -> tuple[str, ...]:
+        return ("", "")
+
+
+def test_two_workers_train_from_one_cache(
+    live: Any, cached_tree: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither runs the model, both read the same rows: what began with the stream measures what it did in the live run."""
+    monkeypatch.setattr(open_module, "load_model", forbid)
+    monkeypatch.setattr(runner, "open_engine", lambda *_: TwoWorkers())
+    before = {path.name: path.read_bytes() for path in (folder / "rows").iterdir() if path.is_file()}
+    result = saesweep.run(cached_tree, run_dir=folder / "two")
+    assert result.status == "complete"
+    assert {row.joined_at_tokens for row in result.rows} == {0}  # three in each
+    assert [first_measured(folder / "two", number) for number in range(3)] == [
+        first_measured(folder / "live", number) for number in range(3)
+    ]
+    assert before == {path.name: path.read_bytes() for path in (folder / "rows").iterdir() if path.is_file()}
+
+
+def first_measured(run_dir: Path, number: int) -> dict[str, Any]:
+    lines = (run_dir / "trials" / f"{number:04d}" / "metrics.jsonl").read_text().splitlines()
+    line = next(line for line in map(json.loads, lines) if line["kind"] == "select")
+    return {name: line[name] for name in ("tokens", "l0", "mse", "explained_variance")}
 
 
 def test_cross_entropy_is_measured_where_it_is_asked_for(

@@ -8,7 +8,7 @@ import pytest
 
 import saesweep
 from saesweep.driver import phase
-from saesweep.driver.stop import StopFlag
+from saesweep.driver.stopping import StopFlag
 from saesweep.engines.local import LocalEngine
 from saesweep.engines.records import StreamFacts
 from saesweep.events import EventBus

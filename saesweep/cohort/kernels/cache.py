@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 
 from saesweep.atomic import write_text
 from saesweep.cohort.kernels.backends import choose
@@ -61,8 +62,7 @@ def kernel_choice(
 
 def cache_file() -> Path:
     """Return this user's cache of measurements."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "saesweep" / "kernels.json"
+    return user_cache_path("saesweep") / "kernels.json"
 
 
 def _cached(d_in: int, d_sae: int, device: torch.device) -> tuple[KernelChoice, str]:

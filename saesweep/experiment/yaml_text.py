@@ -1,4 +1,8 @@
-"""YAML text to a located document: one walk over PyYAML's nodes builds the data and the marks."""
+"""YAML to a located document, and plain data to YAML that this package, and YAML 1.1 readers too, read back to the same data.
+
+Scalars are those of the YAML 1.2 core schema: `1e-4` is a number, `no` is text, `010` is ten. YAML 1.1, PyYAML's default, says
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,50 @@ from typing import Any
 import yaml
 
 from saesweep.experiment.document import Document, Mark, Place, show
-from saesweep.experiment.scalars import parse_scalar
+
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+_TRUE = frozenset({"true", "True", "TRUE"})
+_FALSE = frozenset({"false", "False", "FALSE"})
+_DECIMAL = re.compile(r"[-+]?[0-9]+(_[0-9]+)*")
+_OCTAL = re.compile(r"0o[0-7]+")
+_HEX = re.compile(r"0x[0-9a-fA-F]+")
+_DIGITS = r"[0-9]+(?:_[0-9]+)*"
+_FLOAT = re.compile(rf"[-+]?(?:\.[0-9]+|{_DIGITS}(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_MAX_DIGITS = 100
+
+
+def is_null(text: str) -> bool:
+    """Return whether an unquoted YAML scalar is null."""
+    return text.strip() in _NULL
+
+
+def parse_scalar(text: str) -> bool | int | float | str | None:
+    """Return the value of an unquoted YAML scalar.
+
+    Raises:
+        ValueError: A number that is not finite, or with more digits than any setting has.
+    """
+    if text in _NULL:
+        return None
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    if _NOT_FINITE.fullmatch(text):
+        raise ValueError(f"{text} is not a finite number; leave the key out for no limit")
+    for pattern, base in ((_DECIMAL, 10), (_OCTAL, 8), (_HEX, 16)):
+        if pattern.fullmatch(text):
+            if len(text) > _MAX_DIGITS:
+                raise ValueError(f"a number of {len(text)} digits; quote it if it is text")
+            return int(text.replace("_", ""), base)
+    if _FLOAT.fullmatch(text):
+        value = float(text.replace("_", ""))
+        if value in (float("inf"), float("-inf")):
+            raise ValueError(f"{text} is too large for a number; quote it if it is text")
+        return value
+    return text
+
 
 _PLAIN = "!saesweep/plain"
 _TEXT = "tag:yaml.org,2002:str"
@@ -177,3 +224,34 @@ class _Walk:
 
 def _is_merge(node: yaml.Node) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag == _PLAIN and node.value == "<<"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.1 (the base class does) or YAML 1.2 would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None
+    if not text.isprintable():
+        style = '"'  # escapes: in single quotes, PyYAML folds the rarer line breaks
+    elif not _is_text(text):
+        style = "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _is_text(plain: str) -> bool:
+    try:
+        return isinstance(parse_scalar(plain), str)
+    except ValueError:
+        return False
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def dump_yaml(tree: Any) -> str:
+    """Return the YAML of plain data (dicts, lists, scalars); `load_experiment` reads it back to the same tree."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)
