@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from saesweep.activations.documents import open_documents
+from saesweep.activations.documents import HELD_OUT, open_documents
 from saesweep.activations.held_out import HeldOut
 from saesweep.activations.live import open_live
 from saesweep.activations.settings import synthetic_d_in, token_settings
@@ -74,7 +74,7 @@ def open_source(
     packing, rows = token_settings(run, model.tokenizer, documents.is_tokenized, facts.n_token_ids)
     held_out = None
     if evaluation.dataset is not None:
-        apart = open_documents(evaluation.text_of(run), n_token_ids=facts.n_token_ids)
+        apart = open_documents(evaluation.text_of(run), n_token_ids=facts.n_token_ids, block=HELD_OUT)
         held_out = apart, token_settings(run, model.tokenizer, apart.is_tokenized, facts.n_token_ids)[0]
     parts = open_live(
         run,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.documents import Conversation, Document, Documents, MapDocuments, open_documents
+from saesweep.activations.documents import HELD_OUT, Conversation, Document, Documents, MapDocuments, open_documents
 from saesweep.activations.encoding import BEYOND_EMBEDDING, encode_documents, note_refused
 from saesweep.activations.keys import key_permutation
 from saesweep.activations.packing import Packer, no_document_is_long_enough
@@ -135,7 +135,7 @@ def check_source(
                 f"{training_tokens} take about {training_tokens / max(1, per_epoch):.1f} epochs"
             )
     if evaluation.dataset is not None:
-        _check_held_out(evaluation, evaluation.text_of(run), tokenizer, model.n_token_ids)
+        warnings += _check_held_out(evaluation, evaluation.text_of(run), tokenizer, model.n_token_ids)
     return SourceFacts(
         model=model,
         d_in=model.hooks,
@@ -147,23 +147,24 @@ def check_source(
     )
 
 
-def _check_held_out(evaluation: EvaluationSpec, run: BaseRun, tokenizer: Any, n_token_ids: int) -> None:
-    """Refuse a dataset of the held-out parts that cannot be read, or is too small for them."""
+def _check_held_out(evaluation: EvaluationSpec, run: BaseRun, tokenizer: Any, n_token_ids: int) -> list[str]:
+    """Refuse a dataset of the held-out parts that cannot be read, or is too small for them; return what to know of it."""
     doing(f"checking {run.dataset_path}")
-    try:
-        documents = open_documents(run, n_token_ids=n_token_ids)
-    except UserError as error:
-        raise UserError(str(error).replace("base.", "evaluation.dataset.")) from error
+    documents = open_documents(run, n_token_ids=n_token_ids, block=HELD_OUT)
+    warnings = list(documents.notes)
     sample = _encoded_sample(documents, tokenizer, run.seed, n_token_ids)
     documents.unreadable.check_sample(len(sample))
+    if documents.unreadable.count:
+        warnings.append(documents.unreadable.said_of_sample(len(sample)))
     if not isinstance(documents, MapDocuments):
-        return
+        return warnings
     estimate = round(sum(map(len, sample)) * documents.size / len(sample))
     if estimate < (needed := evaluation.select_tokens + evaluation.test_tokens):
         raise UserError(
             f"evaluation.dataset: {documents.name} has about {estimate} tokens, fewer than the {needed} of select_tokens and "
             "test_tokens together; lower them or use a larger dataset"
         )
+    return warnings
 
 
 def _sample(documents: Documents, seed: int) -> list[Document]:

@@ -78,8 +78,10 @@ def by_knee_distance(candidates: Mapping[int, Sequence[float]], objective: Objec
     return sorted(points, key=lambda n: (distance(n), n))
 
 
-def _what_would_help(missed: Mapping[str, float]) -> str:
-    """Return advice on a search in which every finished trial missed a limit; `missed` are the nearest trial's."""
+def _what_would_help(missed: Mapping[str, float], metrics: Mapping[str, float]) -> str:
+    """Return advice on a search in which every finished trial missed a limit; `missed` and `metrics` are the nearest trial's."""
+    if ALIVE in missed and math.isnan(metrics.get("explained_variance", 0.0)):
+        return "the activations of its hook do not vary, so that there is nothing to learn: choose another hook"
     if ALIVE in missed:
         return "search weaker penalties (a lower sae.l1_coefficient or sae.l0_coefficient) or a lower lr"
     if "l0_max" in missed:
@@ -115,7 +117,7 @@ def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, l
             )
             return nearest.number, [
                 f"no feasible trial: best/ holds the least infeasible one, trial {nearest.number} ({said}); "
-                f"{_what_would_help(missed)}"
+                f"{_what_would_help(missed, nearest.metrics)}"
             ]
         return None, ["no finished trial has a value of the objective; nothing is exported"]
     if objective.matched is not None:

@@ -131,6 +131,8 @@ def _undefined(scores: Scores, objective: ObjectiveSpec, trial: Trial) -> str:
         why = f": {scores.cause}"
     elif {"ce_loss_score", "kl_div_score"}.intersection(names):
         why = f": zeros in place of the activations of {trial.run.target_hook} do not change the model's predictions"
+    elif "explained_variance" in names:
+        why = f": the activations of {trial.run.target_hook} do not vary"
     return f"the objective's {' and '.join(names)} was NaN or infinite at {short_count(trial.tokens)} tokens{why}"
 
 

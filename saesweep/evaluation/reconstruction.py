@@ -12,6 +12,8 @@ from saesweep.evaluation.spread import ContextSums, PairedSums, ratio_stderr
 
 _MEANS = {"mse": "error_squared", "l0": "active", "l1": "l1", "cosine_similarity": "cosine"}
 """Metrics that are means over tokens, and the per-token quantity behind each."""
+_ROUNDING = 1e-12
+"""Of the mean square of activations: a variance below is what float64 sums leave of none."""
 
 
 class ReconstructionMetrics:
@@ -66,24 +68,21 @@ class ReconstructionMetrics:
     def compute(self) -> dict[str, float]:
         """Return mse, explained_variance, l0, l1, cosine_similarity, l2_ratio and relative_reconstruction_bias.
 
+        A share of no variance, and a comparison with activations that are all zero, are undefined: NaN.
+
         Raises:
             ValueError: No batch was added.
         """
         if self._sum_x_D is None:
             raise ValueError("no activations to measure on")
         n, s = self._n, self._sums
-        variance = s["x_squared"] / n - float((self._sum_x_D / n).square().sum())
         mse = s["error_squared"] / n
-        if variance > 0:
-            explained = 1 - mse / variance
-        else:
-            explained = 1.0 if mse == 0 else float("nan")  # no variance to explain a share of
         return {
             "mse": mse,
-            "explained_variance": explained,
+            "explained_variance": _explained(s["error_squared"], s["x_squared"], self._sum_x_D, n),
             "l0": s["active"] / n,
             "l1": s["l1"] / n,
-            "cosine_similarity": s["cosine"] / n,
+            "cosine_similarity": s["cosine"] / n if s["nonzero"] else float("nan"),
             "l2_ratio": s["ratio"] / s["nonzero"] if s["nonzero"] else float("nan"),
             "relative_reconstruction_bias": s["recon_squared"] / s["dot"] if s["dot"] else float("nan"),
         }
@@ -134,6 +133,12 @@ class ReconstructionMetrics:
         return float("nan") if self._fired_F is None else 1 - float(self._fired_F.double().mean())
 
 
+def _explained(error_squared: float, x_squared: float, sum_x_D: Tensor, tokens: int) -> float:
+    """Return the share of the variance that is explained; NaN where all activations are the same."""
+    variance = x_squared - float(sum_x_D.square().sum()) / tokens
+    return 1 - error_squared / variance if variance > _ROUNDING * x_squared else float("nan")
+
+
 NO_SINKS = "explained_variance_no_sinks"
 
 
@@ -175,8 +180,7 @@ class VarianceWithoutSinks:
         """Return the explained variance; NaN without variance."""
         if self._sum_x_D is None or self._tokens == 0:
             return float("nan")
-        variance = self._x_squared - float(self._sum_x_D.square().sum()) / self._tokens
-        return 1 - self._error_squared / variance if variance > 0 else float("nan")
+        return _explained(self._error_squared, self._x_squared, self._sum_x_D, self._tokens)
 
     def by_context(self) -> PairedSums:
         """Return it by context, numerator [1, C].

@@ -35,28 +35,33 @@ def check_base(draft: Draft) -> None:
     for key in base:
         if key not in (*run_fields(), "from_cfg"):
             block, _, name = key.partition(".")
-            message = unknown_key(key, (*run_fields(), "from_cfg"))
+            message, near = unknown_key(key, (*run_fields(), "from_cfg"))
+            meant: Place | None = None if near is None else ("base", near)
             if block in NESTED and name:
                 message = f"unknown key {key!r}; write it nested, as {block}: {{{name}: ...}}"
+                meant = ("base", block, name)
             elif key in sae_fields():
                 message = f"unknown key {key!r}; it is a field of the SAE: sae: {{{key}: ...}}"
+                meant = ("base", "sae", key)
             elif key in logger_fields():
                 message = f"unknown key {key!r}; it is a field of the logger: logger: {{{key}: ...}}"
-            document.add(("base", key), message, at_key=True)
+                meant = ("base", "logger", key)
+            document.add_unknown_key(("base", key), message, meant)
     for block in NESTED:
         if block in base and not isinstance(base[block], dict):
             document.add(("base", block), f"takes a mapping of keys, not {show(base[block])}")
     for block, known in (("logger", logger_fields()), ("synthetic", synthetic_fields())):
         for key in draft.block("base", block):
             if key not in known:
-                document.add(("base", block, key), unknown_key(key, known), at_key=True)
+                message, near = unknown_key(key, known)
+                document.add_unknown_key(("base", block, key), message, None if near is None else ("base", block, near))
                 draft.broken.add(f"{block}.{key}")
     for key in draft.block("base", "sae"):
         place = ("base", "sae", key)
         having = architectures_with(f"sae.{key}", architectures())
         if not having:
-            hint = did_you_mean(key, sae_fields())
-            document.add(place, f"unknown key {key!r}{hint}", at_key=True)
+            message, near = unknown_key(key, sae_fields())
+            document.add_unknown_key(place, message, None if near is None else ("base", "sae", near))
         elif not set(having).intersection(draft.architectures) and place not in draft.filled:
             document.add(
                 place,

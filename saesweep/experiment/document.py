@@ -41,6 +41,8 @@ class Document:
     """Texts with `${env:NAME}` as they were written, by the place of the value that was filled in."""
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     """The variables that they name, as far as they are set."""
+    meant: dict[Place, Problem] = field(default_factory=dict)
+    """Places that values under unknown keys were meant for, and those mistakes: that nothing stands there follows from them."""
 
     def mark(self, place: Place, *, at_key: bool = False) -> Mark:
         """Return the mark of a place, or of the nearest enclosing part that was written."""
@@ -52,11 +54,23 @@ class Document:
             found = self.keys.get(place) or self.values.get(place)
         return found or Mark(file=self.file)
 
-    def add(self, place: Place, message: str, *, at_key: bool = False) -> None:
+    def add(self, place: Place, message: str, *, at_key: bool = False) -> Problem:
         """Note a mistake; the same mistake at the same place is noted once."""
-        self.add_at(self.mark(place, at_key=at_key), place, message)
+        return self.add_at(self.mark(place, at_key=at_key), place, message)
 
-    def add_at(self, mark: Mark, place: Place, message: str) -> None:
+    def add_unknown_key(self, place: Place, message: str, meant: Place | None) -> None:
+        """Note a key that does not exist.
+
+        Args:
+            place: Where it was written.
+            message: What is wrong, with what was meant where that can be told.
+            meant: The place that its value was meant for; None where nobody knows.
+        """
+        problem = self.add(place, message, at_key=True)
+        if meant is not None and not is_written(self.tree, meant):
+            self.meant[meant] = problem
+
+    def add_at(self, mark: Mark, place: Place, message: str) -> Problem:
         """Note a mistake at a mark of its own."""
         problem = Problem(
             path=dotted(place),
@@ -68,16 +82,19 @@ class Document:
         )
         if problem not in self.problems:
             self.problems.append(problem)
+        return problem
 
     def raise_problems(self) -> None:
-        """Raise what was noted, in the order of the file.
+        """Raise what was noted, in the order of the file, without what follows from a misspelt key.
 
         Raises:
             ExperimentError: Anything was noted.
         """
         if self.problems:
             last = 10**9
-            raise ExperimentError(sorted(self.problems, key=lambda p: (p.line or last, p.column or last)))
+            meant = {dotted(place): cause for place, cause in self.meant.items()}
+            causes = [problem for problem in self.problems if meant.get(problem.path, problem) == problem]
+            raise ExperimentError(sorted(causes, key=lambda p: (p.line or last, p.column or last)))
 
     def forget(self, place: Place) -> None:
         """Drop the marks of a place and of everything below it, because the value there is replaced."""
@@ -91,6 +108,11 @@ def block(tree: Any, *place: str) -> dict[str, Any]:
     for part in place:
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return dict(tree) if isinstance(tree, Mapping) else {}
+
+
+def is_written(tree: Any, place: Place) -> bool:
+    """Return whether a key is there, whatever its value."""
+    return bool(place) and place[-1] in block(tree, *map(str, place[:-1]))
 
 
 def dotted(place: Place) -> str:

@@ -65,9 +65,10 @@ def read_draft(document: Document, filled: frozenset[Place]) -> Draft:
         ExperimentSpec.model_validate(document.tree)
     except ValidationError as error:
         for place, message in explain(error, document.tree, _known_keys):
-            if place[:-1] == () and message.startswith("unknown key"):
-                message = _hint_section(str(place[-1]), message)
-            document.add(place, message, at_key=message.startswith("unknown key"))
+            if message.startswith("unknown key"):
+                document.add_unknown_key(place, *_meant(place, message))
+            else:
+                document.add(place, message)
     draft.objective = _section(draft, "objective", ObjectiveSpec)
     draft.search = _section(draft, "search", SearchSpec)
     draft.cohort = _section(draft, "cohort", CohortSpec)
@@ -119,12 +120,15 @@ def _known_keys(place: Place) -> tuple[str, ...]:
     return tuple(info.alias or name for name, info in model.model_fields.items())
 
 
-def _hint_section(key: str, message: str) -> str:
-    """Return a better hint for a key that belongs one level down."""
-    first = key.split(".")[0]
-    if "did you mean" not in message and first in run_fields():
-        return f"unknown key {key!r}; did you mean 'base.{key}'?"
-    return message
+def _meant(place: Place, message: str) -> tuple[str, Place | None]:
+    """Return the message for an unknown key, and the place that its value was meant for: nearby, or one level down."""
+    key = str(place[-1])
+    near = nearest(key, _known_keys(place[:-1]))
+    if near is not None:
+        return message, (*place[:-1], near)
+    if len(place) == 1 and key.split(".")[0] in run_fields():
+        return f"unknown key {key!r}; did you mean 'base.{key}'?", ("base", *key.split("."))
+    return message, None
 
 
 def _in_play(draft: Draft) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from saesweep.experiment.document import Place, show
-from saesweep.experiment.nearest import did_you_mean
+from saesweep.experiment.nearest import did_you_mean, nearest
 
 KnownKeys = Callable[[Place], tuple[str, ...]]
 
@@ -80,7 +80,7 @@ def _message(place: Place, group: list[ErrorDetails], known_keys: KnownKeys) -> 
     if first["type"] == "missing":
         return "missing; it is required"
     if first["type"] == "extra_forbidden":
-        return unknown_key(str(place[-1]), known_keys(place[:-1]))
+        return unknown_key(str(place[-1]), known_keys(place[:-1]))[0]
     for details in group:
         if details["type"] in _LIMITS:
             words, key = _LIMITS[details["type"]]
@@ -115,9 +115,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def unknown_key(key: str, known: tuple[str, ...]) -> str:
-    """Return the message for a key that does not exist."""
-    return f"unknown key {key!r}{did_you_mean(key, known) or _options(known)}"
+def unknown_key(key: str, known: tuple[str, ...]) -> tuple[str, str | None]:
+    """Return the message for a key that does not exist, and the key that was probably meant."""
+    return f"unknown key {key!r}{did_you_mean(key, known) or _options(known)}", nearest(key, known)
 
 
 def _options(known: tuple[str, ...]) -> str:

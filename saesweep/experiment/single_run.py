@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from saesweep.experiment.document import Document
 from saesweep.experiment.experiment import Experiment
@@ -16,6 +19,7 @@ from saesweep.experiment.load import checked, read_file
 from saesweep.experiment.overrides import apply_overrides
 from saesweep.experiment.yaml_text import read_yaml
 from saesweep.plugins import load_installed_plugins
+from saesweep.specs import ObjectiveSpec
 
 _UNNAMED = "train"
 
@@ -85,9 +89,20 @@ def _without_search(document: Document) -> list[str]:
     if isinstance(objective, dict) and objective.get("matched") is not None:  # a trial per target
         document.tree["objective"] = {key: value for key, value in objective.items() if key != "matched"}
         left_out.append("objective.matched")
+    if "search" in left_out and _compares_seeds(objective):  # the replicates went with the search
+        del document.tree["objective"]
+        document.forget(("objective",))
+        left_out = [key for key in left_out if key != "objective.matched"] + ["objective"]
     if not left_out:
         return []
     own, base = tree.get("by_architecture"), tree.get("base")
     if isinstance(own, dict) and isinstance(base, dict) and FROM_CFG not in base:
         document.tree["by_architecture"] = {k: v for k, v in own.items() if k == base_architecture(tree)}
     return [f"{', '.join(left_out)} of the file: left out, its base is trained once"]
+
+
+def _compares_seeds(objective: Any) -> bool:
+    try:
+        return ObjectiveSpec.model_validate(objective).needs_replicates
+    except ValidationError:  # what is wrong with it is said by the checks
+        return False

@@ -33,7 +33,7 @@ from saesweep.saes.folder import (
     write_sparsity,
 )
 from saesweep.saes.forms import ExportedForm, register_form
-from saesweep.saes.normalize import Normalizer
+from saesweep.saes.normalize import AllZeroError, Normalizer
 from saesweep.saes.open_sae import open_sae
 from saesweep.saes.pretrained import Pretrained, check_pretrained, pretrained_params, read_pretrained
 
@@ -58,6 +58,7 @@ __all__ = [
     "read_pretrained",
     "rows_at_once",
     "save_sae_folder",
+    "AllZeroError",
     "Normalizer",
     "TrainingForm",
     "save_training_form",

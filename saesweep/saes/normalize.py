@@ -59,6 +59,10 @@ RUN_LEVEL_MODES = ("expected_average_only_in", "covariance_whitening")
 _WHITENING_EPS = 1e-3
 
 
+class AllZeroError(UserError):
+    """Every activation of a hook is zero, so that no factor gives it a norm."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Whitening:
     """An affine map of activations: `z = (x - mean) @ matrix`, undone by `x = z @ inverse + mean`. All float64."""
@@ -85,7 +89,7 @@ class Normalizer:
     target: Normalizer | None = None
 
     @classmethod
-    def fit(cls, mode: NormalizeActivations, batches: Iterable[Tensor], d_in: int) -> Normalizer:
+    def fit(cls, mode: NormalizeActivations, batches: Iterable[Tensor], d_in: int, hook: str = "the hook") -> Normalizer:
         """Estimate the statistics in one pass over batches of raw activations; no batch is kept.
 
         `expected_average_only_in`: `scale = sqrt(d_in) / E|x|`. `covariance_whitening` (arXiv 2511.13981):
@@ -96,12 +100,13 @@ class Normalizer:
             mode: The `normalize_activations` value.
             batches: Activations [B, d_in] of any floating type and device.
             d_in: Width of the activations.
+            hook: Where they are from, for messages.
 
         Raises:
             UserError: There are no activations, or they are all zero or not finite.
         """
         if mode == "expected_average_only_in":
-            return cls(mode=mode, scale=_fit_scale(batches, d_in))
+            return cls(mode=mode, scale=_fit_scale(batches, d_in, hook))
         if mode == "covariance_whitening":
             return cls(mode=mode, whitening=_fit_whitening(batches, d_in))
         return cls(mode=mode)
@@ -171,7 +176,7 @@ def _at_least_float32(x_BD: Tensor) -> Tensor:
     return x_BD.to(torch.promote_types(x_BD.dtype, torch.float32))
 
 
-def _fit_scale(batches: Iterable[Tensor], d_in: int) -> float:
+def _fit_scale(batches: Iterable[Tensor], d_in: int, hook: str) -> float:
     total_norm, tokens = 0.0, 0
     for x_BD in batches:
         _check_width(x_BD, d_in)
@@ -179,9 +184,10 @@ def _fit_scale(batches: Iterable[Tensor], d_in: int) -> float:
         tokens += x_BD.shape[0]
     mean_norm = total_norm / tokens if tokens else 0.0
     if not 0 < mean_norm < float("inf"):
-        raise UserError(
-            f"sae.normalize_activations: expected_average_only_in divides by the mean norm of the activations, which is "
-            f"{mean_norm:g} over {tokens} tokens; it must be positive and finite. Check the hook, the dataset and the model's dtype"
+        kind = AllZeroError if tokens and mean_norm == 0 else UserError
+        raise kind(
+            f"sae.normalize_activations: expected_average_only_in divides by the mean norm of the activations at {hook}, which is "
+            f"{mean_norm:g} over {tokens} tokens; it must be positive and finite. Choose another hook, or check the dataset and the model's dtype"
         )
     return float(d_in**0.5 / mean_norm)
 

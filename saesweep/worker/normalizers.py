@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from saesweep.activations import ActivationSource
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
-from saesweep.saes import Normalizer
+from saesweep.saes import AllZeroError, Normalizer
 from saesweep.specs import BaseRun
 from saesweep.worker.sizing import normalize_modes
+
+_log = logging.getLogger("saesweep")
 
 Normalizers = dict[tuple[str, str], Normalizer]
 """By hook and mode."""
@@ -42,7 +45,7 @@ def normalizers_of(
         d_in: Width of each hook.
 
     Raises:
-        UserError: What was kept is damaged.
+        UserError: What was kept is damaged, or no factor scales the only hook: its activations are all zero.
     """
     found = _kept(directory)
     wanted = [(hook, mode) for mode in normalize_modes(experiment) for hook in d_in]
@@ -52,7 +55,13 @@ def normalizers_of(
     max_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
     for hook, mode in missing:
         window = (_finite(piece[hook]) for piece in _at_most(source.stream.first_window(), hook, max_tokens))
-        found[hook, mode] = Normalizer.fit(mode, window, d_in[hook])
+        try:
+            found[hook, mode] = Normalizer.fit(mode, window, d_in[hook], hook)
+        except AllZeroError as error:
+            if len(d_in) == 1:
+                raise
+            _log.warning("%s; its trials train on zeros, the others as they would", error)
+            found[hook, mode] = Normalizer(mode=mode, scale=1.0)
     _keep(directory, found)
     return found
 

@@ -1,5 +1,6 @@
 """Held-out parts from a dataset of their own: all of the other one trains."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import saesweep
-from saesweep.activations import open_source
+from saesweep.activations import check_source, open_source
 from saesweep.errors import ExperimentError, UserError
 from saesweep.experiment import load_experiment
 from tests.models.tiny import WORDS, save_llama, word_id
@@ -85,13 +86,17 @@ def test_it_is_read_from_the_environment_and_written_as_it_was(
     ("change", "message"),
     [
         ({"dataset_path": "nowhere.txt"}, "'nowhere.txt'"),
+        ({"dataset_path": "base.text.jsonl"}, r"^evaluation\.dataset\.dataset_path: base\.text\.jsonl has no text column"),
+        ({"dataset_path": "base.text.jsonl", "column_name": "words"}, r"^evaluation\.dataset\.column_name: base\.text"),
         ({"dataset_path": "builtin:synthetic"}, "has no text"),
         ({"path": "other.txt"}, "path"),
     ],
 )
 def test_mistakes_are_told_before_a_model_loads(
-    tree: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str
+    tree: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.text.jsonl").write_text('{"poem": "one"}\n')
     tree["evaluation"]["dataset"] = change
     with pytest.raises((ExperimentError, UserError), match=message):
         saesweep.run(tree, run_dir=tmp_path / "run")
@@ -101,6 +106,25 @@ def test_a_dataset_that_is_too_small_is_named(tree: dict[str, Any], tmp_path: Pa
     tree["evaluation"]["select_tokens"] = 5000
     with pytest.raises(UserError, match=r"evaluation.dataset: .*other.txt has about \d+ tokens, fewer than the 5256"):
         saesweep.run(tree, run_dir=tmp_path / "run")
+
+
+def test_a_row_of_it_that_cannot_be_used_is_left_out_and_said(
+    tree: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [[word_id(at % 60) for at in range(row, row + 16)] for row in range(60)]
+    rows[3] = rows[3][:9]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
+    tree["evaluation"]["dataset"] = {"dataset_path": str(file)}
+    experiment = load_experiment(tree)
+    run, evaluation, hooks = experiment.base_run(), experiment.spec.evaluation, experiment.hook_names()
+    said = check_source(run, evaluation, hooks, training_tokens=1024).warnings
+    assert any(text.startswith("evaluation.dataset.dataset_path: 1 of the 60 rows") for text in said)
+    caplog.clear()
+    open_source(run, evaluation, hooks).close()
+    logged = [record.getMessage() for record in caplog.records if "cannot be used" in record.getMessage()]
+    assert all(text.startswith("evaluation.dataset.dataset_path: ") for text in logged)
+    assert len(logged) == 1
 
 
 def test_a_cache_knows_which_text_it_holds_out(tree: dict[str, Any], tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ def test_zero_activations_do_not_blow_up_the_norm_ratio() -> None:
 
 
 def test_no_variance_has_no_share_explained() -> None:
-    x = torch.ones(5, 3)
-    assert math.isnan(measured(x, 2 * x, torch.ones(5, 4), [5])["explained_variance"])
-    assert measured(x, x, torch.ones(5, 4), [5])["explained_variance"] == 1.0
+    """Also where a bias alone reconstructs them exactly, and where rounding leaves a variance above or below zero."""
+    for value in (0.0, 0.1, 1.0):
+        x = torch.full((1000, 3), value)
+        for recon in (x, x + 1):
+            found = measured(x, recon, torch.ones(1000, 4), [1000])
+            assert math.isnan(found["explained_variance"])
+            assert math.isnan(found["cosine_similarity"]) == (value == 0)

@@ -249,6 +249,26 @@ MISTAKES = {
         BASE_LR + "  lr_sheduler_name: constant\n",
         "11:3: base.lr_sheduler_name: unknown key 'lr_sheduler_name'; did you mean 'lr_scheduler_name'?",
     ),
+    "misspelt-field-that-is-required": (
+        "  dataset_path: builtin:python-docs\n",
+        "  dataset_pth: builtin:python-docs\n",
+        "6:3: base.dataset_pth: unknown key 'dataset_pth'; did you mean 'dataset_path'?",
+    ),
+    "misspelt-name": (
+        "name: mistakes\n",
+        "nmae: mistakes\n",
+        "1:1: nmae: unknown key 'nmae'; did you mean 'name'?",
+    ),
+    "required-field-of-the-sae": (
+        "  sae: {architecture: batchtopk, d_in: 128, d_sae: 1024, k: 32}\n",
+        "  sae.d_sae: 1024\n  sae: {architecture: batchtopk, d_in: 128, k: 32}\n",
+        "11:3: base.sae.d_sae: unknown key 'sae.d_sae'; write it nested, as sae: {d_sae: ...}",
+    ),
+    "misspelt-hook-of-a-transcoder": (
+        "  sae: {architecture: batchtopk, d_in: 128, d_sae: 1024, k: 32}\n",
+        "  hook_nam_out: model.layers.3\n  sae: {architecture: batchtopk_transcoder, d_in: 128, d_sae: 1024, k: 32}\n",
+        "11:3: base.hook_nam_out: unknown key 'hook_nam_out'; did you mean 'hook_name_out'?",
+    ),
     "misspelt-architecture": (
         "batchtopk",
         "batch-topk",

@@ -103,6 +103,19 @@ def test_an_objective_at_matched_l0_is_compared_by_nobody(write: Callable[[str],
     assert "objective.matched" in experiment.warnings[0]
 
 
+@pytest.mark.parametrize(
+    "objective", ["{maximize: seed_stability}", "{minimize: delta_ce, subject_to: {seed_stability: {min: 0.5}}}"]
+)
+def test_an_objective_over_seeds_is_left_out_with_the_search_that_has_them(
+    objective: str, write: Callable[[str], Path]
+) -> None:
+    text = SWEEP.replace("trials: 8", "trials: 8, replicates: 2") + f"objective: {objective}\n"
+    assert load_experiment(write(text)).spec.objective is not None
+    experiment = load_single_run(write(text))
+    assert (experiment.n_trials, experiment.spec.objective) == (1, None)
+    assert experiment.warnings[0] == "space, search, objective of the file: left out, its base is trained once"
+
+
 def test_a_file_of_base_fields_alone(write: Callable[[str], Path]) -> None:
     lines = [f"{key}: {value}" for key, value in FLAGS.items() if not key.startswith("sae.")]
     path = write("\n".join([*lines, "lr: 2e-4", "sae: {architecture: topk, d_in: 128, d_sae: 1024, k: 0}"]))

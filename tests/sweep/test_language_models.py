@@ -103,11 +103,27 @@ def test_a_hook_without_effect_ends_its_own_trial_only(lm_tree: dict[str, Any], 
     assert result.exit_code == 0
 
     del lm_tree["objective"]  # L0 and delta_ce have values everywhere
+    lm_tree["base"]["sae"]["normalize_activations"] = "expected_average_only_in"  # a norm of 0, which nothing scales
     result = saesweep.run(lm_tree, run_dir=tmp_path / "default")
     assert {row.status for row in result.rows} == {"complete"}
     (row,) = (row for row in result.rows if row.hook == "model.layers.1.self_attn")
     assert row.metrics["delta_ce"] == 0
-    assert math.isnan(row.metrics["ce_loss_score"])
+    for metric in ("ce_loss_score", "explained_variance", "explained_variance_no_sinks", "cosine_similarity"):
+        assert math.isnan(row.metrics[metric])
+
+
+def test_a_hook_without_effect_alone_is_named_as_the_cause(lm_tree: dict[str, Any], tmp_path: Path) -> None:
+    without_effect(lm_tree["base"]["model_name"])
+    lm_tree["base"]["hook_name"], lm_tree["space"] = "model.layers.1.self_attn", {}
+    result = saesweep.run(lm_tree, run_dir=tmp_path / "default")
+    assert result.exit_code == 1
+    assert any("the activations of its hook do not vary" in note for note in result.notes)
+    lm_tree["objective"] = {"maximize": "explained_variance"}
+    result = saesweep.run(lm_tree, run_dir=tmp_path / "variance")
+    assert "the activations of model.layers.1.self_attn do not vary" in result.rows[0].reason
+    lm_tree["base"]["sae"]["normalize_activations"] = "expected_average_only_in"
+    with pytest.raises(saesweep.UserError, match=r"mean norm of the activations at model\.layers\.1\.self_attn, which is 0"):
+        saesweep.run(lm_tree, run_dir=tmp_path / "norm")
 
 
 def test_the_last_position_alone_is_ranked_by_the_divergence(lm_tree: dict[str, Any], tmp_path: Path) -> None:

@@ -39,9 +39,9 @@ class Selection:
     """What the fields are named after in messages: `base.` for a run's."""
 
     @classmethod
-    def of_run(cls, run: BaseRun) -> Selection:
-        """Return what a run reads."""
-        return cls._of(run, "base.")
+    def of_run(cls, run: BaseRun, block: str) -> Selection:
+        """Return what a run reads, its fields named after this block of the file."""
+        return cls._of(run, block)
 
     @classmethod
     def of_pretokenize(cls, spec: PretokenizeSpec) -> Selection:

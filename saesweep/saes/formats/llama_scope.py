@@ -51,9 +51,9 @@ def read_llama_scope(place: Place) -> ExportedSAE | None:
             raise UserError(
                 f"{config_path}: {key} is {config[key]!r}, but the weights have {tensors['W_dec'].shape[axis]}"
             )
-    architecture, fields = _activation(config_path, config)
-    if architecture == "jumprelu":
-        tensors["threshold"] = torch.full_like(tensors["b_enc"], float(config["jump_relu_threshold"]))
+    architecture, fields, threshold = _activation(config_path, config)
+    if threshold is not None:
+        tensors["threshold"] = torch.full_like(tensors["b_enc"], threshold)
     return built(
         path,
         architecture,
@@ -108,18 +108,18 @@ def _average_norm(config_path: Path, config: Mapping[str, Any]) -> float:
     return float(found)
 
 
-def _activation(config_path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the architecture and its fields; a TopK that has a threshold is read by it, as OpenMOSS does."""
-    name, threshold = config.get("act_fn", "relu"), config.get("jump_relu_threshold", 0.0)
+def _activation(config_path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any], float | None]:
+    """Return the architecture, its fields and its threshold; a TopK that has one is read by it, as OpenMOSS does."""
+    name, threshold = config.get("act_fn", "relu"), config.get("jump_relu_threshold")
     if name == "relu":
-        return "standard", {}
-    if name == "topk" and threshold == 0:
-        return "topk", {"k": whole(config, "top_k", config_path), "rescale_acts_by_decoder_norm": False}
+        return "standard", {}, None
+    if name == "topk" and threshold in (None, 0):
+        return "topk", {"k": whole(config, "top_k", config_path), "rescale_acts_by_decoder_norm": False}, None
     if name not in ("jumprelu", "topk"):
         raise UserError(f"{config_path}: act_fn must be relu, jumprelu or topk, got {name!r}")
     if not _is_number(threshold) or not 0 <= threshold < 1e30:
         raise UserError(f"{config_path}: jump_relu_threshold must be a number from 0, got {threshold!r}; {AGAIN}")
-    return "jumprelu", {}
+    return "jumprelu", {}, float(threshold)
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

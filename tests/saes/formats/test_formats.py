@@ -120,6 +120,13 @@ def test_the_file_of_the_weights_may_be_named(name: str, tmp_path: Path) -> None
     assert torch.equal(open_sae(peer.weights)(batch()), open_sae(peer.source)(batch()))
 
 
+def without(peer: Peer, key: str) -> Peer:
+    """Return it with a key left out of its configuration."""
+    assert peer.config is not None
+    peer.config.write_text(json.dumps({k: v for k, v in json.loads(peer.config.read_text()).items() if k != key}))
+    return peer
+
+
 OTHERS: list[tuple[Make, str]] = [
     (lambda root: gemma_scope_2(root, type="crosscoder"), "is a crosscoder"),
     (lambda root: gemma_scope_2(root, architecture="topk"), "architecture must be jump_relu, got 'topk'"),
@@ -144,6 +151,7 @@ OTHERS: list[tuple[Make, str]] = [
         "the same positive number",
     ),
     (lambda root: llama_scope(root, jump_relu_threshold=-1.0), "jump_relu_threshold must be a number from 0"),
+    (lambda root: without(llama_scope(root), "jump_relu_threshold"), "jump_relu_threshold must be a number .* got None"),
     (lambda root: llama_scope(root, act_fn="gelu"), "act_fn must be relu, jumprelu or topk, got 'gelu'"),
     (lambda root: llama_scope(root, d_sae=7), "d_sae is 7, but the weights have 24"),
 ]
