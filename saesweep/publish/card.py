@@ -13,6 +13,7 @@ from saesweep.display.text import metric_value
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, read_text
 from saesweep.saes import ExportedSAE
+from saesweep.specs.joint_hooks import as_name
 
 MARK = "<!-- written by saesweep push -->"
 """In every card of ours; a README without it is somebody's own and never replaced."""
@@ -102,7 +103,7 @@ def _table(entries: list[Entry], kept: list[str]) -> str:
         cells = [
             f"`{entry.name}`",
             str(metadata.get("training_architecture") or entry.sae.architecture),
-            f"`{metadata.get('hook_name', '')}`",
+            f"`{as_name(metadata.get('hook_name', ''))}`",
             str(entry.sae.d_in),
             str(entry.sae.d_sae),
             *(metric_value(name, metrics.get(name)) for name in _METRICS),

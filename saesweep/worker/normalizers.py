@@ -17,6 +17,7 @@ from saesweep.experiment import Experiment
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import Normalizer
 from saesweep.specs import BaseRun
+from saesweep.specs.joint_hooks import hooks_in, is_joint
 from saesweep.worker.sizing import normalize_modes
 
 Normalizers = dict[tuple[str, str], Normalizer]
@@ -45,14 +46,19 @@ def normalizers_of(
         UserError: What was kept is damaged.
     """
     found = _kept(directory)
-    wanted = [(hook, mode) for mode in normalize_modes(experiment) for hook in d_in]
+    wanted = [
+        (hook, mode)
+        for mode in normalize_modes(experiment)
+        for hook in d_in
+        if not (is_joint(hook) and mode == "covariance_whitening")  # which crosscoders do not have
+    ]
     missing = [key for key in wanted if key not in found]
     if not missing and _file(directory).exists():
         return found
     max_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
     for hook, mode in missing:
         window = (_finite(piece[hook]) for piece in _at_most(source.stream.first_window(), hook, max_tokens))
-        found[hook, mode] = Normalizer.fit(mode, window, d_in[hook])
+        found[hook, mode] = Normalizer.fit(mode, window, d_in[hook], n_layers=len(hooks_in(hook)))
     _keep(directory, found)
     return found
 
