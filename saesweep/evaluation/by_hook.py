@@ -8,12 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from saesweep.specs.joint_hooks import hooks_in
-
-
-def metric_at(hook: str) -> str:
-    """Return the name of the explained variance at one hook."""
-    return f"explained_variance@{hook}"
+from saesweep.specs.joint_hooks import EXPLAINED_AT, hooks_in
 
 
 class VarianceByHook:
@@ -49,4 +44,4 @@ class VarianceByHook:
             raise ValueError("no activations to measure on")
         variance_L = self._squared_L - self._sum_LP.square().sum(1) / self._n
         explained_L = torch.where(variance_L > 0, 1 - self._error_L / variance_L, torch.nan)
-        return {metric_at(hook): value for hook, value in zip(self._hooks, explained_L.tolist(), strict=True)}
+        return {f"{EXPLAINED_AT}{hook}": value for hook, value in zip(self._hooks, explained_L.tolist(), strict=True)}

@@ -10,6 +10,8 @@ from typing import Any
 
 AND = " + "
 """What stands between the names."""
+EXPLAINED_AT = "explained_variance@"
+"""What the explained variance at one of the hooks is called, before the hook's name."""
 
 
 def joined(hooks: Iterable[str]) -> str:

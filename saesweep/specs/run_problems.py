@@ -57,8 +57,8 @@ def _joint_hook_problems(run: BaseRun) -> list[tuple[str, str]]:
             found.append(
                 (
                     "hook_name",
-                    f"a list of hooks is read together, by a crosscoder, and {name} reads one; name one hook, choose a "
-                    "crosscoder such as topk_crosscoder, or search them: space: {hook_name: {choice: [...]}}",
+                    f"a list of hooks is read together, by a crosscoder, and {name} reads one: name one here, and the list under "
+                    "by_architecture: {topk_crosscoder: {hook_name: [...]}}; or search them: space: {hook_name: {choice: [...]}}",
                 )
             )
         return found

@@ -168,6 +168,35 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_sae_folder(tmp_path)
 
 
+def trained(spec: Any, x_BD: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Weights after 400 steps of Adam."""
+    architecture, draw = architecture_for(spec), torch.Generator().manual_seed(0)
+    params = {name: tensor.requires_grad_() for name, tensor in architecture.init(draw).items()}
+    optimiser = torch.optim.Adam(params.values(), lr=3e-3)
+    for _ in range(400):
+        batch_BD = x_BD[torch.randint(len(x_BD), (256,), generator=draw)]
+        optimiser.zero_grad()
+        architecture.forward(params, batch_BD, Knobs(k=3)).loss.backward()
+        optimiser.step()
+    return {name: tensor.detach() for name, tensor in params.items()}
+
+
+def test_features_that_layers_share_are_found_better_than_from_one_of_the_layers() -> None:
+    """Three noisy views of the same 24 sparse features: a layer's directions, from all of them and from it alone."""
+    draw = torch.Generator().manual_seed(3)
+    features = torch.rand(8000, 24, generator=draw) * (torch.rand(8000, 24, generator=draw) < 1 / 8)
+    true_LFD = torch.nn.functional.normalize(torch.randn(3, 24, 16, generator=draw), dim=-1)
+    x_BLD = torch.einsum("bf,lfd->bld", features, true_LFD) + 0.15 * torch.randn(8000, 3, 16, generator=draw)
+
+    def recovered(W_dec_FD: torch.Tensor) -> float:
+        return float((torch.nn.functional.normalize(W_dec_FD, dim=-1) @ true_LFD[0].T).max(0).values.mean())
+
+    own = trained(spec_class("topk")(d_in=16, d_sae=32, k=3), x_BLD[:, 0])
+    shared = trained(spec_class("topk_crosscoder")(d_in=48, n_layers=3, d_sae=32, k=3), x_BLD.flatten(1))
+    assert recovered(shared["W_dec"][:, :16]) > 0.98
+    assert recovered(own["W_dec"]) < 0.94
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_spec_counts_the_weights_that_training_makes(name: str) -> None:
     spec = make_spec(name)

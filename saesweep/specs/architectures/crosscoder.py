@@ -34,7 +34,7 @@ class CrosscoderSpec(SAESpec):
 
     def problems(self) -> list[tuple[str, str]]:
         """Return cross-field mistakes as (field, message)."""
-        found = super().problems()
+        found: list[tuple[str, str]] = []
         if self.apply_b_dec_to_input:
             found.append(
                 ("apply_b_dec_to_input", "true is not possible: a crosscoder's encoder reads activations as they are")
@@ -51,7 +51,7 @@ class CrosscoderSpec(SAESpec):
             found.append(("reshape_activations", "heads are joined by themselves for a crosscoder; leave it out"))
         if self.d_in is not None and self.n_layers is not None and self.d_in % self.n_layers:
             found.append(("d_in", f"{self.d_in} is the width of all hooks together, which {self.n_layers} must divide"))
-        return found
+        return [*found, *super().problems()]
 
 
 _SAVED_AS: dict[type[SAESpec], str] = {
