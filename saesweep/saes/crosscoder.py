@@ -51,7 +51,8 @@ class Crosscoder(Architecture[Any]):
         """Fold as the SAE does. Of a topk, what decoders weigh in the selection is in the encoder then."""
         tensors, fields = super().fold(tensors, normalizer, threshold)
         own = {name: value for name, value in fields.items() if name != "rescale_acts_by_decoder_norm"}
-        return tensors, {**own, "n_layers": self.n_layers}
+        scales = normalizer.layer_scales
+        return tensors, {**own, "n_layers": self.n_layers, "layer_scales": None if scales is None else list(scales)}
 
 
 _OF_SAE: dict[type[SAESpec], type[Architecture[Any]]] = {
@@ -76,7 +77,8 @@ CROSSCODER_TRAINED_AS: dict[type[Architecture[Any]], type[Architecture[Any]]] = 
 class CrosscoderForm(ExportedForm):
     """The latents of an SAE's form, over the activations of `n_layers` hooks side by side.
 
-    Its folder holds matrices by hook: `W_enc` [L, D/L, F], `W_dec` [F, L, D/L], `b_dec` [L, D/L].
+    Its folder holds matrices by hook: `W_enc` [L, D/L, F], `W_dec` [F, L, D/L], `b_dec` [L, D/L]. `layer_scales` of `cfg.json` are
+    the factors that are folded into them, with which decoder norms can be compared between hooks.
 
     Args:
         of: The SAE's form.
@@ -105,10 +107,13 @@ class CrosscoderForm(ExportedForm):
         return int(cfg["n_layers"])
 
     def problems(self, cfg: Cfg) -> list[str]:
-        """Return what is wrong with `n_layers` and with the SAE's own fields."""
+        """Return what is wrong with `n_layers`, `layer_scales` and the SAE's own fields."""
         found = [*positive_int_problem(cfg, "n_layers", at_most="d_in"), *self._of.problems(cfg)]
         if not found and type(cfg.get("d_in")) is int and cfg["d_in"] % cfg["n_layers"]:
             found.append(f"n_layers must divide d_in, the width of all hooks together, got {cfg['n_layers']}")
+        scales = cfg.get("layer_scales")
+        if not found and scales is not None and not _are_factors(scales, cfg["n_layers"]):
+            found.append(f"layer_scales must be null or {cfg['n_layers']} positive numbers, got {scales!r}")
         for field, default in (("apply_b_dec_to_input", True), ("rescale_acts_by_decoder_norm", False)):
             if cfg.get(field, default):
                 found.append(f"{field} must be false in a crosscoder")
@@ -119,6 +124,14 @@ class CrosscoderForm(ExportedForm):
     def encode(self, cfg: Cfg, tensors: Tensors, x_ND: Tensor) -> Tensor:
         """Return the latents [N, F]."""
         return self._of.encode(cfg, tensors, x_ND)
+
+
+def _are_factors(value: object, count: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(isinstance(scale, (int, float)) and 0 < scale < float("inf") for scale in value)
+    )
 
 
 for _of in ("standard", "jumprelu", "topk"):

@@ -83,6 +83,14 @@ class ExportedSAE:
         """Number of hooks that a crosscoder reads together, in equal parts of `d_in`; 1 of everything else."""
         return self.form.n_layers(self.cfg)
 
+    def decoder_shares(self) -> Tensor:
+        """Return each hook's share of a latent's decoder norms, [F, n_layers], at the scale that training saw every hook at."""
+        by_hook = self.tensors["W_dec"].float().view(self.d_sae, self.n_layers, -1)
+        norm_FL: Tensor = torch.linalg.vector_norm(by_hook, dim=-1)
+        if (scales := self.cfg.get("layer_scales")) is not None:
+            norm_FL = norm_FL * torch.tensor(scales, device=norm_FL.device)
+        return norm_FL / norm_FL.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+
     @property
     def d_sae(self) -> int:
         """Number of latents."""

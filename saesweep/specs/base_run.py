@@ -60,7 +60,7 @@ class BaseRun(Spec):
     hook_name: Annotated[str, BeforeValidator(as_name, json_schema_input_type=str | list[str])] = (
         "blocks.0.hook_mlp_out"
     )
-    """A module of a Hugging Face model (`model.layers.3`, or `model.layers.3:input`) or a TransformerLens hook; for a crosscoder a list of them."""
+    """A module of a Hugging Face model (`model.layers.3` its output, `model.layers.3:input` its input), a TransformerLens hook point, or a list."""
     hook_name_out: str | None = None
     """Hook whose activations a transcoder reconstructs from those of `hook_name`. SAEs beside transcoders train on this one."""
     hook_head_index: int | None = Field(None, ge=0)

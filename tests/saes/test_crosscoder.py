@@ -169,11 +169,11 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 
 def trained(spec: Any, x_BD: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Weights after 400 steps of Adam."""
+    """Weights after 250 steps of Adam."""
     architecture, draw = architecture_for(spec), torch.Generator().manual_seed(0)
     params = {name: tensor.requires_grad_() for name, tensor in architecture.init(draw).items()}
     optimiser = torch.optim.Adam(params.values(), lr=3e-3)
-    for _ in range(400):
+    for _ in range(250):
         batch_BD = x_BD[torch.randint(len(x_BD), (256,), generator=draw)]
         optimiser.zero_grad()
         architecture.forward(params, batch_BD, Knobs(k=3)).loss.backward()

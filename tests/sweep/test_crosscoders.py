@@ -16,8 +16,11 @@ from saesweep.errors import ExperimentError, UserError
 from saesweep.evaluation import evaluate_saes
 from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment
+from saesweep.publish.card import model_card, read_entry
+from saesweep.publish.push import name_of
 from saesweep.report.write_features import write_features
 from saesweep.saes import open_sae
+from tests.documentation import ROOT, blocks
 from tests.sweep.studies import llama_sweep
 
 HOOKS = ["model.layers.0", "model.layers.2:input"]
@@ -31,7 +34,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     sae = {"d_sae": 64, "k": 4, "l1_coefficient": 0.5, "normalize_activations": "expected_average_only_in"}
     folder = tmp_path_factory.mktemp("crosscoders")
     return {
-        **llama_sweep(folder, "crosscoders", hook_name=HOOKS, sae=sae),
+        **llama_sweep(folder, "crosscoders", hook_name=HOOKS, sae=sae, training_tokens=6400),
         "by_architecture": {"topk": {"hook_name": HOOKS[0]}},
         "space": {"sae.architecture": {"choice": KINDS}},
         "objective": {"minimize": "delta_ce"},
@@ -78,8 +81,7 @@ def test_one_forward_pass_serves_an_sae_and_crosscoders(
             2 * open_sae(sae_of(whole, "topk")[1]).d_in,
         )
         assert cfg["metadata"]["hook_name"] == HOOKS
-        # A quarter of the latents fires at 16 or fewer of 64, and still most of the variance of both hooks is explained.
-        assert all(0.3 < row.metrics[f"explained_variance@{hook}"] < 1 for hook in HOOKS), row.metrics
+        assert all(0.2 < row.metrics[f"explained_variance@{hook}"] < 1 for hook in HOOKS), row.metrics
     assert not any("@" in name for name in sae_of(whole, "topk")[0].metrics)
 
 
@@ -130,6 +132,32 @@ def test_eval_and_features_read_an_exported_crosscoder_at_all_its_hooks(
     assert write_features([folder], to=tmp_path / "features.html").page.stat().st_size > 10_000
     with pytest.raises(UserError, match="is a crosscoder, and Neuronpedia's uploads are of one hook"):
         write_features([folder], to=tmp_path / "features.html", neuronpedia=tmp_path / "batches")
+
+
+@pytest.mark.parametrize("name", KINDS[1:])
+def test_the_documented_snippet_computes_an_exported_crosscoder(whole: tuple[saesweep.Result, Path], name: str) -> None:
+    folder = sae_of(whole, name)[1]
+    (snippet,) = (block for block in blocks(ROOT / "docs" / "crosscoders.md", "python") if block.is_file)
+    plain: dict[str, Any] = {}
+    exec(snippet.text, plain)
+    cfg, weights = plain["load"](folder)
+    sae = open_sae(folder)
+    x_BD = 3 * torch.randn(50, sae.d_in, generator=torch.Generator().manual_seed(0))
+    latents = plain["encode"](cfg, weights, x_BD.view(50, cfg["n_layers"], -1))
+    torch.testing.assert_close(latents, sae.encode(x_BD), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(plain["decode"](weights, latents).flatten(1), sae(x_BD), rtol=1e-5, atol=1e-5)
+    assert len(cfg["layer_scales"]) == 2
+    torch.testing.assert_close(sae.decoder_shares().sum(1), torch.ones(sae.d_sae))
+
+
+def test_a_published_crosscoder_is_not_said_to_load_in_saelens(whole: tuple[saesweep.Result, Path]) -> None:
+    folder = sae_of(whole, "topk_crosscoder")[1]
+    name = name_of(open_sae(folder), "best")
+    assert name == "model.layers.0-model.layers.2-input/best"
+    card = model_card("a/b", [read_entry(name, open_sae(folder), folder)])
+    assert f"| `{TOGETHER}` |" in card
+    assert "sae_lens" not in card
+    assert 'pull("a/b/model.layers.0-model.layers.2-input/best"' in card
 
 
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
