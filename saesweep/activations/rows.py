@@ -19,6 +19,7 @@ from saesweep.activations.unreadable import UnreadableRow
 from saesweep.activity import doing
 from saesweep.models.base import LanguageModel
 from saesweep.models.shape import shape_activations
+from saesweep.specs.joint_hooks import hooks_in
 
 MASK_COLUMN = "attention_mask"
 """Where tokenizers put it, beside `input_ids`."""
@@ -82,7 +83,7 @@ def select_rows(acts_NTD: Tensor, mask_NT: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class NormLimit:
-    """A row is kept where its norm is at most the limit, at every hook.
+    """A row is kept where its norm is at most the limit, at every hook, and at each of those that are read together.
 
     dictionary_learning, whose option this is, takes a median per forward pass. Here the limit is measured once, on
     held-out text, so that whether a row counts does not depend on its neighbours, and is the same in training and evaluation.
@@ -104,18 +105,23 @@ class NormLimit:
     ) -> NormLimit:
         """Return `multiple` times the median norm at every hook, over one forward pass of `tokens_NT`."""
         doing("measuring the usual norm of an activation")
-        acts = model.activations(token_ids_NT(tokens_NT), hooks)
+        single = list(dict.fromkeys(each for name in hooks for each in hooks_in(name)))
+        acts = model.activations(token_ids_NT(tokens_NT), single)
         mask_NT = rows.mask(tokens_NT)
         return cls(
             {
                 hook: multiple * float(_norms(select_rows(shape_activations(acts[hook], head_index), mask_NT)).median())
-                for hook in hooks
+                for hook in single
             }
         )
 
     def keep(self, rows: Mapping[str, Tensor]) -> Tensor:
         """Return which rows [M,D] are kept, bool [M]; a row with NaN is kept, as it is no question of size."""
-        kept = [~(_norms(rows_MD) > self.limits[hook]) for hook, rows_MD in rows.items()]
+        kept = []
+        for name, rows_MD in rows.items():
+            own = hooks_in(name)
+            for hook, part_MD in zip(own, rows_MD.chunk(len(own), dim=-1), strict=True):
+                kept.append(~(_norms(part_MD) > self.limits[hook]))
         return torch.stack([keep_M.to(kept[0].device) for keep_M in kept]).all(0)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saesweep.display.text import MISSING, heading, metric_value
+from saesweep.specs.joint_hooks import EXPLAINED_AT
 
 METRICS = (
     "l0",
@@ -44,11 +45,25 @@ def evaluation_text(comparison: Mapping[str, Any], added: Sequence[str] = ()) ->
         ]
         table.append([sae["source"], sae["architecture"], str(sae["d_sae"]), *cells])
     lines = _aligned(table, left=2)
+    lines += _by_hook(saes)
     hooks = ", ".join(dict.fromkeys(sae["hook"] for sae in saes))
     where = f"{comparison['tokens']} tokens of {comparison['dataset']} ({comparison['part']}), {hooks}"
     model = f" of {comparison['model']}" if comparison["model"] else ""
     lines.append(f"{where}{model}; ± standard error over contexts; {comparison['ablation']} ablation")
     return "\n".join([*lines, *(f"note: {note}" for note in comparison["notes"])])
+
+
+def _by_hook(saes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line on every crosscoder: how much of the variance it explains at each of the hooks that it reads."""
+    found = []
+    for sae in saes:
+        values = {
+            name.removeprefix(EXPLAINED_AT): v for name, v in sae["metrics"].items() if name.startswith(EXPLAINED_AT)
+        }
+        if values:
+            listed = ", ".join(f"{hook} {metric_value('explained_variance', value)}" for hook, value in values.items())
+            found.append(f"explained variance by hook of {sae['source']}: {listed}")
+    return found
 
 
 def _has_no_sinks(metrics: Mapping[str, float | None]) -> bool:

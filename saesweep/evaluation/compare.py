@@ -13,7 +13,7 @@ from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.overflow import overflow_of
-from saesweep.evaluation.published import OWN_FILE, Hooks, hooks_of, may_have_seen
+from saesweep.evaluation.published import OWN_FILE, Hooks, check_layers, hooks_of, may_have_seen
 from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
 from saesweep.experiment.metadata import run_of_metadata
 from saesweep.models import resolve_device
@@ -235,7 +235,7 @@ def _check_references(source: str, settings: Experiment) -> None:
 def _tree_from_metadata(sae: ExportedSAE) -> dict[str, Any]:
     base = {"hook_name": "unknown", **run_of_metadata(sae.metadata)}
     base.pop("hook_name_out", None)  # nothing is trained here
-    base["sae"] = {"architecture": "standard", "d_sae": sae.d_sae}
+    base["sae"] = {"architecture": "standard" if sae.n_layers == 1 else "standard_crosscoder", "d_sae": sae.d_sae}
     if base.get("dataset_path") == "builtin:synthetic":
         base |= {"model_name": None, "sae": {**base["sae"], "d_in": sae.d_in}}
     return {"name": "eval", "base": base, "space": {}}
@@ -256,6 +256,7 @@ def _hooks(sae: ExportedSAE, settings: Experiment, name: str, chosen: str | None
         return hooks_of(sae, settings, name)
     if sae.is_transcoder:
         raise UserError(f"{name}: a transcoder, which has two hooks; leave --hook out, its metadata name both")
+    check_layers(sae, chosen, name)
     return Hooks(chosen, chosen)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saesweep.activations import HeldOut, find_sinks
 from saesweep.activity import doing
+from saesweep.evaluation.by_hook import VarianceByHook
 from saesweep.evaluation.decoder_cosine import decoder_cosine
 from saesweep.evaluation.latents import FiringCounter, RecoveryMetrics
 from saesweep.evaluation.reconstruction import NO_SINKS, ReconstructionMetrics, VarianceWithoutSinks
@@ -19,6 +20,7 @@ from saesweep.evaluation.spread import ByContext, PairedSums
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS
+from saesweep.specs.joint_hooks import is_joint
 
 _SYNTHETIC_CONTEXT = 128
 
@@ -81,7 +83,7 @@ class HeldOutEvaluator:
         by_context: ByContext | None = None,
         hook_in: str | None = None,
     ) -> list[dict[str, float]]:
-        """Return the metrics of each SAE, by the names of `METRICS`.
+        """Return the metrics of each SAE, by the names of `METRICS`; of crosscoders also the explained variance at each hook.
 
         Args:
             saes: Exported SAEs of this hook.
@@ -102,6 +104,7 @@ class HeldOutEvaluator:
         true_GD = self._part.true_features_FD
         recoveries = [] if true_GD is None else [RecoveryMetrics(sae.tensors["W_dec"], true_GD) for sae in saes]
         added = [new_registered(sae) for sae in saes]
+        by_hook = [VarianceByHook(hook) for _ in saes] if is_joint(hook) else []
         n_rows = min((sae.rows_at_once() for sae in saes), default=1)
         seen, n_tokens = 0, self._at_rung(self._part.n_tokens) if at_rung else self._part.n_tokens
         for x_ND, y_ND, context_N, true_acts_NG in self._batches(hook, n_rows, n_tokens, hook_in):
@@ -117,12 +120,16 @@ class HeldOutEvaluator:
                     recoveries[index].update(acts_NF, true_acts_NG)
                 if without_sinks:
                     without_sinks[index].update(y_ND, recon_ND, context_N if spread else None)
+                if by_hook:
+                    by_hook[index].update(y_ND, recon_ND)
                 if counters:
                     counters[index].update(acts_NF)
         found = [
             {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
             for metrics, registered in zip(sums, added, strict=True)
         ]
+        for values, variances in zip(found, by_hook, strict=False):
+            values |= variances.compute()
         if not at_rung:
             for values, sae in zip(found, saes, strict=True):
                 values["decoder_cosine"] = decoder_cosine(sae.tensors["W_dec"])

@@ -14,6 +14,7 @@ from saesweep.models.library import Library, library_of, locate, model_type_of
 from saesweep.models.pretrained import loading_kwargs, read_config
 from saesweep.saes import ExportedSAE
 from saesweep.specs import BaseRun
+from saesweep.specs.joint_hooks import as_name, hooks_in, is_joint, joined
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,22 @@ def hooks_of(sae: ExportedSAE, experiment: Experiment, name: str) -> Hooks:
     """
     if not sae.is_transcoder:
         hook = hook_of(sae, experiment, name)
+        check_layers(sae, hook, name)
         return Hooks(hook, hook)
     if not _stated(sae, "hook_name_out"):
         raise UserError(f"{name}: a transcoder whose metadata do not name hook_name_out, the hook that it reconstructs")
     return Hooks(hook_of(sae, experiment, name, "hook_name_out"), hook_of(sae, experiment, name))
+
+
+def check_layers(sae: ExportedSAE, hook: str, name: str) -> None:
+    """Refuse a crosscoder at another number of hooks than it reads together, and anything else at several hooks.
+
+    Raises:
+        UserError: They differ.
+    """
+    if (count := len(hooks_in(hook))) != sae.n_layers:
+        reads = "one hook" if sae.n_layers == 1 else f"{sae.n_layers} hooks together"
+        raise UserError(f"{name}: reads {reads}, and {hook!r} is {'one' if count == 1 else count}")
 
 
 def read_hook(sae: ExportedSAE, hook: str) -> str:
@@ -50,7 +63,7 @@ def _stated(sae: ExportedSAE, field: str) -> list[str]:
     own = sae.metadata.get("saesweep")
     stated = [own.get(field) if isinstance(own, dict) else None]
     stated += [sae.metadata.get(field), sae.metadata.get(f"hf_{field}")]
-    return [str(hook) for hook in stated if hook]
+    return [str(as_name(hook)) for hook in stated if hook]
 
 
 def hook_of(sae: ExportedSAE, experiment: Experiment, name: str, field: str = "hook_name") -> str:
@@ -89,6 +102,8 @@ def _fits(hook: str, run: BaseRun) -> bool:
 
 def _translated(hook: str, run: BaseRun) -> str:
     """Return the other library's name for a hook; the same name where none is known, for the model to refuse."""
+    if is_joint(hook):
+        return joined(_translated(each, run) for each in hooks_in(hook))
     if library_of(run) is Library.TRANSFORMER_LENS:
         return transformer_lens_hook(hook, model_type_of(run)) or hook
     config = read_config(locate(run), loading_kwargs(run.model_from_pretrained_kwargs))

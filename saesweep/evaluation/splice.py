@@ -9,6 +9,7 @@ Shape suffixes: C contexts, T positions, D = d_in, H heads, X width of what the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from saesweep.activity import doing
 from saesweep.evaluation.predictions import Scores, rows_at_once, scores
 from saesweep.evaluation.spread import ByContext, PairedSums, ratio_stderr
 from saesweep.models import LanguageModel, LateStart, SplitHead, replace_activations, shape_activations
-from saesweep.models.base import CPU_PIECE_TOKENS
+from saesweep.models.base import CPU_PIECE_TOKENS, NewOutput
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS
+from saesweep.specs.joint_hooks import hooks_in, is_joint
 
 _NO_EFFECT = 1e-6
 """Nats per token: an ablation that changes less is within the rounding of float32 logits."""
@@ -53,6 +55,29 @@ def replacement(
     return replace
 
 
+def joint_replacement(sae: ExportedSAE, mask_CT: Tensor, read_CTD: Tensor) -> list[NewOutput]:
+    """Return the functions that replace the activations of every hook that a crosscoder reads, where `mask_CT` is True.
+
+    All reconstructions come from clean activations, those at later hooks too: what is spliced in at earlier ones does not reach
+    the encoder.
+
+    Args:
+        sae: Gives the reconstructions.
+        mask_CT: Positions to replace.
+        read_CTD: The clean activations at all its hooks, side by side.
+    """
+    recon_CTD = sae(read_CTD.to(sae.device))
+
+    def at(recon_CTP: Tensor) -> NewOutput:
+        def replace(acts: Tensor) -> Tensor:
+            x = acts.flatten(2)
+            return torch.where(mask_CT.to(x.device)[..., None], recon_CTP.to(x.device, x.dtype), x).reshape(acts.shape)
+
+        return replace
+
+    return [at(part_CTP) for part_CTP in recon_CTD.chunk(sae.n_layers, dim=-1)]
+
+
 def ablation(acts: Tensor, *, head_index: int | None, mean_D: Tensor | None) -> Tensor:
     """Return zeros, or the same mean vector everywhere, in place of the activations (of one head)."""
     x = shape_activations(acts, head_index)
@@ -71,7 +96,7 @@ class SplicedMetrics:
         model: A language model with a head.
         tokens_CT: Held-out contexts.
         mask_CT: Positions whose activations count.
-        hook: The hook whose activations are replaced.
+        hook: The hook whose activations are replaced; those of a crosscoder all at once.
         rung_contexts: The first so many contexts are what a rung takes; None for all.
         head_index: Head to replace; None for the whole activation.
         contexts_per_forward: Most contexts in one forward pass.
@@ -104,7 +129,7 @@ class SplicedMetrics:
         self._rung_contexts = len(tokens_CT) if rung_contexts is None else rung_contexts
         self._kept_bytes = kept_bytes
         self._inputs: dict[tuple[str, int], Tensor] = {}
-        """What transcoders read: activations of other hooks, by hook and piece, as far as memory allows."""
+        """What transcoders and crosscoders read: activations, by hook and piece, as far as memory allows."""
         self._step: int | None = None
         self._clean: list[tuple[Tensor, Tensor, Tensor]] = []
         """Clean and ablated losses and the ablation's divergence, of each piece that was measured."""
@@ -180,10 +205,10 @@ class SplicedMetrics:
             doing(f"measuring {what} on held-out text", number, len(pieces))
             tokens_CT, mask_CT = self._tokens_CT[piece].to(self._model.device), self._mask_CT[piece]
             clean_CTX = self._start.clean(tokens_CT, number)
-            spliced = [self._start.spliced(tokens_CT, self._ablated)] if first_time else []
+            spliced = [self._start.spliced(tokens_CT, self._ablated())] if first_time else []
             read = self._read(hook_in, tokens_CT, number)
-            new = [replacement(sae, mask_CT, head_index=self._head_index, read=read) for sae in saes]
-            spliced += [self._start.spliced(tokens_CT, each) for each in new]
+            for sae in saes:
+                spliced.append(self._start.spliced(tokens_CT, self._new(sae, mask_CT, read)))
             rows_CT = mask_CT.to(clean_CTX.device)
             found = scores(
                 self._head,
@@ -200,9 +225,15 @@ class SplicedMetrics:
             (torch.cat([loss for loss, _ in own]), torch.cat([kl for _, kl in own])) for own in zip(*parts, strict=True)
         ]
 
+    def _new(self, sae: ExportedSAE, mask_CT: Tensor, read: Tensor | None) -> NewOutput | list[NewOutput]:
+        if read is not None and is_joint(self._hook):
+            return joint_replacement(sae, mask_CT, read)
+        return replacement(sae, mask_CT, head_index=self._head_index, read=read)
+
     def _read(self, hook_in: str | None, tokens_CT: Tensor, number: int) -> Tensor | None:
-        """Return what transcoders read in one piece; None for SAEs, which read what they replace."""
-        if hook_in is None or hook_in == self._hook:
+        """Return what transcoders and crosscoders read in one piece; None for SAEs, which read what they replace."""
+        hook_in = hook_in or self._hook
+        if hook_in == self._hook and not is_joint(hook_in):
             return None
         key = (hook_in, number)
         if key in self._inputs:
@@ -223,7 +254,7 @@ class SplicedMetrics:
     def _pieces(self, at_rung: bool) -> list[slice]:
         """Return the contexts of each forward pass: as few as a CPU's caches, and logits that come whole, call for."""
         if self._step is None:
-            self._head.prove(self._tokens_CT.to(self._model.device), self._hook, self._ablated)
+            self._head.prove(self._tokens_CT.to(self._model.device), self._hook, self._ablated())
             context, step = self._tokens_CT.shape[1], self._max_contexts
             if self._model.device.type == "cpu":
                 step = min(step, CPU_PIECE_TOKENS // context)
@@ -239,8 +270,12 @@ class SplicedMetrics:
             *(slice(start, min(start + self._step, n_contexts)) for start in range(few, n_contexts, self._step)),
         ]
 
-    def _ablated(self, acts: Tensor) -> Tensor:
-        return ablation(acts, head_index=self._head_index, mean_D=self._mean_D)
+    def _ablated(self) -> NewOutput | list[NewOutput]:
+        """Return what is put in place of the hook's activations, or of those of each hook that is read together."""
+        n_hooks = len(hooks_in(self._hook))
+        means = [None] * n_hooks if self._mean_D is None else self._mean_D.chunk(n_hooks)
+        each: list[NewOutput] = [partial(ablation, head_index=self._head_index, mean_D=mean_D) for mean_D in means]
+        return each[0] if n_hooks == 1 else each
 
     def _summarise(self, ce_CT: Tensor, kl_CT: Tensor, *, spread: bool) -> dict[str, float]:
         clean_CT, ablated_CT, kl_ablated_CT = self._known(len(ce_CT))

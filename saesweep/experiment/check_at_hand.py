@@ -14,12 +14,26 @@ from saesweep.experiment.draft import Draft
 from saesweep.experiment.hook_names import blocks_of, hugging_face_hook, transformer_lens_hook
 from saesweep.experiment.local_config import LocalConfig, local_config, looks_local
 from saesweep.experiment.nearest import did_you_mean
+from saesweep.specs.joint_hooks import as_name, hooks_in, is_joint, joined
 from saesweep.specs.model_loading import BRIDGE_CLASSES
 
 _DATA_FILES = (".txt", ".json", ".jsonl", ".csv", ".parquet")
 _LENS_LAYER = re.compile(r"blocks\.(\d+)\.")
 _MODULE_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)(?:[.:]|$)")
 _RESIDUAL = re.compile(r"blocks\.\d+\.hook_resid_(?:pre|post)")
+
+
+def join_hooks(document: Document) -> None:
+    """Put the name of hooks that are read together in the place of each list of them."""
+    for parent, key, place in _hooks(document.tree):
+        if place[-1] != "hook_name_out":
+            parent[key] = as_name(parent[key])
+    for entry in block(document.tree, "space").values():
+        for each in entry if isinstance(entry, list) else [entry]:
+            when = each.get("when") if isinstance(each, dict) else None
+            named = when.get("hook_name") if isinstance(when, dict) else None
+            if isinstance(named, list):
+                named[:] = [as_name(value) for value in named]
 
 
 def translate_hooks(document: Document) -> list[str]:
@@ -33,17 +47,20 @@ def translate_hooks(document: Document) -> list[str]:
     config = None
     said: list[str] = []
     for parent, key, _ in _hooks(document.tree):
-        hook, is_lens = parent[key], str(parent[key]).startswith("blocks.")
-        if not isinstance(hook, str) or is_lens == _is_bridge(base):
-            continue
-        config = config or local_config(base.get("model_name"), base.get("model_from_pretrained_kwargs"))
-        if config is None or config.model_type is None:
-            return said
-        name = hugging_face_hook(hook, config.model_type) if is_lens else transformer_lens_hook(hook, config.model_type)
-        if name is not None:
-            parent[key] = name
-            library = "TransformerLens" if is_lens else "Hugging Face"
-            said.append(f"hook_name: {hook} is {library}'s name for {name}, which is used")
+        hooks = list(hooks_in(parent[key])) if isinstance(parent[key], str) else []
+        for index, hook in enumerate(hooks):
+            is_lens = hook.startswith("blocks.")
+            if is_lens == _is_bridge(base):
+                continue
+            config = config or local_config(base.get("model_name"), base.get("model_from_pretrained_kwargs"))
+            if config is None or config.model_type is None:
+                return said
+            translate = hugging_face_hook if is_lens else transformer_lens_hook
+            if (name := translate(hook, config.model_type)) is not None:
+                hooks[index] = name
+                parent[key] = joined(hooks)
+                library = "TransformerLens" if is_lens else "Hugging Face"
+                said.append(f"hook_name: {hook} is {library}'s name for {name}, which is used")
     return list(dict.fromkeys(said))
 
 
@@ -65,7 +82,8 @@ def check_at_hand(draft: Draft) -> None:
         draft.document.add(("base", "context_size"), message)
     for parent, key, place in _hooks(draft.tree):
         if isinstance(parent[key], str):
-            _check_hook(draft, config, str(name), parent[key], place)
+            for hook in hooks_in(parent[key]):
+                _check_hook(draft, config, str(name), hook, place, is_alone=not is_joint(parent[key]))
 
 
 def _check_model_names(draft: Draft, base: dict[str, Any]) -> None:
@@ -129,7 +147,7 @@ def _check_paths(draft: Draft, base: dict[str, Any]) -> None:
         document.add(("base", "cached_activations_path"), message)
 
 
-def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place: Place) -> None:
+def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place: Place, *, is_alone: bool) -> None:
     is_bridge = _is_bridge(draft.block("base"))
     if hook.startswith("blocks.") and not is_bridge:
         draft.document.add(
@@ -161,7 +179,7 @@ def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place:
     width = "d_out" if "hook_name_out" in place else "d_in"
     d_in = draft.block("base", "sae").get(width)
     is_residual = lens is not None and _RESIDUAL.fullmatch(lens) is not None
-    if is_residual and config.width is not None and type(d_in) is int and d_in != config.width:
+    if is_alone and is_residual and config.width is not None and type(d_in) is int and d_in != config.width:
         message = (
             f"{d_in} is given, but {hook} of {model} is {config.width} wide; write {config.width}, or leave it out"
         )

@@ -25,7 +25,7 @@ from saesweep.specs.architectures import architectures, listed, spec_class
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS, presets_of
 from saesweep.specs.synthetic import SYNTHETIC
 
-_ONLY_IN_BASE = ("sae.d_in", "sae.d_out", "sae.reshape_activations", "sae.architecture")
+_ONLY_IN_BASE = ("sae.d_in", "sae.d_out", "sae.n_layers", "sae.reshape_activations", "sae.architecture")
 
 
 def check_base(draft: Draft) -> None:
@@ -74,7 +74,8 @@ def check_base(draft: Draft) -> None:
     if isinstance(apart, dict) and apart.get("dataset_path") == SYNTHETIC:
         document.add(("evaluation", "dataset", "dataset_path"), "builtin:synthetic has no text; name a dataset of text")
     reads_two = any(spec_class(name).is_transcoder for name in draft.architectures)
-    if base.get("hook_name_out") is not None and not reads_two and draft.architectures:
+    reads_together = any(spec_class(name).is_crosscoder for name in draft.architectures)  # which refuses it itself
+    if base.get("hook_name_out") is not None and not reads_two and not reads_together and draft.architectures:
         transcoders = [name for name in architectures() if spec_class(name).is_transcoder]
         message = (
             f"only transcoders reconstruct another hook, and the experiment has {listed(draft.architectures)}; leave it out, "

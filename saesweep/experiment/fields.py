@@ -61,6 +61,7 @@ MODEL_PATHS = ("model_name", "model_class_name")
 _FIXED_SAE = {
     "d_in": "it is the width of the activations, which the model and the hook fix",
     "d_out": "it is the width of the activations to reconstruct, which the model and the hook fix",
+    "n_layers": "it is the number of hooks that hook_name names",
     "dtype": "it is the type of the exported weights; set it under base",
     "device": "it is only named in the exported file; set it under base",
     "reshape_activations": "it follows from the hook; set it under base",

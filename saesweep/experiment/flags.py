@@ -87,7 +87,9 @@ def apply_flags(document: Document, given: Mapping[str, str]) -> None:
     for path, text in given.items():
         label = f"--{path}"
         place = ("base", *parts_of(path))
-        value, problems = (None if is_null(text) else text, []) if _is_text(path) else read_value(text, label)
+        # A list of hooks is the one thing that a field of text takes beside it.
+        is_text = _is_text(path) and not (path == "hook_name" and text.startswith("["))
+        value, problems = (None if is_null(text) else text, []) if is_text else read_value(text, label)
         for problem in problems:
             complain(document, place, problem, label)
         if not problems:

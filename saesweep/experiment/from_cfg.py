@@ -290,7 +290,9 @@ def _from_runner(cfg: dict[str, Any]) -> Imported:
     return Imported(base, warnings)
 
 
-_EXPORT_ONLY = frozenset({"metadata", "sae_lens_version", "sae_lens_training_version", *METADATA_FIELDS})
+_EXPORT_ONLY = frozenset(
+    {"metadata", "sae_lens_version", "sae_lens_training_version", "layer_scales", *METADATA_FIELDS}
+)
 
 
 def _dtype(key: str, value: Any) -> Any:

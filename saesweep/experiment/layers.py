@@ -126,7 +126,7 @@ def build_run(flat: Mapping[str, Setting]) -> tuple[BaseRun | None, list[tuple[s
 
 def _at_its_hook(run: BaseRun) -> BaseRun:
     """Let an SAE beside transcoders train on the activations that they reconstruct, so that all are judged by the same."""
-    if run.sae.is_transcoder or run.hook_name_out is None:
+    if run.sae.is_transcoder or run.sae.is_crosscoder or run.hook_name_out is None:
         return run
     return run.model_copy(update={"hook_name": run.hook_name_out, "hook_name_out": None})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.advice import warnings_for
-from saesweep.experiment.check_at_hand import translate_hooks
+from saesweep.experiment.check_at_hand import join_hooks, translate_hooks
 from saesweep.experiment.check_base import check_base, check_by_architecture
 from saesweep.experiment.check_objective import check_matched, check_objective
 from saesweep.experiment.check_runs import check_runs
@@ -85,6 +85,7 @@ def checked(
     env = os.environ if env is None else env
     fill_environment(document, env)
     imported_warnings, filled = apply_from_cfg(document)
+    join_hooks(document)
     teach(document)
     translated = translate_hooks(document)
     draft = read_draft(document, filled)

@@ -27,7 +27,7 @@ from saesweep.specs import (
     RaySpec,
     SearchSpec,
 )
-from saesweep.specs.architectures import SAESpec, TranscoderSpec, architectures, spec_class
+from saesweep.specs.architectures import CrosscoderSpec, SAESpec, TranscoderSpec, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS
@@ -120,15 +120,17 @@ def _table(
 
 def _architectures() -> list[str]:
     lines = []
-    for name in (name for name in architectures() if not spec_class(name).is_transcoder):
+    for name in architectures():
         model = spec_class(name)
+        if model.is_transcoder or model.is_crosscoder:
+            continue
         lines += [
             f"## `sae.architecture: {name}`",
             "",
             f"{(model.__doc__ or '').strip()} Exported as `{model.saved_as}`.",
         ]
         lines += ["", *_table(model, prefix="sae.", skip=tuple(SAESpec.model_fields)), ""]
-    return [*lines, *_transcoders()]
+    return [*lines, *_transcoders(), *_crosscoders()]
 
 
 def _transcoders() -> list[str]:
@@ -144,6 +146,22 @@ def _transcoders() -> list[str]:
         f"{', '.join(names)}.",
         "",
         *_table(TranscoderSpec, prefix="sae.", skip=tuple(SAESpec.model_fields)),
+        "",
+    ]
+
+
+def _crosscoders() -> list[str]:
+    """Return what crosscoders have besides the fields of their SAEs."""
+    names = [f"`{name}`" for name in architectures() if spec_class(name).is_crosscoder]
+    return [
+        "## `sae.architecture: <name>_crosscoder`",
+        "",
+        "[Crosscoders](crosscoders.md), which read the hooks of a list `hook_name` together. They have the fields of the architecture "
+        "that they are named after, with `apply_b_dec_to_input: false`; `d_in` is the width of all hooks together.",
+        "",
+        f"{', '.join(names)}.",
+        "",
+        *_table(CrosscoderSpec, prefix="sae.", skip=tuple(SAESpec.model_fields)),
         "",
     ]
 

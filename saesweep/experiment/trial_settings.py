@@ -8,7 +8,8 @@ from typing import Any
 
 from saesweep.experiment.experiment import Experiment
 from saesweep.specs import BaseRun, ControlPlan, ObjectiveSpec
-from saesweep.specs.architectures import TranscoderSpec
+from saesweep.specs.architectures import CrosscoderSpec, TranscoderSpec
+from saesweep.specs.joint_hooks import hooks_in
 
 
 @dataclass(kw_only=True)
@@ -87,8 +88,11 @@ def control_plan(run: BaseRun, target_l0: float | None, objective: ObjectiveSpec
 
 
 def with_widths(run: BaseRun, d_in: Mapping[str, int]) -> BaseRun:
-    """Return a run with `d_in` and `d_sae` filled in from its hook, and a transcoder's `d_out` where it is known."""
+    """Return a run with `d_in` and `d_sae` filled in from its hook, a transcoder's `d_out` where it is known, a crosscoder's `n_layers`."""
     d_out = None if run.hook_name_out is None else d_in.get(run.hook_name_out)
     if isinstance(run.sae, TranscoderSpec):
         return run.model_copy(update={"sae": run.sae.resolve_widths(d_in[run.hook_name], d_out)})
+    if isinstance(run.sae, CrosscoderSpec):
+        n_layers = len(hooks_in(run.hook_name))
+        return run.model_copy(update={"sae": run.sae.resolve_widths(d_in[run.hook_name], n_layers)})
     return run.model_copy(update={"sae": run.sae.resolve_widths(d_in[run.hook_name])})

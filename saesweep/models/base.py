@@ -15,8 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Splice = tuple[str, Callable[[Tensor], Tensor]]
-"""A hook name and what to put in place of its output; both tensors are [N,T,D] (or [N,T,H,Dh])."""
+from saesweep.models.shape import shape_activations
+from saesweep.specs.joint_hooks import hooks_in, is_joint
+
+NewOutput = Callable[[Tensor], Tensor]
+"""What to put in place of a hook's output; both tensors are [N,T,D] (or [N,T,H,Dh])."""
+Splice = tuple[str, NewOutput | Sequence[NewOutput]]
+"""A hook name and what to put in place of its output; for hooks that are read together, one of these each."""
+
+
+def splices(replace: Splice | None) -> list[tuple[str, NewOutput]]:
+    """Return a splice as one for every single hook."""
+    if replace is None:
+        return []
+    name, new = replace
+    return list(zip(hooks_in(name), [new] if callable(new) else new, strict=True))
 
 
 CPU_PIECE_TOKENS = 1024
@@ -59,18 +72,29 @@ class LanguageModel(ABC):
     def hook_names(self) -> list[str]:
         """Return every name that `activations` and `logits` accept, in module order."""
 
-    @abstractmethod
     def activations(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
         """Run one forward pass up to the last of `hooks` and return what each of them saw.
 
         Args:
             tokens_NT: Token ids, int64, on any device.
-            hooks: Names out of `hook_names()`.
+            hooks: Names out of `hook_names()`, or of several of these that are read together.
 
         Returns:
             For every hook its output, [N,T,D] (or [N,T,H,Dh] where the hook has a head axis), in the type that the
-            model computes in. Inference tensors: copy them before autograd sees them.
+            model computes in. Hooks that are read together give theirs one after the other, [N,T,sum of D]. Inference
+            tensors: copy them before autograd sees them.
         """
+        single = list(dict.fromkeys(each for hook in hooks for each in hooks_in(hook)))
+
+        def run(piece_NT: Tensor) -> dict[str, Tensor]:
+            seen = self._capture(piece_NT, single)
+            return {hook: _side_by_side(seen, hook) if is_joint(hook) else seen[hook] for hook in hooks}
+
+        return self._in_pieces(tokens_NT, run)
+
+    def _capture(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+        """Run one forward pass up to the last of `hooks`, single ones, and return what each of them saw."""
+        raise NotImplementedError
 
     @abstractmethod
     def logits(self, tokens_NT: Tensor, *, replace: Splice | None = None) -> Tensor:
@@ -123,6 +147,11 @@ class LanguageModel(ABC):
             if self._autocast:
                 stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
             yield
+
+
+def _side_by_side(seen: dict[str, Tensor], hook: str) -> Tensor:
+    parts = [shape_activations(seen[each]) for each in hooks_in(hook)]
+    return torch.cat([part.to(parts[0].device) for part in parts], dim=-1)
 
 
 class Captures:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError
+from saesweep.models.base import Captures, LanguageModel, NewOutput, Splice, StopForward, UnusableHookError, splices
 from saesweep.models.shape import only_first
 
 
@@ -40,10 +40,6 @@ class BridgeModel(LanguageModel):
         """Return all hook points, the classic TransformerLens names included."""
         return list(self.bridge.hook_dict)
 
-    def activations(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-        """Run forward passes that end at the last hook to fire."""
-        return self._in_pieces(tokens_NT, lambda piece_NT: self._capture(piece_NT, hooks))
-
     def _capture(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
         captures = Captures(hooks)
 
@@ -64,11 +60,8 @@ class BridgeModel(LanguageModel):
         return captures.seen
 
     def logits(self, tokens_NT: Tensor, *, replace: Splice | None = None) -> Tensor:
-        """Run the whole model, with the output of one hook point exchanged where `replace` says so."""
-        hooks = []
-        if replace is not None:
-            new = only_first(replace[1])
-            hooks = [(replace[0], lambda output, hook: new(output))]
+        """Run the whole model, with outputs of hook points exchanged where `replace` says so."""
+        hooks = [(hook, _exchange(only_first(new))) for hook, new in splices(replace)]
         with self._forward_pass():
             logits: Tensor = self._run(tokens_NT, hooks, return_type="logits")
             return logits
@@ -103,6 +96,10 @@ class BridgeModel(LanguageModel):
         return self.bridge.run_with_hooks(
             tokens_NT.to(self.device), fwd_hooks=fwd_hooks, return_type=return_type, **self._forward_kwargs
         )
+
+
+def _exchange(new: NewOutput) -> Any:
+    return lambda output, hook: new(output)
 
 
 def build_bridge(model: Any, tokenizer: Any, name: str, dtype: torch.dtype, device: str) -> Any:

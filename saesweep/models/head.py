@@ -10,14 +10,14 @@ hidden states that they come from a thousandth of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saesweep.models.base import LanguageModel, Splice, StopForward
+from saesweep.models.base import LanguageModel, NewOutput, Splice, StopForward
 from saesweep.models.shape import exchange_output, first_tensor
 
 _PROOF_TOKENS = 64
@@ -51,7 +51,7 @@ class SplitHead:
         """Whether `states` are hidden states; known for certain after `prove`."""
         return self._body is not None
 
-    def prove(self, tokens_NT: Tensor, hook: str, new: Callable[[Tensor], Tensor]) -> None:
+    def prove(self, tokens_NT: Tensor, hook: str, new: NewOutput | Sequence[NewOutput]) -> None:
         """Compare both halves with the whole model on the beginning of one context, clean and spliced.
 
         Args:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from saesweep.experiment.hook_names import INPUT, split_input
-from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError
+from saesweep.models.base import Captures, LanguageModel, Splice, StopForward, UnusableHookError, splices
 from saesweep.models.shape import exchange_output, first_tensor, only_first
 
 
@@ -89,10 +89,6 @@ class HuggingFaceModel(LanguageModel):
         """Return the names of all modules (their outputs), in module order, then `NAME:input` for each of them."""
         return [*self._modules, *(f"{name}{INPUT}" for name in self._modules)]
 
-    def activations(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-        """Run forward passes that end at the last hook to fire."""
-        return self._in_pieces(tokens_NT, lambda piece_NT: self._capture(piece_NT, hooks))
-
     def _capture(self, tokens_NT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
         captures = Captures(hooks)
         with ExitStack() as stack:
@@ -107,11 +103,10 @@ class HuggingFaceModel(LanguageModel):
         raise UnusableHookError(f"the forward pass of {type(self.model).__name__} never reaches {missing}")
 
     def logits(self, tokens_NT: Tensor, *, replace: Splice | None = None) -> Tensor:
-        """Run the whole model, with the output of one module exchanged where `replace` says so."""
+        """Run the whole model, with outputs of modules exchanged where `replace` says so."""
         with ExitStack() as stack:
             stack.enter_context(self._forward_pass())
-            if replace is not None:
-                hook, new_output = replace
+            for hook, new_output in splices(replace):
                 stack.callback(self._exchange(hook, new_output).remove)
             logits: Tensor = self._run(tokens_NT).logits
             return logits

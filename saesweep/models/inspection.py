@@ -18,6 +18,7 @@ from saesweep.models.library import locate
 from saesweep.models.pretrained import loading_kwargs, read_config
 from saesweep.models.shape import shape_activations
 from saesweep.models.skeleton import PROBE_SHAPE, build_skeleton, probe
+from saesweep.specs.joint_hooks import hooks_in
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
@@ -138,7 +139,7 @@ def check_hooks(model: LanguageModel, hooks: Sequence[str], run: BaseRun) -> Non
         UserError: Names the unknown hook and the nearest ones that exist.
     """
     known = model.hook_names()
-    for hook in hooks:
+    for hook in (each for name in hooks for each in hooks_in(name)):
         if hook in set(known):
             continue
         # Inputs are offered to those who ask for one.
@@ -156,15 +157,22 @@ def check_hooks(model: LanguageModel, hooks: Sequence[str], run: BaseRun) -> Non
 
 
 def _widths(model: LanguageModel, tokens_NT: Tensor, hooks: Sequence[str], head_index: int | None) -> dict[str, int]:
+    single = list(dict.fromkeys(each for name in hooks for each in hooks_in(name)))
     try:
-        acts = model.activations(tokens_NT, hooks)
+        acts = model.activations(tokens_NT, single)
     except UnusableHookError as error:
         raise UserError(f"base.hook_name: {error}; choose another hook") from error
-    for hook in hooks:
+    for hook in single:
         if acts[hook].shape[:2] != tokens_NT.shape:
             n_contexts, n_tokens = tokens_NT.shape
             raise UserError(
                 f"base.hook_name: {hook!r} gives {tuple(acts[hook].shape)} for {n_contexts} contexts of {n_tokens} tokens, "
                 "not one row of activations per token; choose another hook"
             )
-    return {hook: shape_activations(acts[hook], head_index).shape[-1] for hook in hooks}
+    widths = {hook: shape_activations(acts[hook], head_index).shape[-1] for hook in single}
+    for name in hooks:
+        own = {hook: widths[hook] for hook in hooks_in(name)}
+        if len(set(own.values())) > 1:
+            listed = ", ".join(f"{hook} is {width}" for hook, width in own.items())
+            raise UserError(f"base.hook_name: hooks that are read together must be of one width: {listed} wide")
+    return {name: sum(widths[hook] for hook in hooks_in(name)) for name in hooks}

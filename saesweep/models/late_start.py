@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from saesweep.experiment.hook_names import split_input
-from saesweep.models.base import LanguageModel, Splice
+from saesweep.models.base import LanguageModel, NewOutput, Splice
 from saesweep.models.head import SplitHead
 from saesweep.models.huggingface import HuggingFaceModel
+from saesweep.specs.joint_hooks import hooks_in
 
 
 class LateStart:
@@ -38,7 +39,12 @@ class LateStart:
         self._model = model
         self._hook = hook
         self._head = head
-        self._skipped = _blocks_before(model.model, hook) if isinstance(model, HuggingFaceModel) else []
+        # Of hooks that are read together, the blocks before the first of them.
+        self._skipped = (
+            min((_blocks_before(model.model, each) for each in hooks_in(hook)), key=len)
+            if isinstance(model, HuggingFaceModel)
+            else []
+        )
         self._is_proved = not self._skipped
         self._output: Any = None
         self._kept: dict[int, tuple[Tensor, Any]] = {}
@@ -76,7 +82,7 @@ class LateStart:
                 self._kept[number] = _to(found, torch.device("cpu"))
         return states_NTX
 
-    def spliced(self, tokens_NT: Tensor, new: Callable[[Tensor], Tensor]) -> Tensor:
+    def spliced(self, tokens_NT: Tensor, new: NewOutput | Sequence[NewOutput]) -> Tensor:
         """Return the states with the hook's activations replaced; `tokens_NT` are those of the last `clean`."""
         replace: Splice = (self._hook, new)
         with self._stubbed():

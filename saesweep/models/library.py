@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -12,6 +13,7 @@ from saesweep.errors import UserError
 from saesweep.experiment.hook_names import hugging_face_hook, split_input, transformer_lens_hook
 from saesweep.models.location import ModelLocation, locate_model
 from saesweep.models.pretrained import loading_kwargs, read_config, shared_kwargs
+from saesweep.specs.joint_hooks import hooks_in, is_joint, joined
 from saesweep.specs.model_loading import BRIDGE_CLASSES, MODEL_CLASS_ADVICE, WEIGHT_PROCESSING, is_model_class
 
 if TYPE_CHECKING:
@@ -75,10 +77,19 @@ def names_of_hook(run: BaseRun, hook: str) -> HookNames:
     """
     if run.model_name is None:
         return HookNames(None, None)
+    if is_joint(hook):
+        each = [names_of_hook(run, one) for one in hooks_in(hook)]
+        return HookNames(_all(name.hugging_face for name in each), _all(name.transformer_lens for name in each))
     model_type = model_type_of(run)
     if library_of(run) is Library.HUGGING_FACE:
         return HookNames(hook, transformer_lens_hook(hook, model_type))
     return HookNames(None if model_type is None else hugging_face_hook(hook, model_type), hook)
+
+
+def _all(names: Iterable[str | None]) -> str | None:
+    """Return the name of hooks that are read together; None where one of them has none."""
+    found = list(names)
+    return None if None in found else joined(name for name in found if name is not None)
 
 
 def model_type_of(run: BaseRun) -> str | None:
@@ -117,12 +128,14 @@ class SAELensPair:
 
 
 def saelens_pair(run: BaseRun) -> SAELensPair:
-    """Return the pair with which SAELens reads the activations that `run`'s SAE was trained on.
+    """Return the pair with which SAELens reads the activations that `run`'s SAE was trained on; a crosscoder's own, as it has none.
 
     The run's own class and hook where SAELens takes them; else a hook of the other library that holds the same
     activations. Where no such hook is known for certain, the run's own class and hook: SAELens cannot load those.
     """
     own = SAELensPair(run.model_class_name, run.hook_name, _kwargs(run, CAUSAL), run.hook_name_out)
+    if is_joint(run.hook_name):
+        return own
     if run.is_synthetic or run.model_name is None:
         return replace(own, model_from_pretrained_kwargs=dict(run.model_from_pretrained_kwargs or {}))
     hooks = [run.hook_name] if run.hook_name_out is None else [run.hook_name, run.hook_name_out]

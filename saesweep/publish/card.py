@@ -13,6 +13,7 @@ from saesweep.display.text import metric_value
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, read_text
 from saesweep.saes import ExportedSAE
+from saesweep.specs.joint_hooks import as_name
 
 MARK = "<!-- written by saesweep push -->"
 """In every card of ours; a README without it is somebody's own and never replaced."""
@@ -65,20 +66,25 @@ def model_card(repo: str, entries: list[Entry], *, licence: str | None = None, e
     """
     metadata = entries[0].sae.metadata
     model = str(metadata.get("model_name") or "")
-    front = ["library_name: saelens"]
+    first = entries[0]
+    is_for_saelens = first.sae.n_layers == 1  # which reads no crosscoders
+    front = ["library_name: saelens"] if is_for_saelens else []
     front += [f"license: {licence}"] if licence else []
     front += [f"base_model: {model}"] if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else []
-    front += ["tags:", "- sae", "- saelens", "- saesweep", "- sparse-autoencoder"]
+    front += ["tags:", "- sae", *(["- saelens"] if is_for_saelens else ["- crosscoder"])]
+    front += ["- saesweep", "- sparse-autoencoder"]
     names = {entry.name for entry in entries}
     kept = [row.group() for row in _ROW.finditer(existing) if MARK in existing and row["name"] not in names]
-    first = entries[0]
+    kind, stored = ("Sparse autoencoders", "stored in SAELens' format")
+    load = f'from sae_lens import SAE\n\nsae = SAE.from_pretrained("{repo}", "{first.name}")'
+    if not is_for_saelens:
+        kind, stored = ("Crosscoders", "stored with matrices by layer, as its documentation describes")
+        load = f'from saesweep.publish import pull\n\nsae = pull("{repo}/{first.name}", "crosscoder")'
     parts = [
         "---\n" + "\n".join(front) + f"\n---\n{MARK}",
-        f"# {repo.split('/')[-1]}\n\nSparse autoencoders{f' of `{model}`' if model else ''}, trained with saesweep "
-        f"{__version__} and stored in SAELens' format.",
+        f"# {repo.split('/')[-1]}\n\n{kind}{f' of `{model}`' if model else ''}, trained with saesweep {__version__} and {stored}.",
         "## The SAEs\n\n" + _table(entries, kept),
-        "## Load\n\n```python\nfrom sae_lens import SAE\n\n"
-        f'sae = SAE.from_pretrained("{repo}", "{first.name}")\n```\n\n'
+        f"## Load\n\n```python\n{load}\n```\n\n"
         "With saesweep, as the start of another experiment (`base: {from_cfg: "
         f"{repo}/{first.name}}}`) or on the same tokens as other SAEs:\n\n```\nsaesweep eval {repo}/{first.name}\n```",
         "## Where they come from\n\n" + "\n".join(map(_origin, entries)),
@@ -102,7 +108,7 @@ def _table(entries: list[Entry], kept: list[str]) -> str:
         cells = [
             f"`{entry.name}`",
             str(metadata.get("training_architecture") or entry.sae.architecture),
-            f"`{metadata.get('hook_name', '')}`",
+            f"`{as_name(metadata.get('hook_name', ''))}`",
             str(entry.sae.d_in),
             str(entry.sae.d_sae),
             *(metric_value(name, metrics.get(name)) for name in _METRICS),

@@ -17,6 +17,7 @@ from saesweep.publish.hub import Hub
 from saesweep.runs import RunDirectory
 from saesweep.saes import ExportedSAE, load_sae_folder, save_sae_folder
 from saesweep.saes.folder import CFG_FILE
+from saesweep.specs.joint_hooks import as_name
 
 
 def collect_run(run: Path, *, pareto: bool = False, matched: bool = False, trial: int | None = None) -> dict[str, Path]:
@@ -60,7 +61,7 @@ def name_of(sae: ExportedSAE, label: str) -> str:
     """Return `<hook>/<label>`, both safe as folder names."""
     own: Any = sae.metadata.get("saesweep")
     hook = sae.metadata.get("hook_name") or (own.get("hook_name") if isinstance(own, dict) else None) or "sae"
-    return f"{safe_name(str(hook))}/{safe_name(label)}"
+    return f"{safe_name(str(as_name(hook)))}/{safe_name(label)}"
 
 
 def safe_name(text: str) -> str:

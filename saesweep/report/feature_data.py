@@ -140,7 +140,9 @@ def gather(
         separators = {token for name in ("bos", "eos", "sep") if (token := special_token(tokenizer, name)) is not None}
         if isinstance(run.sequence_separator_token, int):
             separators.add(run.sequence_separator_token)
-        unembedding_VD = unembedding_of(opened.model)
+        # A crosscoder has no one decoder direction to multiply with the unembedding.
+        has_direction = any(own.sae.n_layers == 1 for own in source.shown)
+        unembedding_VD = unembedding_of(opened.model) if has_direction else None
         found: list[SAEFeatures] = []
         always = list(latents)
         for shown in source.shown:

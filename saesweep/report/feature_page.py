@@ -10,6 +10,7 @@ from saesweep.errors import UserError
 from saesweep.report.feature_data import FeatureData, SAEFeatures
 from saesweep.report.features import BINS, INTERVALS, Described
 from saesweep.report.html import render
+from saesweep.specs.joint_hooks import hooks_in
 
 MAX_BYTES = 5_000_000
 
@@ -84,6 +85,7 @@ def _sae_json(one: SAEFeatures, kept: Sequence[Described], places: dict[int, int
     means = (scan.sum_F / scan.fired_F.clamp(min=1)).tolist()
     return {
         "name": one.shown.name,
+        "hooks": list(hooks_in(one.shown.hook)),
         "tokens": scan.n_tokens,
         "bands": [band.name for band in one.bands],
         # One entry for each latent: band, tokens on which it fires, mean where it fires, maximum, token of the maximum.
@@ -114,6 +116,8 @@ def _latent_json(latent: Described, places: dict[int, int]) -> dict[str, Any]:
             for e in latent.examples
         ],
     }
+    if latent.by_hook:
+        found["d"] = [_short(share) for share in latent.by_hook]
     if latent.beside is not None:
         found["o"] = [latent.beside[0], round(latent.beside[1], 3)]
     return found

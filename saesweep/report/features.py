@@ -56,6 +56,8 @@ class Described:
     suppressed: list[tuple[int, float]] = field(default_factory=list)
     neighbours: list[tuple[int, float]] = field(default_factory=list)
     """(latent, cosine of the decoder directions), the nearest first."""
+    by_hook: list[float] = field(default_factory=list)
+    """Of a crosscoder's latent: the share of its decoder norms that each hook has."""
     beside: tuple[int, float] | None = None
     """The nearest latent of the SAE that is shown beside this one."""
 
@@ -91,6 +93,10 @@ def describe(
     _add_examples(found, sae, held_out, hook, scanned, max_tokens=max_tokens, separators=separators, seed=seed)
     _add_output_tokens(found, sae, unembedding_VD)
     _add_neighbours(found, sae)
+    if sae.n_layers > 1:
+        shares_FL = sae.decoder_shares()
+        for own in found:
+            own.by_hook = shares_FL[own.number].tolist()
     return found
 
 
@@ -195,7 +201,7 @@ def output_logits(sae: ExportedSAE, number: int, unembedding_VD: Tensor) -> Tens
 
 
 def _add_output_tokens(found: list[Described], sae: ExportedSAE, unembedding_VD: Tensor | None) -> None:
-    if unembedding_VD is None or unembedding_VD.shape[1] != sae.d_out:
+    if unembedding_VD is None or unembedding_VD.shape[1] != sae.d_out or sae.n_layers > 1:
         return
     weight_VD = unembedding_VD.float().to(sae.device)
     count = min(OUTPUT_TOKENS, len(weight_VD))

@@ -52,8 +52,11 @@ _OTHER_SYMBOLS = ("star-triangle-down", "hexagon", "pentagon", "star-diamond", "
 def style_of(architecture: str) -> ArchitectureStyle:
     """Return the style of an architecture; of one that a plug-in adds, by its name alone.
 
-    A transcoder has the colour of its SAE and an open marker, with a dot in it for a skip connection.
+    A transcoder has the colour of its SAE and an open marker, with a dot in it for a skip connection; a crosscoder a marker with
+    a dot.
     """
+    if (of := architecture.removesuffix("_crosscoder")) in ARCHITECTURE_STYLES and of != architecture:
+        return ArchitectureStyle(ARCHITECTURE_STYLES[of].colour, f"{ARCHITECTURE_STYLES[of].symbol}-dot")
     sae, is_transcoder, _ = architecture.partition("_transcoder")
     known = ARCHITECTURE_STYLES.get(sae.removesuffix("_skip"))
     if known is not None:

@@ -67,6 +67,10 @@ def write_features(
         source = from_run(read_run(first), allow_code_execution=allow_code_execution)
     else:
         source = from_paths(sources, experiment=experiment, overrides=overrides, hook=hook)
+    if neuronpedia is not None and source.shown[0].sae.n_layers > 1:
+        raise UserError(
+            f"--neuronpedia: {source.shown[0].name} is a crosscoder, and Neuronpedia's uploads are of one hook; leave it out"
+        )
     everything = source.shown[0].sae.d_sae * len(source.shown)
     found = gather(
         source,

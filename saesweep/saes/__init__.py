@@ -3,6 +3,7 @@
 from saesweep.saes import (  # noqa: F401  (each registers itself)
     abstopk,
     batchtopk,
+    crosscoder,
     gated,
     jumprelu,
     matching_pursuit,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saesweep.errors import UserError
 from saesweep.saes.exported import ExportedSAE
-from saesweep.saes.folding import exported_cfg, exported_tensors, fold_scale, fold_whitening
+from saesweep.saes.folding import exported_cfg, exported_tensors, fold_layer_scales, fold_scale, fold_whitening
 from saesweep.saes.normalize import Normalizer, Undo, normalise_tokens
 from saesweep.specs.architectures import SAESpec
 
@@ -86,6 +86,8 @@ class Architecture(Generic[SpecT]):
         UserError: The spec's options contradict each other.
     """
 
+    n_layers: int = 1
+    """Hooks whose activations stand side by side in what it reads: one but for crosscoders."""
     needs_threshold: ClassVar[bool] = False
     """Whether the exported form needs a calibrated threshold (the batchtopk types)."""
 
@@ -149,10 +151,17 @@ class Architecture(Generic[SpecT]):
         """
         if normalizer.scale is not None:
             tensors = fold_scale(tensors, normalizer.scale, normalizer.of_target.scale)
+        if normalizer.layer_scales is not None:
+            tensors = fold_layer_scales(tensors, normalizer.layer_scales)
         if normalizer.whitening is not None:
             centred, target = self.spec.apply_b_dec_to_input, normalizer.of_target.whitening
             tensors = fold_whitening(tensors, normalizer.whitening, centred=centred, target=target)
         return tensors, {}
+
+    def decoder_norms(self, W_dec_FD: Tensor) -> Tensor:
+        """Return by how much each latent's activation is weighed [F], in penalties and in selection: `|d|`."""
+        norm_F: Tensor = torch.linalg.vector_norm(W_dec_FD, dim=-1)
+        return norm_F
 
     def skip(self, params: Params, x_BD: Tensor) -> Tensor | None:
         """Return what is added to the reconstruction besides latents [B, D], from normalised input; None: nothing."""

@@ -79,6 +79,19 @@ class ExportedSAE:
         return int(self.cfg["d_out"]) if self.is_transcoder else self.d_in
 
     @property
+    def n_layers(self) -> int:
+        """Number of hooks that a crosscoder reads together, in equal parts of `d_in`; 1 of everything else."""
+        return self.form.n_layers(self.cfg)
+
+    def decoder_shares(self) -> Tensor:
+        """Return each hook's share of a latent's decoder norms, [F, n_layers], at the scale that training saw every hook at."""
+        by_hook = self.tensors["W_dec"].float().view(self.d_sae, self.n_layers, -1)
+        norm_FL: Tensor = torch.linalg.vector_norm(by_hook, dim=-1)
+        if (scales := self.cfg.get("layer_scales")) is not None:
+            norm_FL = norm_FL * torch.tensor(scales, device=norm_FL.device)
+        return norm_FL / norm_FL.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+
+    @property
     def d_sae(self) -> int:
         """Number of latents."""
         return int(self.cfg["d_sae"])
@@ -195,9 +208,12 @@ def cfg_problems(cfg: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def tensor_problems(cfg: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return how tensors differ from those a valid `cfg` calls for, one sentence each."""
-    expected = form_of(cfg["architecture"]).shapes(cfg)
+def tensor_problems(
+    cfg: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], *, stored: bool = False
+) -> list[str]:
+    """Return how tensors differ from those a valid `cfg` calls for, in memory or as a folder holds them, one sentence each."""
+    form = form_of(cfg["architecture"])
+    expected = form.stored_shapes(cfg) if stored else form.shapes(cfg)
     problems = [f"tensor {name} is missing" for name in expected if name not in shapes]
     problems += [f"unknown tensor {name} for {cfg['architecture']}" for name in shapes if name not in expected]
     problems += [

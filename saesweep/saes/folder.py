@@ -26,6 +26,7 @@ from saesweep.files import read_json_object, sha256
 from saesweep.saes.exported import DTYPES, ExportedSAE, cfg_problems, tensor_problems
 from saesweep.saes.formats.saelens_v5 import is_v5_cfg, upgrade_v5_cfg
 from saesweep.saes.formats.unread import refuse_by_architecture
+from saesweep.saes.forms import form_of
 from saesweep.saes.normalize import Normalizer
 
 CFG_FILE = "cfg.json"
@@ -64,7 +65,9 @@ def save_sae_folder(
         if tuple(sparsity_F.shape) != (sae.d_sae,) or not bool(((sparsity_F >= 0) & (sparsity_F <= 1)).all()):
             raise ValueError(f"sparsity_F must be {sae.d_sae} firing shares between 0 and 1")
         write_sparsity(folder, sparsity_F)
-    write_tensors(folder / WEIGHTS_FILE, {k: v.detach().cpu().contiguous() for k, v in sae.tensors.items()})
+    stored = sae.form.stored_shapes(sae.cfg)
+    tensors = {k: v.detach().cpu().contiguous().view(stored[k]) for k, v in sae.tensors.items()}
+    write_tensors(folder / WEIGHTS_FILE, tensors)
     write_checksums(folder)
     write_document(folder / CFG_FILE, sae.cfg)  # last: a folder with a cfg.json is complete
 
@@ -111,7 +114,7 @@ def load_sae_folder(folder: str | Path) -> ExportedSAE:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             if _is_neutral_scale(file, shapes):
                 del shapes["scaling_factor"]
-            if problems := tensor_problems(cfg, shapes):
+            if problems := tensor_problems(cfg, shapes, stored=True):
                 raise UserError(f"{path}: {'; '.join(problems)}")
             tensors = {name: file.get_tensor(name) for name in shapes}
     except SafetensorError as error:
@@ -119,7 +122,8 @@ def load_sae_folder(folder: str | Path) -> ExportedSAE:
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise UserError(f"{path}: NaN or infinite values in {', '.join(bad)}; export or download it again")
     dtype = DTYPES[cfg["dtype"]]
-    tensors = {k: v.to(torch.float32 if k == "threshold" else dtype) for k, v in tensors.items()}
+    in_memory = form_of(cfg["architecture"]).shapes(cfg)
+    tensors = {k: v.to(torch.float32 if k == "threshold" else dtype).reshape(in_memory[k]) for k, v in tensors.items()}
     return ExportedSAE(str(cfg["architecture"]), cfg, tensors)
 
 

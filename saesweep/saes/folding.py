@@ -11,7 +11,7 @@ from torch import Tensor
 
 import saesweep
 from saesweep.saes.exported import DTYPES
-from saesweep.saes.normalize import RUNTIME_MODES, Whitening
+from saesweep.saes.normalize import RUNTIME_MODES, Whitening, per_dimension
 from saesweep.specs.architectures import SAESpec
 
 SAELENS_VERSION = "6.54.12"
@@ -41,6 +41,16 @@ def fold_scale(tensors: dict[str, Tensor], scale: float, target_scale: float | N
         "b_dec": tensors["b_dec"] / target_scale,
     }
     return folded if "W_skip" not in tensors else folded | {"W_skip": tensors["W_skip"] * (scale / target_scale)}
+
+
+def fold_layer_scales(tensors: dict[str, Tensor], layer_scales: tuple[float, ...]) -> dict[str, Tensor]:
+    """Fold a factor for each of the layers that a crosscoder reads; the latents stay, as in `fold_scale`."""
+    scale_D = per_dimension(layer_scales, tensors["W_dec"])
+    return tensors | {
+        "W_enc": tensors["W_enc"] * scale_D[:, None],
+        "W_dec": tensors["W_dec"] / scale_D,
+        "b_dec": tensors["b_dec"] / scale_D,
+    }
 
 
 def fold_whitening(
@@ -81,9 +91,14 @@ def shift_encoder(tensors: dict[str, Tensor], shift_D: Tensor) -> dict[str, Tens
     return tensors | shifted
 
 
-def fold_decoder_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move each decoder row's norm into the encoder: latents become `|d|` times as large, decoder rows unit vectors."""
-    norm_F = tensors["W_dec"].norm(dim=-1).clamp_min(1e-8)
+def fold_decoder_norms(tensors: dict[str, Tensor], norm_F: Tensor | None = None) -> dict[str, Tensor]:
+    """Move each decoder row's norm into the encoder: latents become `|d|` times as large, decoder rows unit vectors.
+
+    Args:
+        tensors: The weights.
+        norm_F: What counts as the norm of each row; that of the vector when left out.
+    """
+    norm_F = (tensors["W_dec"].norm(dim=-1) if norm_F is None else norm_F).clamp_min(1e-8)
     return tensors | {
         "W_enc": tensors["W_enc"] * norm_F,
         "b_enc": tensors["b_enc"] * norm_F,

@@ -35,6 +35,14 @@ class ExportedForm:
         matrices: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
         return matrices | {name: (d_sae,) for name in self.vectors}
 
+    def stored_shapes(self, cfg: Cfg) -> dict[str, tuple[int, ...]]:
+        """Return the tensors as a folder holds them: name -> shape, of as many numbers in the same order."""
+        return self.shapes(cfg)
+
+    def n_layers(self, cfg: Cfg) -> int:
+        """Return the number of hooks whose activations stand side by side in what it reads: one but for crosscoders."""
+        return 1
+
     def problems(self, cfg: Cfg) -> list[str]:
         """Return what is wrong with the fields of `cfg` that this form has beyond the common ones, one sentence each."""
         return []

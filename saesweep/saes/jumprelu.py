@@ -104,7 +104,7 @@ class JumpReLUArchitecture(Architecture[JumpReLUSpec]):
     def penalties(self, state: ForwardState) -> dict[str, Tensor]:
         """Return `l0_loss` and, with a `pre_act_loss_coefficient`, `pre_act_loss`."""
         spec, hidden_BF, threshold_F = self.spec, state.hidden_pre_BF, state.params["threshold"]
-        norm_F = state.params["W_dec"].norm(dim=1)
+        norm_F = self.decoder_norms(state.params["W_dec"])
         if spec.jumprelu_sparsity_loss_mode == "tanh":
             sparsity_B = torch.tanh(spec.jumprelu_tanh_scale * state.feature_acts_BF * norm_F).sum(dim=-1)
         else:

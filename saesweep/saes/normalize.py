@@ -79,17 +79,28 @@ class Normalizer:
     Attributes:
         mode: The `normalize_activations` value.
         scale: The factor of `expected_average_only_in`; None for other modes.
+        layer_scales: The factors of `expected_average_only_in` for hooks that are read together, one for each of their equal
+            shares of the width; `scale` is None then.
         whitening: The map of `covariance_whitening`; None for other modes.
         target: The one of the activations that a transcoder reconstructs; None for an SAE, which reconstructs what it reads.
     """
 
     mode: NormalizeActivations
     scale: float | None = None
+    layer_scales: tuple[float, ...] | None = None
     whitening: Whitening | None = None
     target: Normalizer | None = None
 
     @classmethod
-    def fit(cls, mode: NormalizeActivations, batches: Iterable[Tensor], d_in: int, hook: str = "the hook") -> Normalizer:
+    def fit(
+        cls,
+        mode: NormalizeActivations,
+        batches: Iterable[Tensor],
+        d_in: int,
+        hook: str = "the hook",
+        *,
+        n_layers: int = 1,
+    ) -> Normalizer:
         """Estimate the statistics in one pass over batches of raw activations; no batch is kept.
 
         `expected_average_only_in`: `scale = sqrt(d_in) / E|x|`. `covariance_whitening` (arXiv 2511.13981):
@@ -101,12 +112,17 @@ class Normalizer:
             batches: Activations [B, d_in] of any floating type and device.
             d_in: Width of the activations.
             hook: Where they are from, for messages.
+            n_layers: Hooks that are read together, whose activations stand side by side: each gets a factor of its own.
 
         Raises:
             UserError: There are no activations, or they are all zero or not finite.
+            ValueError: A whitening of hooks that are read together.
         """
         if mode == "expected_average_only_in":
-            return cls(mode=mode, scale=_fit_scale(batches, d_in, hook))
+            scales = _fit_scales(batches, d_in, hook, n_layers)
+            return cls(mode=mode, scale=scales[0]) if n_layers == 1 else cls(mode=mode, layer_scales=scales)
+        if mode == "covariance_whitening" and n_layers > 1:
+            raise ValueError("hooks that are read together have no common whitening")
         if mode == "covariance_whitening":
             return cls(mode=mode, whitening=_fit_whitening(batches, d_in))
         return cls(mode=mode)
@@ -120,6 +136,9 @@ class Normalizer:
         """Return the activations an SAE trains on: [B, D], in at least float32 where a map is applied."""
         if self.scale is not None:
             return _at_least_float32(x_BD) * self.scale
+        if self.layer_scales is not None:
+            x_BD = _at_least_float32(x_BD)
+            return x_BD * per_dimension(self.layer_scales, x_BD)
         if self.whitening is not None:
             x_BD = _at_least_float32(x_BD)
             return (x_BD - self.whitening.mean_D.to(x_BD)) @ self.whitening.matrix_DD.to(x_BD)
@@ -129,6 +148,9 @@ class Normalizer:
         """Map normalised activations or reconstructions [B, D] back to the raw space."""
         if self.scale is not None:
             return _at_least_float32(x_BD) / self.scale
+        if self.layer_scales is not None:
+            x_BD = _at_least_float32(x_BD)
+            return x_BD / per_dimension(self.layer_scales, x_BD)
         if self.whitening is not None:
             x_BD = _at_least_float32(x_BD)
             return x_BD @ self.whitening.inverse_DD.to(x_BD) + self.whitening.mean_D.to(x_BD)
@@ -146,7 +168,9 @@ class Normalizer:
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return (values for a JSON file, tensors for a safetensors file); `from_state_dict` restores exactly."""
-        values = {"mode": self.mode, "scale": self.scale}
+        values: dict[str, Any] = {"mode": self.mode, "scale": self.scale}
+        if self.layer_scales is not None:
+            values["layer_scales"] = list(self.layer_scales)
         if self.whitening is None:
             return values, {}
         w = self.whitening
@@ -168,7 +192,19 @@ class Normalizer:
             whitening = Whitening(
                 mean_D=tensors["mean"], matrix_DD=tensors["matrix"], inverse_DD=tensors["inverse_matrix"]
             )
-        return cls(mode=values["mode"], scale=values["scale"], whitening=whitening)
+        layer_scales = values.get("layer_scales")
+        return cls(
+            mode=values["mode"],
+            scale=values["scale"],
+            layer_scales=None if layer_scales is None else tuple(layer_scales),
+            whitening=whitening,
+        )
+
+
+def per_dimension(layer_scales: tuple[float, ...], like: Tensor) -> Tensor:
+    """Return [D] with the factor of the layer that each dimension belongs to; D is the last axis of `like`."""
+    factors_L = torch.tensor(layer_scales, dtype=like.dtype, device=like.device)
+    return factors_L.repeat_interleave(like.shape[-1] // len(layer_scales))
 
 
 def _at_least_float32(x_BD: Tensor) -> Tensor:
@@ -176,20 +212,22 @@ def _at_least_float32(x_BD: Tensor) -> Tensor:
     return x_BD.to(torch.promote_types(x_BD.dtype, torch.float32))
 
 
-def _fit_scale(batches: Iterable[Tensor], d_in: int, hook: str) -> float:
-    total_norm, tokens = 0.0, 0
+def _fit_scales(batches: Iterable[Tensor], d_in: int, hook: str, n_layers: int) -> tuple[float, ...]:
+    total_norms, tokens = [0.0] * n_layers, 0
     for x_BD in batches:
         _check_width(x_BD, d_in)
-        total_norm += float(x_BD.double().norm(dim=-1).sum())
+        for layer, part_BD in enumerate(x_BD.chunk(n_layers, dim=-1)):
+            total_norms[layer] += float(part_BD.double().norm(dim=-1).sum())
         tokens += x_BD.shape[0]
-    mean_norm = total_norm / tokens if tokens else 0.0
-    if not 0 < mean_norm < float("inf"):
-        kind = AllZeroError if tokens and mean_norm == 0 else UserError
-        raise kind(
-            f"sae.normalize_activations: expected_average_only_in divides by the mean norm of the activations at {hook}, which is "
-            f"{mean_norm:g} over {tokens} tokens; it must be positive and finite. Choose another hook, or check the dataset and the model's dtype"
-        )
-    return float(d_in**0.5 / mean_norm)
+    means = [total / tokens if tokens else 0.0 for total in total_norms]
+    for mean_norm in means:
+        if not 0 < mean_norm < float("inf"):
+            kind = AllZeroError if tokens and mean_norm == 0 else UserError
+            raise kind(
+                f"sae.normalize_activations: expected_average_only_in divides by the mean norm of the activations at {hook}, which is "
+                f"{mean_norm:g} over {tokens} tokens; it must be positive and finite. Choose another hook, or check the dataset and the model's dtype"
+            )
+    return tuple(float((d_in // n_layers) ** 0.5 / mean_norm) for mean_norm in means)
 
 
 def _fit_whitening(batches: Iterable[Tensor], d_in: int) -> Whitening:

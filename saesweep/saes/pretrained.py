@@ -18,7 +18,7 @@ from saesweep.errors import UserError
 from saesweep.files import read_json_object
 from saesweep.saes.architecture import Architecture, Params, architecture_for
 from saesweep.saes.folder import CFG_FILE, SCALER_FILE, THRESHOLD, WEIGHTS_FILE, WHITENING_FILE
-from saesweep.saes.folding import fold_scale, fold_whitening, shift_encoder
+from saesweep.saes.folding import fold_layer_scales, fold_scale, fold_whitening, shift_encoder
 from saesweep.saes.normalize import RUNTIME_MODES, Normalizer, Whitening
 from saesweep.saes.open_sae import open_sae
 from saesweep.specs import BaseRun
@@ -36,6 +36,8 @@ class Pretrained:
     """Per-token normalisation (`layer_norm`, `constant_norm_rescale`), else `none`."""
     centred: bool
     """Whether the encoder sees the input minus `b_dec`."""
+    n_layers: int = 1
+    """Hooks that a crosscoder reads together."""
 
 
 def read_pretrained(source: str) -> Pretrained:
@@ -55,6 +57,7 @@ def read_pretrained(source: str) -> Pretrained:
         sae.tensors,
         str(sae.cfg.get("normalize_activations", "none")),
         bool(sae.cfg.get("apply_b_dec_to_input", True)),
+        sae.n_layers,
     )
 
 
@@ -125,6 +128,10 @@ def _check(found: Pretrained, architecture: Architecture[Any], like: Params) -> 
             f"{place} works with normalize_activations {found.mode}, this run has {own_mode}; a per-token normalisation "
             "must be the same"
         )
+    if found.n_layers != architecture.n_layers:
+        raise UserError(
+            f"{place} reads activations of {found.n_layers} hooks together, this run of {architecture.n_layers}; check hook_name"
+        )
     for name, param in like.items():
         if name not in found.tensors:
             raise UserError(f"{place} has no {name}, which {architecture.spec.architecture} needs")
@@ -140,6 +147,8 @@ def _unfold(tensors: dict[str, Tensor], normalizer: Normalizer, *, centred: bool
     read, target = normalizer, normalizer.of_target
     if read.scale is not None and target.scale is not None:
         return fold_scale(tensors, 1 / read.scale, 1 / target.scale)
+    if read.layer_scales is not None:
+        return fold_layer_scales(tensors, tuple(1 / scale for scale in read.layer_scales))
     if read.whitening is not None and target.whitening is not None:
         mean_D, inverse_DD = (t.cpu().double() for t in (read.whitening.mean_D, read.whitening.inverse_DD))
         target_mean_D, matrix_DD = (t.cpu().double() for t in (target.whitening.mean_D, target.whitening.matrix_DD))

@@ -35,7 +35,7 @@ class Standard(Architecture[StandardSpec]):
 
     def penalties(self, state: ForwardState) -> dict[str, Tensor]:
         """Return `l1_loss`."""
-        weighted_BF = state.feature_acts_BF * state.params["W_dec"].norm(dim=1)
+        weighted_BF = state.feature_acts_BF * self.decoder_norms(state.params["W_dec"])
         return {"l1_loss": (state.knobs.l1_coefficient * weighted_BF.norm(p=self.spec.lp_norm, dim=-1)).mean()}
 
 

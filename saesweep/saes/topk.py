@@ -55,7 +55,7 @@ class TopKFamily(Architecture[TopKSpecT]):
         """Return (f, h')."""
         hidden_BF = x_BD @ params["W_enc"] + params["b_enc"]
         if self.spec.rescale_acts_by_decoder_norm:
-            hidden_BF = hidden_BF * params["W_dec"].norm(dim=-1)
+            hidden_BF = hidden_BF * self.decoder_norms(params["W_dec"])
         return self.select(hidden_BF, knobs.k), hidden_BF
 
     def decode(self, params: Params, feature_acts_BF: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class TopKFamily(Architecture[TopKSpecT]):
         """Return the decoder rows [F, D] that latents multiply: unit vectors where latents carry the norm."""
         W_dec_FD: Tensor = params["W_dec"]
         if self.spec.rescale_acts_by_decoder_norm:
-            W_dec_FD = W_dec_FD / W_dec_FD.norm(dim=-1, keepdim=True)
+            W_dec_FD = W_dec_FD / self.decoder_norms(W_dec_FD)[:, None]
         return W_dec_FD
 
     def penalties(self, state: ForwardState) -> dict[str, Tensor]:
@@ -100,8 +100,8 @@ class TopKFamily(Architecture[TopKSpecT]):
         rescale = self.spec.rescale_acts_by_decoder_norm
         target_scale = normalizer.of_target.scale
         if rescale and target_scale is None:
-            # Before a whitening, which changes decoder norms and with them the selection.
-            tensors = fold_decoder_norms(tensors)
+            # Before a whitening or factors by layer, which change decoder norms and with them the selection.
+            tensors = fold_decoder_norms(tensors, self.decoder_norms(tensors["W_dec"]))
         tensors, fields = super().fold(tensors, normalizer, threshold)
         if rescale and target_scale is not None:
             tensors = fold_decoder_norms(tensors)
@@ -130,6 +130,7 @@ class TopK(TopKFamily[TopKSpec]):
         """Fold as the family does, and state what a topk's `cfg.json` adds."""
         tensors, fields = super().fold(tensors, normalizer, threshold)
         # Once whitened, decoder rows are no unit vectors any more: their norms are in the encoder and must not count twice.
+        # Nor are they once the layers of a crosscoder are scaled each by itself.
         rescale = self.spec.rescale_acts_by_decoder_norm and normalizer.whitening is None
         return tensors, {**fields, "k": self.spec.k, "rescale_acts_by_decoder_norm": rescale}
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
 from saesweep.specs.architectures import SAESpec, all_listed, architectures, spec_class
+from saesweep.specs.joint_hooks import as_name
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.model_loading import arguments_that_run_code, refusal
@@ -56,8 +57,10 @@ class BaseRun(Spec):
     """Hub id, local folder or `builtin:tiny-lm`; null for `dataset_path: builtin:synthetic`, which has no model."""
     model_class_name: str = "AutoModelForCausalLM"
     """A model class of transformers (such as `AutoModel`) or `TransformerBridge` (TransformerLens), SAELens' `HookedTransformer`."""
-    hook_name: str = "blocks.0.hook_mlp_out"
-    """A module of a Hugging Face model (`model.layers.3` its output, `model.layers.3:input` its input) or a TransformerLens hook point."""
+    hook_name: Annotated[str, BeforeValidator(as_name, json_schema_input_type=str | list[str])] = (
+        "blocks.0.hook_mlp_out"
+    )
+    """A module of a Hugging Face model (`model.layers.3` its output, `model.layers.3:input` its input), a TransformerLens hook point, or a list."""
     hook_name_out: str | None = None
     """Hook whose activations a transcoder reconstructs from those of `hook_name`. SAEs beside transcoders train on this one."""
     hook_head_index: int | None = Field(None, ge=0)

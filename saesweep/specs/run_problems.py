@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from saesweep.specs.joint_hooks import hooks_in, is_joint
 from saesweep.specs.model_loading import (
     BRIDGE_CLASSES,
     MODEL_CLASS_ADVICE,
@@ -41,6 +42,44 @@ def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
         if getattr(run, field):
             found.append(
                 (field, "snapshots are in SAELens' training form, which it does not have for transcoders; leave it out")
+            )
+    return found
+
+
+def _joint_hook_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return what keeps a run from training a crosscoder, or anything else where it names several hooks at once."""
+    name, hooks = run.sae.architecture, hooks_in(run.hook_name)
+    found: list[tuple[str, str]] = []
+    if run.hook_name_out is not None and is_joint(run.hook_name_out):
+        found.append(("hook_name_out", "takes one hook; there are no transcoders to several layers here"))
+    if not run.sae.is_crosscoder:
+        if len(hooks) > 1:
+            found.append(
+                (
+                    "hook_name",
+                    f"a list of hooks is read together, by a crosscoder, and {name} reads one: name one here, and the list under "
+                    "by_architecture: {topk_crosscoder: {hook_name: [...]}}; or search them: space: {hook_name: {choice: [...]}}",
+                )
+            )
+        return found
+    if run.is_synthetic:
+        return [("sae.architecture", f"{name} needs a language model; builtin:synthetic has one kind of activations")]
+    if len(hooks) == 1:
+        return [("hook_name", f"{name} reads several hooks together; name them as a list: [{hooks[0]}, ...]")]
+    if len(set(hooks)) < len(hooks):
+        found.append(("hook_name", "names a hook twice"))
+    if (stated := getattr(run.sae, "n_layers", None)) not in (None, len(hooks)):
+        found.append(("sae.n_layers", f"{stated}, but hook_name names {len(hooks)} hooks; leave it out"))
+    if run.hook_name_out is not None:
+        found.append(
+            ("hook_name_out", f"{name} reconstructs what it reads; leave it out, and sweep transcoders by themselves")
+        )
+    if run.hook_head_index is not None:
+        found.append(("hook_head_index", "a crosscoder reads whole activations; leave it out"))
+    for field in ("n_checkpoints", "save_final_checkpoint"):
+        if getattr(run, field):
+            found.append(
+                (field, "snapshots are in SAELens' training form, which it does not have for crosscoders; leave it out")
             )
     return found
 
@@ -139,6 +178,7 @@ def run_problems(run: BaseRun) -> list[tuple[str, str]]:
             )
         )
     found += _transcoder_problems(run)
+    found += _joint_hook_problems(run)
     if run.compile_sae and getattr(run.sae, "k_anneal_steps", Duration(0)) != Duration(0):
         found.append(
             ("sae.k_anneal_steps", "gives each step another k, and compile_sae compiles each anew; leave one out")

@@ -21,6 +21,7 @@ from saesweep.runs import RunDirectory, copy_export, finite, replace_folder, wri
 from saesweep.runs.runner_cfg import runner_cfg
 from saesweep.saes import ExportedSAE, save_sae_folder, write_checksums, write_sparsity
 from saesweep.specs import BaseRun
+from saesweep.specs.joint_hooks import hooks_in
 from saesweep.worker.measure import Measured
 
 
@@ -43,7 +44,7 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
     names, pair = names_of_hook(run, run.hook_name), saelens_pair(run)
     metadata: dict[str, Any] = {
         "dataset_path": run.dataset_path,
-        "hook_name": pair.hook_name,
+        "hook_name": list(hooks_in(run.hook_name)) if run.sae.is_crosscoder else pair.hook_name,
         "model_name": run.model_name,
         "model_class_name": pair.model_class_name,
         "hook_head_index": run.hook_head_index,

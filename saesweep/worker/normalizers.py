@@ -18,6 +18,7 @@ from saesweep.experiment import Experiment
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
 from saesweep.saes import AllZeroError, Normalizer
 from saesweep.specs import BaseRun
+from saesweep.specs.joint_hooks import hooks_in, is_joint
 from saesweep.worker.sizing import normalize_modes
 
 _log = logging.getLogger("saesweep")
@@ -48,17 +49,23 @@ def normalizers_of(
         UserError: What was kept is damaged, or no factor scales the only hook: its activations are all zero.
     """
     found = _kept(directory)
-    wanted = [(hook, mode) for mode in normalize_modes(experiment) for hook in d_in]
+    wanted = [
+        (hook, mode)
+        for mode in normalize_modes(experiment)
+        for hook in d_in
+        if not (is_joint(hook) and mode == "covariance_whitening")  # which crosscoders do not have
+    ]
     missing = [key for key in wanted if key not in found]
     if not missing and _file(directory).exists():
         return found
     max_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
     for hook, mode in missing:
         window = (_finite(piece[hook]) for piece in _at_most(source.stream.first_window(), hook, max_tokens))
+        layers = len(hooks_in(hook))
         try:
-            found[hook, mode] = Normalizer.fit(mode, window, d_in[hook], hook)
+            found[hook, mode] = Normalizer.fit(mode, window, d_in[hook], hook, n_layers=layers)
         except AllZeroError as error:
-            if len(d_in) == 1:
+            if len(d_in) == 1 or layers > 1:
                 raise
             _log.warning("%s; its trials train on zeros, the others as they would", error)
             found[hook, mode] = Normalizer(mode=mode, scale=1.0)

@@ -272,7 +272,7 @@ MISTAKES = {
     "misspelt-architecture": (
         "batchtopk",
         "batch-topk",
-        "11:23: base.sae.architecture: unknown architecture 'batch-topk'; did you mean 'batchtopk'? (known: standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk and their transcoders, matching_pursuit, abstopk, multi_k)",
+        "11:23: base.sae.architecture: unknown architecture 'batch-topk'; did you mean 'batchtopk'? (known: standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk and their transcoders, matching_pursuit, abstopk, multi_k, standard_crosscoder, jumprelu_crosscoder, topk_crosscoder, batchtopk_crosscoder)",
     ),
     "misspelt-metric": (
         SEARCH,

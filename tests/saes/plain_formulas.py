@@ -15,6 +15,8 @@ from saesweep.saes import Knobs, Params, architecture_for
 from saesweep.specs.architectures import SAESpec, spec_class
 
 D_IN, D_OUT, D_SAE, BATCH = 12, 10, 40, 64
+N_LAYERS = 3
+"""Hooks that crosscoders read, in equal parts of D_IN."""
 
 
 def make_spec(architecture: str, **options: Any) -> SAESpec:
@@ -27,6 +29,8 @@ def make_spec(architecture: str, **options: Any) -> SAESpec:
         options = {"max_iterations": 6, **options}
     if architecture.endswith("transcoder"):
         options = {"d_out": D_OUT, **options}
+    if architecture.endswith("crosscoder"):
+        options = {"n_layers": N_LAYERS, **options}
     if architecture.startswith("matryoshka_batchtopk"):
         options = {"matryoshka_widths": (6, 16), **options}
     return spec_class(architecture)(d_in=D_IN, d_sae=D_SAE, **options)
@@ -57,12 +61,13 @@ def make_dead(share: float, seed: int = 2) -> Tensor:
 def plain_losses(
     spec: Any, p: Params, x: Tensor, knobs: Knobs, dead: Tensor, y: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Every loss term by name, of an SAE, or of a transcoder that reconstructs `y`."""
+    """Every loss term by name, of an SAE, of a crosscoder, or of a transcoder that reconstructs `y`."""
     name = getattr(spec, "trained_as", spec.architecture)
     y = x if y is None else y
     if "W_skip" in p:
         y = y - torch.einsum("bd,od->bo", x, p["W_skip"])
-    norm_F = (p["W_dec"] ** 2).sum(1) ** 0.5
+    n_layers = getattr(spec, "n_layers", 1)
+    norm_F = torch.stack([(part**2).sum(1) ** 0.5 for part in p["W_dec"].chunk(n_layers, dim=1)]).sum(0)
     z, undo = _normalise(spec.normalize_activations, x)
     shift = p["b_dec"] if spec.apply_b_dec_to_input else torch.zeros_like(x[0])
     z = z - shift

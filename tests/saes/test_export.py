@@ -11,7 +11,7 @@ from saesweep.specs.architectures import TopKFamilySpec, architectures, spec_cla
 from .plain_formulas import D_IN, D_SAE, make_batch, make_params, make_spec
 
 MODES = ["none", "expected_average_only_in", "layer_norm", "constant_norm_rescale", "covariance_whitening"]
-ARCHITECTURES = [name for name in architectures() if not spec_class(name).is_transcoder]
+ARCHITECTURES = [name for name in architectures() if not hasattr(spec_class(name), "trained_as")]
 TOPK = {name for name in ARCHITECTURES if issubclass(spec_class(name), TopKFamilySpec)}
 RESCALING = [*((name, True) for name in ARCHITECTURES), *((name, False) for name in ARCHITECTURES if name in TOPK)]
 """Every architecture, and those with `rescale_acts_by_decoder_norm` without it too."""

@@ -18,6 +18,7 @@ from saesweep.cohort.kernels.standard import standard_step
 from saesweep.cohort.kernels.topk import topk_step
 from saesweep.saes import Architecture, Knobs, Params
 from saesweep.saes.batchtopk import BatchTopK
+from saesweep.saes.crosscoder import CROSSCODER_TRAINED_AS
 from saesweep.saes.gated import Gated
 from saesweep.saes.jumprelu import JumpReLUArchitecture
 from saesweep.saes.matryoshka import MatryoshkaBatchTopK
@@ -36,7 +37,7 @@ _OF_SAES: dict[type[Any], Callable[[Frame, Any], StepGradients]] = {
     Gated: gated_step,
     JumpReLUArchitecture: jumprelu_step,
 }
-_STEPS = {**_OF_SAES, **{transcoder: _OF_SAES[sae] for transcoder, sae in TRAINED_AS.items()}}
+_STEPS = {**_OF_SAES, **{cls: _OF_SAES[sae] for cls, sae in (TRAINED_AS | CROSSCODER_TRAINED_AS).items()}}
 
 
 class SparseEngine:

@@ -39,6 +39,7 @@ class Frame:
         target_BD: Tensor | None = None,
     ) -> None:
         self.params, self.knobs, self.scratch, self.choice = params, knobs, scratch, choice
+        self._architecture = architecture
         self.W_enc_FD, self.W_dec_FD, self.b_dec_D = params["W_enc"].t(), params["W_dec"], params["b_dec"]
         if not self.W_enc_FD.is_contiguous():
             raise ValueError(f"W_enc of stride {params['W_enc'].stride()} is not the view of an [F, D] tensor")
@@ -71,6 +72,18 @@ class Frame:
     def zero(self) -> Tensor:
         """Return a scalar 0 of the parameters' type."""
         return self.W_dec_FD.new_zeros(())
+
+    def decoder_norms(self) -> Tensor:
+        """Return by how much each latent's activation is weighed, [F]: its decoder norm, of a crosscoder summed over layers."""
+        return self._architecture.decoder_norms(self.W_dec_FD)
+
+    def add_norm_grad(self, norm_grad_F: Tensor, norm_F: Tensor) -> None:
+        """Add the gradient at `decoder_norms`, which are `norm_F`, to the decoder's: `d|d| / dd = d / |d|`, by layer of a crosscoder."""
+        n_layers, rows_FD = self._architecture.n_layers, self.W_dec_FD
+        if n_layers > 1:
+            rows_FD = rows_FD.view(self.d_sae * n_layers, -1)
+            norm_F, norm_grad_F = torch.linalg.vector_norm(rows_FD, dim=1), norm_grad_F.repeat_interleave(n_layers)
+        self.grad_W_dec.add_multiple(norm_grad_F / norm_F, rows_FD)
 
     def spare_FD(self) -> Tensor:
         """Return memory for one more [F, D] tensor, free until the encoder's gradient is first added to."""

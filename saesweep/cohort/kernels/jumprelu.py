@@ -33,7 +33,7 @@ def jumprelu_step(frame: Frame, spec: JumpReLUSpec) -> StepGradients:
         seen=step.pre_act if step.pre_act_weight else None,
     )
     step.add_waiting()
-    frame.grad_W_dec.add_multiple(step.norm_grad_F / step.norm_F, frame.W_dec_FD)
+    frame.add_norm_grad(step.norm_grad_F, step.norm_F)
     losses = {"mse_loss": step.mse, "l0_loss": step.sparsity}
     if spec.pre_act_loss_coefficient is not None:
         losses["pre_act_loss"] = step.pre_act_loss

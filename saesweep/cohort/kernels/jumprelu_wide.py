@@ -27,7 +27,7 @@ class JumpReLUSums:
         self.frame, self.spec = frame, spec
         self.weight = frame.knobs.l0_coefficient / frame.n_tokens
         self.threshold_F = frame.params["threshold"].to(frame.W_dec_FD.dtype)
-        self.norm_F: Tensor = torch.linalg.vector_norm(frame.W_dec_FD, dim=1)
+        self.norm_F: Tensor = frame.decoder_norms()
         self.mse, self.sparsity = frame.zero(), frame.zero()
         self.norm_grad_F, self.b_enc_grad_F, self.threshold_grad_F = (frame.zeros_F() for _ in range(3))
         self.firing_F = torch.zeros(frame.d_sae, dtype=torch.int64, device=frame.x_BD.device)

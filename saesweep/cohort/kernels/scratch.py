@@ -76,8 +76,8 @@ class Accumulator:
         self.total().index_add_(0, latents_N, rows_ND)
 
     def add_multiple(self, factors_F: Tensor, rows_FD: Tensor) -> None:
-        """Add `factor * row` to every latent's row."""
-        self.total().addcmul_(factors_F[:, None], rows_FD)
+        """Add `factor * row` to every latent's row, or to each of the equal parts that rows are given in."""
+        self.total().view(rows_FD.shape).addcmul_(factors_F[:, None], rows_FD)
 
     def total(self) -> Tensor:
         """Return the sum so far, [F, D]: the memory itself."""

@@ -20,8 +20,7 @@ def standard_step(frame: Frame, spec: StandardSpec) -> StepGradients:
     """Return one step's gradients."""
     step = _StandardStep(frame, spec)
     each_chunk(frame, frame.params["b_enc"], None, dense=step.dense, sparse=step.sparse)
-    # d|d_j| / dd_j = d_j / |d_j|
-    frame.grad_W_dec.add_multiple(step.norm_grad_F / step.norm_F, frame.W_dec_FD)
+    frame.add_norm_grad(step.norm_grad_F, step.norm_F)
     losses = {"mse_loss": step.mse, "l1_loss": step.l1}
     return frame.finish(losses, step.b_enc_grad_F, {"b_enc": step.b_enc_grad_F}, step.firing_F)
 
@@ -30,7 +29,7 @@ class _StandardStep:
     def __init__(self, frame: Frame, spec: StandardSpec) -> None:
         self.frame, self.p = frame, spec.lp_norm
         self.weight = frame.knobs.l1_coefficient / frame.n_tokens
-        self.norm_F: Tensor = torch.linalg.vector_norm(frame.W_dec_FD, dim=1)
+        self.norm_F: Tensor = frame.decoder_norms()
         self.mse, self.l1 = frame.zero(), frame.zero()
         self.norm_grad_F, self.b_enc_grad_F = frame.zeros_F(), frame.zeros_F()
         self.firing_F = torch.zeros(frame.d_sae, dtype=torch.int64, device=frame.x_BD.device)

@@ -79,7 +79,7 @@ def topk_step(frame: Frame, spec: TopKFamilySpec) -> StepGradients:
     them: `f / |d|` is the plain pre-activation at every active pair, so their gradient cancels exactly.
     """
     b_enc_F = frame.params["b_enc"]
-    norm_F = torch.linalg.vector_norm(frame.W_dec_FD, dim=1) if spec.rescale_acts_by_decoder_norm else None
+    norm_F = frame.decoder_norms() if spec.rescale_acts_by_decoder_norm else None
     weights_FD, bias_F = frame.W_enc_FD, b_enc_F
     if norm_F is not None:
         weights_FD = torch.mul(frame.W_enc_FD, norm_F[:, None], out=frame.spare_FD())

@@ -46,6 +46,13 @@
     box.append(rows);
     return box;
   }
+  function byHook(hooks, shares) {
+    const box = make("div"); box.append(make("h4", "", "Decoder norm by hook"));
+    const rows = make("table");
+    hooks.forEach((hook, i) => { const row = make("tr"); row.append(make("td", "token", hook), make("td", "", `${(100 * shares[i]).toFixed(0)}%`)); rows.append(row); });
+    box.append(rows);
+    return box;
+  }
   const windowOf = ([context, begin, end, peak], open) => [open ? begin : Math.max(begin, peak - BEFORE), open ? end : Math.min(end, peak + AFTER + 1)];
   function example(found, max) {
     const [context, begin, , peak, , acts] = found, line = make("button", "example"), values = new Map();
@@ -78,6 +85,7 @@
     const parts = make("div", "parts");
     if (own.f[n]) parts.append(histogram(latent, own.m[n]));
     if (latent.p.length) parts.append(logits("Raises", latent.p, "up"), logits("Lowers", latent.s, "down"));
+    if (latent.d) parts.append(byHook(own.hooks, latent.d));
     if (latent.k.length) parts.append(neighbours(sae, latent));
     box.append(parts);
     let group = null;

@@ -21,6 +21,10 @@ from saesweep.specs.architectures.topk import (
 )
 from saesweep.specs.architectures.transcoder import TRANSCODERS, TranscoderSpec
 
+# isort: split
+# After the SAEs: architectures are listed in the order in which they are registered.
+from saesweep.specs.architectures.crosscoder import CROSSCODERS, CrosscoderSpec
+
 __all__ = [
     "NormalizeActivations",
     "SAESpec",
@@ -39,6 +43,8 @@ __all__ = [
     "AbsTopKSpec",
     "MultiKSpec",
     "MatchingPursuitSpec",
+    "CrosscoderSpec",
+    "CROSSCODERS",
     "TranscoderSpec",
     "TRANSCODERS",
 ]

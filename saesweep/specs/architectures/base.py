@@ -34,6 +34,8 @@ class SAESpec(Spec):
     """Field that `problems` names -> other fields of the same mistake: what follows from a wrong value is not reported too."""
     is_transcoder: ClassVar[bool] = False
     """Whether it reconstructs the activations of `hook_name_out` from those of `hook_name`."""
+    is_crosscoder: ClassVar[bool] = False
+    """Whether it reads several hooks together."""
 
     architecture: str
     """Name of the architecture."""

@@ -13,6 +13,8 @@ from saesweep.specs.architectures import spec_class
 D, F, B = 24, 96, 80
 D_OUT = 20
 """Width that transcoders reconstruct."""
+N_LAYERS = 3
+"""Hooks that crosscoders read, in equal parts of D."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +27,17 @@ class Case:
 
     @property
     def kind(self) -> str:
-        """The SAE's architecture: the case's own, or the one that a transcoder has the latents and losses of."""
-        return self.architecture.removesuffix("_transcoder").removesuffix("_skip")
+        """The SAE's architecture: the case's own, or the one that a transcoder or crosscoder has the latents and losses of."""
+        return self.architecture.removesuffix("_crosscoder").removesuffix("_transcoder").removesuffix("_skip")
 
     @property
     def is_transcoder(self) -> bool:
-        return self.kind != self.architecture
+        return self.architecture.endswith("_transcoder")
 
     def build(self, d_in: int = D, d_sae: int = F) -> Architecture[Any]:
         widths = {"d_in": d_in, "d_sae": d_sae, **({"d_out": D_OUT} if self.is_transcoder else {})}
+        if self.architecture.endswith("_crosscoder"):
+            widths["n_layers"] = N_LAYERS
         return architecture_for(spec_class(self.architecture)(architecture=self.architecture, **widths, **self.options))
 
     def target(self, x: torch.Tensor) -> torch.Tensor | None:
@@ -131,7 +135,30 @@ def _transcoder_cases() -> list[Case]:
     return found
 
 
-CASES = _topk_cases() + _penalised_cases() + _transcoder_cases()
+def _crosscoder_cases() -> list[Case]:
+    """The crosscoder of a case of each architecture, and of everything that weighs by decoder norms."""
+    chosen = (
+        "topk uncentred dead",
+        "batchtopk uncentred dead",
+        "standard p=1.0",
+        "standard p=3.0",
+        "jumprelu tanh ste dead",
+        "jumprelu quadratic dead",
+        "jumprelu wide window",
+    )
+    cases = {case.name: case for case in _topk_cases() + _penalised_cases()}
+    return [
+        replace(
+            cases[name],
+            name=f"{name} crosscoder",
+            architecture=f"{cases[name].architecture}_crosscoder",
+            options={key: value for key, value in cases[name].options.items() if key != "apply_b_dec_to_input"},
+        )
+        for name in chosen
+    ]
+
+
+CASES = _topk_cases() + _penalised_cases() + _transcoder_cases() + _crosscoder_cases()
 
 
 def params_for(
