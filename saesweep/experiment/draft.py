@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from saesweep.experiment.document import Document, Place, block
+from saesweep.experiment.document import Document, Place, block, flow
 from saesweep.experiment.explain import explain
-from saesweep.experiment.fields import ARCHITECTURE, known_paths, run_fields
+from saesweep.experiment.fields import ARCHITECTURE, known_paths, run_fields, sae_fields
 from saesweep.experiment.layers import base_architecture
 from saesweep.experiment.nearest import did_you_mean, nearest
 from saesweep.specs import (
@@ -66,7 +66,7 @@ def read_draft(document: Document, filled: frozenset[Place]) -> Draft:
     except ValidationError as error:
         for place, message in explain(error, document.tree, _known_keys):
             if place[:-1] == () and message.startswith("unknown key"):
-                message = _hint_section(str(place[-1]), message)
+                message = _hint_section(str(place[-1]), document.tree[str(place[-1])], message)
             document.add(place, message, at_key=message.startswith("unknown key"))
     draft.objective = _section(draft, "objective", ObjectiveSpec)
     draft.search = _section(draft, "search", SearchSpec)
@@ -119,11 +119,36 @@ def _known_keys(place: Place) -> tuple[str, ...]:
     return tuple(info.alias or name for name, info in model.model_fields.items())
 
 
-def _hint_section(key: str, message: str) -> str:
-    """Return a better hint for a key that belongs one level down."""
-    first = key.split(".")[0]
+_SECTIONS: dict[str, type[Spec]] = {
+    "search": SearchSpec,
+    "cohort": CohortSpec,
+    "evaluation": EvaluationSpec,
+    "objective": ObjectiveSpec,
+}
+_ELSEWHERE = {
+    "parameters": "write what is in it under space",
+    "metric": "write objective: {minimize: ...} or {maximize: ...}",
+    "method": "write search: {sampler: ...}",
+    **dict.fromkeys(("program", "command"), "saesweep trains by itself; leave it out"),
+    "early_terminate": "search.pruner stops trials by a forecast of their ends; leave it out",
+}
+"""Sections of W&B's sweep files, and what to do with them."""
+
+
+def _hint_section(key: str, value: Any, message: str) -> str:
+    """Return a better hint for a key that belongs one level down, or into the file of another tool."""
+    first, _, rest = key.partition(".")
+    unknown = f"unknown key {key!r}; "
+    if key in _ELSEWHERE:
+        return unknown + _ELSEWHERE[key]
+    if first == "sae" or key in sae_fields():
+        inner = value if key == "sae" else {rest or key: value}
+        return f"{unknown}write it under base: {flow({'sae': inner})}"
+    for section, model in _SECTIONS.items():
+        if key in model.model_fields and key not in run_fields():
+            return f"{unknown}write it under {section}: {flow({key: value})}"
     if "did you mean" not in message and first in run_fields():
-        return f"unknown key {key!r}; did you mean 'base.{key}'?"
+        return f"{unknown}did you mean 'base.{key}'?"
     return message
 
 
