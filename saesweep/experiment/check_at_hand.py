@@ -92,7 +92,9 @@ def _check_model_names(draft: Draft, base: dict[str, Any]) -> None:
     for name, place in names:
         if not isinstance(name, str) or is_reference(name):
             continue
-        if name.startswith("builtin:") and name != builtin.MODEL_NAME:
+        if shell := _shell_variable(name):
+            draft.document.add(place, shell)
+        elif name.startswith("builtin:") and name != builtin.MODEL_NAME:
             message = f"unknown built-in model {name!r}; there is {builtin.MODEL_NAME}"
             draft.document.add(place, message)
         elif looks_local(name) and not Path(name).expanduser().exists():
@@ -108,7 +110,9 @@ def _check_dataset(draft: Draft, base: dict[str, Any]) -> None:
         if not isinstance(name, str) or is_reference(name) or base.get("use_cached_activations") is True:
             continue
         path = Path(name).expanduser()
-        if name.startswith("builtin:") and name not in known:
+        if shell := _shell_variable(name):
+            draft.document.add(place, shell)
+        elif name.startswith("builtin:") and name not in known:
             hint = did_you_mean(name, known) or f"; there are {' and '.join(known)}"
             draft.document.add(place, f"unknown built-in dataset {name!r}{hint}")
         elif any(mark in name for mark in "*?["):
@@ -116,6 +120,12 @@ def _check_dataset(draft: Draft, base: dict[str, Any]) -> None:
                 draft.document.add(place, f"no file matches {name!r}; give a file, folder, glob or a Hub dataset id")
         elif (looks_local(name) or path.suffix.lower() in _DATA_FILES) and not path.exists():
             draft.document.add(place, f"{name!r} does not exist; give a file, folder, glob or a Hub dataset id")
+
+
+def _shell_variable(name: str) -> str:
+    """Return what to say of a path with a variable as the shell writes it; empty for any other."""
+    match = re.match(r"\$(?:(\w+)|\{(\w+)\})", name)
+    return f"write ${{env:{match[1] or match[2]}}}{name[match.end() :]}" if match else ""
 
 
 def check_warm_start(draft: Draft) -> None:
@@ -163,10 +173,14 @@ def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place:
             "model_class_name: AutoModelForCausalLM to use it, or choose a hook that `saesweep hooks` lists",
         )
         return
+    if (meant := _numbered(hook, config, is_bridge)) != hook:
+        draft.document.add(place, f"{model} has no {hook!r}; did you mean {meant!r}?")
+        return
     layer = _LENS_LAYER.match(hook) if is_bridge else _MODULE_LAYER.search(hook)
     if layer is not None and config.n_layers is not None and int(layer[1]) >= config.n_layers:
-        last = config.n_layers - 1
-        draft.document.add(place, f"{hook}: {model} has {config.n_layers} layers, numbered 0 to {last}")
+        last = hook[: layer.start(1)] + str(config.n_layers - 1) + hook[layer.end(1) :]
+        message = f"{model} has {config.n_layers} layers, numbered from 0; the last is {last}"
+        draft.document.add(place, f"{hook}: {message}")
         return
     blocks = None if is_bridge or config.model_type is None else blocks_of(config.model_type)
     if blocks is not None and (number := re.search(r"\.(\d+)(?=[.:]|$)", hook)):
@@ -184,6 +198,18 @@ def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place:
             f"{d_in} is given, but {hook} of {model} is {config.width} wide; write {config.width}, or leave it out"
         )
         draft.document.add(("base", "sae", width), message)
+
+
+def _numbered(hook: str, config: LocalConfig, is_bridge: bool) -> str:
+    """Return a hook with its layer as module names have it: `layers[2]`, `layers.-1` and `layer2` name none."""
+    hook = re.sub(r"\[(\d+)\]", r".\1", hook)
+    if config.n_layers is not None:
+        hook = re.sub(r"\.-(\d+)(?=[.:]|$)", lambda match: f".{max(0, config.n_layers - int(match[1]))}", hook)
+    number = re.search(r"\d+", hook)
+    blocks = None if config.model_type is None else blocks_of(config.model_type)
+    if "." in hook or number is None or blocks is None:
+        return hook
+    return f"blocks.{number[0]}.hook_resid_post" if is_bridge else f"{blocks}.{number[0]}"
 
 
 def _is_bridge(base: dict[str, Any]) -> bool:

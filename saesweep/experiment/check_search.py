@@ -21,6 +21,8 @@ from saesweep.specs import BaseRun, SearchSpec
 SAMPLERS = ("tpe", "random", "grid", "fixed")
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _CLOSE_RUNGS = 1.25
+_SAMPLER_NAMES = "tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler"
+_SAMPLER_ADVICE = f"write one of {_SAMPLER_NAMES}"
 
 
 def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | None) -> None:
@@ -31,10 +33,10 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         hint = did_you_mean(SAMPLERS_ELSEWHERE.get(search.sampler.lower(), search.sampler), SAMPLERS)
         document.add(
             ("search", "sampler"),
-            f"unknown sampler {search.sampler!r}{hint} (tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler)",
+            f"unknown sampler {search.sampler!r}{hint} ({_SAMPLER_NAMES})",
         )
     elif search.sampler not in SAMPLERS and (message := _import_problem(search.sampler)):
-        document.add(("search", "sampler"), f"{search.sampler} cannot be imported: {message}")
+        document.add(("search", "sampler"), f"{search.sampler} cannot be imported: {message}; {_SAMPLER_ADVICE}")
     if search.sampler == "grid":
         for parameter in parameters:
             if parameter.spec.kind != "choice" and not parameter.spec.grid:
@@ -178,7 +180,7 @@ def _check_baseline(draft: Draft, parameters: Sequence[Parameter], baseline: dic
             document.add(where, f"{path} is not sampled with {given}; leave it out", at_key=True)
         elif not [p for p in ranges if p.can_be_active(baseline) and p.spec.contains(value)]:
             allowed = " or ".join(p.spec.range_text for p in ranges if p.can_be_active(baseline))
-            document.add(where, f"{show(value)} is outside the space: {allowed}")
+            document.add(where, f"{show(value)} is outside the space: {allowed}; take a value of it, or widen it")
 
 
 def _check_rungs(draft: Draft, search: SearchSpec, run: BaseRun) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from saesweep.experiment.document import Document, Place, block
+from saesweep.experiment.document import Document, Place, block, flow
 from saesweep.experiment.explain import explain
-from saesweep.experiment.fields import ARCHITECTURE, known_paths, run_fields
+from saesweep.experiment.fields import ARCHITECTURE, known_paths, run_fields, sae_fields
 from saesweep.experiment.layers import base_architecture
 from saesweep.experiment.nearest import did_you_mean, nearest
 from saesweep.specs import (
@@ -66,7 +67,7 @@ def read_draft(document: Document, filled: frozenset[Place]) -> Draft:
     except ValidationError as error:
         for place, message in explain(error, document.tree, _known_keys):
             if message.startswith("unknown key"):
-                document.add_unknown_key(place, *_meant(place, message))
+                document.add_unknown_key(place, *_meant(place, document.tree, message))
             else:
                 document.add(place, message)
     draft.objective = _section(draft, "objective", ObjectiveSpec)
@@ -120,15 +121,49 @@ def _known_keys(place: Place) -> tuple[str, ...]:
     return tuple(info.alias or name for name, info in model.model_fields.items())
 
 
-def _meant(place: Place, message: str) -> tuple[str, Place | None]:
+_SECTIONS: dict[str, type[Spec]] = {
+    "search": SearchSpec,
+    "cohort": CohortSpec,
+    "evaluation": EvaluationSpec,
+    "objective": ObjectiveSpec,
+}
+_ELSEWHERE = {
+    "parameters": "write what is in it under space",
+    "metric": "write objective: {minimize: ...} or {maximize: ...}",
+    "method": "write search: {sampler: ...}",
+    **dict.fromkeys(("program", "command"), "saesweep trains by itself; leave it out"),
+    "early_terminate": "search.pruner stops trials by a forecast of their ends; leave it out",
+}
+"""Sections of W&B's sweep files, and what to do with them."""
+
+
+def _meant(place: Place, tree: Mapping[str, Any], message: str) -> tuple[str, Place | None]:
     """Return the message for an unknown key, and the place that its value was meant for: nearby, or one level down."""
     key = str(place[-1])
+    if len(place) == 1:
+        found = _meant_below(key, tree[key])
+        if found is not None:
+            return f"unknown key {key!r}; {found[0]}", found[1]
     near = nearest(key, _known_keys(place[:-1]))
     if near is not None:
         return message, (*place[:-1], near)
     if len(place) == 1 and key.split(".")[0] in run_fields():
         return f"unknown key {key!r}; did you mean 'base.{key}'?", ("base", *key.split("."))
     return message, None
+
+
+def _meant_below(key: str, value: Any) -> tuple[str, Place | None] | None:
+    """Return the hint for a key of the file that belongs into one of its sections, or into the file of another tool."""
+    first, _, rest = key.partition(".")
+    if key in _ELSEWHERE:
+        return _ELSEWHERE[key], None
+    if first == "sae" or key in sae_fields():
+        inner = value if key == "sae" else {rest or key: value}
+        return f"write it under base: {flow({'sae': inner})}", ("base", "sae", *([] if key == "sae" else [rest or key]))
+    for section, model in _SECTIONS.items():
+        if key in model.model_fields and key not in run_fields():
+            return f"write it under {section}: {flow({key: value})}", (section, key)
+    return None
 
 
 def _in_play(draft: Draft) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -102,6 +103,8 @@ def _message(place: Place, group: list[ErrorDetails], known_keys: KnownKeys) -> 
         hint = "; take the quotes off" if _is_number(value) else hint
         with_point = value.replace(",", ".")
         hint = f"; write {with_point}, with a point" if hint == "" and _is_number(with_point) else hint
+    if isinstance(value, str) and "a whole number" in expected and value.strip().isdigit():
+        hint = "; take the quotes off"
     if place == ("name",) and isinstance(value, (int, float)):
         hint = f"; put it in quotes: '{show(value)}'"
     return f"takes {' or '.join(dict.fromkeys(expected))}, not {show(value)}{hint}"
@@ -109,10 +112,9 @@ def _message(place: Place, group: list[ErrorDetails], known_keys: KnownKeys) -> 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def unknown_key(key: str, known: tuple[str, ...]) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Spellings of other tools (W&B, Optuna, Ray, Hydra) in `space` and `objective`: each gets the line to write instead.
+"""Spellings of other tools (W&B, Optuna, Ray, Hydra) in `space`: each gets the line to write instead.
 
 What was meant takes the place of what was written, so that the rest of the file is checked all the same; the mistake is
 noted, so that nothing runs.
@@ -13,9 +13,10 @@ from typing import Any
 
 from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import NESTED, known_paths
+from saesweep.experiment.goals import teach_objective
 from saesweep.experiment.shorthand import span, teach_shorthand
 from saesweep.experiment.yaml_text import parse_scalar
-from saesweep.specs import METRICS, ParameterSpec
+from saesweep.specs import ParameterSpec
 
 _OWN = frozenset(info.alias or name for name, info in ParameterSpec.model_fields.items())
 _CHOICES = ("values", "choices", "categorical", "options", "suggest_categorical", "grid_search")
@@ -24,10 +25,10 @@ _RANGES = (
     *("uniform", "loguniform", "log_uniform", "quniform", "qloguniform", "range", "interval", "suggest_float"),
     *("suggest_int", "suggest_uniform", "suggest_loguniform", "randint", "lograndint", "int_uniform", "uniform_int"),
 )
-_CALL = re.compile(r"[a-z_]+\(\s*([-+0-9.e]+)\s*,\s*([-+0-9.e]+)\s*\)")
+_CALL = re.compile(r"([a-z_]+)\(([^()]*)\)")
 """Such as `interval(1e-4, 1e-3)`, of Hydra."""
 _NO_BLANK = re.compile(r"([a-z_][\w.]*):(\S+)")
-_KINDS = ("distribution", "type", "dist")
+_KINDS = ("distribution", "type", "dist", "scale")
 
 
 _SEARCH = {
@@ -43,7 +44,7 @@ def teach(document: Document) -> None:
     """Note what other tools would read in the file, and put what was meant in its place."""
     _teach_blanks(document, document.tree, ())
     _teach_space(document)
-    _teach_objective(document)
+    teach_objective(document)
     teach_shorthand(document)
     search = document.tree.get("search")
     if not isinstance(search, dict):
@@ -107,8 +108,7 @@ def _teach_space(document: Document) -> None:
                 del space[path]
             else:
                 space[path] = found
-        elif isinstance(entry, str) and (call := _CALL.fullmatch(entry)):
-            meant = {"float": [float(call[1]), float(call[2])]}
+        elif isinstance(entry, str) and (meant := _called(entry)) is not None:
             document.add(place, f"write {path}: {flow(meant)}")
             space[path] = meant
         elif isinstance(entry, str) and (bounds := span(entry)) is not None:
@@ -126,38 +126,6 @@ def _teach_space(document: Document) -> None:
             del space[path]
 
 
-def _teach_objective(document: Document) -> None:
-    objective = document.tree.get("objective")
-    if isinstance(objective, str) and objective in METRICS:
-        meant = {METRICS[objective].better: objective}
-        document.add(("objective",), f"names a metric without a direction; write objective: {flow(meant)}")
-        document.tree["objective"] = meant
-    if not isinstance(objective, dict):
-        return
-    for british in ("minimise", "maximise"):
-        if british in objective:
-            ours = british.replace("ise", "ize")
-            document.add(("objective", british), f"write {ours}: {flow(objective[british])}", at_key=True)
-            meant = objective.pop(british)
-            if not {"minimize", "maximize", "pareto"}.intersection(objective):
-                objective[ours] = meant
-    name = objective.get("metric", objective.get("name"))
-    if isinstance(name, dict):
-        objective, name = {**objective, **name}, name.get("name")
-    if isinstance(name, str) and name in METRICS and not {"minimize", "maximize", "pareto"}.intersection(objective):
-        direction = str(objective.get("direction", objective.get("goal", METRICS[name].better)))
-        direction = direction if direction in ("minimize", "maximize") else METRICS[name].better
-        document.add(("objective",), f"write objective: {flow({direction: name})}")
-        document.tree["objective"] = {direction: name}
-    pareto = objective.get("pareto")
-    if not isinstance(pareto, list):
-        return
-    for index, goal in enumerate(pareto):
-        if isinstance(goal, str) and goal in METRICS:
-            pareto[index] = {METRICS[goal].better: goal}
-            document.add(("objective", "pareto", index), f"needs its direction; write {flow(pareto[index])}")
-
-
 def _taught(document: Document, path: str, entry: dict[str, Any], place: Place) -> dict[str, Any] | None:
     """Return an entry in our own words, noted where it was not in them; None for one that cannot be searched."""
     if len(_OWN.intersection(entry)) == len(entry):
@@ -172,18 +140,26 @@ def _taught(document: Document, path: str, entry: dict[str, Any], place: Place) 
             meant: dict[str, Any] = {"choice": entry[key], **({"when": entry["when"]} if "when" in entry else {})}
             document.add((*place, key), f"write {path}: {flow(meant)}", at_key=True)
             return meant
-    if "value" in entry and len(entry) == 1:
+    if "value" in entry and {"value", *_KINDS}.issuperset(entry):
         document.add((*place, "value"), _one(entry["value"], path), at_key=True)
         return None
     bounds, where = _bounds(entry)
+    if bounds is None and {"mu", "sigma"} <= entry.keys() and all(_is_number(entry[key]) for key in ("mu", "sigma")):
+        meant = {"float": [float(f"{entry['mu'] + sign * 2 * entry['sigma']:.3g}") for sign in (-1, 1)]}
+        document.add((*place, "mu"), f"only ranges are searched; write {path}: {flow(meant)}", at_key=True)
+        return meant
     if bounds is None:
         return entry
+    if len(bounds) == 3 or _is_number(entry.get("q")):
+        kept["step"] = entry.get("q", bounds[-1])
+        bounds = bounds[:2]
     words = " ".join([*(str(entry.get(key, "")) for key in _KINDS), where])
     is_log = entry.get("log") is True or "log" in words
     is_int = (
         "int" in words.split("_")
         or "randint" in words
         or (all(type(bound) is int for bound in bounds) and "float" not in words and "uniform" not in words)
+        or all(type(value) is int for value in (*bounds, kept.get("step")))
     )
     aside = ""
     if entry.get("distribution") == "log_uniform" and min(bounds) < 0:
@@ -202,9 +178,24 @@ def _bounds(entry: Mapping[str, Any]) -> tuple[list[Any] | None, str]:
             return [entry[low], entry[high]], low
     for key in _RANGES:
         value = entry.get(key)
-        if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)):
+        if isinstance(value, list) and len(value) in (2, 3) and all(map(_is_number, value)):
             return value, key
     return None, ""
+
+
+def _called(text: str) -> dict[str, Any] | None:
+    """Return what `choice(16, 32)`, `range(8, 64, 8)` or `interval(1e-4, 1e-3)` stands for; None for another text."""
+    match = _CALL.fullmatch(text.strip())
+    values = [] if match is None else [parse_scalar(part.strip()) for part in match[2].split(",")]
+    if match is None or not values or None in values:
+        return None
+    if match[1] in ("choice", "grid"):
+        return {"choice": values}
+    if len(values) not in (2, 3) or not all(map(_is_number, values)):
+        return None
+    is_int = all(type(value) is int for value in values) and match[1] not in ("interval", "uniform")
+    step = {"step": values[2]} if len(values) == 3 else {}
+    return {"int" if is_int else "float": values[:2], **({"log": True} if "log" in match[1] else {}), **step}
 
 
 def _is_number(value: Any) -> bool:

@@ -158,7 +158,10 @@ def read_cfg(source: str) -> Imported:
         return _read_runner(path) if path.name == RUNNER_CFG else _read_any(path)
     parts = source.split("/")
     if source.startswith((".", "/", "~")) or source.endswith(".json") or len(parts) < 2:
-        raise UserError(f"{source!r} is neither a folder nor a file here, nor a Hub id such as user/repo/folder")
+        raise UserError(
+            f"{source!r} is neither a folder nor a file here, nor a Hub id; name a runner_cfg.json, a cfg.json, the folder of one, "
+            "or user/repo/folder"
+        )
     repo, folder = "/".join(parts[:2]), "/".join(parts[2:])
     for name in (RUNNER_CFG, SAE_CFG):
         downloaded = download(source, repo, f"{folder}/{name}" if folder else name)

@@ -12,10 +12,9 @@ from typing import Any, get_args
 from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import known_paths
 from saesweep.experiment.yaml_text import parse_scalar
-from saesweep.specs import METRICS, BaseRun
+from saesweep.specs import BaseRun
 from saesweep.specs.architectures import architectures, spec_class
 
-_LIMIT = re.compile(r"\s*(\w+)\s*(<=|<|>=|>)\s*([-+0-9.e]+)\s*")
 _SPAN = re.compile(r"\s*([-+0-9.e]+?)\s*(?:\.\.\.?|-|–|to|:|,)\s*([-+0-9.e]+)\s*")
 _CUDA = "cuda:{}"
 
@@ -66,8 +65,6 @@ def teach_shorthand(document: Document) -> None:
     devices = _node(document, "cohort").get("devices")
     if isinstance(devices, list) and devices and all(type(one) is int for one in devices):
         _meant(document, ("cohort", "devices"), [_CUDA.format(one) for one in devices])
-    _teach_goals(document)
-    _teach_limits(document)
     _teach_several(document)
 
 
@@ -85,37 +82,6 @@ def _teach_range(document: Document, place: Place, entry: dict[str, Any]) -> Non
     for key in ("choice", "grid"):
         if key in entry and entry[key] is not None and not isinstance(entry[key], (list, dict)):
             _meant(document, (*place, key), [entry[key]], entry)
-
-
-def _teach_goals(document: Document) -> None:
-    """Several goals make a front."""
-    objective = _node(document, "objective")
-    goals = []
-    for direction in ("minimize", "maximize"):
-        stated = objective.get(direction)
-        names = stated if isinstance(stated, list) else [stated]
-        goals += [{direction: name} for name in names if isinstance(name, str)]
-    if len(goals) < 2 or "pareto" in objective:
-        return
-    document.add(("objective",), f"several goals make a front; write pareto: {flow(goals)}")
-    rest = {key: value for key, value in objective.items() if key not in ("minimize", "maximize")}
-    document.tree["objective"] = {"pareto": goals, **rest}
-
-
-def _teach_limits(document: Document) -> None:
-    place: Place = ("objective", "subject_to")
-    objective = _node(document, "objective")
-    limits = objective.get("subject_to")
-    if isinstance(limits, str) and (match := _LIMIT.fullmatch(limits)):
-        value = parse_scalar(match[3])
-        if isinstance(value, (int, float)):
-            _meant(document, place, {match[1]: {"max" if match[2][0] == "<" else "min": value}})
-    if not isinstance(limits, dict):
-        return
-    for name, value in list(limits.items()):
-        if name in METRICS and isinstance(value, (int, float)) and not isinstance(value, bool):
-            end = "max" if METRICS[name].better == "minimize" else "min"
-            _meant(document, (*place, name), {end: value})
 
 
 def _teach_several(document: Document) -> None:

@@ -110,6 +110,11 @@ def _compose(text: str, document: Document) -> yaml.Node | None:
             problem = "a second document begins here; an experiment is one, so remove the line ---"
         if "\\t" in problem:
             problem += "; indent with spaces"
+        elif "mapping values are not allowed" in problem:
+            problem += "; a colon is missing on the line before, or this line is indented too far"
+        elif "expected ',' or" in problem and error.context_mark is not None:
+            opened = lines[error.context_mark.line][error.context_mark.column]
+            problem += f"; close the {opened} of line {error.context_mark.line + 1}"
         document.add((), _blank_missing(error, lines) or f"not valid YAML: {problem}")
     except yaml.reader.ReaderError as error:
         before = text[: error.position].splitlines() or [""]
@@ -201,7 +206,9 @@ class _Walk:
                 continue
             child: Place = (*place, key)
             if key in own:
-                document.add_at(mark, child, f"duplicate key; the first is on line {document.keys[child].line}")
+                document.add_at(
+                    mark, child, f"duplicate key; the first is on line {document.keys[child].line}; remove one"
+                )
                 continue
             if merged.pop(key, None) is not None:
                 document.forget(child)

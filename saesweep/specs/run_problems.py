@@ -109,6 +109,9 @@ def run_problems(run: BaseRun) -> list[tuple[str, str]]:
         found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
     if run.model_class_name not in BRIDGE_CLASSES and not is_model_class(run.model_class_name):
         found.append(("model_class_name", f"{run.model_class_name!r} is not supported; {MODEL_CLASS_ADVICE}"))
+    for name in (*BRIDGE_CLASSES, "AutoModelForCausalLM"):
+        if run.model_class_name != name and run.model_class_name.lower() == name.lower():
+            found.append(("model_class_name", f"{run.model_class_name!r} is no class; did you mean {name!r}?"))
     if run.is_synthetic:
         found.extend(
             (field, "builtin:synthetic is drawn, not read; leave it out")

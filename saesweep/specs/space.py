@@ -31,7 +31,7 @@ def _number(value: Any) -> Any:
 def _pair(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and len(value) == 2:
         return tuple(map(_number, value))
-    raise ValueError("takes [low, high], both included")
+    raise ValueError("takes [low, high], both included; to try certain values, write choice: [...]")
 
 
 def _points(value: Any) -> Any:
@@ -185,9 +185,9 @@ class ParameterSpec(Spec):
         found: list[tuple[str, str]] = []
         if self.choice is not None:
             if not self.choice:
-                found.append(("choice", "is empty"))
+                found.append(("choice", "is empty; list the values: choice: [first, second]"))
             elif any(is_among(value, self.choice[:index]) for index, value in enumerate(self.choice)):
-                found.append(("choice", "names a value twice"))
+                found.append(("choice", "names a value twice; list each once"))
             for name, is_set in (("log", self.log), ("step", self.step is not None), ("grid", self.grid is not None)):
                 if is_set:
                     found.append((name, "belongs to float and int ranges; a choice has none"))
@@ -196,7 +196,7 @@ class ParameterSpec(Spec):
         if not (math.isfinite(low) and math.isfinite(high)):
             found.append((kind, f"[{low}, {high}] must be finite"))
         elif low > high:
-            found.append((kind, f"[{low:g}, {high:g}]: the lower bound is above the upper"))
+            found.append((kind, f"[{low:g}, {high:g}]: the lower bound is above the upper; write [{high:g}, {low:g}]"))
         elif self.log and low <= 0:
             # Bounds such as [-4, -3] are the exponents that some tools take.
             values = f"; bounds are values, not exponents: [1e{low:g}, 1e{high:g}]" if -20 <= low < high <= 0 else ""

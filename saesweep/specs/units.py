@@ -13,6 +13,7 @@ from pydantic_core import core_schema
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:percent|per cent|pct)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kmbt]?)", re.IGNORECASE)
+_WITH_UNIT = re.compile(r"(\d[\d_]*(?:\.\d+)?[kmbt]?)\s*(tok|tokens?|steps?)", re.IGNORECASE)
 
 
 def parse_count(text: str) -> int:
@@ -22,6 +23,8 @@ def parse_count(text: str) -> int:
         ValueError: The text is no count, or not a whole number of tokens.
     """
     match = _COUNT.fullmatch(text.strip())
+    if match is None and (with_unit := _WITH_UNIT.fullmatch(text.strip())):
+        raise ValueError(f"{text!r} is not a count; write {with_unit[1]}")
     if match is None:
         raise ValueError(f"{text!r} is not a count; write a whole number or one with k, M, B or T, such as 90M")
     # Decimal: 2.03 * 1000 is no whole number in floats.
@@ -85,6 +88,8 @@ class Duration:
                 return cls(share, "fraction")
             if match := _PERCENT.fullmatch(text):
                 raise ValueError(f"{raw!r}: write a share of the run as {match[1]}%")
+            if (unit := _WITH_UNIT.fullmatch(text)) and not text.endswith("tok"):
+                raise ValueError(f"{raw!r}: write {unit[1]}{'' if unit[2].lower().startswith('step') else 'tok'}")
             try:
                 if text.endswith("tok"):
                     return cls(float(parse_count(text[:-3])), "tokens")

@@ -162,7 +162,7 @@ MISTAKES = {
     "swapped-bounds": (
         LR,
         "lr: {float: [5e-3, 8e-4], log: true}",
-        "14:15: space.lr.float: [0.005, 0.0008]: the lower bound is above the upper",
+        "14:15: space.lr.float: [0.005, 0.0008]: the lower bound is above the upper; write [0.0008, 0.005]",
     ),
     "exponents": (
         LR,
@@ -172,7 +172,7 @@ MISTAKES = {
     "three-bounds": (
         LR,
         "lr: {float: [1e-4, 1e-3, 1e-2]}",
-        "14:15: space.lr.float: takes [low, high], both included",
+        "14:15: space.lr.float: takes [low, high], both included; to try certain values, write choice: [...]",
     ),
     "percent-in-words": (
         BASE_LR,
@@ -232,7 +232,7 @@ MISTAKES = {
     "twice": (
         BASE_LR,
         BASE_LR + BASE_LR,
-        "11:3: base.lr: duplicate key; the first is on line 10",
+        "11:3: base.lr: duplicate key; the first is on line 10; remove one",
     ),
     "misspelt-section": (
         "search:",
@@ -338,17 +338,17 @@ MISTAKES = {
     "missing-from-cfg": (
         "  model_name",
         "  from_cfg: ./nope\n  model_name",
-        "3:13: base.from_cfg: './nope' is neither a folder nor a file here, nor a Hub id such as user/repo/folder",
+        "3:13: base.from_cfg: './nope' is neither a folder nor a file here, nor a Hub id; name a runner_cfg.json, a cfg.json, the folder of one, or user/repo/folder",
     ),
     "layer-too-high": (
         "model.layers.2",
         "model.layers.9",
-        "5:14: base.hook_name: model.layers.9: builtin:tiny-lm has 4 layers, numbered 0 to 3",
+        "5:14: base.hook_name: model.layers.9: builtin:tiny-lm has 4 layers, numbered from 0; the last is model.layers.3",
     ),
     "layer-too-high-of-the-other-library": (
         "model.layers.2",
         "blocks.4.hook_resid_post",
-        "5:14: base.hook_name: model.layers.4: builtin:tiny-lm has 4 layers, numbered 0 to 3",
+        "5:14: base.hook_name: model.layers.4: builtin:tiny-lm has 4 layers, numbered from 0; the last is model.layers.3",
     ),
     "misspelt-hook": (
         "model.layers.2",
@@ -393,7 +393,7 @@ MISTAKES = {
     "no-such-sampler-class": (
         "trials: 15",
         "trials: 15, sampler: optuna.samplers.NopeSampler",
-        "15:31: search.sampler: optuna.samplers.NopeSampler cannot be imported: module 'optuna.samplers' has no attribute 'NopeSampler'",
+        "15:31: search.sampler: optuna.samplers.NopeSampler cannot be imported: module 'optuna.samplers' has no attribute 'NopeSampler'; write one of tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler",
     ),
     "warm-up-too-long": (
         BASE_LR,
@@ -408,7 +408,7 @@ MISTAKES = {
     "baseline-outside": (
         "trials: 15",
         "trials: 15, baselines: [{sae.k: 128}]",
-        "15:42: search.baselines[0].sae.k: 128 is outside the space: int [8, 64]",
+        "15:42: search.baselines[0].sae.k: 128 is outside the space: int [8, 64]; take a value of it, or widen it",
     ),
     "baseline-of-no-field": (
         "trials: 15",
@@ -552,5 +552,208 @@ MISTAKES = {
         SEARCH,
         SEARCH + "---\nname: more\n",
         "16:1: not valid YAML: a second document begins here; an experiment is one, so remove the line ---",
+    ),
+    # words and shapes of other tools, and what the reader of a message still has to be told
+    "field-of-the-sae-at-the-top": (
+        SEARCH,
+        SEARCH + "sae.k: 32\n",
+        "16:1: sae.k: unknown key 'sae.k'; write it under base: {sae: {k: 32}}",
+    ),
+    "trials-at-the-top": (
+        SEARCH,
+        SEARCH + "trials: 10\n",
+        "16:1: trials: unknown key 'trials'; write it under search: {trials: 10}",
+    ),
+    "sweep-file-of-wandb": (
+        SEARCH,
+        SEARCH + "method: bayes\nmetric: {name: delta_ce, goal: minimize}\nparameters: {lr: {min: 1, max: 2}}\n",
+        "16:1: method: unknown key 'method'; write search: {sampler: ...}",
+        "17:1: metric: unknown key 'metric'; write objective: {minimize: ...} or {maximize: ...}",
+        "18:1: parameters: unknown key 'parameters'; write what is in it under space",
+    ),
+    "program-of-wandb": (
+        SEARCH,
+        SEARCH + "program: train.py\n",
+        "16:1: program: unknown key 'program'; saesweep trains by itself; leave it out",
+    ),
+    "early-stopping-of-wandb": (
+        SEARCH,
+        SEARCH + "early_terminate: {type: hyperband}\n",
+        "16:1: early_terminate: unknown key 'early_terminate'; search.pruner stops trials by a forecast of their ends; leave it out",
+    ),
+    "ray-quniform": (
+        K,
+        "sae.k: {quniform: [8,64,8]}",
+        "13:11: space.sae.k.quniform: write sae.k: {int: [8, 64], step: 8}",
+    ),
+    "wandb-steps": (
+        K,
+        "sae.k: {distribution: q_uniform, min: 8, max: 64, q: 8}",
+        "13:36: space.sae.k.min: write sae.k: {int: [8, 64], step: 8}",
+    ),
+    "wandb-normal": (
+        LR,
+        "lr: {distribution: normal, mu: 1e-3, sigma: 1e-4}",
+        "14:30: space.lr.mu: only ranges are searched; write lr: {float: [0.0008, 0.0012]}",
+    ),
+    "wandb-constant": (
+        K,
+        "sae.k: {distribution: constant, value: 32}",
+        "13:35: space.sae.k.value: one value is not searched; set it under base, as sae: {k: 32}",
+    ),
+    "optuna-step": (
+        K,
+        "sae.k: {low: 8, high: 64, step: 8}",
+        "13:11: space.sae.k.low: write sae.k: {int: [8, 64], step: 8}",
+    ),
+    "hydra-choice": (
+        K,
+        "sae.k: choice(16,32)",
+        "13:10: space.sae.k: write sae.k: {choice: [16, 32]}",
+    ),
+    "hydra-range": (
+        K,
+        "sae.k: range(8,64)",
+        "13:10: space.sae.k: write sae.k: {int: [8, 64]}",
+    ),
+    "scale-beside-float": (
+        LR,
+        "lr: {float: [8e-4, 5e-3], scale: log}",
+        "14:29: space.lr.scale: remove it: float and int say what the range is; scale: log is said by log: true",
+    ),
+    "choice-of-nothing": (
+        K,
+        "sae.k: {choice: []}",
+        "13:19: space.sae.k.choice: is empty; list the values: choice: [first, second]",
+    ),
+    "value-twice": (
+        K,
+        "sae.k: {choice: [16,16]}",
+        "13:19: space.sae.k.choice: names a value twice; list each once",
+    ),
+    "count-with-its-unit": (
+        "400k",
+        "400k tokens",
+        "8:20: base.training_tokens: '400k tokens' is not a count; write 400k",
+    ),
+    "steps-with-their-unit": (
+        BASE_LR,
+        BASE_LR + "  lr_warm_up_steps: 100 steps\n",
+        "11:21: base.lr_warm_up_steps: '100 steps': write 100",
+    ),
+    "tokens-with-their-unit": (
+        BASE_LR,
+        BASE_LR + "  lr_warm_up_steps: 5M tokens\n",
+        "11:21: base.lr_warm_up_steps: '5M tokens': write 5Mtok",
+    ),
+    "learning-rate-in-full": (
+        BASE_LR,
+        BASE_LR + "  learning_rate: 1e-3\n",
+        "11:3: base.learning_rate: unknown key 'learning_rate'; did you mean 'lr'?",
+    ),
+    "width-of-dictionary_learning": (
+        "d_sae: 1024",
+        "d_dict: 1024",
+        "11:3: base.sae.d_sae: missing; give the number of latents, or sae.expansion_factor as a multiple of d_in",
+        "11:45: base.sae.d_dict: unknown key 'd_dict'; did you mean 'd_sae'?",
+    ),
+    "activation-of-saelens-5": (
+        "architecture: batchtopk",
+        "activation_fn: topk",
+        "11:9: base.sae.activation_fn: unknown key 'activation_fn'; did you mean 'architecture'?",
+        "11:54: base.sae.k: a field of topk, batchtopk, matryoshka_batchtopk, abstopk, multi_k, and the experiment has standard; leave it out",
+        "13:3: space.sae.k: no architecture of this experiment (standard) has k; it belongs to topk, batchtopk, matryoshka_batchtopk, abstopk, multi_k",
+    ),
+    "vanilla": (
+        "batchtopk",
+        "vanilla",
+        "11:23: base.sae.architecture: unknown architecture 'vanilla'; did you mean 'standard'? (known: standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk and their transcoders, matching_pursuit, abstopk, multi_k)",
+        "11:56: base.sae.k: a field of topk, batchtopk, matryoshka_batchtopk, abstopk, multi_k, and the experiment has standard; leave it out",
+        "13:3: space.sae.k: no architecture of this experiment (standard) has k; it belongs to topk, batchtopk, matryoshka_batchtopk, abstopk, multi_k",
+    ),
+    "objective-in-one-piece": (
+        SEARCH,
+        SEARCH + "objective: minimize delta_ce\n",
+        "16:12: objective: write objective: {minimize: delta_ce}",
+    ),
+    "list-of-goals": (
+        SEARCH,
+        SEARCH + "objective: [minimize: l0, minimize: delta_ce]\n",
+        "16:12: objective: several goals make a front; write objective: {pareto: [{minimize: l0}, {minimize: delta_ce}]}",
+    ),
+    "front-as-a-mapping": (
+        SEARCH,
+        SEARCH + "objective: {pareto: {minimize: l0, maximize: delta_ce}}\n",
+        "16:21: objective.pareto: write pareto: [{minimize: l0}, {maximize: delta_ce}]",
+    ),
+    "limit-with-an-operator": (
+        SEARCH,
+        SEARCH + 'objective: {minimize: delta_ce, subject_to: {l0: {"<=": 64}}}\n',
+        "16:50: objective.subject_to.l0: write l0: {max: 64}",
+    ),
+    "limit-as-text": (
+        SEARCH,
+        SEARCH + 'objective: {minimize: delta_ce, subject_to: {l0: "< 64"}}\n',
+        "16:50: objective.subject_to.l0: write l0: {max: 64}",
+    ),
+    "limits-as-a-list": (
+        SEARCH,
+        SEARCH + "objective: {minimize: delta_ce, subject_to: [l0 < 64]}\n",
+        "16:45: objective.subject_to: write subject_to: {l0: {max: 64}}",
+    ),
+    "dtype-in-short": (
+        BASE_LR,
+        BASE_LR + "  dtype: fp16\n",
+        "11:10: base.dtype: takes 'float32', 'float64', 'bfloat16' or 'float16', not 'fp16'; did you mean 'float16'?",
+    ),
+    "quoted-count": (
+        "trials: 15",
+        'trials: "15"',
+        "15:18: search.trials: takes a whole number, not '15'; take the quotes off",
+    ),
+    "grid-search": (
+        "trials: 15",
+        "trials: 15, sampler: grid_search",
+        "15:31: search.sampler: unknown sampler 'grid_search'; did you mean 'grid'? (tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler)",
+    ),
+    "missing-colon": (
+        "name: mistakes",
+        "name mistakes",
+        "2:5: not valid YAML: mapping values are not allowed here; a colon is missing on the line before, or this line is indented too far",
+    ),
+    "open-brace": (
+        "k: 32}",
+        "k: 32",
+        "12:6: not valid YAML: expected ',' or '}', but got ':' while parsing a flow mapping; close the { of line 11",
+    ),
+    "open-bracket": (
+        "[8, 64]",
+        "[8, 64",
+        "13:33: not valid YAML: expected ',' or ']', but got '}' while parsing a flow sequence; close the [ of line 13",
+    ),
+    "variable-of-the-shell": (
+        "builtin:python-docs",
+        "$HOME/x",
+        "6:17: base.dataset_path: write ${env:HOME}/x",
+    ),
+    "hook-in-words": (
+        "model.layers.2",
+        "resid_post_2",
+        "5:14: base.hook_name: builtin:tiny-lm has no 'resid_post_2'; did you mean 'model.layers.2'?",
+    ),
+    "layer-from-the-end": (
+        "model.layers.2",
+        "model.layers.-1",
+        "5:14: base.hook_name: builtin:tiny-lm has no 'model.layers.-1'; did you mean 'model.layers.3'?",
+    ),
+    "layer-in-brackets": (
+        "model.layers.2",
+        "model.layers[2]",
+        "5:14: base.hook_name: builtin:tiny-lm has no 'model.layers[2]'; did you mean 'model.layers.2'?",
+    ),
+    "misspelt-model-class": (
+        "AutoModelForCausalLM",
+        "AutoModelForCausalLm",
+        "4:21: base.model_class_name: 'AutoModelForCausalLm' is no class; did you mean 'AutoModelForCausalLM'?",
     ),
 }
