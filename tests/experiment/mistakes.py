@@ -444,7 +444,7 @@ MISTAKES = {
     "several-values-under-base": (
         "hook_name: model.layers.2",
         "hook_name: [model.layers.1, model.layers.2]",
-        "5:14: base.hook_name: takes one value; to try each, write under space: hook_name: {choice: [model.layers.1, model.layers.2]}",
+        "5:14: base.hook_name: a list of hooks is read together, by a crosscoder, and batchtopk reads one: name one here, and the list under by_architecture: {topk_crosscoder: {hook_name: [...]}}; or search them: space: {hook_name: {choice: [...]}}",
     ),
     "two-goals-under-one": (
         SEARCH,
@@ -654,7 +654,6 @@ MISTAKES = {
     "width-of-dictionary_learning": (
         "d_sae: 1024",
         "d_dict: 1024",
-        "11:3: base.sae.d_sae: missing; give the number of latents, or sae.expansion_factor as a multiple of d_in",
         "11:45: base.sae.d_dict: unknown key 'd_dict'; did you mean 'd_sae'?",
     ),
     "activation-of-saelens-5": (
@@ -667,7 +666,7 @@ MISTAKES = {
     "vanilla": (
         "batchtopk",
         "vanilla",
-        "11:23: base.sae.architecture: unknown architecture 'vanilla'; did you mean 'standard'? (known: standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk and their transcoders, matching_pursuit, abstopk, multi_k)",
+        "11:23: base.sae.architecture: unknown architecture 'vanilla'; did you mean 'standard'? (known: standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk and their transcoders, matching_pursuit, abstopk, multi_k, standard_crosscoder, jumprelu_crosscoder, topk_crosscoder, batchtopk_crosscoder)",
         "11:56: base.sae.k: a field of topk, batchtopk, matryoshka_batchtopk, abstopk, multi_k, and the experiment has standard; leave it out",
         "13:3: space.sae.k: no architecture of this experiment (standard) has k; it belongs to topk, batchtopk, matryoshka_batchtopk, abstopk, multi_k",
     ),
