@@ -23,6 +23,7 @@ _FOLLOWS: dict[str, tuple[str, ...]] = {
     "sae.k": _WIDTHS,
     "sae.d_sae": _WIDTHS,
     "sae.expansion_factor": _WIDTHS,
+    "hook_name": ("sae.architecture",),
     "hook_name_out": ("sae.architecture",),
     "sae.target_l0": ("sae.jumprelu_sparsity_loss_mode", "preset"),
 }

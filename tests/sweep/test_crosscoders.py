@@ -241,7 +241,7 @@ def test_lists_of_hooks_are_searched(alone: dict[str, Any]) -> None:
 MISTAKES = {
     "an SAE": (
         {"sae": {"architecture": "topk", "d_sae": 64}},
-        "base.hook_name: a list of hooks is read together, by a cross",
+        "base.hook_name: topk reads one hook; to try each, write under space",
     ),
     "one hook": (
         {"hook_name": HOOKS[0]},
