@@ -57,8 +57,8 @@ def _joint_hook_problems(run: BaseRun) -> list[tuple[str, str]]:
             found.append(
                 (
                     "hook_name",
-                    f"a list of hooks is read together, by a crosscoder, and {name} reads one: name one here, and the list under "
-                    "by_architecture: {topk_crosscoder: {hook_name: [...]}}; or search them: space: {hook_name: {choice: [...]}}",
+                    f"{name} reads one hook; to try each, write under space: hook_name: {{choice: [{', '.join(hooks)}]}}; to read "
+                    "them together, choose a crosscoder such as topk_crosscoder, which may have the list under by_architecture",
                 )
             )
         return found

@@ -27,7 +27,8 @@ from saesweep.worker.measure import Measured
 
 def with_run_metadata(sae: ExportedSAE, run: BaseRun, metrics: Mapping[str, float], dead: int) -> ExportedSAE:
     """Return the SAE with SAELens' metadata of its run: model and hook as SAELens loads them, dataset, L0."""
-    if run.hook_head_index is None and saelens_pair(run).hook_name.endswith("hook_z"):
+    is_read_alone = run.hook_head_index is None and not run.sae.is_crosscoder
+    if is_read_alone and saelens_pair(run).hook_name.endswith("hook_z"):
         # TransformerLens gives [.., heads, d_head] there, which SAELens flattens where the configuration says so.
         sae = ExportedSAE(sae.architecture, {**sae.cfg, "reshape_activations": "hook_z"}, sae.tensors)
     return sae.with_metadata(

@@ -34,6 +34,8 @@ def test_the_limit_is_a_multiple_of_the_median() -> None:
 def test_a_row_is_kept_where_every_hook_keeps_it_and_nan_is_no_size() -> None:
     rows = {"a": torch.tensor([[1.0], [9.0], [1.0], [1.0]]), "b": torch.tensor([[1.0], [1.0], [9.0], [float("nan")]])}
     assert NormLimit({"a": 2.0, "b": 2.0}).keep(rows).tolist() == [True, False, False, True]
+    together = {"a + b": torch.cat(list(rows.values()), dim=1)}
+    assert NormLimit({"a": 2.0, "b": 2.0}).keep(together).tolist() == [True, False, False, True]
     half = torch.full((1, 64), 6e4, dtype=torch.float16)  # its square is no float16
     assert NormLimit({"a": 4.9e5}).keep({"a": half}).tolist() == [True]
     assert NormLimit({"a": 4.7e5}).keep({"a": half}).tolist() == [False]

@@ -444,7 +444,7 @@ MISTAKES = {
     "several-values-under-base": (
         "hook_name: model.layers.2",
         "hook_name: [model.layers.1, model.layers.2]",
-        "5:14: base.hook_name: a list of hooks is read together, by a crosscoder, and batchtopk reads one: name one here, and the list under by_architecture: {topk_crosscoder: {hook_name: [...]}}; or search them: space: {hook_name: {choice: [...]}}",
+        "5:14: base.hook_name: batchtopk reads one hook; to try each, write under space: hook_name: {choice: [model.layers.1, model.layers.2]}; to read them together, choose a crosscoder such as topk_crosscoder, which may have the list under by_architecture",
     ),
     "two-goals-under-one": (
         SEARCH,

@@ -57,6 +57,24 @@ def test_a_cpu_gets_many_contexts_in_pieces(library: str, request: pytest.Fixtur
             torch.testing.assert_close(found[hook][context], alone[hook][0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("library", ["hugging_face", "bridge"])
+def test_hooks_are_read_together_and_exchanged_together(library: str, request: pytest.FixtureRequest) -> None:
+    model: LanguageModel = request.getfixturevalue(library)
+    names = HUGGING_FACE if library == "hugging_face" else BRIDGE
+    together = f"{names[RESID]} + {names[MLP]}"  # the second runs first
+    found = model.activations(TOKENS, [names[MLP], together])
+    alone = model.activations(TOKENS, [names[RESID], names[MLP]])
+    assert torch.equal(found[names[MLP]], alone[names[MLP]])
+    assert torch.equal(found[together], torch.cat([alone[names[RESID]], alone[names[MLP]]], dim=-1))
+    # What the MLP gives is exchanged first, and does not matter where all of the later stream is exchanged too.
+    zeros, seen = torch.zeros(5, 12, HIDDEN), []
+    spliced = model.logits(
+        TOKENS, replace=(together, [lambda acts: (seen.append(acts), zeros)[1], lambda acts: 9 * acts])
+    )
+    assert torch.equal(spliced, model.logits(TOKENS, replace=(names[RESID], lambda _: zeros)))
+    assert not torch.allclose(seen[0], alone[names[RESID]], atol=1e-3)
+
+
 def test_both_libraries_give_the_same_logits_clean_and_spliced(
     hugging_face: LanguageModel, bridge: LanguageModel
 ) -> None:

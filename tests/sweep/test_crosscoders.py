@@ -16,15 +16,19 @@ from saesweep.errors import ExperimentError, UserError
 from saesweep.evaluation import evaluate_saes
 from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment
+from saesweep.experiment.trial_settings import with_widths
 from saesweep.publish.card import model_card, read_entry
 from saesweep.publish.push import name_of
 from saesweep.report.write_features import write_features
-from saesweep.saes import open_sae
+from saesweep.saes import architecture_for, open_sae
+from saesweep.specs.architectures import spec_class
+from saesweep.worker.sizing import shared_bytes, slot_bytes
 from tests.documentation import ROOT, blocks
 from tests.sweep.studies import llama_sweep
 
 HOOKS = ["model.layers.0", "model.layers.2:input"]
 TOGETHER = "model.layers.0 + model.layers.2:input"
+SINGLE = spec_class("topk")(d_sae=64, k=4)
 KINDS = ["topk", "topk_crosscoder", "batchtopk_crosscoder", "standard_crosscoder"]
 
 
@@ -134,6 +138,18 @@ def test_eval_and_features_read_an_exported_crosscoder_at_all_its_hooks(
         write_features([folder], to=tmp_path / "features.html", neuronpedia=tmp_path / "batches")
 
 
+def test_memory_is_planned_for_the_width_of_all_hooks(alone: dict[str, Any]) -> None:
+    run = with_widths(load_experiment(alone).base_run(), {TOGETHER: 64})
+    single = with_widths(run.model_copy(update={"hook_name": HOOKS[0], "sae": SINGLE}), {HOOKS[0]: 32})
+    assert run.sae.d_in == 64
+    made = architecture_for(run.sae).init(torch.Generator()).values()
+    assert slot_bytes(run) == 12 * sum(weight.numel() for weight in made)
+    window = 4 * run.window_tokens * 32  # bytes of one hook's rows
+    gradients = [4 * each.sae.n_parameters() for each in (run, single)]
+    difference = shared_bytes([run], 1, 0) - shared_bytes([single], 1, 0)
+    assert difference == window + gradients[0] - gradients[1]
+
+
 @pytest.mark.parametrize("name", KINDS[1:])
 def test_the_documented_snippet_computes_an_exported_crosscoder(whole: tuple[saesweep.Result, Path], name: str) -> None:
     folder = sae_of(whole, name)[1]
@@ -225,7 +241,7 @@ def test_lists_of_hooks_are_searched(alone: dict[str, Any]) -> None:
 MISTAKES = {
     "an SAE": (
         {"sae": {"architecture": "topk", "d_sae": 64}},
-        "base.hook_name: a list of hooks is read together, by a cross",
+        "base.hook_name: topk reads one hook; to try each, write under space",
     ),
     "one hook": (
         {"hook_name": HOOKS[0]},
