@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import traceback
@@ -99,10 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        say(error, file=sys.stderr)
+        _tell(error)
         return MISTAKE
     except KeyboardInterrupt as stopped:
-        say(str(stopped) or "interrupted", file=sys.stderr)
+        _tell(str(stopped) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has left. Without this the interpreter fails once more when it flushes on exit.
@@ -110,11 +111,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         if (fault := fault_of(error)) is not None:  # no command need look out for the disk, permissions and locks
-            say(fault, file=sys.stderr)
+            _tell(fault)
             return MISTAKE
-        say(presentable(traceback.format_exc()), file=sys.stderr)
-        say(f"this is a bug in saesweep {__version__}: please report it with the traceback above", file=sys.stderr)
+        _tell(presentable(traceback.format_exc()))
+        _tell(f"this is a bug in saesweep {__version__}: please report it with the traceback above")
         return BUG
+
+
+def _tell(message: object) -> None:
+    """Say what went wrong; where even that cannot be written (a full disk, a reader that has left) the exit code says it."""
+    with contextlib.suppress(OSError):
+        say(message, file=sys.stderr)
 
 
 def _refuse_empty(argv: Sequence[str]) -> None:

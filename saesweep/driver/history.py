@@ -16,8 +16,9 @@ from saesweep.driver.fleet import Fleet, SlotsLine
 from saesweep.driver.publishing import Publisher
 from saesweep.engines.protocol import WorkerFault
 from saesweep.engines.records import BlockReport, SaveRequest
+from saesweep.errors import UserError
 from saesweep.files import read_json_object
-from saesweep.runs import CheckpointStore, JsonLines, RunDirectory, write_json
+from saesweep.runs import CheckpointStore, RunDirectory, SealedLines, sealed, unsealed, write_json
 
 
 class History:
@@ -29,7 +30,7 @@ class History:
 
     def __init__(self, directory: RunDirectory) -> None:
         self._file = directory.driver_file
-        self._log = JsonLines(directory.reports_file)
+        self._log = SealedLines(directory.reports_file)
         self._last = self._saved_at = 0
 
     @property
@@ -45,17 +46,30 @@ class History:
         """
         if not self.exists:
             return None
-        found = read_json_object(self._file)
+        try:
+            found = unsealed(read_json_object(self._file))
+        except ValueError as error:
+            raise UserError(f"{self._file}: damaged, {error}; start a new run with --run-dir") from None
         self._saved_at = self._last = int(found["line"])
         driver: dict[str, Any] = found["driver"]
         return driver
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield what was noted since the snapshot, in order."""
+        """Yield what was noted since the snapshot, in order.
+
+        Raises:
+            UserError: A line is damaged, or missing.
+        """
+        self._last = self._saved_at
         for line in self._log:
-            if line["line"] > self._saved_at:
-                self._last = line["line"]
-                yield line
+            if line["line"] <= self._saved_at:
+                continue
+            if line["line"] != self._last + 1:
+                raise UserError(
+                    f"{self._log.path}: damaged, line {self._last + 1} of the run is missing; start a new run with --run-dir"
+                )
+            self._last = line["line"]
+            yield line
 
     def reported(self, worker: int, report: BlockReport, seconds: float) -> dict[str, Any]:
         """Note a report before anything is decided on it; return its line."""
@@ -72,7 +86,7 @@ class History:
 
     def save(self, driver: Mapping[str, Any]) -> None:
         """Write a snapshot; what it holds is no longer needed in the log."""
-        write_json(self._file, {"line": self._last, "driver": dict(driver)})
+        write_json(self._file, sealed({"line": self._last, "driver": dict(driver)}))
         self._saved_at = self._last
         self._log.keep(lambda line: line["line"] > self._saved_at)
 

@@ -8,6 +8,7 @@ from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
 from saesweep.runs.exports import copy_export
 from saesweep.runs.jsonl import JsonLines
+from saesweep.runs.sealed_lines import SealedLines, sealed, unsealed
 
 __all__ = [
     "FORMAT_VERSION",
@@ -16,12 +17,15 @@ __all__ = [
     "CheckpointWriter",
     "JsonLines",
     "RunDirectory",
+    "SealedLines",
     "copy_export",
     "finite",
     "read_costs",
     "read_json",
     "replace_folder",
+    "sealed",
     "sha256",
+    "unsealed",
     "write_bytes",
     "write_costs",
     "write_json",

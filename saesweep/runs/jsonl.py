@@ -35,7 +35,7 @@ class JsonLines:
 
     def __iter__(self) -> Iterator[Any]:
         if self.path.exists():
-            for line in self.path.read_text().splitlines():
+            for line in self.path.read_bytes().splitlines():
                 yield json.loads(line)
 
     def keep(self, wanted: Callable[[Any], bool]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saesweep.cohort import Slot
 from saesweep.engines.records import BlockRequest, Place
-from saesweep.runs import Checkpoint, JsonLines
+from saesweep.runs import Checkpoint, SealedLines
 
 SavedSlot: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
 """What `Slot.meta` and `Slot.tensors` returned."""
@@ -67,8 +67,15 @@ class Journal:
     """
 
     def __init__(self, file: Path) -> None:
-        self._log = JsonLines(file)
+        self._log = SealedLines(file)
+        self._damaged_at = self._log.cut_damaged()
         self._last = max((line["number"] for line in self._log), default=0)
+
+    def damaged(self) -> tuple[str, ...]:
+        """Return what to say where a line was damaged: without it those after it cannot be repeated, and train again."""
+        if self._damaged_at is None:
+            return ()
+        return (f"{self._log.path}:{self._damaged_at}: damaged; what was asked for from there on trains again",)
 
     def add(self, request: BlockRequest) -> None:
         """Note a request before it is carried out; what was noted of it and of later ones no longer holds.

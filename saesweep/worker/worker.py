@@ -118,7 +118,7 @@ class DeviceWorker:
             driver=None if checkpoint is None else checkpoint.state["driver"],
             last_block=self._journal.last_after(self._block),
             steps={number: mine[0][0]["step"] for number, mine in saved.items()},
-            damaged=tuple(damaged),
+            damaged=(*damaged, *self._journal.damaged()),
             costs=self._watch.taken(),
         )
 

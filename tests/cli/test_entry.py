@@ -12,7 +12,7 @@ import pytest
 
 from saesweep import __version__
 from saesweep.cli import main
-from saesweep.errors import ExperimentError, Problem
+from saesweep.errors import ExperimentError, Problem, UserError
 
 HEAVY = (
     "torch",
@@ -162,3 +162,26 @@ def test_a_reader_that_leaves_is_no_bug(tmp_path):
         program.stdout.close()
         assert program.stderr.read() == ""
         assert program.wait(timeout=60) == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
+@pytest.mark.parametrize(("error", "code"), [(UserError("x"), 2), (KeyboardInterrupt(), 130), (OSError(28, "full"), 2)])
+def test_the_exit_code_stays_where_the_message_cannot_be_written(monkeypatch, tmp_path, error, code):
+    failing(monkeypatch, error)
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(sys, "stderr", Unbuffered(full))
+    assert main(["init", str(tmp_path / "a.yaml")]) == code
+    os.close(full)
+
+
+class Unbuffered:
+    """Writes at once, as standard error does at the end of a line."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+
+    def write(self, text):
+        return os.write(self.descriptor, text.encode())
+
+    def flush(self):
+        pass

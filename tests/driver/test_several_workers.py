@@ -6,7 +6,8 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,17 @@ class Heard:
             self.workers.append(event)
 
 
-def run(engine: SimulatedEngine, folder: Path, tree: dict[str, Any] | None = None, *listeners: Any) -> Any:
+@contextmanager
+def several_workers(engine: SimulatedEngine) -> Iterator[None]:
+    """Let runs open this engine."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(runner, "open_engine", lambda *_: engine)
         patched.setattr(replacing, "_ASK_SECONDS", 0.0)
+        yield
+
+
+def run(engine: SimulatedEngine, folder: Path, tree: dict[str, Any] | None = None, *listeners: Any) -> Any:
+    with several_workers(engine):
         return saesweep.run(tree or sweep(), run_dir=folder, listeners=listeners)
 
 
@@ -205,3 +213,27 @@ def test_workers_visit_the_streams_together(folder: Path) -> None:
     assert Counter(row.stream for row in result.rows) == Counter(
         {"train_batch_size_tokens 64": 4, "train_batch_size_tokens 128": 4}
     )
+
+
+def test_a_damaged_request_and_those_after_it_are_trained_again(folder: Path) -> None:
+    run_killed(SimulatedEngine(2, 2, 1, kill_after=9), folder / "run")
+    requests = folder / "run" / "workers" / "1" / "blocks.jsonl"
+    lines = requests.read_bytes().splitlines(keepends=True)
+    lines[0] = lines[0].replace(b'"place"', b'"piece"', 1)  # valid JSON, and not what was asked for
+    assert lines[0] != requests.read_bytes().splitlines(keepends=True)[0]
+    requests.write_bytes(b"".join(lines))
+    check_ended_once(folder / "run", run(SimulatedEngine(2, 2, 1), folder / "run"))
+
+
+@pytest.mark.parametrize("name", ["reports.jsonl", "driver.json"])
+def test_what_the_driver_repeats_is_what_it_noted_or_one_message(folder: Path, name: str) -> None:
+    run_killed(SimulatedEngine(2, 2, 1, kill_after=9), folder / "run")
+    file = folder / "run" / name
+    text = file.read_text()
+    assert name == "driver.json" or len(text.splitlines()) > 2
+    for damaged in (text[text.index("\n") + 1 :], text.replace("1", "2", 1), text[: len(text) // 2] + "\n", "[]\n", "[" * 100_000 + "\n"):
+        file.write_text(damaged)
+        with pytest.raises(saesweep.UserError, match=rf"{name}.*damaged.*start a new run with --run-dir"):
+            run(SimulatedEngine(2, 2, 1), folder / "run")
+    file.write_text(text)
+    check_ended_once(folder / "run", run(SimulatedEngine(2, 2, 1), folder / "run"))

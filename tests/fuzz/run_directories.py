@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shutil
 import signal
@@ -15,18 +13,19 @@ from typing import Any
 from hypothesis import strategies as st
 
 import saesweep
-from saesweep.cli import main
 from saesweep.events import BlockDone, Event
+from tests.driver.test_several_workers import run_killed, several_workers
+from tests.engines.simulated import SimulatedEngine
+from tests.fuzz.commands import READERS, RESUMES, command, run_command
 from tests.fuzz.damage import damage_bytes, damage_json, damage_json_lines, damage_safetensors
-from tests.fuzz.watch import watched
 from tests.sweep.studies import small_sweep
 
 _SECRET = "what a link points to"
-_READERS = ("leaderboard", "details", "json", "report", "export", "push", "push pareto", "eval", "eval run", "validate")
-_RESUMES = ("run", "run", "run", "plan from cfg")
+_OF_SEVERAL = ("driver.json", "reports.jsonl", "blocks.jsonl", "workers/1/blocks.jsonl")
+"""What the driver of several workers reads, beside what one worker's run has too."""
 
 
-def tiny_sweep(*, confirm: bool) -> dict[str, Any]:
+def tiny_sweep(*, confirm: bool = False, matched: bool = False) -> dict[str, Any]:
     """Return an experiment of a few blocks, whose rungs prune and whose trials end in different blocks."""
     tree = small_sweep()
     tree["base"]["training_tokens"] = 2560
@@ -37,6 +36,10 @@ def tiny_sweep(*, confirm: bool) -> dict[str, Any]:
     tree["evaluation"] = {"select_tokens": 256, "test_tokens": 256}
     tree["search"] |= {"trials": 4}
     tree["cohort"] |= {"size": 2, "block_tokens": 640, "kernels": "reference"}
+    if matched:
+        tree["objective"] = {"maximize": "explained_variance", "matched": {"l0": [2, 4]}}
+        tree["space"] = {"sae.architecture": {"choice": ["topk", "batchtopk"]}}
+        tree["search"] = {"sampler": "grid", "pruner": "none", "replicates": 2}
     if confirm:
         tree["search"]["confirm"] = {"top": 2, "replicates": 1, "training_tokens": "1x"}
     return tree
@@ -56,7 +59,8 @@ def interrupted(tree: Mapping[str, Any], run_dir: Path, after_blocks: int) -> No
 
 
 class RunDirectories:
-    """A finished run, an interrupted one, one with a confirmation and one interrupted in it, and a place for copies.
+    """A finished run, an interrupted one, one with a confirmation and one interrupted in it, one at matched L0 with replicates,
+    one of several workers whose driver was killed, and a place for copies.
 
     Args:
         folder: Where they lie; made where it is missing.
@@ -64,7 +68,8 @@ class RunDirectories:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.runs = {name: folder / name for name in ("finished", "begun", "confirmed", "confirming")}
+        self.runs = {name: folder / name for name in ("finished", "begun", "confirmed", "confirming", "matched")}
+        self.several = folder / "several"
         # A file that a link may point to, which no command may print or write.
         self.secret = folder / "secret"
         if not folder.exists():
@@ -73,7 +78,7 @@ class RunDirectories:
 
     def _make(self) -> None:
         self.folder.mkdir(parents=True)
-        plain, confirmed = tiny_sweep(confirm=False), tiny_sweep(confirm=True)
+        plain, confirmed = tiny_sweep(), tiny_sweep(confirm=True)
         saesweep.run(plain, run_dir=self.runs["finished"])
         interrupted(plain, self.runs["begun"], 4)
         saesweep.run(confirmed, run_dir=self.runs["confirmed"])
@@ -81,6 +86,8 @@ class RunDirectories:
             '"BlockDone"' in line for line in (self.runs["confirmed"] / "events.jsonl").read_text().splitlines()
         )
         interrupted(confirmed, self.runs["confirming"], total - 1)
+        saesweep.run(tiny_sweep(matched=True), run_dir=self.runs["matched"])
+        run_killed(SimulatedEngine(2, 2, seed=1, kill_after=9), self.several)
         self.secret.write_text(_SECRET)
 
     @staticmethod
@@ -144,24 +151,6 @@ def _rename(draw: Any, run: Path) -> None:
                 shutil.copytree(child, parent / draw(names), dirs_exist_ok=True)
 
 
-def _command(name: str, run: Path, out: Path) -> list[str]:
-    experiment = str(run / "experiment.yaml")
-    return {
-        "leaderboard": ["leaderboard", str(run)],
-        "details": ["leaderboard", str(run), "--details"],
-        "json": ["leaderboard", str(run), "--json"],
-        "report": ["report", str(run), "--no-features", "--no-png", "--to", str(out / "report")],
-        "export": ["export", str(run), "--to", str(out / "sae")],
-        "push": ["push", str(run), "--repo", "a/b", "--dry-run"],
-        "push pareto": ["push", str(run), "--repo", "a/b", "--dry-run", "--pareto"],
-        "eval": ["eval", str(run / "best"), "--json"],
-        "eval run": ["eval", str(run), "--experiment", experiment, "--json"],
-        "validate": ["validate", experiment],
-        "plan from cfg": ["plan", experiment, "--set", f"base.from_cfg={run / 'best'}"],
-        "run": ["run", experiment, "--run-dir", str(run), "--display", "none"],
-    }[name]
-
-
 def damaged_run_directory(draw: Any, world: RunDirectories, *, resume: bool) -> None:
     """Damage one file or more of a copy of a run directory, then give it to a command.
 
@@ -175,7 +164,7 @@ def damaged_run_directory(draw: Any, world: RunDirectories, *, resume: bool) -> 
             printed or written, a file touched that is not its own.
     """
     which = draw(st.sampled_from(["begun", "confirming", "begun", "confirmed"] if resume else sorted(world.runs)))
-    name = draw(st.sampled_from(_RESUMES if resume else _READERS))
+    name = draw(st.sampled_from(RESUMES if resume else READERS))
     with tempfile.TemporaryDirectory(dir=world.folder) as folder:
         run, out = Path(folder) / "run", Path(folder) / "out"
         shutil.copytree(world.runs[which], run)
@@ -187,33 +176,9 @@ def damaged_run_directory(draw: Any, world: RunDirectories, *, resume: bool) -> 
                 file = run / draw(st.sampled_from(world.files[which]))
                 if file.is_file() and not file.is_symlink():
                     _replace(draw, file, world)
-        said = run_command(_command(name, run, out), Path(folder))
+        said = run_command(command(name, run, out), Path(folder))
         assert _SECRET not in said, said
     assert world.secret.read_text() == _SECRET
-
-
-def run_command(argv: list[str], *folders: Path) -> str:
-    """Run a command in this process and return what it printed.
-
-    Raises:
-        AssertionError: It did not end as commands do.
-    """
-    printed = io.StringIO()
-    code: Any = None
-    tempfile.tempdir = str(folders[0])
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), watched(*folders):
-        try:
-            code = main(argv)
-        except SystemExit as error:
-            code = error.code
-        finally:
-            tempfile.tempdir = None
-    said = printed.getvalue()
-    for bad in ("Traceback", "bug in saesweep"):
-        assert bad not in said, f"{' '.join(argv)}\n{said}"
-    assert code in (0, 1, 2), f"{' '.join(argv)}: exit code {code}\n{said}"
-    assert code != 2 or said.strip(), f"{' '.join(argv)}: exit code 2 without a word"
-    return said
 
 
 def reading(draw: Any, world: RunDirectories) -> None:
@@ -226,8 +191,20 @@ def resuming(draw: Any, world: RunDirectories) -> None:
     damaged_run_directory(draw, world, resume=True)
 
 
+def of_several(draw: Any, world: RunDirectories) -> None:
+    """What the driver of several workers reads when it starts again; the workers train nothing."""
+    with tempfile.TemporaryDirectory(dir=world.folder) as folder, several_workers(SimulatedEngine(2, 2, seed=2)):
+        run = Path(folder) / "run"
+        shutil.copytree(world.several, run)
+        _replace(draw, run / draw(st.sampled_from(_OF_SEVERAL)), world)
+        said = run_command(command("run", run, Path(folder)), Path(folder))
+        assert _SECRET not in said, said
+    assert world.secret.read_text() == _SECRET
+
+
 RUN_TARGETS: dict[str, tuple[Callable[[Any, RunDirectories], None], float]] = {
     "run directory": (reading, 6),
     "resumed directory": (resuming, 1),
+    "several workers": (of_several, 0.5),
 }
 """What is damaged, how, and its share of the inputs."""

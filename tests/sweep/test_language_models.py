@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import saesweep
+from saesweep.evaluation import evaluate_saes
 from saesweep.experiment import load_experiment
 from saesweep.experiment.metadata import METADATA_FIELDS
 from saesweep.models.huggingface import HuggingFaceModel
@@ -118,6 +119,9 @@ def test_a_hook_without_effect_alone_is_named_as_the_cause(lm_tree: dict[str, An
     result = saesweep.run(lm_tree, run_dir=tmp_path / "default")
     assert result.exit_code == 1
     assert any("the activations of its hook do not vary" in note for note in result.notes)
+    (measured,) = evaluate_saes([tmp_path / "default" / "best"]).saes
+    assert measured.metrics["delta_ce"] == 0
+    assert math.isnan(measured.metrics["ce_loss_score"])
     lm_tree["objective"] = {"maximize": "explained_variance"}
     result = saesweep.run(lm_tree, run_dir=tmp_path / "variance")
     assert "the activations of model.layers.1.self_attn do not vary" in result.rows[0].reason
