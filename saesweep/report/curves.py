@@ -71,7 +71,7 @@ def _curves(run: RunData, key: Key, title: str, points: dict[int, list[tuple[int
                 "width": 3 if is_best else 1.3,
                 "dash": "solid" if row.status == "complete" else "dot",
             },
-            opacity=1.0 if row.status == "complete" else 0.6,
+            opacity=1.0 if row.status == "complete" else 0.8,
             hovertemplate=f"trial {row.number}, {row.architecture} {row.sparsity}<br>%{{x:,}} tokens: %{{y:.4g}}<extra></extra>",
         )
         seen.add(row.architecture)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -207,12 +208,29 @@ def _vocabulary(tokenizer: Any, saes: Sequence[SAEFeatures], contexts: dict[int,
     return {token: token_text(tokenizer, token) for token in sorted(ids)}
 
 
+def _byte_characters() -> dict[str, int]:
+    """Return the byte that each character of a byte-level vocabulary stands for, by GPT-2's table, which all share."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    moved = [byte for byte in range(256) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(256 + i): byte for i, byte in enumerate(moved)}
+
+
+_BYTE_OF = _byte_characters()
+_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
+
+
 def token_text(tokenizer: Any, token: int) -> str:
-    """Return a token as it reads inside a text: SentencePiece's decoding of a single token drops its leading space."""
+    """Return a token as it reads inside a text: SentencePiece's decoding of a single token drops its leading space.
+
+    Bytes that are only part of a character are written as SentencePiece does, `<0xE2>`, whatever the tokenizer.
+    """
     text: str = tokenizer.decode([token])
     piece = str(tokenizer.convert_ids_to_tokens(token))
     if piece.startswith("\u2581") and not text.startswith(" "):
         return " " + text
     if piece.startswith("<0x") and text == "\ufffd":  # one byte of a character
         return piece
+    if "\ufffd" in text and all(character in _BYTE_OF for character in piece):
+        raw = bytes(_BYTE_OF[character] for character in piece)
+        return _ESCAPED.sub(lambda match: f"<0x{match[1].upper()}>", raw.decode("utf-8", "backslashreplace"))
     return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -9,9 +11,14 @@ import plotly.graph_objects as go
 from saesweep.events import Row
 from saesweep.report.curves import thinned
 from saesweep.report.data import RunData
-from saesweep.report.style import ACCENT, INK, PAPER, axis_for, figure, style_of, text_on
+from saesweep.report.style import ACCENT, INK, MUTED, PAPER, axis_for, figure, style_of, text_on
 
 MAX_RATES = 2_000
+NEVER = -10.0
+"""Logarithm that stands for a latent which fired on no token."""
+_BINS = 5
+"""Bars for each factor of ten."""
+_MOST_DECADES = 6
 _OUTLINES = {"failed": "#a40e26", "interrupted": "#E69F00"}
 
 
@@ -95,10 +102,37 @@ def dead_figure(run: RunData) -> go.Figure:
 
 
 def density_figure(log10_frequencies: Sequence[float]) -> go.Figure:
-    """Return the histogram of firing frequencies of the winner's latents."""
-    made = figure(x="log10 of the share of tokens on which a latent fires", y="latents", height=340)
-    made.add_histogram(x=[round(v, 4) for v in log10_frequencies], nbinsx=60, marker={"color": ACCENT})
+    """Return the histogram of firing frequencies of the winner's latents; those that never fired have a bar of their own."""
+    made = figure(x="share of tokens on which a latent fires", y="latents", height=340)
+    fired = [value for value in log10_frequencies if value > NEVER]
+    first = math.floor(min(fired, default=-4.0))
+    bins = Counter(min(-1, math.floor(value * _BINS)) for value in fired)
+    decades = range(first, 1)
+    never = first - max(0.8, 0.18 * len(decades))  # its label beside that of the first decade, on a phone too
+    places = [never, *((number + 0.5) / _BINS for number in bins)]
+    names = ["on no token", *(f"{_share(n / _BINS)} to {_share((n + 1) / _BINS)} of tokens" for n in bins)]
+    made.add_bar(
+        x=places,
+        y=[len(log10_frequencies) - len(fired), *bins.values()],
+        width=1 / _BINS,
+        marker={"color": [MUTED, *(ACCENT for _ in bins)]},
+        customdata=names,
+        hovertemplate="%{y} latents fire on %{customdata}<extra></extra>",
+    )
+    ticks = [*decades[:: -(-len(decades) // _MOST_DECADES)]]
+    made.update_xaxes(
+        range=[never - 0.3, 0.1],
+        tickvals=[never, *ticks],
+        ticktext=["never", *(_share(exponent) for exponent in ticks)],
+    )
+    made.update_yaxes(**axis_for([*bins.values(), len(log10_frequencies) - len(fired)], from_zero=True))
     return made
+
+
+def _share(exponent: float) -> str:
+    """Return a power of ten as a percentage."""
+    share = float(f"{100 * 10**exponent:.2g}")
+    return f"{share:g}%"
 
 
 def rate_figure(run: RunData) -> go.Figure:

@@ -21,6 +21,12 @@ def goals_of(run: RunData) -> dict[str, str]:
     return {metric: direction for direction, metric in (goal.split()[:2] for goal in run.board.goals)}
 
 
+def goals_in_words(run: RunData) -> list[str]:
+    """Return the goals with their metrics as columns and axes name them, such as `minimize ΔCE at L0 16, 32`."""
+    parts = [goal.split(" ", 2) for goal in run.board.goals]
+    return [" ".join([direction, label(metric), *rest]) for direction, metric, *rest in parts]
+
+
 def front_pairs(run: RunData) -> list[tuple[str, str]]:
     """Return the pairs of metrics to draw: the objective's own first, then L0 against what else was measured."""
     goals = list(goals_of(run))

@@ -9,6 +9,7 @@ from saesweep.display.text import setting
 from saesweep.driver.matched import still_improving, trend_points
 from saesweep.errors import UserError
 from saesweep.experiment import AsWritten, Experiment, Parameter, load_experiment
+from saesweep.messages import short_count
 from saesweep.report.data import RunData
 from saesweep.report.figures import knows_dead
 from saesweep.report.winner import comparisons
@@ -99,7 +100,7 @@ def _improving(run: RunData, experiment: Experiment) -> list[Step]:
         Step(
             f"Still improving: {who} improved by more than 3% over the last 15% of the run before the learning rate decayed.",
             "A longer run may change the verdict.",
-            f"base: {{training_tokens: {4 * tokens}}}",
+            f"base: {{training_tokens: {short_count(4 * tokens)}}}",
         )
     ]
 
@@ -221,7 +222,8 @@ def _seeds(run: RunData, experiment: Experiment | None) -> list[Step]:
         return []
     if run.board.matched:
         more = max(3, 2 * best.replicates)
-        return [Step(text, "More seeds may break the tie.", f"search: {{replicates: {more}}}")]
+        advice = "More seeds may break the tie." if tied else "More seeds show it."
+        return [Step(text, advice, f"search: {{replicates: {more}}}")]
     if confirmed:
         return [Step(text, "More held-out tokens make the measurement sharper.", "evaluation: {select_tokens: 1M}")]
     return [Step(text, "Train the finalists again with several seeds.", "search: {confirm: {top: 3, replicates: 3}}")]

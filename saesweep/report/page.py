@@ -10,7 +10,7 @@ from saesweep.messages import short_count
 from saesweep.report.curves import curve_figures
 from saesweep.report.data import RunData
 from saesweep.report.figures import dead_figure, density_figure, knows_dead, rate_figure, timeline_figure
-from saesweep.report.fronts import better_corner, front_figures, front_pairs
+from saesweep.report.fronts import better_corner, front_figures, front_pairs, goals_in_words
 from saesweep.report.html import Plots, render
 from saesweep.report.matched import WORDS as MATCHED_WORDS
 from saesweep.report.matched import matched_figure, matched_table
@@ -63,6 +63,7 @@ def report_page(run: RunData, *, features_link: str | None, features_note: str =
         "report.html",
         title=f"{run.board.name}: report",
         run=run,
+        goals=goals_in_words(run),
         titles=SECTIONS,
         sections={key: section for key, section in sections.items() if section is not None},
         figures=plots.data,
@@ -155,7 +156,7 @@ def _latents(run: RunData, plots: Plots) -> dict[str, Any] | None:
         "density": plots.add(
             "density",
             density_figure(log10_densities),
-            f"Share of {counted_on(run.directory.best)}; -10 stands for latents that fired on none of them.",
+            f"Counted on {counted_on(run.directory.best)}.",
         )
         if log10_densities
         else None,

@@ -17,8 +17,8 @@ from saesweep.display.text import label, metric_value, setting
 from saesweep.events import Row
 from saesweep.experiment import ARCHITECTURE
 from saesweep.report.data import RunData
-from saesweep.report.fronts import goals_of
-from saesweep.report.style import GRID, INK, axis_for, figure, style_of
+from saesweep.report.fronts import goals_in_words, goals_of
+from saesweep.report.style import GRID, INK, axis_for, figure, log_ticks, style_of
 from saesweep.specs import LOG_METRICS
 from saesweep.study import MIN_TRIALS, importances, load_plain_study
 
@@ -49,7 +49,7 @@ def importance_figure(run: RunData) -> go.Figure | None:
             orientation="h",
             y=list(shares),
             x=list(shares.values()),
-            name=goal,
+            name=goals_in_words(run)[index],
             marker={"color": _GOAL_COLOURS[index % len(_GOAL_COLOURS)]},
             hovertemplate="%{y}: %{x:.2f}<extra></extra>",
         )
@@ -61,6 +61,8 @@ def importance_figure(run: RunData) -> go.Figure | None:
 
 
 _TICKS = 5
+_NEAR = 0.07
+"""Share of an axis within which two labels would overlap."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +170,23 @@ def _numbers(title: str, values: Mapping[int, float], metric: str | None) -> _Ax
     if metric is None and len(few) <= _TICKS:
         ticks = [(scaled(value), text(value)) for value in few]
         return _Axis(title, *_places(values, scaled, text), ticks)
-    ticks = []
-    for i in range(_TICKS if high > low else 1):
-        share = i / (_TICKS - 1)
-        value = low * (high / low) ** share if log else low + share * (high - low)
-        if metric is None and all(isinstance(known, int) for known in values.values()):
-            value = round(value)
-        ticks.append((scaled(value), text(value)))
-    return _Axis(title, *_places(values, scaled, text), ticks)
+    ends = [(scaled(value), text(value)) for value in dict.fromkeys((low, high))]
+    if high <= low:
+        return _Axis(title, *_places(values, scaled, text), ends)
+    # The ends as they are, since lines begin there, and round numbers that keep their distance from them.
+    between = log_ticks(math.log10(low), math.log10(high)) if log else _round_between(low, high)
+    if all(isinstance(known, int) for known in values.values()):
+        between = [value for value in between if value == int(value)]
+    ticks = [(scaled(value), f"{value:g}") for value in between if _NEAR < scaled(value) < 1 - _NEAR]
+    return _Axis(title, *_places(values, scaled, text), [ends[0], *ticks, ends[1]])
+
+
+def _round_between(low: float, high: float) -> list[float]:
+    """Return round numbers between two others, at most as many as an axis has ticks."""
+    rough = (high - low) / _TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
+    return [float(f"{step * n:.6g}") for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _places(

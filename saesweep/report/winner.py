@@ -41,7 +41,8 @@ def comparisons(run: RunData) -> list[Comparison]:
 
     With a single goal that is the architecture's best trial, by that goal. On a front there is no single best: it is the
     trial with the nearest L0 (in ratio), compared by what the SAE costs the model (delta_ce), or by explained variance
-    where there is no language model. With matched L0 only trials with the winner's target are compared.
+    where there is no language model. With matched L0 only trials with the winner's target are compared, and where the run has
+    a table of its matched L0s, references alone: that table compares the others with sharper, paired errors.
     """
     best = run.best
     if best is None:
@@ -53,7 +54,7 @@ def comparisons(run: RunData) -> list[Comparison]:
         direction, metric = run.board.goals[0].split()[:2]
         lower_is_better = direction == "minimize"
     rivals = []
-    for architecture in run.architectures:
+    for architecture in () if run.board.matched else run.architectures:
         others = [
             row
             for row in run.complete
@@ -109,7 +110,9 @@ def winner_section(run: RunData) -> dict[str, Any]:
 def _notes(run: RunData) -> list[str]:
     """Return the run's notes; with matched L0 the sections below say what won at each L0, and what still improves."""
     said = ("at L0 ", "still improving ") if run.board.matched else ()
-    return [note for note in run.board.notes if not note.startswith(said)]
+    notes = [note for note in run.board.notes if not note.startswith(said)]
+    # A note begins with a word or with a name as the file has it, such as best/ or delta_ce.
+    return [note[:1].upper() + note[1:] if note.split(" ")[0].isalpha() else note for note in notes]
 
 
 def _value(name: str, metrics: Mapping[str, float]) -> tuple[str, str]:
@@ -124,6 +127,9 @@ def _margins(run: RunData, best: Row) -> dict[str, Any] | None:
     if not found:
         return None
     is_pareto = len(run.board.goals) > 1
+    which = "with the nearest L0" if is_pareto else "that is best by the goal"
+    target = "" if best.target_l0 is None else f" at its target, L0 {best.target_l0:g}"
+    others = "" if run.board.matched else f"the finished trial of each architecture {which}{target}"
     columns = [name for name in COLUMNS if run.has(name)]
     rows = [_margin_row(best, f"{best.number} (best)", columns, "", "", "best")]
     for item in found:
@@ -142,8 +148,7 @@ def _margins(run: RunData, best: Row) -> dict[str, Any] | None:
         "than the best",
     ]
     return {
-        "which": "with the nearest L0" if is_pareto else "that is best by the goal",
-        "target": None if best.target_l0 is None else f"{best.target_l0:g}",
+        "others": ", and ".join(part for part in (others, "references" if run.board.references else "") if part),
         "noise_factor": f"{NOISE_FACTOR:g}",
         "table": Table(heads=heads, rows=rows, text_columns={1, 2, len(heads) - 1}),
     }

@@ -89,7 +89,9 @@ class Duration:
             if match := _PERCENT.fullmatch(text):
                 raise ValueError(f"{raw!r}: write a share of the run as {match[1]}%")
             if (unit := _WITH_UNIT.fullmatch(text)) and not text.endswith("tok"):
-                raise ValueError(f"{raw!r}: write {unit[1]}{'' if unit[2].lower().startswith('step') else 'tok'}")
+                raise ValueError(
+                    f"{raw!r} is not a duration; write {unit[1]}{'' if unit[2].lower().startswith('step') else 'tok'}"
+                )
             try:
                 if text.endswith("tok"):
                     return cls(float(parse_count(text[:-3])), "tokens")

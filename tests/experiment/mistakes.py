@@ -639,12 +639,12 @@ MISTAKES = {
     "steps-with-their-unit": (
         BASE_LR,
         BASE_LR + "  lr_warm_up_steps: 100 steps\n",
-        "11:21: base.lr_warm_up_steps: '100 steps': write 100",
+        "11:21: base.lr_warm_up_steps: '100 steps' is not a duration; write 100",
     ),
     "tokens-with-their-unit": (
         BASE_LR,
         BASE_LR + "  lr_warm_up_steps: 5M tokens\n",
-        "11:21: base.lr_warm_up_steps: '5M tokens': write 5Mtok",
+        "11:21: base.lr_warm_up_steps: '5M tokens' is not a duration; write 5Mtok",
     ),
     "learning-rate-in-full": (
         BASE_LR,

@@ -42,6 +42,7 @@ _SCRIPT = """
     const area = plot.querySelector(".xy .plot, .bglayer .bg, .plotbg, .cartesianlayer .plot");
     const legend = plot.querySelector(".legend"), bar = plot.querySelector(".modebar");
     if (legend && bar && meet(rect(legend), rect(bar))) found.push(`${what}: the legend is below the buttons`);
+    if (legend) for (const entry of legend.querySelectorAll("text")) for (const label of plot.querySelectorAll(".g-xtitle text, .xtick text")) if (meet(rect(entry), rect(label))) found.push(`${what}: ${name(entry)} of the legend lies on ${name(label)}`);
     for (const title of plot.querySelectorAll(".g-xtitle text, .g-ytitle text")) for (const tick of plot.querySelectorAll(".xtick text, .ytick text")) if (meet(rect(title), rect(tick))) found.push(`${what}: ${name(title)} lies on tick ${name(tick)}`);
     for (const text of plot.querySelectorAll("svg text")) {
       const r = rect(text);

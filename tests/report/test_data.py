@@ -10,6 +10,7 @@ import pytest
 from saesweep.errors import UserError
 from saesweep.report.curves import TRAINED, curve_figures
 from saesweep.report.data import read_run
+from saesweep.report.figures import NEVER, density_figure
 from saesweep.report.page import report_page
 from tests.display.runs import row
 
@@ -109,3 +110,15 @@ def test_the_page_of_a_long_run_of_many_trials_stays_small(tmp_path: Path) -> No
     assert len(figures) == len(TRAINED)
     (last,) = {trace.x[-1] for figure in figures.values() for trace in figure.data if len(trace.x)}
     assert last == 4096 * 600  # thinning keeps where a curve ends
+
+
+def test_latents_that_never_fire_have_a_bar_and_a_name_of_their_own() -> None:
+    made = density_figure([NEVER] * 3 + [-3.95, -2.1, -2.15, -0.4, 0.0])
+    (bars,) = made.data
+    shown = dict(zip(bars.customdata, bars.y, strict=True))
+    assert shown["on no token"] == 3
+    assert shown["0.63% to 1% of tokens"] == 2
+    assert shown["63% to 100% of tokens"] == 1  # a latent that always fires
+    assert sum(bars.y) == 8
+    assert made.layout.xaxis.ticktext == ("never", "0.01%", "0.1%", "1%", "10%", "100%")
+    assert bars.x[0] < made.layout.xaxis.tickvals[1] < min(bars.x[1:])

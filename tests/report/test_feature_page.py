@@ -196,6 +196,20 @@ def test_a_token_keeps_the_space_before_it() -> None:
     assert [token_text(SentencePiece(), token) for token in range(4)] == [" with", "out", "<0xE2>", " "]
 
 
+class ByteLevel:
+    pieces = ("\u00e2\u0122", "\u0120\u00e2\u0122", "\u0120the")
+
+    def decode(self, ids: list[int]) -> str:
+        return ("\ufffd", " \ufffd", " the")[ids[0]]
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return self.pieces[token]
+
+
+def test_bytes_of_a_character_are_named() -> None:
+    assert [token_text(ByteLevel(), token) for token in range(3)] == ["<0xE2><0x80>", " <0xE2><0x80>", " the"]
+
+
 def test_a_latent_that_does_not_exist_is_refused(run_dir: Path) -> None:
     with pytest.raises(UserError, match="0 to 255"):
         write_report(run_dir, pngs=False, latents=[256])

@@ -17,6 +17,7 @@ from saesweep.report import write_report
 from saesweep.report.html import json_script
 from saesweep.report.page import SECTIONS
 from saesweep.report.style import style_of
+from tests.documentation import ROOT
 from tests.report.audit import faults_of
 from tests.report.browsing import Tab, dump_dom, needs_browser, open_tab
 from tests.report.runs import MATCHED, TREE, changed, one_finished, unfinished
@@ -66,7 +67,7 @@ def test_what_a_run_says_is_escaped(run_dir: Path, tmp_path: Path) -> None:
     ).page.read_text()
     assert "<script>alert" not in text
     assert "<b>bold" not in text
-    assert "a &lt;b&gt;bold&lt;/b&gt; &amp; &#39;quoted&#39; note" in text
+    assert "A &lt;b&gt;bold&lt;/b&gt; &amp; &#39;quoted&#39; note" in text
 
 
 def test_a_name_cannot_break_out_of_its_data() -> None:
@@ -146,10 +147,16 @@ def pages(run_dir: Path, page: Path, tmp_path_factory: pytest.TempPathFactory) -
         "one": changed(run_dir, folder / "one", one_finished),
         "unfinished": changed(run_dir, folder / "unfinished", unfinished, with_best=False),
     }
-    return {"front": page} | {
+    made = {"front": page} | {
         kind: write_report(run, to=folder / f"page_{kind}", pngs=False, features=False).page
         for kind, run in runs.items()
     }
+    made["study"] = STUDY
+    return made
+
+
+STUDY = ROOT / "docs/studies/smollm2_135m_l12/report.html"
+"""The report of a run on a real model, as it is in the docs."""
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +171,12 @@ FEW = [
     ("unfinished", 400, False),
     ("one", 1400, True),
     ("matched", 400, False),
+    ("study", 1400, False),
+    ("study", 400, True),
 ]
-ALL = [(k, w, d) for k in ("front", "matched", "one", "unfinished") for w in (1400, 400) for d in (False, True)]
+ALL = [
+    (k, w, d) for k in ("front", "matched", "one", "unfinished", "study") for w in (1400, 400) for d in (False, True)
+]
 
 
 @needs_browser
@@ -204,15 +215,19 @@ def test_the_search_for_faults_finds_them(page: Path, tab: Tab) -> None:
 
 
 @needs_browser
-def test_menus_hover_and_legend_work(page: Path, tab: Tab) -> None:
-    tab.open(page.as_uri())
-    assert (
-        tab.ask("document.querySelector('select[data-plot=curves]').selectedOptions[0].text") == "expl. var, held out"
-    )
+@pytest.mark.parametrize(
+    ("kind", "goal", "title_y"),
+    [("front", "expl. var", "explained variance"), ("study", "ΔCE", "ΔCE (nats per token)")],
+)
+def test_menus_hover_and_legend_work(pages: dict[str, Path], tab: Tab, kind: str, goal: str, title_y: str) -> None:
+    tab.open(pages[kind].as_uri())
+    curves = "document.querySelector('select[data-plot=curves]')"
+    assert tab.ask(f"{curves}.selectedOptions[0].text") == f"{goal}, held out"
     title = "document.querySelector('.plot[data-name=front]').layout.{}axis.title.text"
     assert tab.ask(title.format("x")) == "L0 (active latents per token)"
-    assert tab.ask(title.format("y")) == "explained variance"
-    tab.choose("select[data-plot=curves]", "figure-curves-1")
+    assert tab.ask(title.format("y")) == title_y
+    other = tab.ask(f"[...{curves}.options].find((o) => o.text === 'MSE, held out').value")
+    tab.choose("select[data-plot=curves]", other)
     tab.wait_for("document.querySelector('.plot[data-name=curves]').layout.yaxis.title.text === 'MSE'")
     tab.hover(".plot[data-name=front] .scatterlayer .trace:last-child .point")
     tab.wait_for("document.querySelector('.plot[data-name=front] .hoverlayer .hovertext') !== null")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from saesweep.display.saved import Leaderboard
-from saesweep.events import Row
+from saesweep.events import ReferenceRow, Row
 from saesweep.report.data import RunData
 from saesweep.report.winner import comparisons
 from saesweep.runs import RunDirectory
@@ -66,6 +66,18 @@ def test_with_matched_l0_other_targets_are_not_compared() -> None:
         replace(row(3, "standard", mse=0.1), target_l0=32.0),
     ]
     assert [c.other.number for c in comparisons(run_of(rows, "minimize mse"))] == [2]
+
+
+def test_beside_the_table_of_matched_l0_only_references_are_compared() -> None:
+    rows = [replace(row(number, "topk", mse=0.3 + number, mse_stderr=0.01), target_l0=16.0) for number in range(2)]
+    published = ReferenceRow(
+        **{**vars(rows[0]), "status": "reference", "metrics": {"mse": 0.2}}, source="theirs", d_sae=8
+    )
+    entries: Any = ["what is behind, by paired errors"]
+    run = run_of(rows, "minimize mse at L0 16")
+    run = replace(run, board=replace(run.board, matched=entries, references=(published,)))
+    (found,) = comparisons(run)
+    assert (found.other, found.is_best_better) == (published, False)
 
 
 def test_with_one_goal_each_architectures_best_is_compared() -> None:

@@ -7,6 +7,8 @@
   const PAGE = 30, BEFORE = 14, AFTER = 6;
   const text = (id) => (id in data.vocabulary ? data.vocabulary[id] : "");
   const shown = (s) => s.replace(/\n/g, "↵").replace(/\t/g, "⇥");
+  // In a table, blanks would be nothing to see.
+  const named = (s) => shown(s).replace(/ {2,}/g, (run) => `␣×${run.length}`).replace(/^ $/, "␣");
   const make = (tag, css, content) => { const e = document.createElement(tag); if (css) e.className = css; if (content !== undefined) e.textContent = content; return e; };
   const svg = (tag, attributes, content) => { const e = document.createElementNS("http://www.w3.org/2000/svg", tag); for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v); if (content !== undefined) e.textContent = content; return e; };
   const number = (v) => (v === 0 ? "0" : Math.abs(v) < 0.001 ? v.toExponential(1) : v.toPrecision(3));
@@ -14,8 +16,8 @@
   const which = () => (pick ? Number(pick.value) : 0);
 
   function histogram(latent, max) {
-    const width = 180, height = 64, top = Math.log1p(Math.max(...latent.h)), step = width / data.bins;
-    const box = make("div"); box.append(make("h4", "", "Activations (tokens, log scale)"));
+    const width = 160, height = 64, top = Math.log1p(Math.max(...latent.h)), step = width / data.bins;
+    const box = make("div"); box.append(make("h4", "", "Activations, log scale")); box.title = "tokens by activation";
     const picture = svg("svg", { width, height: height + 16, role: "img", "aria-label": "activation histogram", class: "histogram" });
     latent.h.forEach((n, i) => {
       const tall = n ? Math.max(1.5, (height * Math.log1p(n)) / top) : 0;
@@ -30,18 +32,18 @@
   function logits(title, pairs, css) {
     const box = make("div"); box.append(make("h4", "", title));
     const rows = make("table");
-    for (const [id, value] of pairs) { const row = make("tr"); row.append(make("td", "token", shown(text(id))), make("td", css, (value > 0 ? "+" : "") + number(value))); rows.append(row); }
+    for (const [id, value] of pairs) { const row = make("tr"); row.append(make("td", "token", named(text(id))), make("td", css, (value > 0 ? "+" : "") + number(value))); rows.append(row); }
     box.append(rows);
     return box;
   }
   function goTo(sae, n) { if (pick) pick.value = sae; search.value = n; band.value = ""; update(); scrollTo({ top: list.offsetTop - 80 }); }
   function neighbours(sae, latent) {
-    const box = make("div"); box.append(make("h4", "", "Nearest by decoder (cosine)"));
+    const box = make("div"); box.append(make("h4", "", "Nearest (cosine)")); box.title = "by decoder direction";
     const rows = make("table");
     for (const [n, cosine] of latent.k) {
       const row = make("tr"), cell = make("td"), link = make("button", "link", `#${n}`);
       link.addEventListener("click", () => goTo(sae, n));
-      cell.append(link); row.append(cell, make("td", "", cosine.toFixed(2)), make("td", "token", shown(text(data.saes[sae].t[n])))); rows.append(row);
+      cell.append(link); row.append(cell, make("td", "", cosine.toFixed(2)), make("td", "token", named(text(data.saes[sae].t[n])))); rows.append(row);
     }
     box.append(rows);
     return box;
@@ -80,7 +82,7 @@
     const own = data.saes[sae], latent = own.latents[n], box = make("div", "latent"); box.id = `latent-${sae}-${n}`; box.dataset.number = n;
     const head = make("h3", "", `Latent ${n} `); if (note) head.append(make("small", "", note)); box.append(head);
     const share = own.f[n] / Math.max(1, own.tokens);
-    box.append(make("div", "facts", own.f[n] ? `fires on ${number(100 * share)}% of ${whole(own.tokens)} held-out tokens (${whole(own.f[n])}) · mean ${number(own.a[n])}, maximum ${number(own.m[n])} on “${shown(text(own.t[n])).trim()}”` : `never fires on ${whole(own.tokens)} held-out tokens`));
+    box.append(make("div", "facts", own.f[n] ? `fires on ${number(100 * share)}% of ${whole(own.tokens)} held-out tokens (${whole(own.f[n])}) · mean ${number(own.a[n])}, maximum ${number(own.m[n])} on “${named(text(own.t[n])).trim()}”` : `never fires on ${whole(own.tokens)} held-out tokens`));
     if (!latent) { if (own.f[n]) box.append(make("p", "note", "No examples: not in the sample that has room on this page.")); return box; }
     const parts = make("div", "parts");
     if (own.f[n]) parts.append(histogram(latent, own.m[n]));

@@ -10,8 +10,12 @@
     if (forPictures) { layout.paper_bgcolor = "#ffffff"; layout.plot_bgcolor = "#ffffff"; }
     if (box.clientWidth < 560 && !forPictures) {  // a phone: the legend below, and no room lost at the sides
       layout.font = { ...layout.font, size: 11 };
-      layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 48), r: layout.annotations ? layout.margin.r : Math.min(layout.margin.r, 16) };
-      layout.legend = { ...layout.legend, y: -0.22, yanchor: "top", font: { size: 11 } };
+      const names = figure.data.filter((trace) => trace.name && trace.showlegend !== false).map((trace) => trace.name.length);
+      const columns = Math.max(1, Math.floor((box.clientWidth - 80) / (52 + 6.2 * Math.max(0, ...names))));
+      const legend = names.length > 1 || layout.showlegend ? 12 + 21 * Math.ceil(names.length / columns) : 0;
+      layout.height += legend - (layout.annotations ? 0 : 24);
+      layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 48), r: layout.annotations ? layout.margin.r : Math.min(layout.margin.r, 16), t: layout.margin.t - (layout.annotations ? 0 : 24), b: Math.max(layout.margin.b, 52) + legend };
+      layout.legend = { ...layout.legend, yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } };
       for (const note of layout.annotations || []) if (note.font) note.font.size = Math.min(note.font.size || 12, 10);
     }
     return figure;
