@@ -19,11 +19,16 @@ _CONVERSATION_COLUMNS = ("conversation", "conversations", "messages")
 _TEXT_COLUMNS = ("text", "content", "problem", "document")
 
 
-def find_column(run: BaseRun, row: Mapping[str, Any]) -> tuple[str, bool]:
+def find_column(run: BaseRun, row: Mapping[str, Any], block: str = "base.") -> tuple[str, bool]:
     """Return (column, whether it holds token ids), from a dataset's first row.
 
     `run.column_name` says it; otherwise, as in SAELens, token columns win over text columns, unless
     `run.is_dataset_tokenized` says which one is meant.
+
+    Args:
+        run: The run, with this dataset.
+        row: The dataset's first row.
+        block: What the fields of the dataset are named after in messages.
 
     Raises:
         UserError: No such column; the message lists those that are there.
@@ -31,13 +36,13 @@ def find_column(run: BaseRun, row: Mapping[str, Any]) -> tuple[str, bool]:
     name, listed = run.dataset_path, ", ".join(row) or "none"
     if run.column_name is not None:
         column = run.column_name
-        check_column("base.", name, column, row)
+        check_column(block, name, column, row)
         holds_ids = isinstance(row[column], (list, tuple)) or (row[column] is None and column in _TOKEN_COLUMNS)
         if run.use_chat_formatting:
             return column, False
         return column, holds_ids if run.is_dataset_tokenized is None else run.is_dataset_tokenized
     if run.use_chat_formatting:
-        return _find_conversations(name, row), False
+        return _find_conversations(name, row, block), False
     if run.is_dataset_tokenized is not False:
         for column in _TOKEN_COLUMNS:
             if column in row:
@@ -45,14 +50,14 @@ def find_column(run: BaseRun, row: Mapping[str, Any]) -> tuple[str, bool]:
         if run.is_dataset_tokenized:
             raise UserError(
                 f"base.is_dataset_tokenized: {name} has no column of token ids ({' or '.join(_TOKEN_COLUMNS)}); "
-                f"its columns: {listed}. Name the one that holds them with base.column_name"
+                f"its columns: {listed}. Name the one that holds them with {block}column_name"
             )
     for column in _TEXT_COLUMNS:
         if column in row:
             return column, False
     raise UserError(
-        f"base.dataset_path: {name} has no text column ({', '.join(_TEXT_COLUMNS)}) and no column of token ids "
-        f"({', '.join(_TOKEN_COLUMNS)}); its columns: {listed}. Name the one that holds the text with base.column_name"
+        f"{block}dataset_path: {name} has no text column ({', '.join(_TEXT_COLUMNS)}) and no column of token ids "
+        f"({', '.join(_TOKEN_COLUMNS)}); its columns: {listed}. Name the one that holds the text with {block}column_name"
     )
 
 
@@ -75,13 +80,13 @@ def check_column(block: str, name: str, column: str, row: Mapping[str, Any]) -> 
         )
 
 
-def _find_conversations(name: str, row: Mapping[str, Any]) -> str:
+def _find_conversations(name: str, row: Mapping[str, Any], block: str) -> str:
     for column in (*_CONVERSATION_COLUMNS, "text"):  # text stands for a user's message, as in SAELens
         if column in row:
             return column
     raise UserError(
         f"base.use_chat_formatting: {name} has no column of conversations ({', '.join(_CONVERSATION_COLUMNS)}) and no "
-        f"text column; its columns: {', '.join(row) or 'none'}. Name the one that holds them with base.column_name"
+        f"text column; its columns: {', '.join(row) or 'none'}. Name the one that holds them with {block}column_name"
     )
 
 

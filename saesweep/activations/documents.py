@@ -70,7 +70,7 @@ class StreamDocuments:
 Documents = MapDocuments | StreamDocuments
 
 
-def open_documents(run: BaseRun, *, n_token_ids: int | None = None) -> Documents:
+def open_documents(run: BaseRun, *, n_token_ids: int | None = None, block: str = "base.") -> Documents:
     """Open `run.dataset_path`: `builtin:python-docs`, a local file, folder or glob, or a Hub dataset.
 
     A row that cannot be used is an empty document, and counted. Of token ids, that is one shorter than a context too, and
@@ -79,27 +79,28 @@ def open_documents(run: BaseRun, *, n_token_ids: int | None = None) -> Documents
     Args:
         run: The base run; its data fields are read.
         n_token_ids: Rows of the model's token embedding; None where no model is going to read the ids.
+        block: What the fields of the dataset are named after in messages.
 
     Raises:
         UserError: It does not exist, cannot be read, is empty or has no column with text or tokens.
     """
     from saesweep.activations.columns import as_conversation, as_text, as_token_ids, check_token_ids, find_column
 
-    name, table = run.dataset_path, open_table(Selection.of_run(run))
-    column, is_tokenized = find_column(run, table.first)
+    name, table = run.dataset_path, open_table(Selection.of_run(run, block))
+    column, is_tokenized = find_column(run, table.first, block)
     convert: Callable[[str, Any], Document] = as_text
     if run.use_chat_formatting:
         convert = as_conversation
     elif is_tokenized:
         convert = as_token_ids
-    unreadable = UnreadableRows(name)
+    unreadable = UnreadableRows(name, f"{block}dataset_path")
     nothing: Document = "" if convert is as_text else []
 
     masked = column == "input_ids" and is_tokenized and MASK_COLUMN in table.first
     notes = table.notes
     if masked:
         notes += (
-            f"base.dataset_path: positions of {name} with {MASK_COLUMN} 0 are left out of training and of losses; "
+            f"{block}dataset_path: positions of {name} with {MASK_COLUMN} 0 are left out of training and of losses; "
             "the model still reads them, so padding belongs at the end of a row",
         )
 

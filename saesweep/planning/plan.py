@@ -175,6 +175,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         confirm_sae_tokens=round(confirm.sae_tokens),
         gflops=gflops,
         sae_seconds=(low, high),
+        mixture=experiment.base_run().dataset_label if experiment.base_run().datasets else "",
         schedules=_schedules(parts[0].stream.experiment, parts[0].sizes.runs),
         matched=_matched_text(experiment, parts[0].sizes.runs),
         calibrations=calibrations,

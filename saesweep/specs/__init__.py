@@ -1,11 +1,11 @@
 """Configuration models of an experiment. Torch-free: importing this loads no numeric library."""
 
 from saesweep.specs.base_run import BaseRun
+from saesweep.specs.datasets import DatasetSpec, WeightedDatasetSpec
 from saesweep.specs.experiment import (
     CohortSpec,
     ConfirmSpec,
     EngineSpec,
-    EvaluationDatasetSpec,
     EvaluationSpec,
     ExperimentSpec,
     RaySpec,
@@ -24,9 +24,9 @@ __all__ = [
     "CohortSpec",
     "ConfirmSpec",
     "ControlPlan",
+    "DatasetSpec",
     "Duration",
     "EngineSpec",
-    "EvaluationDatasetSpec",
     "EvaluationSpec",
     "ExperimentSpec",
     "Goal",
@@ -41,6 +41,7 @@ __all__ = [
     "Ramp",
     "RaySpec",
     "SearchSpec",
+    "WeightedDatasetSpec",
     "format_count",
     "multiple_of",
     "parse_count",

@@ -48,6 +48,16 @@ def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
 _OF_A_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name")
 
 
+def _mixture_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return the fields of a single dataset that stand beside a list of several."""
+    fields = ("dataset_path", *_OF_A_DATASET)
+    given = [name for name in fields if getattr(run, name) != type(run).model_fields[name].default]
+    found = [(name, "datasets lists what is read; write it in the entry that it belongs to") for name in given]
+    if any(each.dataset_path == SYNTHETIC for each in run.datasets):
+        found.append(("datasets", f"{SYNTHETIC} has no text to mix; leave it out"))
+    return found
+
+
 def run_problems(run: BaseRun) -> list[tuple[str, str]]:
     """Return the mistakes between fields of a run, but for those of its SAE alone, as (dotted field, message)."""
     found: list[tuple[str, str]] = []
@@ -66,7 +76,9 @@ def run_problems(run: BaseRun) -> list[tuple[str, str]]:
                 "the shuffle window slides and has no such share; set `buffer_tokens` for a better shuffle",
             )
         )
-    if not run.dataset_path and not run.use_cached_activations:
+    if run.datasets:
+        found += _mixture_problems(run)
+    elif not run.dataset_path and not run.use_cached_activations:
         found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
     if run.model_class_name not in BRIDGE_CLASSES and not is_model_class(run.model_class_name):
         found.append(("model_class_name", f"{run.model_class_name!r} is not supported; {MODEL_CLASS_ADVICE}"))

@@ -36,12 +36,12 @@ class Selection:
     streaming: bool = False
     """Read through the `datasets` library as a stream."""
     block: str = ""
-    """What the fields are named after in messages: `base.` for a run's."""
+    """What the fields are named after in messages: such as `base.`."""
 
     @classmethod
-    def of_run(cls, run: BaseRun) -> Selection:
-        """Return what a run reads."""
-        return cls._of(run, "base.")
+    def of_run(cls, run: BaseRun, block: str) -> Selection:
+        """Return what a run reads whose dataset's fields have these names."""
+        return cls._of(run, block)
 
     @classmethod
     def of_pretokenize(cls, spec: PretokenizeSpec) -> Selection:
