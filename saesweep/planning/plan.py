@@ -32,6 +32,7 @@ from saesweep.specs import (
     ControlPlan,
     LearningRate,
     ObjectiveSpec,
+    PAnnealingPlan,
     SearchSpec,
     format_count,
     ramps_of,
@@ -293,6 +294,10 @@ def _schedules(own: Experiment, runs: Sequence[BaseRun]) -> tuple[str, ...]:
             if different:
                 more = f", and {len(different) - 1} others at the edges of the space" if len(different) > 1 else ""
                 found.append(f"{name} {field} {different[0]}{more}")
+        plans = dict.fromkeys(str(plan) for run in corners if (plan := PAnnealingPlan.of(run)) is not None)
+        if plans:
+            more = f", and {len(plans) - 1} others at the edges of the space" if len(plans) > 1 else ""
+            found.append(f"{name} p {next(iter(plans))}{more}")
     return tuple(found)
 
 

@@ -21,7 +21,20 @@ NOT_IN_SAELENS = (
     "hook_name_out",
 )
 """Fields that SAELens does not know, and whose names its `from_dict` refuses; `experiment.yaml` beside the file has them."""
-NOT_IN_SAELENS_SAE = ("expansion_factor", "detach_aux_decoder", "k_start", "k_anneal_steps", "jumprelu_frequency_scale")
+NOT_IN_SAELENS_SAE = (
+    "expansion_factor",
+    "detach_aux_decoder",
+    "k_start",
+    "k_anneal_steps",
+    "jumprelu_frequency_scale",
+    "sparsity_function",
+    "p_end",
+    "anneal_start",
+    "anneal_end",
+    "n_sparsity_updates",
+    "sparsity_queue_length",
+    "resample_steps",
+)
 """The same of the SAE's fields."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose file formats are written."""

@@ -13,6 +13,7 @@ from saesweep.specs.experiment import (
 )
 from saesweep.specs.learning_rate import LearningRate
 from saesweep.specs.objective import LOG_METRICS, METRICS, Bound, Goal, MatchedSpec, Metric, ObjectiveSpec
+from saesweep.specs.p_annealing import PAnnealingPlan
 from saesweep.specs.ramps import RAMP_FIELDS, Ramp, ramps_of
 from saesweep.specs.space import ParameterSpec
 from saesweep.specs.steering import ControlPlan
@@ -36,6 +37,7 @@ __all__ = [
     "MatchedSpec",
     "Metric",
     "ObjectiveSpec",
+    "PAnnealingPlan",
     "ParameterSpec",
     "RAMP_FIELDS",
     "Ramp",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from saesweep.specs.architectures import StandardSpec
 from saesweep.specs.model_loading import (
     BRIDGE_CLASSES,
     MODEL_CLASS_ADVICE,
@@ -42,6 +43,34 @@ def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
             found.append(
                 (field, "snapshots are in SAELens' training form, which it does not have for transcoders; leave it out")
             )
+    return found
+
+
+def _standard_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return times of p-annealing and of resampling that do not fit into the run."""
+    sae = run.sae
+    found: list[tuple[str, str]] = []
+    if not isinstance(sae, StandardSpec):
+        return found
+    if sae.p_end is not None:
+        first, last, changes = run.to_steps(sae.anneal_start), run.to_steps(sae.anneal_end), sae.n_sparsity_updates - 1
+        if last > run.total_steps:
+            found.append(
+                ("sae.anneal_end", f"step {last} is after the end of the run ({run.total_steps} steps); use 100%")
+            )
+        elif last - first < changes:
+            found.append(
+                (
+                    "sae.anneal_start",
+                    f"p changes {changes} times from step {first} to step {last}, which are too few; lower "
+                    "n_sparsity_updates, or anneal for longer",
+                )
+            )
+    every = run.to_steps(sae.resample_steps)
+    if sae.resample_steps.value and not 2 <= every < run.total_steps:
+        found.append(
+            ("sae.resample_steps", f"{every} steps; it must be at least 2, and less than the run's {run.total_steps}")
+        )
     return found
 
 
@@ -151,6 +180,7 @@ def run_problems(run: BaseRun) -> list[tuple[str, str]]:
             )
         )
     found += _transcoder_problems(run)
+    found += _standard_problems(run)
     if run.compile_sae and getattr(run.sae, "k_anneal_steps", Duration(0)) != Duration(0):
         found.append(
             ("sae.k_anneal_steps", "gives each step another k, and compile_sae compiles each anew; leave one out")
