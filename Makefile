@@ -69,6 +69,7 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 	rm -rf .venv-bench/peers
 	.venv-bench/bin/python tests/interop/peer_formats.py --make .venv-bench/peers
 	$(BIN)/python tests/interop/peer_formats.py --check .venv-bench/peers
+	PYTHONPATH=. .venv-bench/bin/python tests/interop/dictionary_learning_standard.py
 	rm -rf .venv-bench/transcoders
 	mkdir -p .venv-bench/transcoders
 	$(BIN)/python tests/interop/transcoders.py --make .venv-bench/transcoders

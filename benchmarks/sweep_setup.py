@@ -10,6 +10,7 @@ from typing import Any
 from saesweep.activations.documents import open_documents
 from saesweep.activations.settings import token_settings
 from saesweep.activations.split import split_documents
+from saesweep.activations.texts import Text
 from saesweep.experiment import load_experiment
 from saesweep.models.load import load_model
 from saesweep.models.location import locate_model
@@ -105,16 +106,15 @@ def write_training_text(tree: dict[str, Any], folder: Path) -> Path:
     packing, _ = token_settings(run, tokenizer, documents.is_tokenized)
     evaluation = loaded.spec.evaluation
     split = split_documents(
-        documents,
+        [Text(documents, packing)],
         tokenizer,
-        packing,
         select_tokens=evaluation.select_tokens,
         test_tokens=evaluation.test_tokens,
         seed=run.seed,
     )
     folder.mkdir(parents=True)
     with (folder / "train.jsonl").open("w") as file:
-        for document in split.train.iterate(0, 0):
+        for document in split.train[0].iterate(0, 0):
             file.write(json.dumps({"text": document}) + "\n")
     return folder
 

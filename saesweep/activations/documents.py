@@ -82,7 +82,7 @@ def open_documents(run: BaseRun, *, n_token_ids: int | None = None, block: str =
     Args:
         run: The base run; its data fields are read.
         n_token_ids: Rows of the model's token embedding; None where no model is going to read the ids.
-        block: `BASE` or `HELD_OUT`, for messages.
+        block: What the dataset's fields are named after in messages: `BASE`, `HELD_OUT`, or an entry of `base.datasets`.
 
     Raises:
         UserError: It does not exist, cannot be read, is empty or has no column with text or tokens.

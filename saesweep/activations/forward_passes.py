@@ -7,13 +7,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from saesweep.activations.rows import NormLimit, RowFilter, select_rows, token_ids_NT
-from saesweep.activations.tokens import TokenSource
+from saesweep.activations.tokens import ContextSource
 from saesweep.activations.window import WindowPlan
 from saesweep.models.base import LanguageModel
 from saesweep.models.shape import shape_activations
@@ -25,7 +26,7 @@ class Chunk:
 
     number: int
     """From 0."""
-    source_state: dict[str, int]
+    source_state: dict[str, Any]
     """Where the source stood at its start."""
     n_contexts: int
     """Its contexts."""
@@ -56,7 +57,7 @@ class ForwardPasses:
         model: LanguageModel,
         hooks: Sequence[str],
         head_index: int | None,
-        source: TokenSource,
+        source: ContextSource,
         rows: RowFilter,
         norm_limit: NormLimit | None,
         plan: WindowPlan,

@@ -4,20 +4,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from saesweep.activations.documents import Documents
 from saesweep.activations.held_out import HeldOutActivations
-from saesweep.activations.packing import Packing
+from saesweep.activations.mixture import MixedSource
 from saesweep.activations.rows import NormLimit, RowFilter
-from saesweep.activations.split import split_documents
+from saesweep.activations.split import Split, split_documents
 from saesweep.activations.stream import ActivationStream
-from saesweep.activations.tokens import TokenSource
+from saesweep.activations.texts import Text
+from saesweep.activations.tokens import ContextSource, TokenSource
 from saesweep.models.base import LanguageModel
 from saesweep.models.device import resolve_device
 
@@ -42,10 +42,9 @@ def open_live(
     model: LanguageModel,
     d_in: Mapping[str, int],
     head_index: int | None,
-    documents: Documents,
-    packing: Packing,
+    texts: Sequence[Text],
     rows: RowFilter,
-    held_out: tuple[Documents, Packing] | None = None,
+    held_out: Text | None = None,
 ) -> LiveParts:
     """Split the documents and prepare the stream; the first batch asked for runs the model.
 
@@ -55,10 +54,9 @@ def open_live(
         model: Gives the rows, and has the tokenizer.
         d_in: The hooks and their widths.
         head_index: The head to keep at hooks with a head axis.
-        documents: The dataset.
-        packing: How documents become contexts.
+        texts: The datasets.
         rows: Which positions count.
-        held_out: Documents of another dataset that both held-out parts are taken from, and their packing.
+        held_out: Another dataset that both held-out parts are taken from.
 
     Raises:
         UserError: The dataset is too small, or a device is not there.
@@ -66,9 +64,8 @@ def open_live(
     device = resolve_device(run.device)
     store = run.act_store_device
     split = split_documents(
-        documents,
+        texts,
         model.tokenizer,
-        packing,
         select_tokens=evaluation.select_tokens,
         test_tokens=evaluation.test_tokens,
         seed=run.seed,
@@ -88,7 +85,7 @@ def open_live(
         model=model,
         d_in=d_in,
         head_index=head_index,
-        source=TokenSource(split.train, model.tokenizer, packing),
+        source=_source(split, texts, model, run),
         rows=rows,
         window_tokens=run.window_tokens,
         batch_tokens=run.train_batch_size_tokens,
@@ -115,3 +112,10 @@ def open_live(
         )
 
     return LiveParts(stream=stream, select=part(split.select_NT), test=part(split.test_NT))
+
+
+def _source(split: Split, texts: Sequence[Text], model: LanguageModel, run: BaseRun) -> ContextSource:
+    sources = [
+        TokenSource(train, model.tokenizer, text.packing) for train, text in zip(split.train, texts, strict=True)
+    ]
+    return sources[0] if len(sources) == 1 else MixedSource(sources, [text.share for text in texts], run.context_size)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from saesweep.activations.documents import HELD_OUT, open_documents
 from saesweep.activations.held_out import HeldOut
 from saesweep.activations.live import open_live
-from saesweep.activations.settings import synthetic_d_in, token_settings
+from saesweep.activations.settings import synthetic_d_in
 from saesweep.activations.stream import BatchStream
 from saesweep.activations.synthetic import SyntheticFeatures, SyntheticHeldOut, SyntheticStream
+from saesweep.activations.texts import held_out_text, packed, training_texts
 from saesweep.errors import UserError
 from saesweep.models.base import LanguageModel
 from saesweep.models.device import resolve_device
@@ -69,21 +69,19 @@ def open_source(
     if run.use_cached_activations:
         return _open_cached(run, evaluation, hooks, with_model, model)
     facts = inspect_model(run, hooks)
-    documents = open_documents(run, n_token_ids=facts.n_token_ids)
+    opened = [(named.share, named.open(facts.n_token_ids)) for named in training_texts(run)]
     model = load_model(run) if model is None else model
-    packing, rows = token_settings(run, model.tokenizer, documents.is_tokenized, facts.n_token_ids)
+    texts, rows = packed(run, model.tokenizer, opened, facts.n_token_ids)
     held_out = None
-    if evaluation.dataset is not None:
-        apart = open_documents(evaluation.text_of(run), n_token_ids=facts.n_token_ids, block=HELD_OUT)
-        held_out = apart, token_settings(run, model.tokenizer, apart.is_tokenized, facts.n_token_ids)[0]
+    if (apart := held_out_text(run, evaluation)) is not None:
+        (held_out,), _ = packed(run, model.tokenizer, [(1.0, apart.open(facts.n_token_ids))], facts.n_token_ids)
     parts = open_live(
         run,
         evaluation,
         model=model,
         d_in=facts.hooks,
         head_index=run.hook_head_index,
-        documents=documents,
-        packing=packing,
+        texts=texts,
         rows=rows,
         held_out=held_out,
     )

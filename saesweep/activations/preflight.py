@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.documents import HELD_OUT, Conversation, Document, Documents, MapDocuments, open_documents
+from saesweep.activations.documents import Conversation, Document, Documents, MapDocuments
 from saesweep.activations.encoding import BEYOND_EMBEDDING, encode_documents, note_refused
 from saesweep.activations.keys import key_permutation
 from saesweep.activations.packing import Packer, no_document_is_long_enough
 from saesweep.activations.pretokenize.metadata import check_vocabulary
 from saesweep.activations.settings import synthetic_d_in, token_settings
+from saesweep.activations.texts import Named, held_out_text, training_texts
 from saesweep.activity import doing
 from saesweep.errors import UserError
 from saesweep.models.device import resolve_device, slow_half_precision
@@ -89,18 +90,65 @@ def check_source(
         )
     doing(f"checking {run.model_name} and its hooks")
     model = inspect_model(run, hooks, offline=offline)
-    doing(f"checking {run.dataset_path}")
-    documents = open_documents(run, n_token_ids=model.n_token_ids)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
-    warnings = list(documents.notes)
+    warnings = []
     # A device that is named may be another machine's; what is chosen here is here.
     slow = slow_half_precision(model, resolve_device("auto").type if run.device == "auto" else run.device)
     if slow is not None:
         warnings.append(slow)
+    looked = []
+    for named in training_texts(run):
+        text = _look_at(named, tokenizer, model.n_token_ids)
+        looked.append(text)
+        warnings += [*text.warnings, *_compare_sizes(named, text, evaluation, training_tokens)]
+    if run.prepend_bos and tokenizer.bos_token_id is None and not all(text.documents.is_tokenized for text in looked):
+        warnings.append("base.prepend_bos: the tokenizer has no BOS token, so contexts begin without one")
+    if (apart := held_out_text(run, evaluation)) is not None:
+        warnings += _check_held_out(apart, evaluation, tokenizer, model.n_token_ids)
+    columns = dict.fromkeys(text.documents.column for text in looked if text.documents.column is not None)
+    return SourceFacts(
+        model=model,
+        d_in=model.hooks,
+        n_documents=_sum(text.documents.size if isinstance(text.documents, MapDocuments) else None for text in looked),
+        tokens_estimate=_sum(text.tokens for text in looked),
+        column=", ".join(columns) or None,
+        is_tokenized=all(text.documents.is_tokenized for text in looked),
+        warnings=tuple(warnings),
+    )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What the first documents of a dataset show."""
+
+    documents: Documents
+    tokens: int | None
+    """Tokens in the dataset, estimated; None where its size is not known."""
+    rows_per_context: int
+    warnings: list[str]
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """Return the sum; None where one of them is not known."""
+    found = list(counts)
+    known = [count for count in found if count is not None]
+    return sum(known) if len(known) == len(found) else None
+
+
+def _look_at(named: Named, tokenizer: Any, n_token_ids: int) -> _Looked:
+    """Read, tokenise and pack the first documents of a dataset.
+
+    Raises:
+        UserError: It cannot be had or used.
+    """
+    run = named.run
+    doing(f"checking {run.dataset_path}")
+    documents = named.open(n_token_ids)
+    warnings = list(documents.notes)
     if documents.is_tokenized:
-        warnings += check_vocabulary(run, tokenizer)
-    packing, rows = token_settings(run, tokenizer, documents.is_tokenized, model.n_token_ids)
-    sample = _encoded_sample(documents, tokenizer, run.seed, model.n_token_ids)
+        warnings += check_vocabulary(run, tokenizer, named.block)
+    packing, rows = token_settings(run, tokenizer, documents.is_tokenized, n_token_ids)
+    sample = _encoded_sample(documents, tokenizer, run.seed, n_token_ids)
     documents.unreadable.check_sample(len(sample))
     packer = Packer(packing)
     contexts = sum(1 for tokens in sample for _ in packer.pack(tokens))
@@ -116,50 +164,53 @@ def check_source(
         )
     if documents.unreadable.count:
         warnings.append(documents.unreadable.said_of_sample(len(sample)))
-    if run.prepend_bos and packing.begin_token is None and not documents.is_tokenized:
-        warnings.append("base.prepend_bos: the tokenizer has no BOS token, so contexts begin without one")
-    estimate = None
-    if isinstance(documents, MapDocuments):
-        estimate = round(sum(map(len, sample)) * documents.size / len(sample))
-        held_out = 0 if evaluation.dataset is not None else evaluation.select_tokens + evaluation.test_tokens
-        if estimate <= held_out:
-            raise UserError(
-                f"evaluation: {documents.name} has about {estimate} tokens, not more than select_tokens "
-                f"({evaluation.select_tokens}) and test_tokens ({evaluation.test_tokens}) together, and training needs "
-                "the rest; lower them or use a larger dataset"
-            )
-        per_epoch = round((estimate - held_out) * rows.rows_per_context / run.context_size)
-        if per_epoch < training_tokens:
-            warnings.append(
-                f"base.training_tokens: {documents.name} has about {per_epoch} activations to train on, so "
-                f"{training_tokens} take about {training_tokens / max(1, per_epoch):.1f} epochs"
-            )
-    if evaluation.dataset is not None:
-        warnings += _check_held_out(evaluation, evaluation.text_of(run), tokenizer, model.n_token_ids)
-    return SourceFacts(
-        model=model,
-        d_in=model.hooks,
-        n_documents=documents.size if isinstance(documents, MapDocuments) else None,
-        tokens_estimate=estimate,
-        column=documents.column,
-        is_tokenized=documents.is_tokenized,
-        warnings=tuple(warnings),
-    )
+    return _Looked(documents, _estimate(documents, sample), rows.rows_per_context, warnings)
 
 
-def _check_held_out(evaluation: EvaluationSpec, run: BaseRun, tokenizer: Any, n_token_ids: int) -> list[str]:
+def _estimate(documents: Documents, sample: Sequence[Sequence[int]]) -> int | None:
+    """Return the tokens in a dataset, from a sample of its documents; None where their number is not known."""
+    return round(sum(map(len, sample)) * documents.size / len(sample)) if isinstance(documents, MapDocuments) else None
+
+
+def _compare_sizes(named: Named, text: _Looked, evaluation: EvaluationSpec, training_tokens: int) -> list[str]:
+    """Return what to say where a dataset is read several times to give its share of the training.
+
+    Raises:
+        UserError: It is too small for the held-out parts.
+    """
+    if text.tokens is None:
+        return []
+    name, share = text.documents.name, "" if named.share == 1 else f"its share of {named.share:.3g} of "
+    held_out = 0
+    if evaluation.dataset is None:
+        held_out = round(named.share * (evaluation.select_tokens + evaluation.test_tokens))
+    if text.tokens <= held_out:
+        raise UserError(
+            f"evaluation: {name} has about {text.tokens} tokens, not more than {share}select_tokens "
+            f"({evaluation.select_tokens}) and test_tokens ({evaluation.test_tokens}) together, and training needs "
+            "the rest; lower them or use a larger dataset"
+        )
+    per_epoch = round((text.tokens - held_out) * text.rows_per_context / named.run.context_size)
+    asked = round(named.share * training_tokens)
+    if per_epoch >= asked:
+        return []
+    return [
+        f"base.training_tokens: {name} has about {per_epoch} activations to train on, so {share}{training_tokens} take "
+        f"about {asked / max(1, per_epoch):.1f} epochs"
+    ]
+
+
+def _check_held_out(apart: Named, evaluation: EvaluationSpec, tokenizer: Any, n_token_ids: int) -> list[str]:
     """Refuse a dataset of the held-out parts that cannot be read, or is too small for them; return what to know of it."""
-    doing(f"checking {run.dataset_path}")
-    documents = open_documents(run, n_token_ids=n_token_ids, block=HELD_OUT)
+    doing(f"checking {apart.run.dataset_path}")
+    documents = apart.open(n_token_ids)
     warnings = list(documents.notes)
-    sample = _encoded_sample(documents, tokenizer, run.seed, n_token_ids)
+    sample = _encoded_sample(documents, tokenizer, apart.run.seed, n_token_ids)
     documents.unreadable.check_sample(len(sample))
     if documents.unreadable.count:
         warnings.append(documents.unreadable.said_of_sample(len(sample)))
-    if not isinstance(documents, MapDocuments):
-        return warnings
-    estimate = round(sum(map(len, sample)) * documents.size / len(sample))
-    if estimate < (needed := evaluation.select_tokens + evaluation.test_tokens):
+    estimate = _estimate(documents, sample)
+    if estimate is not None and estimate < (needed := evaluation.select_tokens + evaluation.test_tokens):
         raise UserError(
             f"evaluation.dataset: {documents.name} has about {estimate} tokens, fewer than the {needed} of select_tokens and "
             "test_tokens together; lower them or use a larger dataset"

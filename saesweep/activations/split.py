@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,9 @@ from torch import Tensor
 from saesweep.activations.documents import Document, Documents, MapDocuments, StreamDocuments
 from saesweep.activations.encoding import encode_documents, note_refused
 from saesweep.activations.keys import Indices, key_permutation
-from saesweep.activations.packing import Packer, Packing
+from saesweep.activations.packing import Packer
+from saesweep.activations.shares import Shares
+from saesweep.activations.texts import Text
 from saesweep.activations.unreadable import UnreadableRows
 from saesweep.activity import doing
 from saesweep.errors import UserError
@@ -63,119 +66,119 @@ class TrainDocuments:
 
 @dataclass(frozen=True)
 class Split:
-    """The three parts of a dataset."""
+    """The three parts of a run's data."""
 
     select_NT: Tensor
     """Contexts of the part that rungs and the ranking use, int64."""
     test_NT: Tensor
     """Contexts of the part that is read once, int64."""
-    train: TrainDocuments
-    """Everything else."""
+    train: tuple[TrainDocuments, ...]
+    """Everything else, by dataset."""
 
 
 def split_documents(
-    documents: Documents,
+    texts: Sequence[Text],
     tokenizer: Any,
-    packing: Packing,
     *,
     select_tokens: int,
     test_tokens: int,
     seed: int,
-    held_out: tuple[Documents, Packing] | None = None,
+    held_out: Text | None = None,
 ) -> Split:
     """Take whole documents until `select_tokens`, then others until `test_tokens`, are filled; the rest trains.
 
     Random-access documents are taken in the order of a permutation keyed by `seed`, a stream's in its order. Each part
-    has the fewest contexts that hold its tokens. Without `test_tokens` the split is for measuring alone, and nothing
-    need be left to train on.
+    has the fewest contexts that hold its tokens; of a mixture, any first contexts of a part hold every dataset by its
+    share. Without `test_tokens` the split is for measuring alone, and nothing need be left to train on.
 
     Args:
-        documents: The dataset.
+        texts: The datasets.
         tokenizer: The model's.
-        packing: How documents become contexts.
         select_tokens: Tokens of the part that rungs and the ranking use.
         test_tokens: Tokens of the part that is read once.
         seed: Key of the permutation.
-        held_out: Another dataset that both parts are taken from, and its packing: then every document trains.
+        held_out: Another dataset that both parts are taken from: then every document trains.
 
     Raises:
-        UserError: The dataset is too small for both parts and training.
+        UserError: A dataset is too small for its share of both parts and training.
     """
+    trains = held_out is None and test_tokens > 0
+    takers = [_Taker(text, tokenizer, seed) for text in (texts if held_out is None else [held_out])]
+    sizes = {"select_tokens": select_tokens, "test_tokens": test_tokens}
+    select_NT, test_NT = (_part(takers, name, sizes, trains) for name in sizes)
     if held_out is not None:
-        apart, packing = held_out
-        (select_NT, test_NT), _ = _parts(apart, tokenizer, packing, select_tokens, test_tokens, seed, trains=False)
-        return Split(select_NT, test_NT, TrainDocuments(documents, seed, 0))
-    (select_NT, test_NT), taken = _parts(
-        documents, tokenizer, packing, select_tokens, test_tokens, seed, trains=test_tokens > 0
-    )
-    if test_tokens and isinstance(documents, MapDocuments) and taken == documents.size:
-        raise UserError(
-            f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
-            f"{documents.size} documents of {documents.name}; lower them or use a larger dataset"
-        )
-    return Split(select_NT, test_NT, TrainDocuments(documents, seed, taken))
-
-
-def _parts(
-    documents: Documents,
-    tokenizer: Any,
-    packing: Packing,
-    select_tokens: int,
-    test_tokens: int,
-    seed: int,
-    *,
-    trains: bool,
-) -> tuple[list[Tensor], int]:
-    """Return the parts `select` and `test`, and how many documents they took; training needs the rest where it `trains`."""
-    remaining: Iterator[Document]
-    if isinstance(documents, MapDocuments):
-        remaining = _read_in_order(documents, key_permutation(documents.size, seed, "split"))
-    else:
-        remaining = documents.iterate(0)
-    taker = _Taker(remaining, tokenizer, packing, documents.unreadable)
-    parts: list[Tensor] = []
-    for name, tokens in (("select_tokens", select_tokens), ("test_tokens", test_tokens)):
-        wanted = -(-tokens // packing.context_size)
-        contexts = taker.take(wanted)
-        if len(contexts) < wanted and not trains:
+        return Split(select_NT, test_NT, tuple(TrainDocuments(text.documents, seed, 0) for text in texts))
+    for documents, taken in ((taker.text.documents, taker.n_documents) for taker in takers):
+        if trains and isinstance(documents, MapDocuments) and taken == documents.size:
             raise UserError(
-                f"evaluation.{name}: {documents.name} ends after {taker.n_documents} documents ({taker.n_tokens} "
-                f"tokens), before {tokens} tokens are filled; lower it or use a larger dataset"
+                f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
+                f"{documents.size} documents of {documents.name}; lower them or use a larger dataset"
             )
-        if len(contexts) < wanted:
+    train = tuple(TrainDocuments(taker.text.documents, seed, taker.n_documents) for taker in takers)
+    return Split(select_NT, test_NT, train)
+
+
+def _part(takers: Sequence[_Taker], name: str, sizes: dict[str, int], trains: bool) -> Tensor:
+    """Return the contexts of the part `name`, int64 [N,T]; training needs what is left where it `trains`."""
+    size = takers[0].text.packing.context_size
+    wanted = -(-sizes[name] // size)
+    shares = Shares([taker.text.share for taker in takers], size)
+    for taker in takers:
+        taker.begin_part()
+    contexts: list[list[int]] = []
+    while len(contexts) < wanted:
+        doing("tokenising the held-out text", len(contexts), wanted)
+        chosen = shares.choose()
+        taker = takers[chosen]
+        context = taker.next_context()
+        if context is None:
+            ends = (
+                f"evaluation.{name}: {taker.text.documents.name} ends after {taker.n_documents} documents "
+                f"({taker.n_tokens} tokens), before "
+            )
+            share = "" if len(takers) == 1 else f"its share of {taker.text.share:.3g} of "
+            if not trains:
+                raise UserError(f"{ends}{share}{sizes[name]} tokens are filled; lower it or use a larger dataset")
             raise UserError(
-                f"evaluation.{name}: {documents.name} ends after {taker.n_documents} documents "
-                f"({taker.n_tokens} tokens), before select_tokens ({select_tokens}) and test_tokens ({test_tokens}) are "
+                f"{ends}{share}select_tokens ({sizes['select_tokens']}) and test_tokens ({sizes['test_tokens']}) are "
                 "filled, and training needs the rest; lower both or use a larger dataset"
             )
-        parts.append(torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(wanted, packing.context_size)))
-    return parts, taker.n_documents
+        shares.note(chosen, context)
+        contexts.append(context)
+    return torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(wanted, size))
 
 
 class _Taker:
-    """Reads documents one after the other and counts them."""
+    """Reads the documents of a dataset one after the other and counts them."""
 
-    def __init__(
-        self, remaining: Iterator[Document], tokenizer: Any, packing: Packing, unreadable: UnreadableRows
-    ) -> None:
-        self._encoded = encode_in_blocks(tokenizer, remaining, unreadable, packing.n_token_ids)
-        self._packing = packing
+    def __init__(self, text: Text, tokenizer: Any, seed: int) -> None:
+        self.text = text
+        documents = text.documents
+        remaining = (
+            _read_in_order(documents, key_permutation(documents.size, seed, "split"))
+            if isinstance(documents, MapDocuments)
+            else documents.iterate(0)
+        )
+        self._encoded = encode_in_blocks(tokenizer, remaining, documents.unreadable, text.packing.n_token_ids)
         self.n_documents = 0
         self.n_tokens = 0
+        self.begin_part()
 
-    def take(self, n_contexts: int) -> list[list[int]]:
-        """Return up to `n_contexts` contexts from the next documents; the rest of the last one is dropped."""
-        packer = Packer(self._packing)
-        contexts: list[list[int]] = []
-        while len(contexts) < n_contexts:
-            doing("tokenising the held-out text", len(contexts), n_contexts)
+    def begin_part(self) -> None:
+        """Drop the rest of the latest document: the next context begins with another one."""
+        self._packer = Packer(self.text.packing)
+        self._ready: deque[list[int]] = deque()
+
+    def next_context(self) -> list[int] | None:
+        """Return the next context; None where the documents have come to their end."""
+        while not self._ready:
             tokens = next(self._encoded, None)
             if tokens is None:
-                break
+                return None
             self.n_documents += 1
             self.n_tokens += len(tokens)
-            contexts.extend(context for context, _ in packer.pack(tokens))
-        return contexts[:n_contexts]
+            self._ready.extend(context for context, _ in self._packer.pack(tokens))
+        return self._ready.popleft()
 
 
 def encode_in_blocks(

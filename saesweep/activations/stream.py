@@ -17,7 +17,7 @@ from saesweep.activations.chunks import ChunkLoader
 from saesweep.activations.forward_passes import ForwardPasses
 from saesweep.activations.keys import Indices, key_permutation
 from saesweep.activations.rows import NormLimit, RowFilter
-from saesweep.activations.tokens import TokenSource
+from saesweep.activations.tokens import ContextSource
 from saesweep.activations.window import RowPool, WindowPlan
 from saesweep.activity import doing
 from saesweep.models.base import LanguageModel
@@ -80,7 +80,7 @@ class ActivationStream(BatchStream):
         model: LanguageModel,
         d_in: Mapping[str, int],
         head_index: int | None,
-        source: TokenSource,
+        source: ContextSource,
         rows: RowFilter,
         window_tokens: int,
         batch_tokens: int,
@@ -223,7 +223,7 @@ class ActivationStream(BatchStream):
         self._pool = RowPool(0, torch.device("cpu"))
         self._chunks.clear()
 
-    def _oldest_source(self) -> dict[str, int]:
+    def _oldest_source(self) -> dict[str, Any]:
         return self._chunks[0].source_state if self._chunks else self._source.state()
 
     def _open_interval(self) -> None:
@@ -259,6 +259,6 @@ class ActivationStream(BatchStream):
 class _Chunk:
     """A chunk in the window: where the source stood at its start, and the slots of its waiting segments."""
 
-    def __init__(self, source_state: dict[str, int], segments: deque[Indices]) -> None:
+    def __init__(self, source_state: dict[str, Any], segments: deque[Indices]) -> None:
         self.source_state = source_state
         self.segments = segments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,8 +19,38 @@ _PATIENCE_SECONDS = 2.0
 _Position = tuple[int, int, int]
 
 
-class TokenSource:
-    """Contexts of token ids, epoch after epoch; what an epoch's end leaves unfilled is dropped, as in SAELens.
+class ContextSource(ABC):
+    """An endless, resumable sequence of contexts of token ids."""
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """The epoch, from 0, of the latest context."""
+
+    @property
+    @abstractmethod
+    def unreadable_rows(self) -> int:
+        """Different rows that could not be used so far."""
+
+    @abstractmethod
+    def take(self, n_contexts: int) -> list[list[int]]:
+        """Return the next `n_contexts` contexts."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return the position after the latest context, as JSON; `epoch` is in it."""
+
+    @abstractmethod
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `state()` of a source with the same settings."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the threads; the next `take` starts others where these were."""
+
+
+class TokenSource(ContextSource):
+    """Contexts of one dataset, epoch after epoch; what an epoch's end leaves unfilled is dropped, as in SAELens.
 
     The state between two contexts is (epoch, document, offset in its tokens): no buffer to save. Documents are read,
     tokenised and packed on a thread of their own, a bounded number of contexts ahead.
@@ -59,12 +90,12 @@ class TokenSource:
             contexts.append(context)
         return contexts
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, Any]:
         """Return the position after the latest context, as JSON."""
         epoch, document, offset = self._position
         return {"epoch": epoch, "document": document, "offset": offset}
 
-    def load_state(self, state: dict[str, int]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state()` of a source with the same settings."""
         self.close()
         self._position = (state["epoch"], state["document"], state["offset"])

@@ -81,6 +81,8 @@ def execute(args: argparse.Namespace) -> int:
     from saesweep.evaluation import evaluate_saes
 
     overrides = [f"{path}={getattr(args, flag)}" for flag, (path, _, _) in _FLAGS.items() if getattr(args, flag)]
+    if args.dataset:
+        overrides.append("base.datasets=[]")  # in place of a mixture too
     if args.hook:
         overrides.append(f"base.hook_name={args.hook}")
     found = evaluate_saes(

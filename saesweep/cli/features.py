@@ -81,6 +81,8 @@ def execute(args: argparse.Namespace) -> int:
         if getattr(args, flag) and args.neuronpedia is None:
             raise UserError(f"--{flag.replace('_', '-')}: says how --neuronpedia DIR names things, which is missing")
     overrides = [f"{path}={getattr(args, flag)}" for flag, (path, _, _) in _FLAGS.items() if getattr(args, flag)]
+    if args.dataset:
+        overrides.append("base.datasets=[]")  # in place of a mixture too
     if args.hook:
         overrides.append(f"base.hook_name={args.hook}")
 

@@ -143,6 +143,8 @@ class Cohort:
         slot.firing.update(result.firing_F, x_BD.shape[0])
         if slot.control is not None:
             slot.control.observe(slot.step, result.firing_F, x_BD.shape[0])
+        if slot.annealing is not None:
+            slot.annealing.observe(slot.step, result.observed)
         moments = slot.wide_moments()
         norm = adam_step_(
             slot.params,
@@ -159,6 +161,7 @@ class Cohort:
         # The sparse kernels never read a latent whose weights are NaN: the loss alone may stay finite.
         slot.is_finite &= torch.isfinite(norm)
         slot.architecture.constrain_(slot.params)
+        slot.resample_dead_(x_BD)
         slot.step += 1
         slot.block_steps += 1
 

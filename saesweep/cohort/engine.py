@@ -87,6 +87,8 @@ class StepGradients:
     """Gradient of every parameter, named and shaped as the parameters are."""
     firing_F: Tensor
     """Number of tokens of the batch at which each latent fired, int64."""
+    observed: Tensor | None = None
+    """What `Architecture.observations` returns."""
 
 
 class GradientEngine(Protocol):
@@ -160,4 +162,5 @@ class ReferenceEngine:
             losses={name: term.detach() for name, term in out.losses.items()},
             grads=grads,
             firing_F=(out.feature_acts_BF.detach() != 0).sum(0),
+            observed=out.observed,
         )

@@ -11,12 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from saesweep.cohort.annealing import PAnnealing
 from saesweep.cohort.control import SparsityControl
 from saesweep.cohort.firing import FiringStatistics
 from saesweep.cohort.optimizer import WideMoments
+from saesweep.cohort.resampling import resample_
 from saesweep.errors import UserError
 from saesweep.saes import Knobs, architecture_for
-from saesweep.specs import BaseRun, ControlPlan, LearningRate, ramps_of
+from saesweep.specs import BaseRun, ControlPlan, Duration, LearningRate, PAnnealingPlan, ramps_of
 from saesweep.specs.architectures import SAESpec
 
 _TRAINING_DTYPES = {"float64": torch.float64}
@@ -65,6 +67,9 @@ class Slot:
             if control is None
             else SparsityControl(control, float(getattr(run.sae, control.field)), self.lr, device)
         )
+        annealing = PAnnealingPlan.of(run)
+        self.annealing = None if annealing is None else PAnnealing(annealing, device)
+        self._resample_steps = run.to_steps(getattr(run.sae, "resample_steps", Duration(0)))
         self.step = 0
         self.total_steps = run.total_steps
         assert run.sae.d_sae is not None
@@ -97,7 +102,17 @@ class Slot:
     def knobs_at(self, step: int) -> Knobs:
         """Return the coefficients and k of a step, counted from 0, with the steered coefficient as it is now."""
         knobs = Knobs(**{field: ramp.at(step) for field, ramp in self._ramps.items()})
-        return knobs if self.control is None else self.control.applied(knobs)
+        knobs = knobs if self.control is None else self.control.applied(knobs)
+        return knobs if self.annealing is None else self.annealing.applied(knobs)
+
+    def resample_dead_(self, x_BD: Tensor) -> None:
+        """Give silent latents new weights after a step where `resample_steps` says so, from the batch of that step."""
+        if self._resample_steps and self.step and self.step % self._resample_steps == 0:
+            # Keyed by the step: a resumed run draws alike.
+            generator = torch.Generator().manual_seed((self._init_seed * 1_000_003 + self.step) % (1 << 63))
+            silent_F = self.firing.steps_since_fired_F > self._resample_steps / 2
+            moments = (self.exp_avg, self.exp_avg_sq)
+            resample_(self.architecture, self.params, moments, x_BD, silent_F, generator)
 
     def dead_for_loss_F(self) -> Tensor:
         """Return the latents that the auxiliary losses count as dead, [F] bool: those of `dead_feature_window`.
@@ -144,6 +159,7 @@ class Slot:
             "firing_tokens": self.firing.tokens,
             "firing_steps_in_window": self.firing.steps_in_window,
             "control": None if self.control is None else self.control.state(),
+            "annealing": None if self.annealing is None else self.annealing.state(),
         }
 
     def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -158,6 +174,8 @@ class Slot:
         )
         if self.control is not None:
             self.control.load(meta["control"])
+        if self.annealing is not None:
+            self.annealing.load(meta["annealing"], self.params["W_dec"].dtype)
         self.step = meta["step"]
 
 

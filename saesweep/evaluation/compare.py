@@ -24,6 +24,7 @@ _OPENED = (
     "model_from_pretrained_kwargs",
     "model_kwargs",
     "dataset_path",
+    "datasets",
     "data_files",
     "data_dir",
     "cached_activations_path",
@@ -150,7 +151,7 @@ def evaluate_saes(
         source.close()
     return Comparison(
         model=run.model_name,
-        dataset=run.dataset_path,
+        dataset=run.dataset_label,
         part=part,
         tokens=held_out.n_tokens,
         ablation=ablation,
@@ -199,8 +200,8 @@ def settings_of(
             plain = load_experiment(own, is_own=False, reads_environment=False).base_run()
             taken = [
                 what
-                for field, what in (("model_name", "model"), ("dataset_path", "dataset"))
-                if getattr(found.base_run(), field) == getattr(plain, field)
+                for fields, what in ((("model_name",), "model"), (("dataset_path", "datasets"), "dataset"))
+                if all(getattr(found.base_run(), field) == getattr(plain, field) for field in fields)
             ]
             return found, [f"{' and '.join(taken)} as in {own}"] if taken else []
     tree = _tree_from_metadata(saes[0])
@@ -218,8 +219,8 @@ def _check_references(source: str, settings: Experiment) -> None:
 
     `model_name: evil/${env:HF_TOKEN}` would send the token as part of a request.
     """
-    run = settings.base_run()
-    asked = {name: getattr(run, name) for name in _OPENED if has_reference(getattr(run, name))}
+    opened = settings.base_run().model_dump(mode="json", include=set(_OPENED))
+    asked = {name: opened[name] for name in _OPENED if has_reference(opened[name])}
     if asked:
         again = " ".join(
             f"--set 'base.{name}={value if isinstance(value, str) else json.dumps(value)}'"

@@ -9,6 +9,7 @@ from typing import Literal
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment, load_experiment
 from saesweep.experiment.hook_names import blocks_of, hugging_face_hook
+from saesweep.experiment.metadata import run_of_metadata
 from saesweep.models import transformer_lens_hook
 from saesweep.models.library import Library, library_of, locate, model_type_of
 from saesweep.models.pretrained import loading_kwargs, read_config
@@ -129,6 +130,7 @@ _DECIDE_THE_SPLIT = (
     "data_files",
     "data_dir",
     "column_name",
+    "datasets",
     "model_name",
     "context_size",
     "prepend_bos",
@@ -154,12 +156,23 @@ def may_have_seen(
     run = measured.base_run()
     if run.is_synthetic or _held_out(source, measured, part):
         return None
-    trained_on, text = sae.metadata.get("dataset_path"), measured.spec.evaluation.text_of(run).dataset_path
-    if trained_on is None:
+    trained_on = _trained_on(sae)
+    if not trained_on:
         return f"{source}: its metadata do not say what it was trained on, so it may have seen these tokens"
-    if trained_on != text:
+    texts = {own.dataset_path for _, own in measured.spec.evaluation.text_of(run).by_dataset}
+    both = ", ".join(sorted(texts.intersection(trained_on)))
+    if not both:
         return None
-    return f"{source}: trained on {trained_on} too, where these tokens come from, so it may have seen them"
+    return f"{source}: trained on {both} too, where these tokens come from, so it may have seen them"
+
+
+def _trained_on(sae: ExportedSAE) -> set[str]:
+    """Return the datasets that an SAE's metadata name; empty where they name none."""
+    found = run_of_metadata(sae.metadata)
+    mixed = found.get("datasets")
+    entries = [each for each in mixed if isinstance(each, dict)] if isinstance(mixed, list) else []
+    named = [each.get("dataset_path") for each in entries]
+    return {name for name in (found.get("dataset_path"), *named) if isinstance(name, str)}
 
 
 def _held_out(source: str | Path, measured: Experiment, part: Literal["select", "test"]) -> bool:

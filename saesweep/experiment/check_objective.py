@@ -148,6 +148,15 @@ def check_matched(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[
     _check_taken(draft, parameters)
     if not matched.steer:
         return
+    annealed = next((run for run in runs if getattr(run.sae, "p_end", None) is not None), None)
+    if annealed is not None:
+        name = annealed.sae.architecture
+        own = {p.path: p.place for p in for_architecture(parameters, name)}
+        document.add(
+            own.get("sae.p_end") or place_of("sae.p_end", layered(draft.tree, name, {})),
+            "p-annealing adapts l1_coefficient, which objective.matched steers; leave p_end out, or set "
+            "objective.matched.steer: false",
+        )
     for run in runs:
         if run.total_steps - run.to_steps(matched.freeze) < 1 or run.to_steps(matched.freeze) < round(
             _MIN_FROZEN * run.total_steps

@@ -20,6 +20,7 @@ _FOLLOWS: dict[str, tuple[str, ...]] = {
     "lr_end": ("lr_scheduler_name",),
     "lr_decay_steps": ("training_tokens", "train_batch_size_tokens", "lr_warm_up_steps"),
     "model_name": ("dataset_path",),
+    "dataset_path": ("datasets",),
     "seqpos_slice": ("context_size",),
     "sae.k": _WIDTHS,
     "sae.d_sae": _WIDTHS,

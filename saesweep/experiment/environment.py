@@ -19,6 +19,7 @@ KEPT = (
     "model_from_pretrained_kwargs",
     "model_kwargs",
     "dataset_path",
+    "datasets",
     "data_files",
     "data_dir",
     "cached_activations_path",

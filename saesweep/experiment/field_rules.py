@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from saesweep.experiment.document import Place
-from saesweep.experiment.explain import explain, no_keys
+from saesweep.experiment.explain import explain
 from saesweep.specs import BaseRun
 from saesweep.specs.architectures import StandardSpec, spec_class
+from saesweep.specs.datasets import WeightedDatasetSpec
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.synthetic import SyntheticSpec
 
@@ -34,5 +35,10 @@ def field_problems(path: str, value: Any, architecture: str) -> list[tuple[Place
         else:
             BaseRun.model_validate({**tree, "sae": StandardSpec()})
     except ValidationError as error:
-        return [(place[1:], message) for place, message in explain(error, tree, no_keys) if place[:1] == (field,)]
+        return [(place[1:], message) for place, message in explain(error, tree, _keys_inside) if place[:1] == (field,)]
     return []
+
+
+def _keys_inside(place: Place) -> tuple[str, ...]:
+    """Return the keys of a mapping inside a field's value."""
+    return tuple(WeightedDatasetSpec.model_fields) if place[:1] == ("datasets",) else ()

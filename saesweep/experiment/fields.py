@@ -75,8 +75,12 @@ READ_ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "sae.target_l0": ("sae.jumprelu_sparsity_loss_mode", ("quadratic",)),
     "sae.jumprelu_tanh_scale": ("sae.jumprelu_sparsity_loss_mode", ("tanh",)),
     "sae.k_start": ("sae.k_anneal_steps", ()),
+    "sae.anneal_start": ("sae.p_end", ()),
+    "sae.anneal_end": ("sae.p_end", ()),
+    "sae.n_sparsity_updates": ("sae.p_end", ()),
+    "sae.sparsity_queue_length": ("sae.p_end", ()),
 }
-"""Field -> (field that decides, its values under which the first is read at all; none: any but 0)."""
+"""Field -> (field that decides, its values under which the first is read at all; none: any but 0 and null)."""
 
 
 def is_read(field: str, params: Mapping[str, Any]) -> bool:
@@ -84,7 +88,7 @@ def is_read(field: str, params: Mapping[str, Any]) -> bool:
     decider, values = READ_ONLY_WITH[field]
     if decider not in params:
         return True
-    return params[decider] in values if values else params[decider] not in (0, "0", "0%")
+    return params[decider] in values if values else params[decider] not in (0, "0", "0%", None)
 
 
 def run_fields() -> tuple[str, ...]:

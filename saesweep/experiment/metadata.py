@@ -29,6 +29,7 @@ SAESWEEP_FIELDS = (
     "data_files",
     "data_dir",
     "column_name",
+    "datasets",
     "max_activation_norm_multiple",
     "synthetic",
 )
@@ -47,6 +48,8 @@ def run_of_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     own = metadata.get("saesweep")
     if isinstance(own, dict):
         found |= {name: own[name] for name in (*PAIR_FIELDS, *SAESWEEP_FIELDS) if name in own}
+        if own.get("datasets"):  # SAELens' field names one of them
+            del found["dataset_path"]
     # Null stands for the default everywhere else; here it means that documents are joined without a token.
     no_separator = "sequence_separator_token" in metadata and found["sequence_separator_token"] is None
     known = {name: value for name, value in found.items() if value is not None}

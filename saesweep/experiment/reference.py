@@ -16,8 +16,8 @@ from saesweep.specs import (
     BaseRun,
     Bound,
     CohortSpec,
+    DatasetSpec,
     EngineSpec,
-    EvaluationDatasetSpec,
     EvaluationSpec,
     ExperimentSpec,
     Goal,
@@ -26,6 +26,7 @@ from saesweep.specs import (
     ParameterSpec,
     RaySpec,
     SearchSpec,
+    WeightedDatasetSpec,
 )
 from saesweep.specs.architectures import CrosscoderSpec, SAESpec, TranscoderSpec, architectures, spec_class
 from saesweep.specs.logger import LoggerSpec
@@ -67,6 +68,7 @@ def options_table() -> str:
             *_section("`base.sae`, every architecture", SAESpec, prefix="sae."),
             *_architectures(),
             *_presets(),
+            *_section("`base.datasets[]`", WeightedDatasetSpec),
             *_section("`base.logger`", LoggerSpec, prefix="logger."),
             *_section("`base.synthetic`", SyntheticSpec, prefix="synthetic."),
             *_section("`base.synthetic.firing_probability`", FiringProbabilitySpec),
@@ -80,7 +82,7 @@ def options_table() -> str:
             *_section("`objective.matched`", MatchedSpec),
             *_metrics(),
             *_section("`evaluation`", EvaluationSpec),
-            *_section("`evaluation.dataset`", EvaluationDatasetSpec),
+            *_section("`evaluation.dataset`", DatasetSpec),
             *_section("`search`", SearchSpec),
             *_section("`cohort`", CohortSpec),
             *_section("`engine`", EngineSpec),

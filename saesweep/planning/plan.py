@@ -31,6 +31,7 @@ from saesweep.specs import (
     ControlPlan,
     LearningRate,
     ObjectiveSpec,
+    PAnnealingPlan,
     SearchSpec,
     format_count,
     ramps_of,
@@ -174,6 +175,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         confirm_sae_tokens=round(confirm.sae_tokens),
         gflops=gflops,
         sae_seconds=(low, high),
+        mixture=experiment.base_run().dataset_label if experiment.base_run().datasets else "",
         schedules=_schedules(parts[0].stream.experiment, parts[0].sizes.runs),
         matched=_matched_text(experiment, parts[0].sizes.runs),
         calibrations=calibrations,
@@ -291,6 +293,10 @@ def _schedules(own: Experiment, runs: Sequence[BaseRun]) -> tuple[str, ...]:
             if different:
                 more = f", and {len(different) - 1} others at the edges of the space" if len(different) > 1 else ""
                 found.append(f"{name} {field} {different[0]}{more}")
+        plans = dict.fromkeys(str(plan) for run in corners if (plan := PAnnealingPlan.of(run)) is not None)
+        if plans:
+            more = f", and {len(plans) - 1} others at the edges of the space" if len(plans) > 1 else ""
+            found.append(f"{name} p {next(iter(plans))}{more}")
     return tuple(found)
 
 

@@ -133,6 +133,8 @@ class Plan:
     """Speed of a matrix product measured now on the device, GFLOP/s."""
     sae_seconds: tuple[float, float]
     """Least and most time of the SAEs at that speed, without the language model."""
+    mixture: str = ""
+    """The datasets of a mixture with their shares of the tokens, such as `0.7 of a.txt, 0.3 of b.txt`."""
     schedules: tuple[str, ...] = ()
     """What of each architecture's settings changes over a run, such as `topk k 512 to 16 over 100 steps`."""
     matched: str = ""
@@ -162,6 +164,7 @@ class Plan:
         return [
             f"{self.name}: {self.trials} trials of {format_count(self.total_tokens)} tokens, hooks {', '.join(self.hooks)}",
             *self._stream_lines(),
+            *([f"  tokens: {self.mixture}"] if self.mixture else []),
             *([f"  {self.matched}"] if self.matched else []),
             *(f"  schedule: {schedule}" for schedule in self.schedules),
             f"  blocks of {format_count(self.block_tokens)} tokens, rungs at {rungs}",

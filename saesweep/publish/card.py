@@ -135,7 +135,7 @@ def _origin(entry: Entry) -> str:
     found, metadata = entry.provenance, entry.sae.metadata
     packages = found.get("packages")
     facts = {
-        "dataset": metadata.get("dataset_path"),
+        "dataset": _dataset(metadata),
         "context size": metadata.get("context_size"),
         "experiment": found.get("experiment"),
         "trial": found.get("trial"),
@@ -146,3 +146,13 @@ def _origin(entry: Entry) -> str:
         "fingerprint": str(found.get("fingerprint", ""))[:12] or None,
     }
     return f"- `{entry.name}`: " + ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
+
+
+def _dataset(metadata: Mapping[str, Any]) -> Any:
+    """Return the dataset, or the datasets of a mixture with their weights."""
+    own = metadata.get("saesweep")
+    mixed = own.get("datasets") if isinstance(own, dict) else None
+    if not isinstance(mixed, list):
+        return metadata.get("dataset_path")
+    entries = [each for each in mixed if isinstance(each, dict)]
+    return "; ".join(f"{each.get('dataset_path')} (weight {each.get('weight')})" for each in entries)

@@ -179,7 +179,7 @@ def gather(
     return FeatureData(
         title=source.title,
         saes=found,
-        dataset=run.dataset_path,
+        dataset=run.dataset_label,
         model=str(run.model_name),
         context_size=run.context_size,
         contexts=contexts,

@@ -13,6 +13,7 @@ NOT_IN_SAELENS = (
     "data_files",
     "data_dir",
     "column_name",
+    "datasets",
     "buffer_tokens",
     "max_activation_norm_multiple",
     "synthetic",
@@ -20,7 +21,20 @@ NOT_IN_SAELENS = (
     "hook_name_out",
 )
 """Fields that SAELens does not know, and whose names its `from_dict` refuses; `experiment.yaml` beside the file has them."""
-NOT_IN_SAELENS_SAE = ("expansion_factor", "detach_aux_decoder", "k_start", "k_anneal_steps", "jumprelu_frequency_scale")
+NOT_IN_SAELENS_SAE = (
+    "expansion_factor",
+    "detach_aux_decoder",
+    "k_start",
+    "k_anneal_steps",
+    "jumprelu_frequency_scale",
+    "sparsity_function",
+    "p_end",
+    "anneal_start",
+    "anneal_end",
+    "n_sparsity_updates",
+    "sparsity_queue_length",
+    "resample_steps",
+)
 """The same of the SAE's fields."""
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose file formats are written."""
@@ -29,6 +43,7 @@ SAELENS_VERSION = "6.54.12"
 def runner_cfg(run: BaseRun) -> dict[str, Any]:
     """Return the run as SAELens would write it: durations in steps, sizes resolved."""
     data = run.as_written(run.model_dump(mode="json"))
+    data["dataset_path"] = largest_dataset(run)
     for field in NOT_IN_SAELENS:
         del data[field]
     for field in type(run).model_fields:
@@ -53,6 +68,18 @@ def runner_cfg(run: BaseRun) -> dict[str, Any]:
     data["sae_lens_version"] = SAELENS_VERSION
     data["sae_lens_training_version"] = SAELENS_VERSION
     return data
+
+
+def largest_dataset(run: BaseRun) -> str:
+    """Return what SAELens' `dataset_path` gets, as it is written: of a mixture, the dataset with the largest weight.
+
+    The field holds one dataset, and SAELens loads it where no other text is given.
+    """
+    written = run.as_written(run.model_dump(mode="json", include={"dataset_path", "datasets"}))
+    if not run.datasets:
+        return str(written["dataset_path"])
+    weights = [each.weight for each in run.datasets]
+    return str(written["datasets"][weights.index(max(weights))]["dataset_path"])
 
 
 def training_sae_cfg(run: BaseRun) -> dict[str, Any]:

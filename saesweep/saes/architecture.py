@@ -33,6 +33,10 @@ class Knobs:
     """Weight of the sparsity loss (jumprelu)."""
     k: float = 0.0
     """Active latents per token (topk family; for batchtopk types on average)."""
+    lp_norm: float | None = None
+    """The p of the standard penalty while it is annealed; None: the spec's."""
+    next_lp_norm: float | None = None
+    """The p that comes after it, under which the penalty is observed too; None: it is not."""
 
     @classmethod
     def from_spec(cls, spec: SAESpec) -> Knobs:
@@ -52,6 +56,8 @@ class TrainOutput:
     """Reconstruction in the space of the batch."""
     feature_acts_BF: Tensor
     """Latents of the training form."""
+    observed: Tensor | None = None
+    """What `observations` returned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +141,10 @@ class Architecture(Generic[SpecT]):
         """Return the loss terms besides `mse_loss`: weighted scalars by SAELens' names."""
         raise NotImplementedError
 
+    def observations(self, state: ForwardState) -> Tensor | None:
+        """Return what a schedule looks at besides the losses, without gradient; None: nothing."""
+        return None
+
     @torch.no_grad()
     def constrain_(self, params: Params) -> None:
         """Project parameters back to where they are allowed, in place, after an optimiser step."""
@@ -207,7 +217,8 @@ class Architecture(Generic[SpecT]):
         )
         losses = {"mse_loss": self.reconstruction_loss(state), **self.penalties(state)}
         loss = torch.stack(list(losses.values())).sum()
-        return TrainOutput(loss, losses, recon_BD if skip_BD is None else recon_BD + skip_BD, acts_BF)
+        recon_BD = recon_BD if skip_BD is None else recon_BD + skip_BD
+        return TrainOutput(loss, losses, recon_BD, acts_BF, self.observations(state))
 
     def encode(self, params: Params, x_BD: Tensor, knobs: Knobs | None = None) -> Tensor:
         """Return the training form's latents [B, F]; `knobs` default to the spec's values at full strength."""

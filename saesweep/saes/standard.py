@@ -14,7 +14,7 @@ from saesweep.specs.architectures import StandardSpec
 
 @register_architecture("standard")
 class Standard(Architecture[StandardSpec]):
-    """`f = relu(h)`; loss `+ l1_coefficient * E || f * |d| ||_p`."""
+    """`f = relu(h)`; loss `+ l1_coefficient * E || f * |d| ||_p`, or its p-th power (`sparsity_function`)."""
 
     @property
     def reads_dead(self) -> bool:
@@ -35,8 +35,27 @@ class Standard(Architecture[StandardSpec]):
 
     def penalties(self, state: ForwardState) -> dict[str, Tensor]:
         """Return `l1_loss`."""
+        p = self.spec.lp_norm if state.knobs.lp_norm is None else state.knobs.lp_norm
+        return {"l1_loss": (state.knobs.l1_coefficient * self._sizes(state, p)).mean()}
+
+    @torch.no_grad()
+    def observations(self, state: ForwardState) -> Tensor | None:
+        """Return the mean penalty, without its coefficient, at this step's p and at the next one's, [2], while p is annealed."""
+        knobs = state.knobs
+        if knobs.lp_norm is None or knobs.next_lp_norm is None:
+            return None
+        return torch.stack([self._sizes(state, p).mean() for p in (knobs.lp_norm, knobs.next_lp_norm)])
+
+    def _sizes(self, state: ForwardState, p: float) -> Tensor:
+        """Return each token's penalty [B]: `||f * |d|||_p`, or its p-th power."""
         weighted_BF = state.feature_acts_BF * self.decoder_norms(state.params["W_dec"])
-        return {"l1_loss": (state.knobs.l1_coefficient * weighted_BF.norm(p=self.spec.lp_norm, dim=-1)).mean()}
+        if self.spec.sparsity_function == "Lp":
+            norms_B: Tensor = weighted_BF.norm(p=p, dim=-1)
+            return norms_B
+        # Without the zeros: there a power below 1 has an infinite derivative.
+        active_BF = weighted_BF > 0
+        powers_BF: Tensor = torch.where(active_BF, weighted_BF, 1.0).pow(p) * active_BF
+        return powers_BF.sum(dim=-1)
 
 
 register_form("standard", ExportedForm())

@@ -1,17 +1,18 @@
 """Configuration models of an experiment. Torch-free: importing this loads no numeric library."""
 
 from saesweep.specs.base_run import BaseRun
+from saesweep.specs.datasets import DatasetSpec, WeightedDatasetSpec
 from saesweep.specs.experiment import (
     CohortSpec,
     ConfirmSpec,
     EngineSpec,
-    EvaluationDatasetSpec,
     EvaluationSpec,
     ExperimentSpec,
     RaySpec,
     SearchSpec,
 )
 from saesweep.specs.objective import LOG_METRICS, METRICS, Bound, Goal, MatchedSpec, Metric, ObjectiveSpec
+from saesweep.specs.p_annealing import PAnnealingPlan
 from saesweep.specs.schedules import RAMP_FIELDS, LearningRate, Ramp, ramps_of
 from saesweep.specs.space import ParameterSpec, is_among, is_same
 from saesweep.specs.steering import ControlPlan
@@ -23,9 +24,9 @@ __all__ = [
     "CohortSpec",
     "ConfirmSpec",
     "ControlPlan",
+    "DatasetSpec",
     "Duration",
     "EngineSpec",
-    "EvaluationDatasetSpec",
     "EvaluationSpec",
     "ExperimentSpec",
     "Goal",
@@ -35,11 +36,13 @@ __all__ = [
     "MatchedSpec",
     "Metric",
     "ObjectiveSpec",
+    "PAnnealingPlan",
     "ParameterSpec",
     "RAMP_FIELDS",
     "Ramp",
     "RaySpec",
     "SearchSpec",
+    "WeightedDatasetSpec",
     "format_count",
     "is_among",
     "is_same",

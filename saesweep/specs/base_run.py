@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny
 
 from saesweep.specs.architectures import SAESpec, all_listed, architectures, spec_class
+from saesweep.specs.datasets import DatasetSpec, WeightedDatasetSpec
 from saesweep.specs.joint_hooks import as_name
 from saesweep.specs.logger import LoggerSpec
 from saesweep.specs.model import Spec
@@ -77,6 +78,8 @@ class BaseRun(Spec):
     """Only this folder of the dataset."""
     column_name: str | None = None
     """Column with the text, the conversations or the token ids; found by its usual names when left out."""
+    datasets: Annotated[tuple[WeightedDatasetSpec, ...], BeforeValidator(_tuple)] = ()
+    """Several datasets in one stream, in place of `dataset_path` and what belongs to it: a list of mappings, each with a `weight`."""
     dataset_trust_remote_code: bool = False
     """Refused: datasets 4 and newer run no remote code."""
     streaming: bool = True
@@ -238,6 +241,26 @@ class BaseRun(Spec):
             title: tuple(names[start:end])
             for title, start, end in zip(_GROUPS, starts, [*starts[1:], len(names)], strict=True)
         }
+
+    def of_dataset(self, dataset: DatasetSpec) -> BaseRun:
+        """Return the run with one dataset in place of its own."""
+        fields = {name: getattr(dataset, name) for name in DatasetSpec.model_fields}
+        return self.model_copy(update={**fields, "datasets": ()})
+
+    @property
+    def by_dataset(self) -> tuple[tuple[float, BaseRun], ...]:
+        """The share of the tokens and the run of each dataset by itself; of the run itself where it is no mixture."""
+        if not self.datasets:
+            return ((1.0, self),)
+        total = sum(each.weight for each in self.datasets)
+        return tuple((each.weight / total, self.of_dataset(each)) for each in self.datasets)
+
+    @property
+    def dataset_label(self) -> str:
+        """The dataset, or the mixture with its shares, for people."""
+        if not self.datasets:
+            return self.dataset_path
+        return ", ".join(f"{share:.3g} of {run.dataset_path}" for share, run in self.by_dataset)
 
     @property
     def total_steps(self) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from saesweep.specs.base_run import BaseRun
+from saesweep.specs.datasets import DatasetSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.objective import ObjectiveSpec
 from saesweep.specs.space import ParameterSpec
@@ -54,31 +55,14 @@ MIN_CE_TOKENS, MIN_RUNG_TOKENS = 2048, 1024
 _CE_SHARE, _TEST_TIMES = 0.005, 4
 
 
-def _tuple(value: Any) -> Any:
+def _values(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-class EvaluationDatasetSpec(Spec):
-    """A dataset of its own for the held-out parts; the fields mean what they mean under `base`."""
-
-    dataset_path: str = Field(min_length=1)
-    """Hub id, local file, folder or glob, or `builtin:python-docs`."""
-    dataset_name: str | None = None
-    """Configuration of the dataset, such as `sample-10BT`."""
-    split: str = "train"
-    """Split of the dataset, such as `validation`."""
-    data_files: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
-    """Only these files (or globs) of the dataset."""
-    data_dir: str | None = None
-    """Only this folder of the dataset."""
-    column_name: str | None = None
-    """Column with the text, the conversations or the token ids; found by its usual names when left out."""
 
 
 class EvaluationSpec(Spec):
     """Held-out data, split off by document before packing and fixed for the experiment."""
 
-    dataset: EvaluationDatasetSpec | None = None
+    dataset: DatasetSpec | None = None
     """Text that `select` and `test` are taken from, so that all of `base.dataset_path` trains. When left out: both are split off that one."""
 
     select_tokens: TokenCount = Field(100_000, ge=1)
@@ -91,7 +75,7 @@ class EvaluationSpec(Spec):
     rung_share: float = Field(0.1, gt=0, le=1)
     """Share of the `select` part, and of its cross-entropy tokens, on which trials are measured at rungs; at least 1,024 tokens. Trials that
     finish are measured in full."""
-    references: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
+    references: Annotated[tuple[str, ...], BeforeValidator(_values)] = ()
     """Published SAEs as rows of the leaderboard, measured on the `select` part: whatever `saesweep eval` takes."""
 
     def ce_tokens_of(self, part: Literal["select", "test"], training_tokens: int) -> int:
@@ -114,15 +98,11 @@ class EvaluationSpec(Spec):
         """Return the run with the dataset that the held-out parts are taken from."""
         if self.dataset is None:
             return run
-        return run.model_copy(update={name: getattr(self.dataset, name) for name in type(self.dataset).model_fields})
+        return run.of_dataset(self.dataset)
 
     def without_test(self) -> EvaluationSpec:
         """Return the same with an empty `test` part, for measuring on `select` where nothing is trained."""
         return self.model_copy(update={"test_tokens": 0})
-
-
-def _values(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 class ConfirmSpec(Spec):

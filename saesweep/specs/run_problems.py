@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from saesweep.specs.architectures import StandardSpec
 from saesweep.specs.joint_hooks import hooks_in, is_joint
 from saesweep.specs.model_loading import (
     BRIDGE_CLASSES,
@@ -84,7 +85,45 @@ def _joint_hook_problems(run: BaseRun) -> list[tuple[str, str]]:
     return found
 
 
+def _standard_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return times of p-annealing and of resampling that do not fit into the run."""
+    sae = run.sae
+    found: list[tuple[str, str]] = []
+    if not isinstance(sae, StandardSpec):
+        return found
+    if sae.p_end is not None:
+        first, last, changes = run.to_steps(sae.anneal_start), run.to_steps(sae.anneal_end), sae.n_sparsity_updates - 1
+        if last > run.total_steps:
+            found.append(
+                ("sae.anneal_end", f"step {last} is after the end of the run ({run.total_steps} steps); use 100%")
+            )
+        elif last - first < changes:
+            found.append(
+                (
+                    "sae.anneal_start",
+                    f"p changes {changes} times from step {first} to step {last}, which are too few; lower "
+                    "n_sparsity_updates, or anneal for longer",
+                )
+            )
+    every = run.to_steps(sae.resample_steps)
+    if sae.resample_steps.value and not 2 <= every < run.total_steps:
+        found.append(
+            ("sae.resample_steps", f"{every} steps; it must be at least 2, and less than the run's {run.total_steps}")
+        )
+    return found
+
+
 _OF_A_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name")
+
+
+def _mixture_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return the fields of a single dataset that stand beside a list of several."""
+    fields = ("dataset_path", *_OF_A_DATASET)
+    given = [name for name in fields if getattr(run, name) != type(run).model_fields[name].default]
+    found = [(name, "datasets lists what is read; write it in the entry that it belongs to") for name in given]
+    if any(each.dataset_path == SYNTHETIC for each in run.datasets):
+        found.append(("datasets", f"{SYNTHETIC} has no text to mix; leave it out"))
+    return found
 
 
 def run_problems(run: BaseRun) -> list[tuple[str, str]]:
@@ -105,7 +144,9 @@ def run_problems(run: BaseRun) -> list[tuple[str, str]]:
                 "the shuffle window slides and has no such share; set `buffer_tokens` for a better shuffle",
             )
         )
-    if not run.dataset_path and not run.use_cached_activations:
+    if run.datasets:
+        found += _mixture_problems(run)
+    elif not run.dataset_path and not run.use_cached_activations:
         found.append(("dataset_path", "missing; give a Hub id, a local path, builtin:python-docs or builtin:synthetic"))
     if run.model_class_name not in BRIDGE_CLASSES and not is_model_class(run.model_class_name):
         found.append(("model_class_name", f"{run.model_class_name!r} is not supported; {MODEL_CLASS_ADVICE}"))
@@ -182,6 +223,7 @@ def run_problems(run: BaseRun) -> list[tuple[str, str]]:
         )
     found += _transcoder_problems(run)
     found += _joint_hook_problems(run)
+    found += _standard_problems(run)
     if run.compile_sae and getattr(run.sae, "k_anneal_steps", Duration(0)) != Duration(0):
         found.append(
             ("sae.k_anneal_steps", "gives each step another k, and compile_sae compiles each anew; leave one out")

@@ -18,7 +18,7 @@ from saesweep.experiment.metadata import SAESWEEP_FIELDS
 from saesweep.models import names_of_hook, saelens_pair
 from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, copy_export, finite, replace_folder, write_json, write_text
-from saesweep.runs.runner_cfg import runner_cfg
+from saesweep.runs.runner_cfg import largest_dataset, runner_cfg
 from saesweep.saes import ExportedSAE, save_sae_folder, write_checksums, write_sparsity
 from saesweep.specs import BaseRun
 from saesweep.specs.joint_hooks import hooks_in
@@ -44,7 +44,7 @@ def hook_metadata(run: BaseRun) -> dict[str, Any]:
     """
     names, pair = names_of_hook(run, run.hook_name), saelens_pair(run)
     metadata: dict[str, Any] = {
-        "dataset_path": run.dataset_path,
+        "dataset_path": largest_dataset(run),
         "hook_name": list(hooks_in(run.hook_name)) if run.sae.is_crosscoder else pair.hook_name,
         "model_name": run.model_name,
         "model_class_name": pair.model_class_name,

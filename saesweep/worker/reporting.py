@@ -140,6 +140,7 @@ def _values(slots: Sequence[Slot]) -> dict[str, float]:
         "details/current_learning_rate": slot.lr.at(step),
         "details/l1_coefficient": knobs.l1_coefficient,
         "details/l0_coefficient": knobs.l0_coefficient,
+        **({} if knobs.lp_norm is None else {"details/lp_norm": knobs.lp_norm}),
         "sparsity/dead_features": dead[0] if len(dead) == 1 else sum(dead) / len(dead),
     }
 

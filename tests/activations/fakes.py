@@ -11,7 +11,7 @@ from saesweep.activations.packing import Packing
 from saesweep.activations.rows import NormLimit, RowFilter
 from saesweep.activations.split import TrainDocuments
 from saesweep.activations.stream import ActivationStream
-from saesweep.activations.tokens import TokenSource
+from saesweep.activations.tokens import ContextSource, TokenSource
 from saesweep.models import LanguageModel
 from saesweep.models.base import Splice
 
@@ -93,12 +93,13 @@ def stream_of(
     packing: Packing | None = None,
     norm_limit: NormLimit | None = None,
     passes_ahead: bool | int = False,
+    source: ContextSource | None = None,
 ) -> ActivationStream:
     return ActivationStream(
         model=model or EchoModel(),
         d_in={hook: {"ids": 2, "twice": 3}[hook] for hook in hooks},
         head_index=None,
-        source=TokenSource(TrainDocuments(documents, seed, first), None, packing or packing_of(context_size)),
+        source=source or TokenSource(TrainDocuments(documents, seed, first), None, packing or packing_of(context_size)),
         rows=RowFilter(context_size=context_size, seqpos_slice=seqpos_slice, excluded=excluded),
         window_tokens=window_tokens,
         batch_tokens=batch_tokens,

@@ -11,6 +11,7 @@ import torch
 
 from saesweep.activations.documents import Documents
 from saesweep.activations.split import READ_DOCUMENTS, TrainDocuments, split_documents
+from saesweep.activations.texts import Text
 from saesweep.activations.tokens import AHEAD_CONTEXTS, TokenSource
 from saesweep.errors import UserError
 
@@ -75,11 +76,11 @@ def test_data_that_fills_no_context_is_an_error_and_not_an_endless_loop() -> Non
 @pytest.mark.parametrize("kind", [map_documents, stream_documents])
 def test_held_out_documents_are_in_one_part_only(kind: type) -> None:
     texts = numbered(LENGTHS * 6)
-    split = split_documents(kind(texts), None, packing_of(8), select_tokens=60, test_tokens=100, seed=5)
+    split = split_documents([Text(kind(texts), packing_of(8))], None, select_tokens=60, test_tokens=100, seed=5)
     assert split.select_NT.shape == (8, 8)  # the fewest contexts with 60 tokens
     assert split.test_NT.shape == (13, 8)
     assert split.select_NT.dtype == torch.int64
-    source = TokenSource(split.train, None, packing_of(8))
+    source = TokenSource(split.train[0], None, packing_of(8))
     train: set[int] = set()
     while source.epoch < 3:  # a later epoch's order must not bring held-out documents back
         train.update(token // TOKENS_PER_DOCUMENT for token in source.take(1)[0])
@@ -90,10 +91,10 @@ def test_held_out_documents_are_in_one_part_only(kind: type) -> None:
 
 
 def test_the_split_depends_on_the_seed_alone() -> None:
-    documents = map_documents(numbered(LENGTHS * 6))
+    documents = Text(map_documents(numbered(LENGTHS * 6)), packing_of(8))
 
     def select(seed: int) -> torch.Tensor:
-        return split_documents(documents, None, packing_of(8), select_tokens=60, test_tokens=60, seed=seed).select_NT
+        return split_documents([documents], None, select_tokens=60, test_tokens=60, seed=seed).select_NT
 
     assert torch.equal(select(1), select(1))
     assert not torch.equal(select(1), select(2))
@@ -110,13 +111,19 @@ def test_the_split_depends_on_the_seed_alone() -> None:
 def test_too_little_data_for_the_held_out_parts(kind: type, select_tokens: int, test_tokens: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
         split_documents(
-            kind(numbered(LENGTHS)), None, packing_of(8), select_tokens=select_tokens, test_tokens=test_tokens, seed=0
+            [Text(kind(numbered(LENGTHS)), packing_of(8))],
+            None,
+            select_tokens=select_tokens,
+            test_tokens=test_tokens,
+            seed=0,
         )
 
 
 def test_held_out_parts_that_leave_nothing_to_train_on() -> None:
     with pytest.raises(UserError, match="take all 2 documents"):
-        split_documents(map_documents(numbered([8, 8])), None, packing_of(8), select_tokens=8, test_tokens=8, seed=0)
+        split_documents(
+            [Text(map_documents(numbered([8, 8])), packing_of(8))], None, select_tokens=8, test_tokens=8, seed=0
+        )
 
 
 class LetterTokenizer:

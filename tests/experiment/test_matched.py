@@ -102,6 +102,16 @@ def test_the_presets_warm_up_over_the_whole_run_leaves_no_time(
     assert "sae.l0_warm_up_steps: 5%" in problem.message
 
 
+def test_p_annealing_and_matched_l0_would_both_move_the_coefficient(
+    matched: Tree, only_problem: Callable[..., Problem]
+) -> None:
+    matched["space"] = {"sae.architecture": {"choice": ["topk", "standard"]}}
+    matched["by_architecture"] = {"standard": {"sae.p_end": 0.3}}
+    problem = only_problem(matched)
+    assert problem.path == "by_architecture.standard.sae.p_end"
+    assert "adapts l1_coefficient, which objective.matched steers" in problem.message
+
+
 def test_a_target_without_matched_l0(tree: Tree, only_problem: Callable[..., Problem]) -> None:
     tree["space"] = {"sae.architecture": {"choice": ["topk", "gated"]}}
     tree["search"] = {"baselines": [{"target_l0": 8}]}

@@ -94,7 +94,11 @@ def plain_losses(
     h = z @ p["W_enc"] + p["b_enc"]
     if name == "standard":
         f = h * (h > 0)
-        powered = ((f * norm_F) ** spec.lp_norm).sum(1) ** (1 / spec.lp_norm)
+        exponent = spec.lp_norm if knobs.lp_norm is None else knobs.lp_norm
+        active = f > 0  # so that a power below 1 has no derivative at 0
+        powered = (torch.where(active, f * norm_F, torch.ones_like(f)) ** exponent * active).sum(1)
+        if spec.sparsity_function == "Lp":
+            powered = powered ** (1 / exponent)
         return {
             "mse_loss": _mse(undo(f @ p["W_dec"] + p["b_dec"]), y),
             "l1_loss": knobs.l1_coefficient * powered.mean(),

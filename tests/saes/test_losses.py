@@ -20,6 +20,7 @@ BY_LEVEL = {"use_matryoshka_aux_loss": True}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("standard", {}),
     ("standard", {"lp_norm": 2.0}),
+    ("standard", {"lp_norm": 0.5, "sparsity_function": "Lp^p"}),
     ("standard", {"apply_b_dec_to_input": False}),
     ("standard", {"normalize_activations": "layer_norm"}),
     ("gated", {}),

@@ -22,6 +22,7 @@ from saesweep.activations.encoding import excluded_tokens
 from saesweep.activations.live import LiveParts, open_live
 from saesweep.activations.packing import Packing
 from saesweep.activations.rows import RowFilter
+from saesweep.activations.texts import Text
 from saesweep.errors import UserError
 from saesweep.models.base import LanguageModel, Splice
 from saesweep.models.device import resolve_device
@@ -109,8 +110,7 @@ def open_saelens_cache(folder: Path, run: BaseRun, evaluation: EvaluationSpec, h
         model=_SavedActivations(cache, resolve_device(run.device)),
         d_in=cache.d_in,
         head_index=None,
-        documents=documents,
-        packing=packing,
+        texts=[Text(documents, packing)],
         rows=_row_filter(folder, cache, run),
     )
 

@@ -53,7 +53,7 @@ def vocabulary_sha256(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
-def check_vocabulary(run: BaseRun, tokenizer: Any) -> tuple[str, ...]:
+def check_vocabulary(run: BaseRun, tokenizer: Any, block: str = "base.") -> tuple[str, ...]:
     """Compare the model's tokenizer with the one that a pre-tokenised dataset was made with, as far as it says.
 
     Returns:
@@ -74,12 +74,12 @@ def check_vocabulary(run: BaseRun, tokenizer: Any) -> tuple[str, ...]:
         theirs = _vocabulary_of(name)
     if theirs is None:
         return (
-            f"base.dataset_path: {run.dataset_path} was tokenised with {name!r}, which cannot be had to compare; make sure "
+            f"{block}dataset_path: {run.dataset_path} was tokenised with {name!r}, which cannot be had to compare; make sure "
             f"that its vocabulary is that of {run.model_name}",
         )
     if theirs != vocabulary_sha256(tokenizer):
         raise UserError(
-            f"base.dataset_path: {run.dataset_path} was tokenised with {name!r}, whose vocabulary is not that of "
+            f"{block}dataset_path: {run.dataset_path} was tokenised with {name!r}, whose vocabulary is not that of "
             f"{run.model_name}; tokenise it again with `saesweep pretokenize --tokenizer_name {run.model_name}`"
         )
     return ()

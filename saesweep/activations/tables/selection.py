@@ -36,7 +36,7 @@ class Selection:
     streaming: bool = False
     """Read through the `datasets` library as a stream."""
     block: str = ""
-    """What the fields are named after in messages: `base.` for a run's."""
+    """What the fields are named after in messages: such as `base.`."""
 
     @classmethod
     def of_run(cls, run: BaseRun, block: str) -> Selection:

@@ -5,6 +5,8 @@ Shape suffixes: R = rows (tokens) of a piece, F = d_sae, D = d_in, P = active pa
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -22,15 +24,20 @@ def standard_step(frame: Frame, spec: StandardSpec) -> StepGradients:
     each_chunk(frame, frame.params["b_enc"], None, dense=step.dense, sparse=step.sparse)
     frame.add_norm_grad(step.norm_grad_F, step.norm_F)
     losses = {"mse_loss": step.mse, "l1_loss": step.l1}
-    return frame.finish(losses, step.b_enc_grad_F, {"b_enc": step.b_enc_grad_F}, step.firing_F)
+    found = frame.finish(losses, step.b_enc_grad_F, {"b_enc": step.b_enc_grad_F}, step.firing_F)
+    return found if step.next_p is None else replace(found, observed=torch.stack([step.size, step.next_size]))
 
 
 class _StandardStep:
     def __init__(self, frame: Frame, spec: StandardSpec) -> None:
-        self.frame, self.p = frame, spec.lp_norm
+        knobs = frame.knobs
+        self.frame, self.p = frame, spec.lp_norm if knobs.lp_norm is None else knobs.lp_norm
+        self.next_p = None if knobs.lp_norm is None else knobs.next_lp_norm
+        self.is_power = spec.sparsity_function == "Lp^p"
         self.weight = frame.knobs.l1_coefficient / frame.n_tokens
         self.norm_F: Tensor = frame.decoder_norms()
         self.mse, self.l1 = frame.zero(), frame.zero()
+        self.size, self.next_size = frame.zero(), frame.zero()
         self.norm_grad_F, self.b_enc_grad_F = frame.zeros_F(), frame.zeros_F()
         self.firing_F = torch.zeros(frame.d_sae, dtype=torch.int64, device=frame.x_BD.device)
 
@@ -53,12 +60,24 @@ class _StandardStep:
     def _penalty_grad(self, weighted_P: Tensor, pairs: Pairs) -> Tensor:
         """Add to the loss, and return its gradient at the weighted activations, all positive."""
         p = self.p
+        if self.next_p is not None:
+            self.size += self._sum_of_pairs(weighted_P, pairs, p) / self.frame.n_tokens
+            self.next_size += self._sum_of_pairs(weighted_P, pairs, self.next_p) / self.frame.n_tokens
+        if self.is_power:
+            self.l1 += self.weight * weighted_P.pow(p).sum()
+            return weighted_P.pow(p - 1.0).mul_(self.weight * p)
         if p == 1.0:
             self.l1 += self.weight * weighted_P.sum()
             return torch.full_like(weighted_P, self.weight)
         norm_R = pairs.sums_by_row(weighted_P.pow(p)).pow(1.0 / p)
         self.l1 += self.weight * norm_R.sum()
         return self.weight * (weighted_P / norm_R[pairs.rows_P]).pow(p - 1.0)
+
+    def _sum_of_pairs(self, weighted_P: Tensor, pairs: Pairs, p: float) -> Tensor:
+        """Return the penalty of a piece's tokens, without its coefficient."""
+        if self.is_power:
+            return weighted_P.pow(p).sum()
+        return pairs.sums_by_row(weighted_P.pow(p)).pow(1.0 / p).sum()
 
     def dense(self, rows: slice, hidden_RF: Tensor) -> None:
         frame = self.frame
@@ -69,6 +88,10 @@ class _StandardStep:
         frame.add_recon_grad(grad_RD, rows)
         add_counts_(self.firing_F, acts_RF, frame.chunk_buffer("gradients", acts_RF.shape[0]))
         frame.grad_W_dec.add_product(acts_RF, grad_RD)
+        if self.next_p is not None:
+            weighted_RF = acts_RF * self.norm_F
+            self.size += self._sum_of_rows(weighted_RF, self.p) / frame.n_tokens
+            self.next_size += self._sum_of_rows(weighted_RF, self.next_p) / frame.n_tokens
         if self.p == 1.0:
             summed_F = acts_RF.sum(0)
             self.l1 += self.weight * (summed_F @ self.norm_F)
@@ -82,8 +105,18 @@ class _StandardStep:
         self.b_enc_grad_F += grad_RF.sum(0)
         frame.grad_W_enc.add_product(grad_RF, frame.inputs_BD[rows])
 
+    def _sum_of_rows(self, weighted_RF: Tensor, p: float) -> Tensor:
+        if self.is_power:
+            return weighted_RF.pow(p).sum()  # 0 to a positive power is 0
+        norms_R: Tensor = torch.linalg.vector_norm(weighted_RF, ord=p, dim=1)
+        return norms_R.sum()
+
     def _dense_penalty_grad(self, acts_RF: Tensor) -> Tensor:
         weighted_RF: Tensor = acts_RF * self.norm_F
+        if self.is_power:
+            self.l1 += self.weight * weighted_RF.pow(self.p).sum()
+            power_grad_RF = weighted_RF.pow_(self.p - 1.0).mul_(self.weight * self.p)
+            return power_grad_RF.masked_fill_(acts_RF == 0, 0.0)
         norm_R1: Tensor = torch.linalg.vector_norm(weighted_RF, ord=self.p, dim=1, keepdim=True)
         self.l1 += self.weight * norm_R1.sum()
         # Where nothing is active, 0/0 or a negative power of 0: no gradient there, as in torch.norm's own derivative.

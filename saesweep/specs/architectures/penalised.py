@@ -16,6 +16,7 @@ class StandardSpec(SAESpec):
 
     saved_as: ClassVar[str] = "standard"
     sparsity_field: ClassVar[str | None] = "l1_coefficient"
+    read_together: ClassVar[dict[str, tuple[str, ...]]] = {"p_end": ("lp_norm",)}
 
     architecture: Literal["standard"] = "standard"
     """Name of the architecture."""
@@ -25,6 +26,33 @@ class StandardSpec(SAESpec):
     """The p of the penalty's Lp norm."""
     l1_warm_up_steps: Steps = Duration(0)
     """The penalty rises linearly from 0 over this time: steps, tokens (`5Mtok`) or share of the run (`5%`)."""
+    sparsity_function: Literal["Lp", "Lp^p"] = "Lp"
+    """`Lp`: the penalty is the norm. `Lp^p`: its p-th power, the sum of the p-th powers of the activations."""
+    p_end: float | None = Field(None, gt=0)
+    """p-annealing: the exponent goes from `lp_norm` down to this; `l1_coefficient` is adapted so that the penalty keeps its size."""
+    anneal_start: Steps = Duration(0.1, "fraction")
+    """p-annealing begins here: steps, tokens (`5Mtok`) or share of the run (`10%`)."""
+    anneal_end: Steps = Duration(1.0, "fraction")
+    """p is `p_end` from here on. With `100%` the last step of p comes at the end, so that `p_end` itself is never trained with."""
+    n_sparsity_updates: int = Field(10, ge=2)
+    """Values of p, evenly spaced from `lp_norm` to `p_end`, at evenly spaced times; the first of them is `lp_norm`."""
+    sparsity_queue_length: int = Field(10, ge=1)
+    """Training steps before a change of p over which the penalties under both exponents are compared."""
+    resample_steps: Steps = Duration(0)
+    """Every so often, latents silent for more than half of this time get new weights, drawn from badly reconstructed activations; 0: never."""
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return cross-field mistakes as (field, message)."""
+        found = super().problems()
+        if self.p_end is None:
+            found += [
+                (name, "says how p is annealed, and p_end is left out; set p_end, such as 0.2, or leave this out")
+                for name in ("anneal_start", "anneal_end", "n_sparsity_updates", "sparsity_queue_length")
+                if getattr(self, name) != StandardSpec.model_fields[name].default
+            ]
+        elif not self.p_end < self.lp_norm < float("inf"):
+            found.append(("p_end", f"{self.p_end:g} is not below lp_norm ({self.lp_norm:g}), where p starts"))
+        return found
 
 
 @register_spec("gated")

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from saesweep.specs.architectures.base import WIDEST, SAESpec, register_spec
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
 from saesweep.specs.architectures.topk import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKSpec
+from saesweep.specs.units import Duration
 
 
 class TranscoderSpec(SAESpec):
@@ -59,6 +60,10 @@ class TranscoderSpec(SAESpec):
                     f"{self.normalize_activations} normalises each token of the input, which says nothing about the output "
                     "of a transcoder; use expected_average_only_in",
                 )
+            )
+        if getattr(self, "resample_steps", Duration(0)) != Duration(0):
+            found.append(
+                ("resample_steps", "a latent of a transcoder has two directions in two spaces; resampling draws one")
             )
         return found
 

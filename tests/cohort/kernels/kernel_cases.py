@@ -84,6 +84,8 @@ def _topk_cases() -> list[Case]:
 def _penalised_cases() -> list[Case]:
     l1, l0 = Knobs(l1_coefficient=0.7), Knobs(l0_coefficient=0.3)
     found = [Case(f"standard p={p}", "standard", {"lp_norm": p}, l1) for p in (0.5, 1.0, 1.5, 2.0, 3.0)] + [
+        Case("standard p=0.5 to the p", "standard", {"lp_norm": 0.5, "sparsity_function": "Lp^p"}, l1),
+        Case("standard p=2.0 to the p", "standard", {"lp_norm": 2.0, "sparsity_function": "Lp^p"}, l1),
         Case("standard uncentred", "standard", {"apply_b_dec_to_input": False}, l1),
         Case("gated", "gated", {}, l1),
         Case("gated detached", "gated", {"detach_aux_decoder": True}, l1),
