@@ -21,6 +21,8 @@ from saesweep.evaluation import evaluate_saes
 from saesweep.experiment import load_experiment
 from saesweep.experiment.from_cfg import read_cfg
 from saesweep.experiment.metadata import run_of_metadata
+from saesweep.publish.card import model_card, read_entry
+from saesweep.saes import open_sae
 from saesweep.specs.experiment import EvaluationSpec
 from tests.models.tiny import WORDS, run_of, word_id
 
@@ -190,8 +192,12 @@ def test_a_whole_run_says_what_it_was_trained_on(
     # What lies beside an SAE must not read variables.
     with pytest.raises(UserError, match=r"base\.datasets refer to environment variables"):
         evaluate_saes([run_dir / "best"])
-    other = evaluate_saes([run_dir / "best"], overrides=[f"base.dataset_path={many}", "base.datasets=[]"])
-    assert other.dataset == many
+    few = entries[0]["dataset_path"]
+    other = evaluate_saes([run_dir / "best"], overrides=[f"base.dataset_path={few}", "base.datasets=[]"])
+    assert other.dataset == few
+    assert any(f"trained on {few} too" in note for note in other.notes)
+    card = model_card("me/saes", [read_entry("best", open_sae(run_dir / "best"), run_dir / "best")])
+    assert f"dataset {few} (weight 1); ${{env:MANY}} (weight 3)" in card
 
 
 def test_the_manifest_of_a_cache_has_the_mixture_where_there_is_one(tree: dict[str, Any]) -> None:
