@@ -89,7 +89,9 @@ class Normalizer:
     target: Normalizer | None = None
 
     @classmethod
-    def fit(cls, mode: NormalizeActivations, batches: Iterable[Tensor], d_in: int, hook: str = "the hook") -> Normalizer:
+    def fit(
+        cls, mode: NormalizeActivations, batches: Iterable[Tensor], d_in: int, hook: str = "the hook"
+    ) -> Normalizer:
         """Estimate the statistics in one pass over batches of raw activations; no batch is kept.
 
         `expected_average_only_in`: `scale = sqrt(d_in) / E|x|`. `covariance_whitening` (arXiv 2511.13981):

@@ -86,7 +86,10 @@ def test_it_is_read_from_the_environment_and_written_as_it_was(
     ("change", "message"),
     [
         ({"dataset_path": "nowhere.txt"}, "'nowhere.txt'"),
-        ({"dataset_path": "base.text.jsonl"}, r"^evaluation\.dataset\.dataset_path: base\.text\.jsonl has no text column"),
+        (
+            {"dataset_path": "base.text.jsonl"},
+            r"^evaluation\.dataset\.dataset_path: base\.text\.jsonl has no text column",
+        ),
         ({"dataset_path": "base.text.jsonl", "column_name": "words"}, r"^evaluation\.dataset\.column_name: base\.text"),
         ({"dataset_path": "builtin:synthetic"}, "has no text"),
         ({"path": "other.txt"}, "path"),

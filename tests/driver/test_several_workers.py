@@ -231,7 +231,13 @@ def test_what_the_driver_repeats_is_what_it_noted_or_one_message(folder: Path, n
     file = folder / "run" / name
     text = file.read_text()
     assert name == "driver.json" or len(text.splitlines()) > 2
-    for damaged in (text[text.index("\n") + 1 :], text.replace("1", "2", 1), text[: len(text) // 2] + "\n", "[]\n", "[" * 100_000 + "\n"):
+    for damaged in (
+        text[text.index("\n") + 1 :],
+        text.replace("1", "2", 1),
+        text[: len(text) // 2] + "\n",
+        "[]\n",
+        "[" * 100_000 + "\n",
+    ):
         file.write_text(damaged)
         with pytest.raises(saesweep.UserError, match=rf"{name}.*damaged.*start a new run with --run-dir"):
             run(SimulatedEngine(2, 2, 1), folder / "run")

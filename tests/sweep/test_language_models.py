@@ -126,7 +126,9 @@ def test_a_hook_without_effect_alone_is_named_as_the_cause(lm_tree: dict[str, An
     result = saesweep.run(lm_tree, run_dir=tmp_path / "variance")
     assert "the activations of model.layers.1.self_attn do not vary" in result.rows[0].reason
     lm_tree["base"]["sae"]["normalize_activations"] = "expected_average_only_in"
-    with pytest.raises(saesweep.UserError, match=r"mean norm of the activations at model\.layers\.1\.self_attn, which is 0"):
+    with pytest.raises(
+        saesweep.UserError, match=r"mean norm of the activations at model\.layers\.1\.self_attn, which is 0"
+    ):
         saesweep.run(lm_tree, run_dir=tmp_path / "norm")
 
 

@@ -151,7 +151,10 @@ OTHERS: list[tuple[Make, str]] = [
         "the same positive number",
     ),
     (lambda root: llama_scope(root, jump_relu_threshold=-1.0), "jump_relu_threshold must be a number from 0"),
-    (lambda root: without(llama_scope(root), "jump_relu_threshold"), "jump_relu_threshold must be a number .* got None"),
+    (
+        lambda root: without(llama_scope(root), "jump_relu_threshold"),
+        "jump_relu_threshold must be a number .* got None",
+    ),
     (lambda root: llama_scope(root, act_fn="gelu"), "act_fn must be relu, jumprelu or topk, got 'gelu'"),
     (lambda root: llama_scope(root, d_sae=7), "d_sae is 7, but the weights have 24"),
 ]
