@@ -102,12 +102,12 @@ def write_training_text(tree: dict[str, Any], folder: Path) -> Path:
     loaded = load_experiment(tree)
     run = loaded.base_run()
     documents = open_documents(run)
-    tokenizer = load_model(run).tokenizer
-    packing, _ = token_settings(run, tokenizer, documents.is_tokenized)
+    model = load_model(run)
+    packing, _ = token_settings(run, model.tokenizer, documents.is_tokenized, model.n_token_ids)
     evaluation = loaded.spec.evaluation
     split = split_documents(
         [Text(documents, packing)],
-        tokenizer,
+        model.tokenizer,
         select_tokens=evaluation.select_tokens,
         test_tokens=evaluation.test_tokens,
         seed=run.seed,

@@ -87,6 +87,8 @@ def damage_json(draw: Any, content: bytes) -> bytes:
 def damage_json_lines(draw: Any, content: bytes) -> bytes:
     """Damage a file of JSON lines: one line's data, its bytes, the order, a torn end."""
     lines = content.splitlines(keepends=True)
+    if not lines:
+        raise ValueError("no lines")
     at = draw(st.integers(0, len(lines) - 1))
     change = draw(st.sampled_from(["data", "data", "data", "bytes", "swap", "repeat", "drop", "tear"]))
     if change == "data":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,26 +97,31 @@ class RunDirectories:
 
 
 def _damaged(draw: Any, content: bytes, name: str) -> bytes:
-    if draw(st.integers(0, 3)) == 0:
+    damage = damage_bytes if draw(st.integers(0, 3)) == 0 else _DAMAGE.get(Path(name).suffix, damage_bytes)
+    try:
+        return damage(draw, content)
+    except (ValueError, struct.error, RecursionError):  # it has been damaged before
         return damage_bytes(draw, content)
-    if name.endswith(".json"):
-        return damage_json(draw, content)
-    if name.endswith(".jsonl") and content:
-        return damage_json_lines(draw, content)
-    if name.endswith(".safetensors"):
-        return damage_safetensors(draw, content)
-    if name.endswith(".db"):
-        return _flipped(draw, content)
-    return damage_bytes(draw, content)
 
 
 def _flipped(draw: Any, content: bytes) -> bytes:
     """Flip bytes of a database where it holds any: most of a page is zeros."""
     used = [i for i, byte in enumerate(content) if byte]
+    if not used:
+        raise ValueError("nothing to flip")
     damaged = bytearray(content)
     for _ in range(draw(st.integers(1, 30))):
         damaged[used[draw(st.integers(0, len(used) - 1))]] = draw(st.integers(0, 255))
     return bytes(damaged)
+
+
+_DAMAGE: dict[str, Callable[[Any, bytes], bytes]] = {
+    ".json": damage_json,
+    ".jsonl": damage_json_lines,
+    ".safetensors": damage_safetensors,
+    ".db": _flipped,
+}
+"""How files of a kind are damaged."""
 
 
 def _replace(draw: Any, file: Path, world: RunDirectories) -> None:

@@ -20,6 +20,7 @@ from saesweep.errors import UserError
 from saesweep.events import BlockDone, Event
 from saesweep.experiment import dump_yaml, load_experiment
 from saesweep.publish.push import push
+from saesweep.report import write_report
 from tests.models.tiny import WORDS, save_llama
 from tests.sweep.studies import snapshot
 
@@ -82,12 +83,15 @@ def stopping_at(block: int) -> Callable[[Event], None]:
 def test_nothing_of_a_run_holds_a_secret(tree: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     tree["base"]["logger"] = {"log_to_wandb": True, "wandb_project": "p"}
     tree["search"]["confirm"] = {"top": 1, "replicates": 1, "training_tokens": "1x"}
+    tree["evaluation"]["dataset"] = {"dataset_path": "${env:SAESWEEP_T_PLACE}/text.txt"}
     file, run = tmp_path / "e.yaml", tmp_path / "run"
     file.write_text(dump_yaml(tree))
     with make_display("json") as shown:  # the command would end this process where W&B is slow to write its files
         assert saesweep.run(file, run_dir=run, listeners=(shown,)).status == "complete"
     said = capsys.readouterr()
     assert not [secret for secret in SECRETS if secret in said.out + said.err]
+    write_report(run, pngs=False)
+    assert (run / "features.html").exists()
     assert leaks(run) == []
     best = run / "best"
     cfg, runner = (json.loads((best / name).read_text()) for name in ("cfg.json", "runner_cfg.json"))
@@ -116,6 +120,7 @@ def test_nothing_of_a_run_holds_a_secret(tree: dict[str, Any], tmp_path: Path, c
     assert ", ".join(f"base.{name}" for name in asked) + " refer to environment variables" in refused
     repeated = re.findall(r"--set '([^']*)'", refused)
     assert [text.split("=")[0] for text in repeated] == [f"base.{name}" for name in asked]
+    repeated.append("evaluation.dataset.dataset_path=${env:SAESWEEP_T_PLACE}/text.txt")
     assert main(["eval", str(best), *(part for text in repeated for part in ("--set", text))]) == 0
     assert main(["report", str(run), "--no-png", "--feature-tokens", "512"]) == 0
     said = capsys.readouterr()
