@@ -102,9 +102,9 @@ def leaderboard_columns(
     if any(r.measured_at_tokens not in (None, r.tokens) for r in rows):
         cells = tuple(_tokens(r.measured_at_tokens) for r in rows)
         columns.append(Column(name="measured at", heading="measured\nat", cells=cells, keep=20))
-    columns.append(
-        Column(name="joined at", heading="joined\nat", cells=tuple(_tokens(r.joined_at_tokens) for r in rows), keep=10)
-    )
+    if any(row.joined_at_tokens for row in rows):
+        cells = tuple(_tokens(r.joined_at_tokens) for r in rows)
+        columns.append(Column(name="joined at", heading="joined\nat", cells=cells, keep=10))
     columns.append(
         Column(name="state", heading="state", cells=tuple(state_text(r, bars) for r in rows), align="left", keep=88)
     )

@@ -11,6 +11,7 @@ from saesweep.display.plain import Narrator
 from saesweep.display.state import RunState
 from saesweep.display.summary import closing_lines
 from saesweep.display.table import caption_lines, leaderboard_table, print_leaderboard, visible_rows, with_references
+from saesweep.display.text import wraps_softly
 from saesweep.display.timing import Throttle, Ticker
 from saesweep.events import (
     Activity,
@@ -114,7 +115,8 @@ class LiveDisplay:
 
         # The style goes on the text, not on print(), which would colour the live view below it as well;
         # soft_wrap keeps paths and commands whole, so that they can be copied.
-        self._console.print(Text(printable(line), style=style), soft_wrap=True)
+        soft = wraps_softly(line, self._console.width)
+        self._console.print(Text(printable(line), style=style), soft_wrap=soft)
 
 
 class LiveView:

@@ -13,7 +13,7 @@ from saesweep.display.choose import is_live_terminal
 from saesweep.display.json_lines import json_line
 from saesweep.display.summary import result_lines
 from saesweep.display.table import print_leaderboard, render_text, with_references
-from saesweep.display.text import encodable
+from saesweep.display.text import encodable, wraps_softly
 from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
 from saesweep.files import no_run_directory, read_json_object, refuse_links
@@ -135,7 +135,7 @@ def show_leaderboard(
         console.print(printable(board.title), markup=False, soft_wrap=True)
         print_leaderboard(console, board.table_rows, metrics=board.metrics, best=board.best)
         for line in board.footer:
-            console.print(printable(line), markup=False, soft_wrap=True)
+            console.print(printable(line), markup=False, soft_wrap=wraps_softly(line, console.width))
         return
     else:
         text = "\n".join(

@@ -19,6 +19,7 @@ from saesweep.display.columns import (
     states_of,
     table_width,
 )
+from saesweep.display.text import wraps_softly
 from saesweep.events import ReferenceRow, Row
 from saesweep.messages import printable
 
@@ -132,7 +133,8 @@ def print_leaderboard(
     table, left_out = leaderboard_table(rows, metrics=metrics, width=console.width, best=best)
     console.print(table)
     for line in caption_lines(rows, left_out=left_out, best=best):
-        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+        soft = wraps_softly(line, console.width)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=soft)
 
 
 def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:

@@ -117,6 +117,14 @@ def label(metric: str) -> str:
     return heading(metric).replace("\n", " ")
 
 
+def wraps_softly(text: str, width: int) -> bool:
+    """Return whether a line is left to the terminal to wrap, so that what is copied from it has no line break.
+
+    Commands and paths that are longer than a line are; other lines are wrapped between words.
+    """
+    return "saesweep " in text or any(len(word) > width for word in text.split())
+
+
 def encodable(text: str, encoding: str | None) -> str:
     """Return `text` without what steers a terminal, and what `encoding` cannot say replaced by characters of the same width.
 

@@ -12,7 +12,7 @@ from saesweep.display.text import metric_value, setting
 from saesweep.events import Row
 from saesweep.messages import short_count
 from saesweep.report.data import RunData
-from saesweep.report.tables import COLUMNS, Table, known_metrics, metric_name, row_of
+from saesweep.report.tables import Table, known_metrics, metric_name, row_of
 
 NOISE_FACTOR = 2.0
 """Differences below so many standard errors count as ties."""
@@ -87,6 +87,8 @@ def _l0_ratio(row: Row, best: Row) -> float:
     return abs(math.log(here / there)) if here > 0 and there > 0 else math.inf
 
 
+_COMPARED = ("l0", "delta_ce", "ce_loss_score", "explained_variance", "dead_fraction")
+"""Columns beside the difference: all that has room at the width of the page; the leaderboard has the others."""
 _CARDS = ("l0", "delta_ce", "ce_loss_score", "kl_div", "explained_variance", "mse", "dead_fraction")
 
 
@@ -130,7 +132,7 @@ def _margins(run: RunData, best: Row) -> dict[str, Any] | None:
     which = "with the nearest L0" if is_pareto else "that is best by the goal"
     target = "" if best.target_l0 is None else f" at its target, L0 {best.target_l0:g}"
     others = "" if run.board.matched else f"the finished trial of each architecture {which}{target}"
-    columns = [name for name in COLUMNS if run.has(name)]
+    columns = [name for name in dict.fromkeys((*_COMPARED, found[0].metric)) if run.has(name)]
     rows = [_margin_row(best, f"{best.number} (best)", columns, "", "", "best")]
     for item in found:
         error = f" ± {item.stderr:.2g}" if math.isfinite(item.stderr) else ""

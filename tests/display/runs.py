@@ -33,7 +33,7 @@ def row(number: int, **changes: Any) -> Row:
 
 ROWS = (
     row(3, rank=1, on_front=True),
-    row(1, rank=2, architecture="jumprelu", sparsity="λ 1.5", is_baseline=True, lr=7e-5),
+    row(1, rank=2, architecture="jumprelu", sparsity="λ 1.5", is_baseline=True, lr=7e-5, joined_at_tokens=50_000),
     row(0, rank=3, status="training", tokens=430_000, slot=0, measured_at_tokens=200_000),
     row(
         2,

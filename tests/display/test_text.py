@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from saesweep.display.text import ASCII_TWINS, duration, encodable, metric_value, percent, short_count, short_rate
+from saesweep.display.text import (
+    ASCII_TWINS,
+    duration,
+    encodable,
+    metric_value,
+    percent,
+    short_count,
+    short_rate,
+    wraps_softly,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +65,16 @@ def test_encodable_keeps_the_width_in_every_encoding():
         plain = encodable(text, encoding)
         plain.encode(encoding)
         assert len(plain) == len(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_soft"),
+    [
+        ("trials: batchtopk 3 (2 complete, 1 pruned) · topk 3 (2 complete, 1 pruned)", False),
+        ("best: trial 2 (topk) -> runs/x/best", False),
+        ("the state is saved; resume with: saesweep run x.yaml --set a=1", True),
+        (f"best: trial 2 (topk) -> /{'long/' * 10}best", True),
+    ],
+)
+def test_what_is_copied_is_not_broken_into_lines(line, is_soft):
+    assert wraps_softly(line, 40) is is_soft

@@ -35,8 +35,10 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def sae_folder(folder: Path, metadata: dict[str, Any], *, quality: float = 1.0, d_in: int = HIDDEN) -> Path:
-    """An SAE with one latent per signed direction: with quality 1 it reconstructs perfectly."""
+def sae_folder(
+    folder: Path, metadata: dict[str, Any], *, quality: float = 1.0, d_in: int = HIDDEN, **topk: Any
+) -> Path:
+    """An SAE with one latent per signed direction: with quality 1 it reconstructs perfectly. With `k`, a topk."""
     eye = torch.eye(d_in)
     tensors = {
         "W_enc": torch.cat([eye, -eye], dim=1),
@@ -45,14 +47,15 @@ def sae_folder(folder: Path, metadata: dict[str, Any], *, quality: float = 1.0, 
         "b_dec": torch.zeros(d_in),
     }
     cfg = {
-        "architecture": "standard",
+        "architecture": "topk" if topk else "standard",
         "d_in": d_in,
         "d_sae": 2 * d_in,
         "dtype": "float32",
         "device": "cpu",
         "metadata": {"sae_lens_version": SAELENS_VERSION, **metadata},
+        **topk,
     }
-    save_sae_folder(folder, ExportedSAE("standard", cfg, tensors), sparsity_F=None)
+    save_sae_folder(folder, ExportedSAE(cfg["architecture"], cfg, tensors), sparsity_F=None)
     return folder
 
 
@@ -238,6 +241,19 @@ def test_the_command(tmp_path: Path, metadata: dict[str, Any], capsys: pytest.Ca
     data = json.loads(capsys.readouterr().out)
     assert [sae["source"] for sae in data["saes"]] == folders
     assert data["saes"][1]["metrics"]["kl_div"] > 0
+
+
+def test_the_command_measures_at_several_k(
+    tmp_path: Path, metadata: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = sae_folder(tmp_path / "a", metadata, k=8, rescale_acts_by_decoder_norm=False)
+    small = [argument for override in SMALL for argument in ("--set", override)]
+    assert main(["eval", str(own), *small, "--k", "4, 16", "--json"]) == 0
+    found = {sae["source"]: sae["metrics"] for sae in json.loads(capsys.readouterr().out)["saes"]}
+    assert {name: metrics["l0"] for name, metrics in found.items()} == {f"{own} (k 4)": 4.0, f"{own} (k 16)": 16.0}
+    assert found[f"{own} (k 16)"]["mse"] < found[f"{own} (k 4)"]["mse"]
+    assert main(["eval", str(own), *small, "--k", "4;16"]) == 2
+    assert "--k: '4;16' is no list of numbers of latents such as 8,16,32" in capsys.readouterr().err
 
 
 def test_the_command_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -223,6 +223,8 @@ def test_a_browser_shows_searches_expands_and_compares(page: Path) -> None:
         for width, dark in ((1400, False), (400, True)):
             tab.open(page.as_uri(), width=width, dark=dark)
             assert faults_of(tab) == []
+        tab.open(page.with_name("report.html").as_uri(), width=1400)  # its tables have the language model's metrics
+        assert faults_of(tab) == []
         tab.open(page.as_uri())
         count = "document.getElementById('count').textContent"
         shown = "[...document.querySelectorAll('#latents > .pair > .latent:first-child')].map((e) => Number(e.dataset.number))"
