@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from saesweep import __version__
 from saesweep.cli import (
     cache_activations,
     evaluate,
@@ -32,6 +31,7 @@ from saesweep.errors import UserError
 from saesweep.faults import fault_of
 from saesweep.messages import presentable
 from saesweep.plugins import load_plugin
+from saesweep.version import __version__
 
 _COMMANDS = (
     run,

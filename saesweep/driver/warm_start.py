@@ -27,7 +27,7 @@ def warm_start(source: Path, directory: RunDirectory, space: Space, objective: O
     """Return the earlier run's finished trials that lie in this space and have this objective's metrics.
 
     They are copied into `warm_start.json` on the first start, so that a resumed run learns from the same ones even where
-    the earlier run has gone on or is gone.
+    the earlier run has continued or is gone.
 
     Raises:
         UserError: `source` holds no run.
