@@ -27,8 +27,7 @@ from saesweep.cli import (
     validate,
 )
 from saesweep.cli.command import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE, Parser, say
-from saesweep.errors import UserError
-from saesweep.faults import fault_of
+from saesweep.errors import UserError, fault_of
 from saesweep.messages import presentable
 from saesweep.plugins import load_plugin
 from saesweep.version import __version__

@@ -24,10 +24,9 @@ from saesweep.driver.phase import Phase, train
 from saesweep.driver.stopping import StopFlag
 from saesweep.engines.choose import open_engine
 from saesweep.engines.protocol import Engine
-from saesweep.errors import UserError
+from saesweep.errors import UserError, fault_of
 from saesweep.events import EventBus, Listener, MatchedEntry, Note, ReferenceRow, Row, RunEnded, telling
 from saesweep.experiment import Experiment, dump_yaml, load_experiment
-from saesweep.faults import fault_of
 from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.result import Result

@@ -19,8 +19,8 @@ from saesweep.experiment.fields import (
     why_not_searchable,
 )
 from saesweep.experiment.layers import overrides_of
-from saesweep.experiment.nearest import did_you_mean, nearest
 from saesweep.experiment.parameters import flatten_space, for_architecture
+from saesweep.messages import did_you_mean, nearest
 from saesweep.space import Parameter, grid_points
 from saesweep.specs import ParameterSpec, is_among
 from saesweep.specs.architectures import architectures, listed

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from saesweep.errors import UserError
-from saesweep.study.record import TerminalState, TrialRecord, same_values
+from saesweep.study.encoding import TerminalState, TrialRecord, same_values
 from saesweep.study.storage import translate_damage
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.space import Space
-from saesweep.study.encoding import Encoding
-from saesweep.study.record import STATES, TrialRecord, to_record
+from saesweep.study.encoding import STATES, Encoding, TrialRecord, to_record
 from saesweep.study.rewrite import whole_study
 from saesweep.study.storage import open_storage, refuse_empty, silence_optuna, translate_damage
 from saesweep.study.suggestion import frozen

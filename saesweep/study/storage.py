@@ -14,8 +14,7 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from sqlalchemy import make_url
 
-from saesweep.errors import UserError
-from saesweep.faults import STUDY_FIX, fault_of
+from saesweep.errors import STUDY_FIX, UserError, fault_of
 
 SQLITE_TIMEOUT_SECONDS = 60
 """How long to wait for a dashboard that reads the same file."""

@@ -36,8 +36,7 @@ from saesweep.worker.finals import Finals
 from saesweep.worker.memory import translate_out_of_memory
 from saesweep.worker.references import measure_references
 from saesweep.worker.reporting import report_trials
-from saesweep.worker.seeds import derive
-from saesweep.worker.setup import LoadedModel, prepare
+from saesweep.worker.setup import LoadedModel, derive, prepare
 from saesweep.worker.snapshots import Snapshots
 
 
