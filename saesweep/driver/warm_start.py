@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from saesweep.driver.ranking import costs, violations
+from saesweep.driver.ranking import costs, natural_values, violations
 from saesweep.errors import UserError
 from saesweep.experiment import AsWritten, load_experiment
 from saesweep.runs import RunDirectory, read_json, write_json
@@ -61,7 +61,6 @@ def _read(source: Path, space: Space, objective: ObjectiveSpec) -> tuple[list[Ea
         cost = costs(metrics, objective)
         missed = violations(metrics, objective)
         if space.why_outside(record.params) is None and all(map(math.isfinite, [*cost, *missed.values()])):
-            signs = (1 if goal.direction == "minimize" else -1 for goal in objective.goals)
-            values = tuple(sign * c for sign, c in zip(signs, cost, strict=True))
+            values = tuple(natural_values(cost, objective))
             found.append(EarlierTrial(params=record.params, values=values, constraints=missed))
     return found, len(finished)
