@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from saesweep.errors import ExperimentError, UserError
+from saesweep.version import __version__
 
 if TYPE_CHECKING:
     from saesweep.api import run
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from saesweep.plugins import load_plugin
     from saesweep.saes import ExportedSAE, load_sae_folder
     from saesweep.tracking import register_tracker
-
-__version__ = "0.1.0"
 
 _LAZY = {
     "run": "saesweep.api",

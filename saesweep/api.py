@@ -12,6 +12,7 @@ from saesweep.events import telling
 
 if TYPE_CHECKING:
     from saesweep.driver import Result
+    from saesweep.engines.protocol import Engine
     from saesweep.events import Listener
     from saesweep.experiment import Experiment
 
@@ -22,6 +23,7 @@ def run(
     run_dir: str | Path | None = None,
     overrides: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
+    engine: Engine | None = None,
     display: DisplayKind = "auto",
     verbose: bool = False,
 ) -> Result:
@@ -32,6 +34,7 @@ def run(
         run_dir: Where everything goes; `runs/<name>` when left out.
         overrides: `path=value` pairs over the file, as `--set` takes them.
         listeners: Called with every event.
+        engine: Where workers run, as `saesweep.engines.protocol` has it; the file says it when left out.
         display: `live`: a leaderboard that updates in place, on a terminal or in a notebook; `plain`: lines of text;
             `json`: one object per event; `none`: silence. `auto`: `$SAESWEEP_DISPLAY`, else live on a terminal and in a
             notebook, and plain elsewhere.
@@ -54,4 +57,4 @@ def run(
         doing("loading PyTorch")
         from saesweep.driver import run as sweep
 
-        return sweep(experiment, run_dir=run_dir, overrides=overrides, listeners=(shown, *listeners))
+        return sweep(experiment, run_dir=run_dir, overrides=overrides, listeners=(shown, *listeners), engine=engine)

@@ -1,10 +1,14 @@
 """The two kinds of failure: a user's mistake (one clean message, exit code 2) and a bug (a traceback).
 
-Everything that a person can mend by changing a file, an argument or a folder is a `UserError`.
+Everything that a person can mend by changing a file, an argument or a folder is a `UserError`. Faults of the surroundings (the
+disk, permissions, a lock, a database file) become a message in whatever way they reach us.
 """
 
 from __future__ import annotations
 
+import errno
+import re
+import sqlite3
 from dataclasses import dataclass
 
 from saesweep.messages import masked, presentable, printable
@@ -62,3 +66,72 @@ class ExperimentError(UserError):
         self.problems = problems
         count = f"{len(problems)} mistake{'s' if len(problems) != 1 else ''}"
         super().__init__("\n".join([*(p.render() for p in problems), count]))
+
+
+STUDY_FIX = "restore it; or delete it where checkpoints/ beside it has a checkpoint, and `saesweep run` makes it again"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL_TEXTS = ("no space left on device", "database or disk is full", "disk quota exceeded")
+_FIXES = {
+    errno.EROFS: "make the file system writable, or choose another place",
+    errno.EACCES: "change the permissions, or choose another place",
+    errno.EPERM: "change the permissions, or choose another place",
+    errno.ENOENT: "it was moved or removed; put it back, or name another place",
+    errno.ENOTDIR: "a file is where a folder must be; move it, or choose another place",
+    errno.EISDIR: "a folder is where a file must be; move it, or choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "raise the limit of open files of the machine",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "mount the file system again",
+}
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors names the error of the operating system that it met."""
+
+
+def fault_of(error: BaseException | None) -> str | None:
+    """Return what the surroundings did, and what to do about it, in one line; None where an error says nothing of them.
+
+    Args:
+        error: What was raised. What it was raised from counts as well: Optuna, SQLAlchemy and `datasets` wrap errors.
+    """
+    while error is not None:
+        found = _fault(error)
+        if found is not None:
+            return found
+        error = error.__cause__
+    return None
+
+
+def _fault(error: BaseException) -> str | None:
+    text = " ".join(str(error).split())
+    if isinstance(error, sqlite3.Error):
+        return _of_sqlite(text)
+    wrapped = _OS_ERROR.search(text)
+    number = error.errno if isinstance(error, OSError) else int(wrapped[1]) if wrapped else None
+    if number in _FULL or any(part in text.lower() for part in _FULL_TEXTS):
+        place = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
+        return f"{place}the disk is full; free some space"
+    if isinstance(error, OSError):
+        places = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        place = " -> ".join(places)
+        reason = error.strerror or text or type(error).__name__
+        fix = _FIXES.get(number or 0)
+        return ": ".join([place, reason] if place else [reason]) + (f"; {fix}" if fix else "")
+    if number is not None:
+        return f"{text}; {_FIXES.get(number, 'check the file and the disk')}"
+    return None
+
+
+def _of_sqlite(text: str) -> str:
+    """Say what SQLite says, whose errors name no file."""
+    lower = text.lower()
+    if "locked" in lower or "busy" in lower:
+        return (
+            "the study (study.db) has been locked by another program for over a minute; "
+            "close what has it open, such as a dashboard or a database browser"
+        )
+    if any(part in lower for part in _FULL_TEXTS):
+        return "the study (study.db): the disk is full; free some space"
+    if "readonly" in lower or "unable to open" in lower or "disk i/o" in lower:
+        return f"the study (study.db) cannot be written: {text}; check its permissions, its folder and the disk"
+    return f"the study (study.db) is damaged: {text}; {STUDY_FIX}"

@@ -14,6 +14,8 @@ import pytest
 
 from tests.documentation import ROOT, SHORT
 
+pytest.register_assert_rewrite("saesweep.testing")
+
 # Hundreds of tests start a process of their own; without compiled files each compiles every module again, for seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "saesweep"
 
 LEVELS = (
     ("cli", "__main__"),
-    ("planning", "publish", "report", "api"),
+    ("planning", "publish", "report", "api", "testing"),
     ("driver",),
     ("engines",),
     ("worker",),
@@ -67,6 +67,44 @@ def test_each_room_imports_from_those_below_it() -> None:
             other = room_of(module)
             if other != room and level_of(other) < level_of(room):
                 wrong.append(f"{file.relative_to(ROOT)}:{line}: {room} imports {other}")
+    assert wrong == []
+
+
+def imported_at_once(file: Path, names: set[str]) -> set[str]:
+    """Return the modules of the package that a module imports when it is imported itself; packages themselves are left out."""
+    found = set()
+    waiting: list[ast.AST] = [ast.parse(file.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)) or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ):
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)} & names
+        waiting += ast.iter_child_nodes(node)
+    return found - {name_of(file)}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    files = {name_of(file): file for file in modules() if file.name != "__init__.py"}
+    left = {name: imported_at_once(file, set(files)) for name, file in files.items()}
+    while free := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in free}
+    assert sorted(left) == []
+
+
+def test_nothing_below_it_takes_a_name_from_the_root() -> None:
+    """The version too has a file of its own."""
+    rooms = {path.stem for path in ROOT.iterdir()}
+    wrong = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in modules()
+        if file != ROOT / "__init__.py"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if (isinstance(node, ast.ImportFrom) and node.module == "saesweep" and {a.name for a in node.names} - rooms)
+        or (isinstance(node, ast.Import) and "saesweep" in {alias.name for alias in node.names})
+    ]
     assert wrong == []
 
 

@@ -22,8 +22,7 @@ from saesweep.runs import RunDirectory
 from saesweep.saes import Normalizer
 from saesweep.specs import ControlPlan, Duration, MatchedSpec
 from saesweep.worker.preflight import preflight
-from saesweep.worker.seeds import derive
-from saesweep.worker.setup import LoadedModel, Setup, prepare
+from saesweep.worker.setup import LoadedModel, Setup, derive, prepare
 
 # fmt: off
 SHARES = (1, 2, 3, 5, 7, 10, 12.5, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 95, 100)

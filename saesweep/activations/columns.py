@@ -9,7 +9,7 @@ from saesweep.activations.documents import Conversation, Document
 from saesweep.activations.tables import Unreadable
 from saesweep.activations.unreadable import UnreadableRow
 from saesweep.errors import UserError
-from saesweep.experiment.nearest import did_you_mean
+from saesweep.messages import did_you_mean
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun

@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments, and end with exit code 2."""
         if match := _CHOICE.search(message):
-            from saesweep.experiment.nearest import did_you_mean
+            from saesweep.messages import did_you_mean
 
             options = [word.strip("' ") for word in match[2].split(",")]
             longer = [option for option in options if match[1].startswith(option)]  # `evaluate` is no `validate`
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 def _hint(extra: Sequence[str]) -> str:
     """Return what to write in place of arguments that no command has."""
     from saesweep.experiment.fields import known_paths
-    from saesweep.experiment.nearest import nearest
+    from saesweep.messages import nearest
     from saesweep.specs import SearchSpec
 
     flag, _, given = extra[0].partition("=")

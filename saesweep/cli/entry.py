@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from saesweep import __version__
 from saesweep.cli import (
     cache_activations,
     evaluate,
@@ -29,10 +28,10 @@ from saesweep.cli import (
     validate,
 )
 from saesweep.cli.command import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE, Parser, say
-from saesweep.errors import UserError
-from saesweep.faults import fault_of
+from saesweep.errors import UserError, fault_of
 from saesweep.messages import presentable
 from saesweep.plugins import load_plugin
+from saesweep.version import __version__
 
 _COMMANDS = (
     run,

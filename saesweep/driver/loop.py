@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from saesweep.collection import paused_collection
-from saesweep.driver.commands import told
-from saesweep.driver.fleet import Fleet, Member, SlotsLine
+from saesweep.driver.fleet import Fleet, Member, SlotsLine, told
 from saesweep.driver.history import History, save_workers
 from saesweep.driver.log import TrialLog
 from saesweep.driver.progress import Pace

@@ -179,7 +179,6 @@ def _at_target(
 ) -> list[MatchedEntry]:
     """Return one target's entries, best first, the winner and what is tied with it marked."""
     goal = objective.goals[0]
-    sign = 1.0 if goal.direction == "minimize" else -1.0
     entries = []
     for architecture, point in points.items():
         names = dict.fromkeys(name for name in (goal.metric, *_SHOWN) if name in point.row.metrics)
@@ -204,7 +203,7 @@ def _at_target(
                 still_improving=still_improving(point.row, objective),
             )
         )
-    entries.sort(key=lambda e: (not e.is_comparable, sign * e.metrics[goal.metric], e.architecture))
+    entries.sort(key=lambda e: (not e.is_comparable, goal.sign * e.metrics[goal.metric], e.architecture))
     if not entries or not entries[0].is_comparable:
         return entries
     first = points[entries[0].architecture].weights
@@ -216,7 +215,7 @@ def _at_target(
         weights = dict(points[entry.architecture].weights)
         for number, weight in first.items():
             weights[number] = weights.get(number, 0.0) - weight
-        behind = sign * (entry.metrics[goal.metric] - entries[0].metrics[goal.metric])
+        behind = goal.sign * (entry.metrics[goal.metric] - entries[0].metrics[goal.metric])
         error = _combined(weights, by_number, goal.metric, stderr_of)
         is_tied = error is not None and behind <= _SIGMAS * error
         marked.append(replace(entry, behind=behind, behind_stderr=error, is_tied=is_tied))
@@ -256,10 +255,10 @@ def still_improving(row: Row, objective: ObjectiveSpec) -> bool | None:
     if len(row.trend) < 2:
         return None
     before, after = (point[1] for point in row.trend[:2])
-    gain = before - after if objective.goals[0].direction == "minimize" else after - before
+    goal = objective.goals[0]
     # A share such as explained variance improves by what it closes of the gap to 1.
-    scale = abs(before) if objective.goals[0].direction == "minimize" else abs(1 - before)
-    return gain > _IMPROVING * scale
+    scale = abs(before) if goal.direction == "minimize" else abs(1 - before)
+    return goal.sign * (before - after) > _IMPROVING * scale
 
 
 def best_at_middle(entries: Sequence[MatchedEntry], objective: ObjectiveSpec) -> tuple[int, list[str]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from saesweep.driver.fleet import Fleet, Member, SlotsLine, folder_of
 from saesweep.driver.history import History
-from saesweep.driver.memory import halve, tokens_at
 from saesweep.driver.outside import rewind
+from saesweep.driver.replacing import halve, tokens_at
 from saesweep.driver.session import worker_plan
 from saesweep.engines.protocol import Engine, OutOfMemory, WorkerLost
 from saesweep.errors import UserError

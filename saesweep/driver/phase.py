@@ -12,10 +12,10 @@ from saesweep.driver.finish import Outcome, finish
 from saesweep.driver.fleet import Fleet, Member, folder_of
 from saesweep.driver.history import History, last_saved
 from saesweep.driver.loop import SweepLoop
-from saesweep.driver.memory import halve, shrink, tokens_at
 from saesweep.driver.opening import Opener, taken_over
 from saesweep.driver.outside import rewind
 from saesweep.driver.progress import Board
+from saesweep.driver.replacing import halve, shrink, tokens_at
 from saesweep.driver.search import open_search
 from saesweep.driver.session import Session, saved_attempts, worker_plan
 from saesweep.driver.stopping import StopFlag

@@ -14,14 +14,12 @@ ALIVE = "l0_above_0"
 
 def costs(metrics: Mapping[str, float], objective: ObjectiveSpec) -> tuple[float, ...]:
     """Return one number per goal, all to be minimised; NaN where a metric is missing."""
-    return tuple(
-        metrics.get(goal.metric, math.nan) * (1 if goal.direction == "minimize" else -1) for goal in objective.goals
-    )
+    return tuple(goal.sign * metrics.get(goal.metric, math.nan) for goal in objective.goals)
 
 
 def natural_values(costs: Sequence[float], objective: ObjectiveSpec) -> list[float]:
     """Return the goals' metrics as they are, from `costs`."""
-    return [c if goal.direction == "minimize" else -c for c, goal in zip(costs, objective.goals, strict=True)]
+    return [goal.sign * c for c, goal in zip(costs, objective.goals, strict=True)]
 
 
 def violations(metrics: Mapping[str, float], objective: ObjectiveSpec) -> dict[str, float]:

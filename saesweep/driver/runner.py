@@ -23,10 +23,10 @@ from saesweep.driver.outside import claim_checkpoint_path, make_tracker
 from saesweep.driver.phase import Phase, train
 from saesweep.driver.stopping import StopFlag
 from saesweep.engines.choose import open_engine
-from saesweep.errors import UserError
+from saesweep.engines.protocol import Engine
+from saesweep.errors import UserError, fault_of
 from saesweep.events import EventBus, Listener, MatchedEntry, Note, ReferenceRow, Row, RunEnded, telling
 from saesweep.experiment import Experiment, dump_yaml, load_experiment
-from saesweep.faults import fault_of
 from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.result import Result
@@ -40,6 +40,7 @@ def run(
     run_dir: str | Path | None = None,
     overrides: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
+    engine: Engine | None = None,
 ) -> Result:
     """Run an experiment, or resume it.
 
@@ -48,6 +49,7 @@ def run(
         run_dir: Where everything goes; `runs/<name>` when left out.
         overrides: `path=value` pairs over the file, as `--set` takes them.
         listeners: Called with every event, such as a display.
+        engine: Where workers run; the file says it when left out.
 
     Returns:
         The result, also where the run was interrupted by Ctrl-C.
@@ -88,8 +90,8 @@ def run(
         with book.kept(), StopFlag() as stop, _marked_interrupted(directory, command), telling(bus.emit):
             doing("checking the model, the hooks and the dataset")
             with book.spending("set_up"):
-                engine = TimedEngine(open_engine(loaded, bus), book)
-            facts = check(loaded, engine)
+                timed = TimedEngine(engine or open_engine(loaded, bus), book)
+            facts = check(loaded, timed)
             if change is not None:
                 directory.add_fingerprints(change.fingerprints)
                 bus.emit(Note(level="info", message=change.message))
@@ -100,9 +102,9 @@ def run(
                 bus.subscribe(tracker)
             for listener in registered_trackers(loaded, directory.path, bus.emit):
                 bus.subscribe(listener)
-            phase = train(loaded, directory, facts, engine, bus, stop)
+            phase = train(loaded, directory, facts, timed, bus, stop)
             if phase.is_complete and loaded.spec.search.confirm is not None:
-                phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, engine, bus, stop)
+                phase = confirm(loaded, loaded.spec.search.confirm, directory, phase, timed, bus, stop)
         return _ended(loaded, directory, phase, bus, started, command, book.kept_costs)
 
 

@@ -34,9 +34,8 @@ def stop_reason(
     if search.target is not None and not objective.is_pareto:
         finished = [t for t in ended if t.status == "complete" and infeasibility(t.metrics, objective) == 0]
         goal = objective.goals[0]
-        limit = search.target if goal.direction == "minimize" else -search.target
         for trial in finished:
-            if costs(trial.metrics, objective)[0] <= limit:
+            if costs(trial.metrics, objective)[0] <= goal.sign * search.target:
                 value = trial.metrics[goal.metric]
                 return f"search.target is reached: trial {trial.number} has {goal.metric} {value:.6g}"
     if search.patience is not None and since_better(ended, objective) >= search.patience:

@@ -46,7 +46,7 @@ class Trial(TrialSettings):
     is_unsure: bool = False
     """It has gone back, and what it has trained on since is not known yet."""
     moves: list[dict[str, int]] = field(default_factory=list)
-    """Where it went on after its worker was lost: the `worker`, its own `tokens` and the new `stream_tokens`."""
+    """Where it resumed after its worker was lost: the `worker`, its own `tokens` and the new `stream_tokens`."""
 
     def go_back(self, tokens: int | None, folder: str) -> None:
         """Be what a checkpoint of its worker holds; what was measured and reported stays.

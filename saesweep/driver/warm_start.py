@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from saesweep.driver.ranking import costs, violations
+from saesweep.driver.ranking import costs, natural_values, violations
 from saesweep.errors import UserError
 from saesweep.experiment import AsWritten, load_experiment
 from saesweep.runs import RunDirectory, read_json, write_json
@@ -27,7 +27,7 @@ def warm_start(source: Path, directory: RunDirectory, space: Space, objective: O
     """Return the earlier run's finished trials that lie in this space and have this objective's metrics.
 
     They are copied into `warm_start.json` on the first start, so that a resumed run learns from the same ones even where
-    the earlier run has gone on or is gone.
+    the earlier run has continued or is gone.
 
     Raises:
         UserError: `source` holds no run.
@@ -61,7 +61,6 @@ def _read(source: Path, space: Space, objective: ObjectiveSpec) -> tuple[list[Ea
         cost = costs(metrics, objective)
         missed = violations(metrics, objective)
         if space.why_outside(record.params) is None and all(map(math.isfinite, [*cost, *missed.values()])):
-            signs = (1 if goal.direction == "minimize" else -1 for goal in objective.goals)
-            values = tuple(sign * c for sign, c in zip(signs, cost, strict=True))
+            values = tuple(natural_values(cost, objective))
             found.append(EarlierTrial(params=record.params, values=values, constraints=missed))
     return found, len(finished)

@@ -13,7 +13,7 @@ from saesweep.experiment.document import Document, Place, block
 from saesweep.experiment.draft import Draft
 from saesweep.experiment.hook_names import blocks_of, hugging_face_hook, transformer_lens_hook
 from saesweep.experiment.local_config import LocalConfig, local_config, looks_local
-from saesweep.experiment.nearest import did_you_mean
+from saesweep.messages import did_you_mean
 from saesweep.specs.joint_hooks import as_name, hooks_in, is_joint, joined
 from saesweep.specs.model_loading import BRIDGE_CLASSES
 

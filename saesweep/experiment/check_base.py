@@ -20,7 +20,7 @@ from saesweep.experiment.fields import (
     synthetic_fields,
     trial_paths,
 )
-from saesweep.experiment.nearest import did_you_mean
+from saesweep.messages import did_you_mean
 from saesweep.specs.architectures import architectures, listed, spec_class
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS, presets_of
 from saesweep.specs.synthetic import SYNTHETIC

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft
 from saesweep.experiment.layers import layered, place_of
-from saesweep.experiment.nearest import did_you_mean
 from saesweep.experiment.parameters import for_architecture
+from saesweep.messages import did_you_mean
 from saesweep.space import Parameter
 from saesweep.specs import METRICS, BaseRun, Goal, MatchedSpec, ObjectiveSpec, SearchSpec, format_count
 from saesweep.specs.architectures import JumpReLUSpec, spec_class

@@ -14,7 +14,7 @@ from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
 from saesweep.experiment.fields import ARCHITECTURE, STREAM_PATHS, TARGET_L0, known_paths, searchable_paths
 from saesweep.experiment.foreign import SAMPLERS_ELSEWHERE
-from saesweep.experiment.nearest import did_you_mean
+from saesweep.messages import did_you_mean
 from saesweep.space import Parameter, space_size
 from saesweep.specs import BaseRun, SearchSpec
 

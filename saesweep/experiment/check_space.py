@@ -19,13 +19,13 @@ from saesweep.experiment.fields import (
     why_not_searchable,
 )
 from saesweep.experiment.layers import overrides_of
-from saesweep.experiment.nearest import did_you_mean, nearest
 from saesweep.experiment.parameters import flatten_space, for_architecture
+from saesweep.messages import did_you_mean, nearest
 from saesweep.space import Parameter, grid_points
 from saesweep.specs import ParameterSpec, is_among
 from saesweep.specs.architectures import architectures, listed
 
-MOST_STREAMS = 64
+MAX_STREAMS = 64
 
 
 def check_space(draft: Draft) -> tuple[Parameter, ...]:
@@ -167,9 +167,9 @@ def _check_number_of_streams(draft: Draft, parameters: tuple[Parameter, ...]) ->
     """Note more streams than anyone means to open one after the other."""
     own = [p for p in parameters if p.path in STREAM_PATHS]
     count = 0 if draft.broken.intersection(p.path for p in own) else sum(1 for _ in grid_points(own))
-    if count > MOST_STREAMS:
+    if count > MAX_STREAMS:
         draft.document.add(
-            own[-1].place, f"makes {count} activation streams with the other choices of streams; at most {MOST_STREAMS}"
+            own[-1].place, f"makes {count} activation streams with the other choices of streams; at most {MAX_STREAMS}"
         )
         draft.broken.add(own[-1].path)
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from saesweep.experiment.document import Place, show
-from saesweep.experiment.nearest import did_you_mean, nearest
+from saesweep.messages import did_you_mean, nearest
 
 KnownKeys = Callable[[Place], tuple[str, ...]]
 

@@ -12,11 +12,11 @@ from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place, dotted
 from saesweep.experiment.environment import has_reference
 from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fields
-from saesweep.experiment.hub import download
 from saesweep.experiment.metadata import METADATA_FIELDS, run_of_metadata
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_text import read_yaml
 from saesweep.files import read_json_object, read_text, refuse_links_in_run
+from saesweep.hub import download
 from saesweep.specs.model_loading import OPT_IN, WEIGHT_PROCESSING
 from saesweep.specs.synthetic import SYNTHETIC
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from saesweep.errors import UserError
-from saesweep.experiment.hub import offline_where_unreachable, unreachable_text
+from saesweep.hub import offline_where_unreachable, unreachable_text
 from saesweep.models.location import ModelLocation
 from saesweep.specs.model_loading import WEIGHT_PROCESSING
 

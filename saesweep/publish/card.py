@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saesweep import __version__
 from saesweep.display.text import metric_value
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, read_text
 from saesweep.saes import ExportedSAE
 from saesweep.specs.joint_hooks import as_name
+from saesweep.version import __version__
 
 MARK = "<!-- written by saesweep push -->"
 """In every card of ours; a README without it is somebody's own and never replaced."""

@@ -15,8 +15,8 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from saesweep import __version__
 from saesweep.report.style import style_of
+from saesweep.version import __version__
 
 
 def render(template: str, **values: Any) -> str:

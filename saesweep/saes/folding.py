@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import saesweep
 from saesweep.saes.exported import DTYPES
 from saesweep.saes.normalize import RUNTIME_MODES, Whitening, per_dimension
 from saesweep.specs.architectures import SAESpec
+from saesweep.version import __version__
 
 SAELENS_VERSION = "6.54.12"
 """The SAELens release whose folder format is written."""
@@ -138,7 +138,7 @@ def exported_cfg(spec: SAESpec, fields: dict[str, Any]) -> dict[str, Any]:
         "metadata": {
             "sae_lens_version": SAELENS_VERSION,
             "sae_lens_training_version": SAELENS_VERSION,
-            "saesweep_version": saesweep.__version__,
+            "saesweep_version": __version__,
             "training_architecture": spec.architecture,
             "training_architecture_details": details,
         },

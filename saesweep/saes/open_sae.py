@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from saesweep.errors import UserError
-from saesweep.experiment.hub import HubError
 from saesweep.files import refuse_links_in_run
+from saesweep.hub import HubError
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.folder import CFG_FILE
 from saesweep.saes.formats import registry

@@ -23,13 +23,12 @@ from saesweep.scheduler.messages import (
     Prune,
     SlotsChanged,
     Stop,
-    StopRequested,
 )
 from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.refill import place, refill
 from saesweep.scheduler.rungs import judge, with_evidence
 from saesweep.scheduler.state import State
-from saesweep.scheduler.trial import LIVE, TrialState
+from saesweep.scheduler.trial import TrialState
 from saesweep.scheduler.trials import Trials
 
 
@@ -60,8 +59,8 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     if isinstance(event, SlotsChanged):
         return refill(_resized(state, event))
     if isinstance(event, PolicyChanged):
-        return refill(state if state.final else _under(state, event.policy))
-    return _stop_requested(state, event)
+        return refill(_under(state, event.policy))
+    return replace(state, stopped=event.reason), [Stop(reason=event.reason)]
 
 
 def replay(state: State, events: Iterable[Event]) -> tuple[State, list[list[Action]]]:
@@ -75,8 +74,6 @@ def replay(state: State, events: Iterable[Event]) -> tuple[State, list[list[Acti
 
 def _opened(state: State, event: Opened) -> tuple[State, list[Action]]:
     """Adopt known trials, place the training ones again, repeat unanswered asks."""
-    if state.final:
-        return state, [Stop(reason=str(state.stopped))]
     # A stop that can be resumed, or that of a sweep whose policy now allows more trials, no longer holds.
     known = {**state.trials, **{trial.number: trial for trial in event.trials}}
     trials = Trials(known.values()) if event.trials else state.trials
@@ -205,16 +202,6 @@ def _out_of_lost_slots(state: State) -> State:
 def _under(state: State, policy: Policy) -> State:
     """Return the state under other rules: what was to be asked, and a stop because all was asked, no longer hold."""
     return replace(state, policy=policy, pending={}, retrying={}, stopped=None)
-
-
-def _stop_requested(state: State, event: StopRequested) -> tuple[State, list[Action]]:
-    """Stop asking and placing; end the live trials where the stop is final."""
-    actions: list[Action] = []
-    if event.final:
-        live = sorted(trial.number for status in LIVE for trial in state.with_status(status))
-        prunes = [Prune(number=number, reason=event.reason) for number in live]
-        state, actions = _pruned(state, prunes), [*prunes]
-    return replace(state, stopped=event.reason, final=event.final), [*actions, Stop(reason=event.reason)]
 
 
 def _then_refill(state: State, actions: list[Action]) -> tuple[State, list[Action]]:

@@ -85,11 +85,9 @@ class PolicyChanged:
 
 @dataclass(frozen=True, kw_only=True)
 class StopRequested:
-    """Someone or some limit ends the sweep."""
+    """Someone or some limit ends the sweep; live trials stay as they are, to be resumed."""
 
     reason: str
-    final: bool = False
-    """False: live trials stay as they are, to be resumed. True: they are pruned, and the sweep is over."""
 
 
 @dataclass(frozen=True, kw_only=True)

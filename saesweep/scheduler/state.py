@@ -31,8 +31,6 @@ class State:
     """Of the pending asks, those that repeat a failed trial: number to the first trial with those settings."""
     stopped: str | None = None
     """Reason of the stop; no trial is asked or placed while it is set."""
-    final: bool = False
-    """Whether the stop was requested as final: `Opened` does not end it."""
     evidence: Evidence = field(default_factory=dict)
     """What finished trials have shown of the changes between a rung and the end."""
     filling: tuple[int, ...] = ()
@@ -101,7 +99,6 @@ class State:
             "pending": [[number, stratum] for number, stratum in self.pending.items()],
             "retrying": [[number, first] for number, first in self.retrying.items()],
             "stopped": self.stopped,
-            "final": self.final,
             "evidence": [[*key, moments.to_json()] for key, moments in self.evidence.items()],
             "filling": list(self.filling),
             "unjudged": list(self.unjudged),
@@ -123,7 +120,6 @@ class State:
             pending={number: stratum for number, stratum in data["pending"]},
             retrying={number: first for number, first in data.get("retrying", ())},
             stopped=data["stopped"],
-            final=data["final"],
             evidence={(kind, metric, rung): Moments.from_json(sums) for kind, metric, rung, sums in data["evidence"]},
             filling=tuple(data["filling"]),
             unjudged=tuple(data["unjudged"]),

@@ -169,6 +169,11 @@ class Goal(Spec):
         """The direction asked for."""
         return "minimize" if self.minimize is not None else "maximize"
 
+    @property
+    def sign(self) -> int:
+        """The factor between a value and a cost, of which less is better: 1 or -1."""
+        return 1 if self.direction == "minimize" else -1
+
 
 class MatchedSpec(Spec):
     """Every architecture is brought to the same values of L0, and compared there."""

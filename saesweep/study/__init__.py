@@ -7,10 +7,10 @@ with Study.open("study.db", name=..., directions=("minimize",), space=..., sampl
 """
 
 from saesweep.study.catch_up import Ahead, KeptTrial, ahead_of, catch_up
+from saesweep.study.encoding import ExpectedEnd, TrialRecord
 from saesweep.study.history import EarlierTrial, read_study
 from saesweep.study.importance import MIN_TRIALS, Effect, Importance, Marginal, importances, marginals
 from saesweep.study.move import check_inside, named, trials_of
-from saesweep.study.record import ExpectedEnd, TrialRecord
 from saesweep.study.rewrite import rewind_in_database, rewind_study
 from saesweep.study.samplers import check_sampler
 from saesweep.study.storage import load_plain_study

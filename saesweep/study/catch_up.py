@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from saesweep.errors import UserError
-from saesweep.study.record import TerminalState, TrialRecord, same_values
-from saesweep.study.storage import damage_told
+from saesweep.study.encoding import TerminalState, TrialRecord, same_values
+from saesweep.study.storage import translate_damage
 
 if TYPE_CHECKING:
     from saesweep.study.study import Study
@@ -74,7 +74,7 @@ def catch_up(study: Study, kept: Sequence[KeptTrial]) -> tuple[dict[int, TrialRe
     Raises:
         UserError: The study is damaged, or holds other trials than the checkpoint.
     """
-    with damage_told("study.db"):
+    with translate_damage("study.db"):
         known = {record.number: record for record in study.trials()}
     behind = [trial for trial in kept if trial.number not in known or _lacks(known[trial.number], trial)]
     if not behind:

@@ -12,10 +12,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.space import Space
-from saesweep.study.encoding import Encoding
-from saesweep.study.record import STATES, TrialRecord, to_record
+from saesweep.study.encoding import STATES, Encoding, TrialRecord, to_record
 from saesweep.study.rewrite import whole_study
-from saesweep.study.storage import damage_told, open_storage, refuse_empty, silence_optuna
+from saesweep.study.storage import open_storage, refuse_empty, silence_optuna, translate_damage
 from saesweep.study.suggestion import frozen
 
 
@@ -45,7 +44,7 @@ def read_study(path: Path, space: Space) -> list[TrialRecord]:
     refuse_empty(path)
     storage = open_storage(str(path))
     try:
-        with damage_told(str(path)):
+        with translate_damage(str(path)):
             return _records(storage, Encoding(space))
     finally:
         storage.remove_session()

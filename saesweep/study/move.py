@@ -19,10 +19,10 @@ from saesweep.study.storage import (
     OWNER_KEY,
     SETUP_KEY,
     close_storage,
-    damage_told,
     open_storage,
     shown,
     silence_optuna,
+    translate_damage,
 )
 from saesweep.study.suggestion import frozen
 
@@ -75,7 +75,7 @@ def trials_of(path_or_url: str, name: str, owner: str | None) -> dict[int, dict[
     silence_optuna()
     storage = open_storage(path_or_url)
     try:
-        with damage_told(shown(path_or_url)):
+        with translate_damage(shown(path_or_url)):
             if name not in optuna.get_all_study_names(storage):
                 return {}
             study = optuna.load_study(study_name=name, storage=storage)

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import text
 
-from saesweep.study.record import RUNG_PREFIX, STATES
+from saesweep.study.encoding import RUNG_PREFIX, STATES
 from saesweep.study.storage import OWNER_KEY, close_storage, open_storage, silence_optuna
 
 _NEW, _OLD = "~new", "~old"

@@ -14,8 +14,7 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from sqlalchemy import make_url
 
-from saesweep.errors import UserError
-from saesweep.faults import STUDY_FIX, fault_of
+from saesweep.errors import STUDY_FIX, UserError, fault_of
 
 SQLITE_TIMEOUT_SECONDS = 60
 """How long to wait for a dashboard that reads the same file."""
@@ -51,7 +50,7 @@ def open_storage(path_or_url: str) -> RDBStorage:
     if url.startswith("sqlite"):
         engine = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
     try:
-        with damage_told(shown(path_or_url)):
+        with translate_damage(shown(path_or_url)):
             # A file that Optuna makes now has its own version; to check that, it would read its migrations from disk again.
             return RDBStorage(url, engine_kwargs=engine, skip_compatibility_check=is_new)
     except (ImportError, RuntimeError) as error:
@@ -70,8 +69,8 @@ def shown(path_or_url: str) -> str:
 
 
 @contextmanager
-def damage_told(path_or_url: str) -> Iterator[None]:
-    """Turn what a damaged or locked study does to its reader into one message.
+def translate_damage(path_or_url: str) -> Iterator[None]:
+    """Translate what a damaged or locked study does to its reader into one message.
 
     Raises:
         UserError: The block failed as it does where the storage holds something that Optuna did not write.
@@ -113,7 +112,7 @@ def _check_file(path: Path) -> None:
     """Let SQLite check a file that is there: an index that lost rows would be read without any error."""
     if not path.is_file() or path.stat().st_size == 0:
         return
-    with damage_told(str(path)), closing(sqlite3.connect(path, timeout=SQLITE_TIMEOUT_SECONDS)) as connection:
+    with translate_damage(str(path)), closing(sqlite3.connect(path, timeout=SQLITE_TIMEOUT_SECONDS)) as connection:
         (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise ValueError(str(found))
@@ -135,7 +134,7 @@ def load_plain_study(path_or_url: str, name: str) -> optuna.Study:
     if "://" not in path_or_url:
         refuse_empty(Path(path_or_url))
     storage = open_storage(path_or_url)
-    with damage_told(path_or_url):
+    with translate_damage(path_or_url):
         try:
             study = optuna.load_study(study_name=name, storage=storage)
         except KeyError:

@@ -14,12 +14,10 @@ from optuna.trial import FrozenTrial, TrialState
 from saesweep.collection import paused_collection
 from saesweep.errors import UserError
 from saesweep.space import Space, has_settings, next_point
-from saesweep.study.encoding import Encoding
-from saesweep.study.history import EarlierTrial, as_trials
-from saesweep.study.opening import open_study
-from saesweep.study.record import (
+from saesweep.study.encoding import (
     RUNG_PREFIX,
     STATES,
+    Encoding,
     ExpectedEnd,
     TerminalState,
     TrialRecord,
@@ -28,8 +26,10 @@ from saesweep.study.record import (
     same_values,
     to_record,
 )
+from saesweep.study.history import EarlierTrial, as_trials
+from saesweep.study.opening import open_study
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
-from saesweep.study.storage import close_storage, damage_told, open_storage, shown, silence_optuna
+from saesweep.study.storage import close_storage, open_storage, shown, silence_optuna, translate_damage
 from saesweep.study.suggestion import Suggestion, as_expected, frozen, kin_of, suggest
 
 N_STARTUP_TRIALS = 10
@@ -116,7 +116,7 @@ class Study:
         }
         storage = open_storage(path_or_url)
         try:
-            with damage_told(shown(path_or_url)):
+            with translate_damage(shown(path_or_url)):
                 study = open_study(
                     storage,
                     name=name,

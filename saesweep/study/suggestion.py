@@ -16,8 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
 from saesweep.space import Space, all_points, has_settings
-from saesweep.study.encoding import Encoding
-from saesweep.study.record import ExpectedEnd
+from saesweep.study.encoding import Encoding, ExpectedEnd
 from saesweep.study.samplers import SamplerFactory
 
 _ATTEMPTS = 11

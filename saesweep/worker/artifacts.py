@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from saesweep import __version__
 from saesweep.evaluation import Densities
 from saesweep.experiment import Experiment, TrialSettings, dump_yaml
 from saesweep.experiment.metadata import SAESWEEP_FIELDS
@@ -22,6 +21,7 @@ from saesweep.runs.runner_cfg import largest_dataset, runner_cfg
 from saesweep.saes import ExportedSAE, save_sae_folder, write_checksums, write_sparsity
 from saesweep.specs import BaseRun
 from saesweep.specs.joint_hooks import hooks_in
+from saesweep.version import __version__
 from saesweep.worker.measure import Measured
 
 

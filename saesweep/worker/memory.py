@@ -36,8 +36,8 @@ def measuring() -> Iterator[None]:
 
 
 @contextmanager
-def out_of_memory_told() -> Iterator[None]:
-    """Let memory that runs out end in an `OutOfMemory`, whatever library says it."""
+def translate_out_of_memory() -> Iterator[None]:
+    """Translate memory that runs out into an `OutOfMemory`, whatever library says it."""
     try:
         yield
         return

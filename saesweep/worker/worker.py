@@ -33,11 +33,10 @@ from saesweep.worker.batches import FiniteBatches
 from saesweep.worker.checkpoint import Journal, SavedSlot, saved_slots, slots_to_save
 from saesweep.worker.clock import stopwatch_for
 from saesweep.worker.finals import Finals
-from saesweep.worker.memory import out_of_memory_told
+from saesweep.worker.memory import translate_out_of_memory
 from saesweep.worker.references import measure_references
 from saesweep.worker.reporting import report_trials
-from saesweep.worker.seeds import derive
-from saesweep.worker.setup import LoadedModel, prepare
+from saesweep.worker.setup import LoadedModel, derive, prepare
 from saesweep.worker.snapshots import Snapshots
 
 
@@ -66,7 +65,7 @@ class DeviceWorker:
         )
         self._watch = stopwatch_for(self._setup.device)
         try:
-            with out_of_memory_told():
+            with translate_out_of_memory():
                 self._begin(plan, self._references() if plan.measures_references else ())
         except BaseException:
             self._setup.source.close()
@@ -155,7 +154,7 @@ class DeviceWorker:
             return self._report
         if request.number <= self._block:
             raise ValueError(f"block {request.number} is asked for after block {self._block}")
-        with out_of_memory_told():
+        with translate_out_of_memory():
             for earlier in self._journal.between(self._block + 1, request.number - 1):
                 self._run(earlier, while_training)
             self._journal.add(request)
@@ -276,7 +275,7 @@ class DeviceWorker:
 
     def save(self, request: SaveRequest) -> SaveReply:
         """Carry out commands and write a checkpoint; return when everything is on disk."""
-        with out_of_memory_told():
+        with translate_out_of_memory():
             self._carry_out(request.commands)
             self._checkpoint(request.driver)
             self._writer.wait()
@@ -315,12 +314,12 @@ class DeviceWorker:
 
     def test(self, trial: Finished) -> Tested:
         """Measure a finished trial on the `test` part."""
-        with out_of_memory_told():
+        with translate_out_of_memory():
             return self._finals.test(trial)
 
     def compare(self, trials: Sequence[Finished], metric: str) -> None:
         """Measure finished trials on the same contexts of `select`, for `stderr`."""
-        with out_of_memory_told():
+        with translate_out_of_memory():
             self._finals.compare(trials, metric)
 
     def stderr(self, weights: Mapping[int, float]) -> float | None:

@@ -166,7 +166,7 @@ def test_a_hub_dataset_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, a
         raise ConnectionError("Couldn't reach 'nobody/none' on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", no_network)
-    monkeypatch.setattr("saesweep.experiment.hub._answers", lambda endpoint: answers)
+    monkeypatch.setattr("saesweep.hub._answers", lambda endpoint: answers)
     text = message(dataset_path="nobody/none")
     assert said in text
     assert "Couldn't reach" in text

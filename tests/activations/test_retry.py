@@ -1,4 +1,4 @@
-"""A stream that drops its connection goes on where it was."""
+"""A stream that drops its connection resumes where it was."""
 
 import logging
 from collections.abc import Iterator

@@ -154,7 +154,7 @@ def test_tokenising_is_batched_off_the_reader_s_thread_and_bounded() -> None:
     source.close()
     assert token_threads() == before
     assert tokenizer.texts <= AHEAD_CONTEXTS + 3 + READ_DOCUMENTS
-    assert source.take(1) == [[ord(letter) for letter in "abcdefgh"]]  # goes on where it was
+    assert source.take(1) == [[ord(letter) for letter in "abcdefgh"]]  # resumes where it was
     assert source.state()["document"] == 3
     del source
     gc.collect()

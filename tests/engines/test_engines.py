@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 import saesweep
-from saesweep.driver import runner
 from saesweep.engines.local import LocalEngine
 from saesweep.engines.protocol import Engine
 from saesweep.engines.records import BlockRequest, Commands, Place, TrialReport
 from saesweep.errors import ExperimentError, UserError
 from saesweep.experiment import load_experiment
-from tests.engines.contract import EngineContract
+from saesweep.testing import EngineContract
 from tests.engines.wire import WireEngine
 from tests.reliability.conftest import few_trials
 from tests.sweep.studies import snapshot
@@ -46,10 +45,10 @@ def confirmed() -> dict[str, Any]:
     "make",
     [few_trials, two_streams, *(pytest.param(make, marks=pytest.mark.long) for make in (matched_sweep, confirmed))],
 )
-def test_a_sweep_through_text_alone_is_the_same(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_through_text_alone_is_the_same(make: Any, tmp_path: Path) -> None:
+    """An engine is one file, given to a run from outside: here tests/engines/wire.py."""
     saesweep.run(make(), run_dir=tmp_path / "local")
-    monkeypatch.setattr(runner, "open_engine", lambda *_: WireEngine())
-    assert saesweep.run(make(), run_dir=tmp_path / "wire").status == "complete"
+    assert saesweep.run(make(), run_dir=tmp_path / "wire", engine=WireEngine()).status == "complete"
     assert snapshot(tmp_path / "wire") == snapshot(tmp_path / "local")
 
 

@@ -15,7 +15,7 @@ import saesweep
 from saesweep.errors import UserError
 from saesweep.events import BlockDone, BlockProgress, WorkerNews
 from saesweep.experiment import load_experiment
-from tests.engines.contract import EngineContract, experiment_of
+from saesweep.testing import EngineContract, experiment_of
 from tests.reliability.conftest import few_trials
 from tests.sweep.studies import snapshot
 

@@ -238,7 +238,7 @@ def metrics_jsonl(draw: Any, world: World) -> None:
 
 
 def resumed_run(draw: Any, world: World) -> None:
-    """Any file that a run reads when it goes on."""
+    """Any file that a run reads when it resumes."""
     names = ["run.json", "choices.json", "normalizers.json", "leaderboard.json", "trials/0000/metrics.jsonl"]
     file = world.begun / draw(st.sampled_from(names))
     damage = damage_json_lines if file.suffix == ".jsonl" else damage_json

@@ -277,7 +277,7 @@ def compare_configs(table: Table) -> None:
 
 
 def compare_training(table: Table, world: World, root: Path) -> None:
-    """Train with SAELens; go on from its checkpoint and from its result."""
+    """Train with SAELens; resume from its checkpoint and from its result."""
     import datasets
 
     rows = [{"input_ids": row} for row in world.tokens_CT.tolist()]

@@ -279,15 +279,12 @@ def test_budget_is_never_promised_twice_and_pruning_frees_it() -> None:
     assert actions[1:] == [Ask(number=2, stratum="all")]
 
 
-def test_requested_stop_can_be_resumed_and_a_final_one_ends_the_live() -> None:
+def test_requested_stop_can_be_resumed() -> None:
     state = opened(policy(n_slots=2, total_tokens=20))
     paused, actions = decide(state, StopRequested(reason="interrupted"))
     assert actions == [Stop(reason="interrupted")]
     _, actions = decide(paused, Opened())
     assert actions == [Place(number=0, slot=0), Place(number=1, slot=1)]
-    over, actions = decide(state, StopRequested(reason="two hours", final=True))
-    assert actions == [Prune(number=n, reason="two hours") for n in (0, 1)] + [Stop(reason="two hours")]
-    assert decide(over, Opened())[1] == [Stop(reason="two hours")]
 
 
 def test_unanswered_asks_are_repeated_and_known_trials_adopted() -> None:
@@ -421,5 +418,3 @@ def test_other_rules_hold_at_once_and_a_search_that_was_over_continues_by_them()
     # Asks that nobody has answered are forgotten where the rules change once more.
     state, actions = decide(state, PolicyChanged(policy=rules))
     assert actions == [Stop(reason="complete")]
-    state, _ = decide(state, StopRequested(reason="enough", final=True))
-    assert decide(state, PolicyChanged(policy=more))[1] == []

@@ -9,7 +9,6 @@ import pytest
 import saesweep
 from saesweep.activations import open as open_module
 from saesweep.cli import main
-from saesweep.driver import runner
 from saesweep.engines.local import LocalEngine
 from saesweep.errors import UserError
 from saesweep.events import BlockDone
@@ -111,9 +110,8 @@ def test_two_workers_train_from_one_cache(
 ) -> None:
     """Neither runs the model, both read the same rows: what began with the stream measures what it did in the live run."""
     monkeypatch.setattr(open_module, "load_model", forbid)
-    monkeypatch.setattr(runner, "open_engine", lambda *_: TwoWorkers())
     before = {path.name: path.read_bytes() for path in (folder / "rows").iterdir() if path.is_file()}
-    result = saesweep.run(cached_tree, run_dir=folder / "two")
+    result = saesweep.run(cached_tree, run_dir=folder / "two", engine=TwoWorkers())
     assert result.status == "complete"
     assert {row.joined_at_tokens for row in result.rows} == {0}  # three in each
     assert [first_measured(folder / "two", number) for number in range(3)] == [

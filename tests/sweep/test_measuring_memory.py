@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from saesweep.driver.memory import halve
+from saesweep.driver.replacing import halve
 from saesweep.errors import UserError
 from saesweep.experiment import load_experiment
 from saesweep.models.base import CPU_PIECE_TOKENS

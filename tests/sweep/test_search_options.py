@@ -240,7 +240,7 @@ def test_a_sampler_of_optuna_by_its_class_path(tree: dict[str, Any], tmp_path: P
     tree["base"]["training_tokens"] = 5_120
     first = saesweep.run(tree, run_dir=tmp_path / "run")
     assert first.status == "complete"
-    tree["search"]["trials"] = 6  # built afresh from the study: it goes on
+    tree["search"]["trials"] = 6  # built afresh from the study: it continues
     assert len({str(row.params) for row in saesweep.run(tree, run_dir=tmp_path / "run").rows}) == 6
 
 

@@ -16,7 +16,7 @@ from saesweep.activations.tables.local_files import LocalData
 from saesweep.activations.tables.selection import Selection, bad_slice, rows_of_split
 from saesweep.activations.tables.table import Table, random_access
 from saesweep.errors import UserError
-from saesweep.experiment.hub import offline_where_unreachable, unreachable_text
+from saesweep.hub import offline_where_unreachable, unreachable_text
 
 _BLOCK_ROWS = 1000
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saesweep.errors import UserError
-from saesweep.experiment.nearest import did_you_mean
+from saesweep.messages import did_you_mean
 
 if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from saesweep.errors import UserError
-from saesweep.experiment.hub import download
+from saesweep.hub import download
 
 
 class Place(Protocol):

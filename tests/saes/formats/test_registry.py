@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from saesweep.errors import UserError
-from saesweep.experiment.hub import HubError
+from saesweep.hub import HubError
 from saesweep.publish import pull
 from saesweep.saes import open_sae
 from saesweep.saes.formats import place, registry
