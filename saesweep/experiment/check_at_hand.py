@@ -85,6 +85,10 @@ def _check_dataset(draft: Draft, base: dict[str, Any]) -> None:
     names: list[tuple[Any, Place]] = [(base.get("dataset_path"), ("base", "dataset_path"))]
     names += [(parent[key], place) for parent, key, place in _searched(draft.tree, "dataset_path")]
     names.append((draft.block("evaluation", "dataset").get("dataset_path"), ("evaluation", "dataset", "dataset_path")))
+    tasks = draft.block("evaluation", "probes").get("tasks")
+    for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
+        if isinstance(task, dict):
+            names.append((task.get("dataset_path"), ("evaluation", "probes", "tasks", index, "dataset_path")))
     known = (builtin.DATASET_DOCS, builtin.DATASET_SYNTHETIC)
     for name, place in names:
         if not isinstance(name, str) or is_reference(name) or base.get("use_cached_activations") is True:

@@ -1,11 +1,11 @@
 """Configuration models of an experiment. Torch-free: importing this loads no numeric library."""
 
 from saesweep.specs.base_run import BaseRun
+from saesweep.specs.evaluation_data import EvaluationDatasetSpec, ProbesSpec, ProbeTaskSpec
 from saesweep.specs.experiment import (
     CohortSpec,
     ConfirmSpec,
     EngineSpec,
-    EvaluationDatasetSpec,
     EvaluationSpec,
     ExperimentSpec,
     RaySpec,
@@ -37,6 +37,8 @@ __all__ = [
     "Metric",
     "ObjectiveSpec",
     "ParameterSpec",
+    "ProbeTaskSpec",
+    "ProbesSpec",
     "RAMP_FIELDS",
     "Ramp",
     "RaySpec",

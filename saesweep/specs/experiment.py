@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from saesweep.specs.base_run import BaseRun
+from saesweep.specs.evaluation_data import EvaluationDatasetSpec, ProbesSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.objective import ObjectiveSpec
 from saesweep.specs.space import ParameterSpec
@@ -58,23 +59,6 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-class EvaluationDatasetSpec(Spec):
-    """A dataset of its own for the held-out parts; the fields mean what they mean under `base`."""
-
-    dataset_path: str = Field(min_length=1)
-    """Hub id, local file, folder or glob, or `builtin:python-docs`."""
-    dataset_name: str | None = None
-    """Configuration of the dataset, such as `sample-10BT`."""
-    split: str = "train"
-    """Split of the dataset, such as `validation`."""
-    data_files: Annotated[tuple[str, ...] | None, BeforeValidator(_tuple)] = None
-    """Only these files (or globs) of the dataset."""
-    data_dir: str | None = None
-    """Only this folder of the dataset."""
-    column_name: str | None = None
-    """Column with the text, the conversations or the token ids; found by its usual names when left out."""
-
-
 class EvaluationSpec(Spec):
     """Held-out data, split off by document before packing and fixed for the experiment."""
 
@@ -93,6 +77,8 @@ class EvaluationSpec(Spec):
     finish are measured in full."""
     references: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
     """Published SAEs as rows of the leaderboard, measured on the `select` part: whatever `saesweep eval` takes."""
+    probes: ProbesSpec | None = None
+    """Labelled texts for k-sparse probing of finished trials and references (`pip install saesweep[probes]`); none when left out."""
 
     def ce_tokens_of(self, part: Literal["select", "test"], training_tokens: int) -> int:
         """Return the number of tokens for cross-entropy metrics.

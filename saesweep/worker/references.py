@@ -61,9 +61,12 @@ def measure_references(setup: Setup) -> tuple[dict[str, Any], ...]:
         if _identity(item) in known:
             item = known[_identity(item)]
         else:
-            (item["metrics"],) = setup.evaluator.measure(
+            (metrics,) = setup.evaluator.measure(
                 [sae.to(setup.device)], hooks.target, with_model=True, spread=True, hook_in=hooks.read
             )
+            if setup.probes is not None:
+                metrics |= setup.probes.measure(sae.to(setup.device), hooks.read)
+            item["metrics"] = metrics
         found.append(item)
     if found:
         write_json(file, found)

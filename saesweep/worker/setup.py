@@ -12,7 +12,7 @@ from saesweep.activations import ActivationSource, Sinks, find_sinks, open_sourc
 from saesweep.activity import doing
 from saesweep.cohort import Cohort
 from saesweep.errors import UserError
-from saesweep.evaluation import HeldOutEvaluator
+from saesweep.evaluation import HeldOutEvaluator, Probes
 from saesweep.experiment import Experiment, Stream
 from saesweep.experiment.advice import autocast_on_cpu
 from saesweep.models import resolve_device
@@ -47,6 +47,8 @@ class Setup:
     cohort: Cohort
     evaluator: HeldOutEvaluator
     """Of the `select` part: what trials are ranked on."""
+    probes: Probes | None
+    """Of `evaluation.probes`; None without."""
     notes: list[str]
     """What to know before the run."""
     details: list[str]
@@ -89,6 +91,8 @@ def prepare(
         run = run.model_copy(update={"device": on})
     hooks = experiment.hook_names()
     device = resolve_device(run.device)
+    stated = experiment.spec.evaluation.probes
+    probes = None if stated is None else Probes(stated, run.seed)
     source = open_source(
         run,
         experiment.spec.evaluation,
@@ -97,6 +101,8 @@ def prepare(
         model=loaded.for_run(run),
     )
     loaded.keep(run, source.model)
+    if probes is not None and source.model is not None:
+        probes.open(source.model, run, hooks)
     d_in = dict(source.stream.d_in)
     sizes = size_stream(experiment, n_trials, d_in, device, sharing)
     choices = directory.choices()
@@ -149,6 +155,7 @@ def prepare(
         device=device,
         cohort=cohort,
         evaluator=evaluator_of("select", source, run, experiment.spec.evaluation, kept_bytes=KEPT_BYTES),
+        probes=probes,
         notes=notes,
         details=details,
         sinks=sinks,
