@@ -80,6 +80,30 @@ def check_column(block: str, name: str, column: str, row: Mapping[str, Any]) -> 
         )
 
 
+def find_text_column(block: str, name: str, column: str | None, row: Mapping[str, Any]) -> str:
+    """Return the column that holds a dataset's plain text: the one asked for, else the first of the usual names.
+
+    Args:
+        block: What the fields are named after in messages.
+        name: The dataset.
+        column: The column asked for; None for the usual names.
+        row: The dataset's first row.
+
+    Raises:
+        UserError: It is not there; the message lists those that are.
+    """
+    if column is not None:
+        check_column(block, name, column, row)
+        return column
+    found = next((usual for usual in _TEXT_COLUMNS if usual in row), None)
+    if found is None:
+        raise UserError(
+            f"{block}column_name: {name} has no text column ({', '.join(_TEXT_COLUMNS)}); its columns: "
+            f"{', '.join(row) or 'none'}. Name the one that holds the text"
+        )
+    return found
+
+
 def _find_conversations(name: str, row: Mapping[str, Any], block: str) -> str:
     for column in (*_CONVERSATION_COLUMNS, "text"):  # text stands for a user's message, as in SAELens
         if column in row:

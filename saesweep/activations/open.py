@@ -95,6 +95,11 @@ def _open_cached(
 
     parts = open_cache(run, evaluation, hooks)
     if with_model and not parts.has_tokens:
+        if evaluation.probes is not None:
+            raise UserError(
+                "evaluation.probes: the language model is loaded for them, and cross-entropy is then measured too, but this cache "
+                "of activations has no token ids for it; leave probes out, or use a cache written by `saesweep cache-activations`"
+            )
         raise UserError(
             "objective: this cache of activations has no token ids to measure cross-entropy with; use "
             "explained_variance, or a cache written by `saesweep cache-activations`"

@@ -21,6 +21,7 @@ _EXAMPLES = """\
       --experiment experiments/gemma_l12.yaml                  ours beside a published one
   saesweep eval runs/multi_k/best --k 8,16,32,64               one SAE, a row for each number of latents
   saesweep eval my_sae --dataset stories.txt --tokens 1M --json > metrics.json
+  saesweep eval runs/gemma_l12/best --saebench core,tpp --saebench-python saebench/bin/python
 
 An SAE is a folder of saesweep, SAELens, Gemma Scope (1 or 2), dictionary_learning, sparsify or Llama Scope, a run directory,
 a layer<n>.sae.pt of Qwen Scope, or a Hub id user/repo/folder. Every row is measured on the same tokens; +- is the standard error over contexts.
@@ -62,6 +63,22 @@ def add_parser(commands: Subparsers) -> None:
         help="measure every SAE at each of these numbers of latents per token instead of its own (topk, abstopk); "
         "one SAE of multi_k is trained for several",
     )
+    parser.add_argument(
+        "--saebench",
+        metavar="EVALS",
+        nargs="?",
+        const="core,sparse_probing",
+        help="run these evaluations of SAEBench 0.6 instead, on its own data (default: core,sparse_probing)",
+    )
+    parser.add_argument(
+        "--saebench-python", metavar="PYTHON", help="interpreter of the environment that SAEBench is installed in"
+    )
+    parser.add_argument(
+        "--saebench-output",
+        metavar="DIR",
+        type=Path,
+        help="where SAEBench keeps its results and artifacts (default: eval_results)",
+    )
     add_overrides(parser)
     parser.add_argument(
         "--part",
@@ -78,6 +95,11 @@ def add_parser(commands: Subparsers) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Measure and print."""
+    if args.saebench is not None:
+        return _saebench(args)
+    for name in ("saebench_python", "saebench_output"):
+        if getattr(args, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')}: goes with --saebench, which is not given")
     from saesweep.evaluation import evaluate_saes
 
     overrides = [f"{path}={getattr(args, flag)}" for flag, (path, _, _) in _FLAGS.items() if getattr(args, flag)]
@@ -98,6 +120,41 @@ def execute(args: argparse.Namespace) -> int:
         say(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:
         _print_table(found)
+    return DONE
+
+
+_OF_OUR_DATA = {"experiment": None, "hook": None, "dataset": None, "context_size": None, "tokens": None} | {
+    "k": "",
+    "overrides": [],
+    "part": "select",
+    "ablation": "zero",
+}
+"""Options that say what is measured on, with their defaults: SAEBench measures on its own data."""
+
+
+def _saebench(args: argparse.Namespace) -> int:
+    for name, default in _OF_OUR_DATA.items():
+        if getattr(args, name) != default:
+            flag = "set" if name == "overrides" else name.replace("_", "-")
+            raise UserError(
+                f"--{flag}: has no effect with --saebench, which measures on SAEBench's own data; leave it out"
+            )
+    from saesweep.evaluation.saebench import run_saebench
+
+    found = run_saebench(
+        args.saes,
+        [name.strip() for name in args.saebench.split(",") if name.strip()],
+        python=args.saebench_python,
+        output=args.saebench_output or Path("eval_results"),
+        model=args.model,
+        device=args.device,
+    )
+    if args.json:
+        rows = [{**vars(result), "file": str(result.file)} for result in found]
+        say(json.dumps(rows, indent=1))
+    else:
+        for result in found:
+            say(f"{result.source}: {result.evaluation} -> {result.file}")
     return DONE
 
 

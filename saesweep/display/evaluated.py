@@ -17,6 +17,8 @@ METRICS = (
     "explained_variance_no_sinks",
     "mse",
     "cosine_similarity",
+    "probe_accuracy",
+    "probe_auc",
     "decoder_cosine",
     "silent_fraction",
 )

@@ -110,10 +110,13 @@ def goal_texts(objective: ObjectiveSpec) -> tuple[str, ...]:
     return tuple(f"{goal.direction} {goal.metric}{at}" for goal in objective.goals)
 
 
-def metric_columns(objective: ObjectiveSpec, opened: Opened, replicates: int = 1) -> tuple[str, ...]:
+def metric_columns(
+    objective: ObjectiveSpec, opened: Opened, replicates: int = 1, *, has_probes: bool = False
+) -> tuple[str, ...]:
     """Return the metrics worth a column: the goals' first, then the usual ones, then those of plugins.
 
-    Explained variance without attention sinks has a column where there are sinks, seed stability where there are replicates.
+    Explained variance without attention sinks has a column where there are sinks, seed stability where there are replicates,
+    the accuracy of probes where there are some.
     """
     usual = (
         ("l0", "delta_ce", "explained_variance", "dead_fraction")
@@ -126,7 +129,8 @@ def metric_columns(objective: ObjectiveSpec, opened: Opened, replicates: int = 1
         )
     )
     without_sinks = ["explained_variance_no_sinks"] if opened.has_sinks else []
-    shown = [*usual, *without_sinks, *(["seed_stability"] if replicates > 1 else []), "decoder_cosine"]
+    probes = ["probe_accuracy"] if has_probes else []
+    shown = [*usual, *without_sinks, *probes, *(["seed_stability"] if replicates > 1 else []), "decoder_cosine"]
     return tuple(dict.fromkeys([*objective.metric_names(), *shown, *opened.registered_metrics]))
 
 
@@ -150,7 +154,7 @@ class Board:
             file,
             spec.name,
             goal_texts(objective),
-            metric_columns(objective, opened, spec.search.replicates),
+            metric_columns(objective, opened, spec.search.replicates, has_probes=spec.evaluation.probes is not None),
             objective,
             reference_rows(opened.references),
             spec.search.retry_failed,

@@ -4,6 +4,7 @@ from saesweep.evaluation.compare import Comparison, Evaluated, evaluate_saes
 from saesweep.evaluation.decoder_cosine import decoder_cosine
 from saesweep.evaluation.evaluate import HeldOutEvaluator, needs_language_model
 from saesweep.evaluation.latents import Densities, FiringCounter, RecoveryMetrics
+from saesweep.evaluation.probes import Probes
 from saesweep.evaluation.reconstruction import ReconstructionMetrics
 from saesweep.evaluation.registered import HeldOutMetric, register_metric, registered_metrics
 from saesweep.evaluation.seed_stability import seed_stability
@@ -21,6 +22,7 @@ __all__ = [
     "HeldOutEvaluator",
     "HeldOutMetric",
     "PairedSums",
+    "Probes",
     "ReconstructionMetrics",
     "RecoveryMetrics",
     "SplicedMetrics",

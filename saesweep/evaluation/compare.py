@@ -13,6 +13,7 @@ from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
 from saesweep.evaluation.overflow import overflow_of
+from saesweep.evaluation.probes import Probes
 from saesweep.evaluation.published import OWN_FILE, Hooks, check_layers, hooks_of, may_have_seen
 from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
 from saesweep.experiment.metadata import run_of_metadata
@@ -114,9 +115,9 @@ def evaluate_saes(
     evaluation = settings.spec.evaluation
     if part == "select" and not run.use_cached_activations:
         evaluation = evaluation.without_test()
-    source = open_source(
-        run, evaluation, tuple(dict.fromkeys(name for own in hooks for name in (own.target, own.read)))
-    )
+    probes = None if evaluation.probes is None else Probes(evaluation.probes, run.seed)
+    names_of_hooks = tuple(dict.fromkeys(name for own in hooks for name in (own.target, own.read)))
+    source = open_source(run, evaluation, names_of_hooks)
     try:
         check_widths(sources, saes, [own.read for own in hooks], source)
         for name, sae, own in zip(sources, saes, hooks, strict=True):
@@ -142,6 +143,10 @@ def evaluate_saes(
                 hook_in=place.read,
             )
             metrics.update(zip(members, found, strict=True))
+        if probes is not None and source.model is not None:
+            probes.open(source.model, run, names_of_hooks)
+            for i, own in enumerate(hooks):
+                metrics[i] |= probes.measure(saes[i].to(device), own.read)
         notes += evaluator.new_notes()
         for i, found_metrics in metrics.items():
             if not all(math.isfinite(value) for value in found_metrics.values()):

@@ -109,6 +109,10 @@ def _check_dataset(draft: Draft, base: dict[str, Any]) -> None:
     for index, entry in enumerate(mixed if isinstance(mixed, list) else ()):
         if isinstance(entry, dict):
             names.append((entry.get("dataset_path"), ("base", "datasets", index, "dataset_path")))
+    tasks = draft.block("evaluation", "probes").get("tasks")
+    for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
+        if isinstance(task, dict):
+            names.append((task.get("dataset_path"), ("evaluation", "probes", "tasks", index, "dataset_path")))
     known = (builtin.DATASET_DOCS, builtin.DATASET_SYNTHETIC)
     for name, place in names:
         if not isinstance(name, str) or is_reference(name) or base.get("use_cached_activations") is True:
@@ -207,8 +211,8 @@ def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place:
 def _numbered(hook: str, config: LocalConfig, is_bridge: bool) -> str:
     """Return a hook with its layer as module names have it: `layers[2]`, `layers.-1` and `layer2` name none."""
     hook = re.sub(r"\[(\d+)\]", r".\1", hook)
-    if config.n_layers is not None:
-        hook = re.sub(r"\.-(\d+)(?=[.:]|$)", lambda match: f".{max(0, config.n_layers - int(match[1]))}", hook)
+    if (n_layers := config.n_layers) is not None:
+        hook = re.sub(r"\.-(\d+)(?=[.:]|$)", lambda match: f".{max(0, n_layers - int(match[1]))}", hook)
     number = re.search(r"\d+", hook)
     blocks = None if config.model_type is None else blocks_of(config.model_type)
     if "." in hook or number is None or blocks is None:

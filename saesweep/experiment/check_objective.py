@@ -76,6 +76,11 @@ def _check_metric(draft: Draft, runs: Sequence[BaseRun], name: str, place: Place
         )
     elif METRICS[name].needs_replicates and (why := _no_seeds(draft)):
         draft.document.add(place, f"{name} compares the seeds of a trial, {why}", at_key=at_key)
+    elif METRICS[name].needs_probes and not draft.block("evaluation", "probes"):
+        message = (
+            f"{name} is measured on labelled texts; name some under evaluation.probes, or use explained_variance or mse"
+        )
+        draft.document.add(place, message, at_key=at_key)
     elif METRICS[name].needs_next_token:
         last_only = next((run for run in runs if not run.has_next_tokens), None)
         if last_only is not None:

@@ -23,6 +23,8 @@ from saesweep.specs import (
     MatchedSpec,
     ObjectiveSpec,
     ParameterSpec,
+    ProbesSpec,
+    ProbeTaskSpec,
     RaySpec,
     SearchSpec,
 )
@@ -104,6 +106,7 @@ def _known_keys(place: Place) -> tuple[str, ...]:
         ("objective",): ObjectiveSpec,
         ("objective", "matched"): MatchedSpec,
         ("evaluation",): EvaluationSpec,
+        ("evaluation", "probes"): ProbesSpec,
         ("search",): SearchSpec,
         ("cohort",): CohortSpec,
         ("engine",): EngineSpec,
@@ -112,6 +115,8 @@ def _known_keys(place: Place) -> tuple[str, ...]:
     model: type[Spec] | None = models.get(place)
     if place[:1] == ("space",) and len(place) in (2, 3):
         model = ParameterSpec
+    elif place[:3] == ("evaluation", "probes", "tasks"):
+        model = ProbeTaskSpec
     elif place[:2] == ("objective", "pareto"):
         model = Goal
     elif place[:2] == ("objective", "subject_to"):

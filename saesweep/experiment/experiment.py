@@ -148,10 +148,12 @@ class Experiment:
         return stated
 
     def reads_language_model(self) -> bool:
-        """Return whether the model is loaded: never for synthetic activations, for cached ones only if CE metrics are asked for."""
+        """Return whether the model is loaded: never for synthetic activations, for cached ones only for CE metrics and probes."""
         run, stated = self.base_run(), self.spec.objective
         if run.is_synthetic or not run.use_cached_activations:
             return not run.is_synthetic
+        if self.spec.evaluation.probes is not None:
+            return True
         return stated is not None and any(METRICS[name].needs_lm_head for name in stated.metric_names())
 
     @property

@@ -13,6 +13,7 @@ from saesweep.experiment.advice import warnings_for
 from saesweep.experiment.check_at_hand import join_hooks, translate_hooks
 from saesweep.experiment.check_base import check_base, check_by_architecture
 from saesweep.experiment.check_objective import check_matched, check_objective
+from saesweep.experiment.check_probes import check_probes
 from saesweep.experiment.check_runs import check_runs
 from saesweep.experiment.check_search import check_search
 from saesweep.experiment.check_space import check_space
@@ -94,6 +95,7 @@ def checked(
     check_by_architecture(draft)
     runs = check_runs(draft, parameters)
     check_objective(draft, runs)
+    check_probes(draft, runs)
     check_matched(draft, parameters, runs)
     check_search(draft, parameters, runs[0] if runs else None)
     for check in also:

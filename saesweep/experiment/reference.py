@@ -24,6 +24,8 @@ from saesweep.specs import (
     MatchedSpec,
     ObjectiveSpec,
     ParameterSpec,
+    ProbesSpec,
+    ProbeTaskSpec,
     RaySpec,
     SearchSpec,
     WeightedDatasetSpec,
@@ -83,6 +85,8 @@ def options_table() -> str:
             *_metrics(),
             *_section("`evaluation`", EvaluationSpec),
             *_section("`evaluation.dataset`", DatasetSpec),
+            *_section("`evaluation.probes`", ProbesSpec),
+            *_section("`evaluation.probes.tasks[]`", ProbeTaskSpec),
             *_section("`search`", SearchSpec),
             *_section("`cohort`", CohortSpec),
             *_section("`engine`", EngineSpec),
@@ -184,6 +188,7 @@ def _metrics() -> list[str]:
         needs = " (needs a language-model head)" if metric.needs_lm_head else ""
         needs = " (needs `builtin:synthetic`)" if metric.needs_true_features else needs
         needs = " (needs `search.replicates`)" if metric.needs_replicates else needs
+        needs = " (needs `evaluation.probes`)" if metric.needs_probes else needs
         lines.append(f"| `{metric.name}` | {better} | {metric.unit} | {meaning}{needs} |")
     return [*lines, ""]
 

@@ -46,10 +46,11 @@ def calibrate(
             rate = _stream_rate(setup)
             steps, slot = _steps(setup)
             reconstruction, splice = _measuring(setup, slot)
+            probes = _probing(setup, slot)
             warnings = tuple(sinks.message() for sinks in setup.sinks)
         finally:
             setup.source.close()
-    return Calibration(stream.label, rate, steps, reconstruction, splice, start_up, warnings), dict(setup.d_in)
+    return Calibration(stream.label, rate, steps, reconstruction, splice, start_up, probes, warnings), dict(setup.d_in)
 
 
 def _stream_rate(setup: Setup) -> float:
@@ -120,6 +121,16 @@ def _measuring(setup: Setup, slot: Slot) -> tuple[float, float]:
     seconds, times = _timed(lambda: spliced.measure([sae], hook_in=hook_in), setup.device, at_least=0.5)
     measured = min(spec.ce_tokens_of("select", setup.base.training_tokens), part.tokens_NT.numel())
     return reconstruction / runs, seconds / times * measured / part.tokens_NT[:few].numel()
+
+
+def _probing(setup: Setup, slot: Slot) -> float:
+    """Return the seconds of the probes of one SAE."""
+    if setup.probes is None:
+        return 0.0
+    probes, sae, hook = setup.probes, setup.cohort.export(slot), slot.run.hook_name
+    probes.measure(sae, hook)  # runs the model over the texts, once
+    seconds, times = _timed(lambda: probes.measure(sae, hook), setup.device, at_least=0.2)
+    return seconds / times
 
 
 def _timed(action: Callable[[], object], device: torch.device, *, at_least: float) -> tuple[float, int]:

@@ -21,7 +21,7 @@ from saesweep.experiment.local_config import local_config
 from saesweep.models import ModelFacts, inspect_model
 from saesweep.models.library import locate
 from saesweep.planning.planned import Calibration, Seconds
-from saesweep.specs import BaseRun
+from saesweep.specs import METRICS, BaseRun
 from saesweep.specs.architectures import TopKFamilySpec
 from saesweep.worker.sizing import StreamSizes, measuring_bytes, shared_bytes
 
@@ -71,6 +71,8 @@ def seconds_of(experiment: Experiment, work: Work, calibration: Calibration) -> 
     )
     if needs_language_model(decided_by):
         at_rung += evaluation.at_rung(of_select) / of_select * calibration.splice_seconds
+    if any(METRICS[name].needs_probes for name in decided_by if name in METRICS):
+        at_rung += calibration.probes_seconds
     winner = evaluation.test_tokens / evaluation.select_tokens * calibration.reconstruction_seconds
     winner += _PASSES * of_test / of_select * calibration.splice_seconds
     n_winners = min(1.0, work.at_end)
@@ -78,7 +80,7 @@ def seconds_of(experiment: Experiment, work: Work, calibration: Calibration) -> 
         sae=work.sae_tokens / batch_tokens * step_seconds,
         language_model=work.streamed_tokens / calibration.model_tokens_per_second,
         measuring=work.at_rungs * at_rung
-        + work.at_end * (calibration.reconstruction_seconds + calibration.splice_seconds)
+        + work.at_end * (calibration.reconstruction_seconds + calibration.splice_seconds + calibration.probes_seconds)
         + n_winners * winner,
         start_up=calibration.start_up_seconds,
     )

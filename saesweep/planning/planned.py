@@ -93,6 +93,8 @@ class Calibration:
     """Cross-entropy metrics of one SAE on as many tokens of the `select` part as a finished trial takes; 0 without a
     language-model head."""
     start_up_seconds: float
+    probes_seconds: float = 0.0
+    """Probes of one SAE, once the language model has read their texts; 0 without `evaluation.probes`."""
     warnings: tuple[str, ...] = ()
     """What opening the stream showed, such as attention sinks."""
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -182,6 +184,13 @@ class ExportedSAE:
     def rows_at_once(self) -> int:
         """Return the number of activations whose latents are best held at the same time."""
         return rows_at_once(self.d_sae, self.device)
+
+    def sha256(self) -> str:
+        """Return what tells this SAE from others: of its configuration and its weights, which are on the CPU."""
+        digest = hashlib.sha256(json.dumps(self.cfg, sort_keys=True).encode())
+        for name in sorted(self.tensors):
+            digest.update(self.tensors[name].contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     @property
     def _mode(self) -> str:

@@ -11,6 +11,7 @@ from saesweep.specs.base_run import BaseRun
 from saesweep.specs.datasets import DatasetSpec
 from saesweep.specs.model import Spec
 from saesweep.specs.objective import ObjectiveSpec
+from saesweep.specs.probes import ProbesSpec
 from saesweep.specs.space import ParameterSpec
 from saesweep.specs.units import Duration, Seconds, Steps, TokenCount, TokensOrMultiple
 
@@ -77,6 +78,8 @@ class EvaluationSpec(Spec):
     finish are measured in full."""
     references: Annotated[tuple[str, ...], BeforeValidator(_values)] = ()
     """Published SAEs as rows of the leaderboard, measured on the `select` part: whatever `saesweep eval` takes."""
+    probes: ProbesSpec | None = None
+    """Labelled texts for k-sparse probing of finished trials and references (`pip install saesweep[probes]`); none when left out."""
 
     def ce_tokens_of(self, part: Literal["select", "test"], training_tokens: int) -> int:
         """Return the number of tokens for cross-entropy metrics.

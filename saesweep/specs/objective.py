@@ -34,6 +34,8 @@ class Metric:
     """Compares predictions with the token that follows; the last position of a context has none."""
     needs_replicates: bool = False
     """Compares the seeds of a trial; a single one has nothing to be compared with."""
+    needs_probes: bool = False
+    """Only `evaluation.probes` has the labelled texts that it is measured on."""
 
 
 def _recovery(name: str, description: str) -> Metric:
@@ -94,6 +96,22 @@ METRICS: dict[str, Metric] = {
             False,
             "live latents whose decoder and encoder directions, both above 0.7, have the same match in another seed",
             needs_replicates=True,
+        ),
+        Metric(
+            "probe_accuracy",
+            "maximize",
+            "share",
+            False,
+            "texts whose class a logistic regression on k latents finds, half of them of each class; mean over tasks",
+            needs_probes=True,
+        ),
+        Metric(
+            "probe_auc",
+            "maximize",
+            "share",
+            False,
+            "area under the ROC curve of the same probes; mean over tasks",
+            needs_probes=True,
         ),
         Metric(
             "delta_ce",

@@ -15,10 +15,12 @@ from saesweep.evaluation import (
     FiringCounter,
     HeldOutEvaluator,
     PairedSums,
+    Probes,
     decoder_cosine,
     seed_stability,
 )
 from saesweep.saes import ExportedSAE
+from saesweep.specs import METRICS
 from saesweep.worker.memory import measuring
 
 
@@ -44,6 +46,7 @@ def measure_slots(
     with_spread: Mapping[int, bool],
     asked: Collection[str] = (),
     compared: str | None = None,
+    probes: Probes | None = None,
     watch: Stopwatch,
 ) -> list[Measured]:
     """Return each slot's exported SAE and metrics, in the order of the slots; SAEs of one hook are measured together.
@@ -56,6 +59,7 @@ def measure_slots(
         with_spread: By trial number, whether to take standard errors over contexts too.
         asked: Metrics that rungs need, besides those that cost little.
         compared: A metric to take by context too, where standard errors are taken.
+        probes: Measures what standard errors are taken of, and others where a rung needs it; None without.
         watch: Counts the time.
     """
     groups: dict[tuple[str, str, bool, bool], list[int]] = defaultdict(list)
@@ -81,6 +85,9 @@ def measure_slots(
             if not spread and "decoder_cosine" in asked:
                 for sae, values in zip(saes, results, strict=True):
                     values["decoder_cosine"] = decoder_cosine(sae.tensors["W_dec"])
+            if probes is not None and (spread or any(METRICS[m].needs_probes for m in asked if m in METRICS)):
+                for sae, values in zip(saes, results, strict=True):
+                    values |= probes.measure(sae, hook_in)
         for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):
             slot = slots[index]
             dead = int(slot.dead_F().sum())

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from saesweep.errors import UserError
 from saesweep.evaluation.published import Hooks, hooks_of
@@ -56,14 +52,17 @@ def measure_references(setup: Setup) -> tuple[dict[str, Any], ...]:
             "architecture": str(sae.metadata.get("training_architecture") or sae.architecture),
             "d_sae": sae.d_sae,
             "sparsity": f"k {sae.cfg['k']}" if "k" in sae.cfg else "",
-            "weights_sha256": _sha256(sae),
+            "weights_sha256": sae.sha256(),
         }
         if _identity(item) in known:
             item = known[_identity(item)]
         else:
-            (item["metrics"],) = setup.evaluator.measure(
+            (metrics,) = setup.evaluator.measure(
                 [sae.to(setup.device)], hooks.target, with_model=True, spread=True, hook_in=hooks.read
             )
+            if setup.probes is not None:
+                metrics |= setup.probes.measure(sae.to(setup.device), hooks.read)
+            item["metrics"] = metrics
         found.append(item)
     if found:
         write_json(file, found)
@@ -84,10 +83,3 @@ def _is_whole(item: Mapping[str, Any]) -> bool:
 
 def _identity(item: Mapping[str, Any]) -> tuple[str, str, str]:
     return item["source"], item["hook"], item["weights_sha256"]
-
-
-def _sha256(sae: ExportedSAE) -> str:
-    digest = hashlib.sha256(json.dumps(sae.cfg, sort_keys=True).encode())
-    for name in sorted(sae.tensors):
-        digest.update(sae.tensors[name].contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

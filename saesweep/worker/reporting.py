@@ -54,6 +54,7 @@ def report_trials(
         with_spread={n: slots[n][0].is_done for n in wanted},
         asked=metrics,
         compared=None if setup.objective.matched is None else setup.objective.goals[0].metric,
+        probes=setup.probes,
         watch=watch,
     )
     scores: dict[int, Scores] = {}

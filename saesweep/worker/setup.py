@@ -15,7 +15,7 @@ from saesweep.activity import doing
 from saesweep.cohort import Cohort, CompiledForward, GradientEngine, ReferenceEngine
 from saesweep.cohort.kernels import SparseEngine, kernel_choice, triton_or_none
 from saesweep.errors import UserError
-from saesweep.evaluation import HeldOutEvaluator
+from saesweep.evaluation import HeldOutEvaluator, Probes
 from saesweep.experiment import Experiment, Stream
 from saesweep.experiment.advice import autocast_on_cpu
 from saesweep.experiment.fields import MODEL_PATHS
@@ -130,6 +130,8 @@ class Setup:
     cohort: Cohort
     evaluator: HeldOutEvaluator
     """Of the `select` part: what trials are ranked on."""
+    probes: Probes | None
+    """Of `evaluation.probes`; None without."""
     notes: list[str]
     """What to know before the run."""
     details: list[str]
@@ -172,6 +174,8 @@ def prepare(
         run = run.model_copy(update={"device": on})
     hooks = experiment.hook_names()
     device = resolve_device(run.device)
+    stated = experiment.spec.evaluation.probes
+    probes = None if stated is None else Probes(stated, run.seed)
     source = open_source(
         run,
         experiment.spec.evaluation,
@@ -180,6 +184,8 @@ def prepare(
         model=loaded.for_run(run),
     )
     loaded.keep(run, source.model)
+    if probes is not None and source.model is not None:
+        probes.open(source.model, run, hooks)
     d_in = dict(source.stream.d_in)
     sizes = size_stream(experiment, n_trials, d_in, device, sharing)
     choices = directory.choices()
@@ -232,6 +238,7 @@ def prepare(
         device=device,
         cohort=cohort,
         evaluator=evaluator_of("select", source, run, experiment.spec.evaluation, kept_bytes=KEPT_BYTES),
+        probes=probes,
         notes=notes,
         details=details,
         sinks=sinks,

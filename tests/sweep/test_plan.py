@@ -1,5 +1,6 @@
 """`plan`: streams, and times from a calibration."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,9 @@ def test_the_estimate_adds_up() -> None:
     assert found.start_up == 7.0
     assert found.total == pytest.approx(40 + 25.6 + 59 + 7)
     assert found.measuring_share == pytest.approx(59 / 131.6)
+    work = Work(sae_tokens=51_200, at_rungs=4, at_end=2, streamed_tokens=25_600)
+    probed = seconds_of(load_experiment(tree), work, replace(measured, probes_seconds=11.0))
+    assert probed.measuring == pytest.approx(59 + 2 * 11)  # at ends; at rungs where the objective asks
     tree["evaluation"] = {
         "select_tokens": 20_000,
         "test_tokens": 20_000,
