@@ -12,7 +12,7 @@ import numpy as np
 from saesweep.activations.columns import find_text_column
 from saesweep.activations.tables import Selection, Table, Unreadable, open_table
 from saesweep.errors import UserError
-from saesweep.experiment.nearest import did_you_mean
+from saesweep.messages import did_you_mean
 from saesweep.specs.probes import DEFAULT_TEST_FRACTION, ProbeTaskSpec
 
 _MOST_CLASSES = 20

@@ -19,7 +19,7 @@ from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.evaluation import saebench_runner
-from saesweep.experiment.nearest import did_you_mean
+from saesweep.messages import did_you_mean
 from saesweep.saes import ExportedSAE, open_sae
 from saesweep.saes.folder import save_sae_folder
 
