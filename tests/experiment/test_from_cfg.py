@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from saesweep import hub
 from saesweep.errors import Problem, UserError
-from saesweep.experiment import dump_yaml, hub, load_experiment
+from saesweep.experiment import dump_yaml, load_experiment
 from saesweep.experiment.from_cfg import read_cfg
 
 One = Callable[..., Problem]

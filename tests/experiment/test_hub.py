@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from saesweep import hub
 from saesweep.errors import UserError
-from saesweep.experiment import hub
 from saesweep.models.inspection import inspect_model
 from saesweep.specs import BaseRun
 
