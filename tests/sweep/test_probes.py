@@ -224,6 +224,7 @@ def test_what_has_no_texts_or_no_package(run: Run, monkeypatch: pytest.MonkeyPat
     tree = {**run.tree, "evaluation": {"probes": {"tasks": [{"name": "a", "dataset_path": "./no.jsonl"}]}}}
     with pytest.raises(ExperimentError, match=r"tasks\[0\]\.dataset_path: '\./no\.jsonl' does not exist"):
         load_experiment(tree, also=(check_here,))
+    assert load_experiment(run.tree, overrides=["evaluation.probes=null"]).spec.evaluation.probes is None
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(
         ExperimentError, match=r"evaluation\.probes: takes scikit-learn.*pip install 'saesweep\[probes\]'"
