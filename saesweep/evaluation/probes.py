@@ -170,18 +170,24 @@ def _in_turns(rows_CN: NDArray[np.int64], positive: int, others: Sequence[int]) 
 
 def _latents(sae: ExportedSAE, rows: TextRows) -> csr_matrix:
     """Return the latents of each text, the mean over its rows; few of them are not 0."""
+    n_rows = sae.rows_at_once()
     found = []
-    for texts, rows_MD in _pieces(rows, sae.rows_at_once()):
-        text_M = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(texts))
-        pooled_GF = torch.zeros(len(texts), sae.d_sae, device=sae.device)
-        for piece_MD, text in zip(
-            *(torch.split(all_M, sae.rows_at_once()) for all_M in (rows_MD, text_M)), strict=True
-        ):
-            acts_MF = sae.encode(piece_MD.to(sae.device, torch.float32)).float()
-            pooled_GF.index_add_(0, text.to(sae.device), acts_MF)
-        pooled_GF /= torch.tensor(texts, device=sae.device)[:, None]
+    for texts, rows_MD in _pieces(rows, n_rows):
+        acts = (sae.encode(part_MD.to(sae.device, torch.float32)).float() for part_MD in torch.split(rows_MD, n_rows))
+        if max(texts) == 1:
+            pooled_GF = torch.cat(list(acts))
+        else:  # a product, as sums by index come in any order on a GPU
+            shares = torch.split(_shares_GM(texts).to(sae.device), n_rows, dim=1)
+            pooled_GF = torch.stack([share_GM @ acts_MF for share_GM, acts_MF in zip(shares, acts, strict=True)]).sum(0)
         found.append(csr_matrix(pooled_GF.cpu().numpy()))
     return vstack(found, format="csr")
+
+
+def _shares_GM(texts: Sequence[int]) -> Tensor:
+    """Return the share that each row has in the mean of each text."""
+    counts_G = torch.tensor(texts)
+    text_M = torch.repeat_interleave(torch.arange(len(texts)), counts_G)
+    return torch.nn.functional.one_hot(text_M, len(texts)).T / counts_G[:, None]
 
 
 def _pooled_activations(rows: TextRows) -> NDArray[np.float32]:

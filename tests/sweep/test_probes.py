@@ -166,10 +166,12 @@ def test_accuracy_is_that_of_scikit_learn_on_the_same_latents(run: Run) -> None:
     check(row.metrics, run.folder, sae, run.tree, "last")
 
 
-def test_the_mean_over_tokens_and_eval(run: Run) -> None:
+def test_the_mean_over_tokens_in_eval(run: Run) -> None:
     best = run.folder / "run" / "best"
-    of_means = evaluate_saes([best], overrides=["evaluation.probes.pooling=mean"]).saes[0].metrics
-    check(of_means, run.folder, best, run.tree, "mean")
+    tree = {"evaluation": {"probes": {"tasks": run.tree["evaluation"]["probes"]["tasks"][:1]}}}
+    changes = [f"evaluation.probes.tasks={json.dumps(tree['evaluation']['probes']['tasks'])}"]
+    changes += ["evaluation.probes.pooling=mean"]
+    check(evaluate_saes([best], overrides=changes).saes[0].metrics, run.folder, best, tree, "mean")
 
 
 def test_it_is_shown_and_decides(run: Run, tmp_path: Path) -> None:
@@ -222,6 +224,7 @@ def test_what_has_no_texts_or_no_package(run: Run, monkeypatch: pytest.MonkeyPat
     tree = {**run.tree, "evaluation": {"probes": {"tasks": [{"name": "a", "dataset_path": "./no.jsonl"}]}}}
     with pytest.raises(ExperimentError, match=r"tasks\[0\]\.dataset_path: '\./no\.jsonl' does not exist"):
         load_experiment(tree, also=(check_here,))
+    assert load_experiment(run.tree, overrides=["evaluation.probes=null"]).spec.evaluation.probes is None
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(
         ExperimentError, match=r"evaluation\.probes: takes scikit-learn.*pip install 'saesweep\[probes\]'"
