@@ -1,6 +1,8 @@
 """Measuring counts in the memory plan, whatever the vocabulary, and running out of memory there says what matters there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,14 @@ def test_shipped_experiments_fit_the_device_that_their_header_names(file: Path) 
     assert weights + planned.slots * planned.slot_bytes + planned.shared_bytes <= memory
     assert "memory holds" not in planned.reason  # as many at once as the search wants
     assert planned.measuring_bytes < memory / 3
+
+
+@pytest.mark.long
+def test_the_peak_of_a_run_with_gemmas_vocabulary_is_small_and_as_planned(tmp_path: Path) -> None:
+    """At most 3 GB at default settings, and within a tenth of what `plan` says."""
+    script = EXPERIMENTS.parent / "benchmarks" / "process_peak.py"
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_memory_that_runs_out_in_measuring_is_told_apart(tmp_path: Path) -> None:
