@@ -185,8 +185,8 @@ def _check_hook(draft: Draft, config: LocalConfig, model: str, hook: str, place:
 def _numbered(hook: str, config: LocalConfig, is_bridge: bool) -> str:
     """Return a hook with its layer as module names have it: `layers[2]`, `layers.-1` and `layer2` name none."""
     hook = re.sub(r"\[(\d+)\]", r".\1", hook)
-    if config.n_layers is not None:
-        hook = re.sub(r"\.-(\d+)(?=[.:]|$)", lambda match: f".{max(0, config.n_layers - int(match[1]))}", hook)
+    if (layers := config.n_layers) is not None:
+        hook = re.sub(r"\.-(\d+)(?=[.:]|$)", lambda match: f".{max(0, layers - int(match[1]))}", hook)
     number = re.search(r"\d+", hook)
     blocks = None if config.model_type is None else blocks_of(config.model_type)
     if "." in hook or number is None or blocks is None:

@@ -42,10 +42,11 @@ def teach_objective(document: Document) -> None:
     if isinstance(pareto, dict) and set(pareto) == set(_DIRECTIONS):
         pareto = objective["pareto"] = [{direction: pareto[direction]} for direction in _DIRECTIONS]
         document.add(("objective", "pareto"), f"write pareto: {flow(pareto)}")
-    for index, goal in enumerate(pareto if isinstance(pareto, list) else ()):
+    goals: list[Any] = pareto if isinstance(pareto, list) else []
+    for index, goal in enumerate(goals):
         if isinstance(goal, str) and goal in METRICS:
-            pareto[index] = {METRICS[goal].better: goal}
-            document.add(("objective", "pareto", index), f"needs its direction; write {flow(pareto[index])}")
+            goals[index] = {METRICS[goal].better: goal}
+            document.add(("objective", "pareto", index), f"needs its direction; write {flow(goals[index])}")
     _teach_several(document)
     _teach_limits(document)
 
