@@ -50,7 +50,9 @@ def tree(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_held_out_contexts_are_of_the_other_text_and_every_document_trains(tree: dict[str, Any]) -> None:
+def test_held_out_contexts_are_of_the_other_text_and_every_document_trains(
+    tree: dict[str, Any], tmp_path: Path
+) -> None:
     experiment = load_experiment(tree)
     source = open_source(experiment.base_run(), experiment.spec.evaluation, experiment.hook_names())
     first_id = word_id(60)
@@ -62,7 +64,9 @@ def test_held_out_contexts_are_of_the_other_text_and_every_document_trains(tree:
     assert not torch.equal(source.select.tokens_NT, source.test.tokens_NT)  # type: ignore[arg-type]
     source.close()
     # 60 documents of 40 words and a separator, less what an epoch's end leaves: none of them is held out.
-    whole = saesweep.run({**tree, "evaluation": {**tree["evaluation"], "select_tokens": 1024}}, display="none")
+    whole = saesweep.run(
+        {**tree, "evaluation": {**tree["evaluation"], "select_tokens": 1024}}, run_dir=tmp_path / "run"
+    )
     assert whole.status == "complete"
 
 
