@@ -241,5 +241,10 @@ def test_what_the_driver_repeats_is_what_it_noted_or_one_message(folder: Path, n
         file.write_text(damaged)
         with pytest.raises(saesweep.UserError, match=rf"{name}.*damaged.*start a new run with --run-dir"):
             run(SimulatedEngine(2, 2, 1), folder / "run")
+    if name == "driver.json":
+        file.unlink()
+        for n_workers in (1, 2):
+            with pytest.raises(saesweep.UserError, match=r"driver\.json: missing.*start a new run with --run-dir"):
+                run(SimulatedEngine(n_workers, 2, 1), folder / "run")
     file.write_text(text)
     check_ended_once(folder / "run", run(SimulatedEngine(2, 2, 1), folder / "run"))
