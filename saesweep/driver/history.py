@@ -97,13 +97,27 @@ class History:
         return line
 
 
+def held_by_checkpoint(directory: RunDirectory, driver: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return what a worker's checkpoint holds of the driver's; None without a checkpoint.
+
+    Raises:
+        UserError: Nothing, because the run has had several workers, and the driver's own file is gone.
+    """
+    if driver is not None and not driver:
+        raise UserError(
+            f"{directory.driver_file}: missing; with several workers it alone holds what the run had decided; start a new run "
+            "with --run-dir"
+        )
+    return driver
+
+
 def last_saved(directory: RunDirectory) -> Mapping[str, Any] | None:
     """Return what the driver had saved last: in a file of its own, or with one worker in its checkpoint."""
     history = History(directory)
     if history.exists:
         return history.saved()
     checkpoint = CheckpointStore(directory.checkpoints).latest_state()
-    return None if checkpoint is None else checkpoint["driver"]
+    return held_by_checkpoint(directory, None if checkpoint is None else checkpoint["driver"])
 
 
 def save_workers(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from saesweep.driver.fleet import Fleet, Member, SlotsLine, folder_of
-from saesweep.driver.history import History
+from saesweep.driver.history import History, held_by_checkpoint
 from saesweep.driver.outside import rewind
 from saesweep.driver.replacing import halve, tokens_at
 from saesweep.driver.session import worker_plan
@@ -99,7 +99,7 @@ def taken_over(experiment: Experiment, directory: RunDirectory, first: Member) -
     What trained since is repeated, but not decided on in the same order.
     """
     assert first.worker is not None
-    saved = first.worker.opened.driver
+    saved = held_by_checkpoint(directory, first.worker.opened.driver)
     if saved is None:
         rewind(experiment, directory, {})
         return None

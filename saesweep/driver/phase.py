@@ -10,7 +10,7 @@ from saesweep.driver.by_stream import conclude, finish_stream, is_finished
 from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
 from saesweep.driver.fleet import Fleet, Member, folder_of
-from saesweep.driver.history import History, last_saved
+from saesweep.driver.history import History, held_by_checkpoint, last_saved
 from saesweep.driver.loop import SweepLoop
 from saesweep.driver.opening import Opener, taken_over
 from saesweep.driver.outside import rewind
@@ -174,7 +174,7 @@ class _Stay:
         """Train with workers that are open for that long."""
         experiment, directory, history = self.experiment, self.directory, History(self.directory)
         devices = self.engine.devices(experiment)
-        known, saved = None, None
+        known = None
         if len(devices) == 1 and not history.exists:
             only = Member(number=0, wanted=devices[0])
             fleet = Fleet.of(self.engine.open(worker_plan(experiment, directory, self.stream, only), experiment))
@@ -183,9 +183,12 @@ class _Stay:
             known = history
             fleet = Opener(experiment, directory, self.engine, self.bus, self.stream, devices).open(history)
             first = next(iter(fleet.opened.values()))
-            saved = history.saved() if history.exists else taken_over(experiment, directory, first)
         assert first.worker is not None
         try:
+            if known is None:
+                saved = held_by_checkpoint(directory, first.worker.opened.driver)
+            else:
+                saved = history.saved() if history.exists else taken_over(experiment, directory, first)
             session = Session.of(experiment, directory, self.facts, self.stream, first.worker.opened, saved)
             return self._run(session, fleet, known)
         finally:

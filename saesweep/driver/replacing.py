@@ -63,6 +63,9 @@ class Replacing:
 
         Args:
             state: The scheduler's, after all that was noted.
+
+        Raises:
+            UserError: A worker is further than what was noted.
         """
         if not self._fleet.opened:  # it has just begun, with these
             return
@@ -74,6 +77,11 @@ class Replacing:
             member, found = self._fleet.get_or_add(number), _opened(new)
             member.worker, member.wanted, member.device = new.worker, new.wanted, new.device
             member.first_block = new.first_block
+            if found.block > member.block:  # it was asked for that after its reports had been noted
+                raise UserError(
+                    f"{self._session.directory.reports_file}: its last lines are missing: worker {number} has a checkpoint of "
+                    f"block {found.block}, and they end at block {member.block}; start a new run with --run-dir"
+                )
             if state.workers.get(number) != self._slots(found) or not found.block <= member.block <= found.last_block:
                 yield self._back(member, found)
 

@@ -258,6 +258,8 @@ class RunDirectory:
             )
         if not isinstance(found.get("slots_reason", ""), str):
             raise UserError(f"{self.choices_file}: damaged, slots_reason must be text; {_CHOICES_FIX}")
+        if type(found.get("slot_bytes", 0)) is not int or found.get("slot_bytes", 0) < 0:
+            raise UserError(f"{self.choices_file}: damaged, slot_bytes must be a whole number from 0; {_CHOICES_FIX}")
         return found
 
     def save_choices(self, choices: dict[str, Any]) -> None:

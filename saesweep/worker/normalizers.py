@@ -109,6 +109,14 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _restore(name: str, data: dict[str, Any], tensors: Mapping[str, Tensor]) -> Normalizer:
+    mode, scale = _key(name)[1], data["scale"]
+    is_scaled = isinstance(scale, float) and 0 < scale < float("inf")
+    if (
+        data["mode"] != mode
+        or (scale is None) == (mode == "expected_average_only_in")
+        or not (scale is None or is_scaled)
+    ):
+        raise ValueError(f"{name!r} has mode {data['mode']!r} and scale {scale!r}")
     mine = {key.removeprefix(f"{name} "): t for key, t in tensors.items() if key.startswith(f"{name} ")}
     return Normalizer.from_state_dict(data, mine)
 

@@ -216,7 +216,7 @@ def prepare(
             f"{directory.choices_file}: damaged, slots is {n_slots}, which is no multiple of search.replicates "
             f"({experiment.spec.search.replicates}); restore it, or start a new run with --run-dir"
         )
-    details = [f"cohort of {n_slots} on {device} ({choices['slots_reason']})", *engine_notes]
+    details = [f"cohort of {n_slots} on {device} ({choices.get('slots_reason', 'as before')})", *engine_notes]
     cohort = Cohort(
         n_slots,
         normalizers={key: n.to(device) for key, n in normalizers_of(directory, experiment, source, run, d_in).items()},

@@ -27,7 +27,7 @@ def sweep(monkeypatch):
     module.calls = []
     module.result = Result(0)
 
-    def run(experiment, *, run_dir=None, overrides=(), listeners=()):
+    def run(experiment, *, run_dir=None, overrides=(), listeners=(), engine=None):
         module.calls.append((experiment, run_dir, list(overrides)))
         if isinstance(module.result, BaseException):
             raise module.result

@@ -225,6 +225,16 @@ def test_a_damaged_request_and_those_after_it_are_trained_again(folder: Path) ->
     check_ended_once(folder / "run", run(SimulatedEngine(2, 2, 1), folder / "run"))
 
 
+def test_a_log_that_ends_before_a_worker_s_checkpoint_is_one_message(folder: Path) -> None:
+    """The worker has gone further than the driver remembers: its reports would be taken for earlier ones."""
+    run_killed(SimulatedEngine(2, 2, 1, kill_after=14), folder / "run")
+    (folder / "run" / "reports.jsonl").write_text("")
+    with pytest.raises(
+        saesweep.UserError, match=r"reports\.jsonl: its last lines are missing: worker \d has a checkpoint"
+    ):
+        run(SimulatedEngine(2, 2, 1), folder / "run")
+
+
 @pytest.mark.parametrize("name", ["reports.jsonl", "driver.json"])
 def test_what_the_driver_repeats_is_what_it_noted_or_one_message(folder: Path, name: str) -> None:
     run_killed(SimulatedEngine(2, 2, 1, kill_after=9), folder / "run")
@@ -241,5 +251,10 @@ def test_what_the_driver_repeats_is_what_it_noted_or_one_message(folder: Path, n
         file.write_text(damaged)
         with pytest.raises(saesweep.UserError, match=rf"{name}.*damaged.*start a new run with --run-dir"):
             run(SimulatedEngine(2, 2, 1), folder / "run")
+    if name == "driver.json":
+        file.unlink()
+        for n_workers in (1, 2):
+            with pytest.raises(saesweep.UserError, match=r"driver\.json: missing.*start a new run with --run-dir"):
+                run(SimulatedEngine(n_workers, 2, 1), folder / "run")
     file.write_text(text)
     check_ended_once(folder / "run", run(SimulatedEngine(2, 2, 1), folder / "run"))

@@ -53,7 +53,7 @@ class Bomb:
 
 
 def _interrupt(event: Event) -> None:
-    if isinstance(event, BlockDone) and event.block == 2:
+    if isinstance(event, BlockDone) and event.block == 1:
         signal.raise_signal(signal.SIGINT)
 
 
@@ -76,7 +76,7 @@ class World:
         tree["search"] |= {"trials": 4}
         saesweep.run(tree, run_dir=self.run)
         self.tree, self.begun = tree, folder.with_name(f"{folder.name}-begun")
-        saesweep.run(tree, run_dir=self.begun, listeners=[_interrupt])
+        assert saesweep.run(tree, run_dir=self.begun, listeners=[_interrupt]).status == "interrupted"
         shutil.rmtree(self.run / "checkpoints")
         (self.run / "study.db").unlink()  # Optuna reads it; nothing here fuzzes SQLite
         self.sae = self.run / "best"

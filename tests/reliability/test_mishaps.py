@@ -186,6 +186,16 @@ def test_slots_that_no_run_has_are_refused(begun: Path, slots: object) -> None:
         saesweep.run(few_trials(), run_dir=begun)
 
 
+@pytest.mark.parametrize(
+    "change", [{"slot_bytes": {}}, {"slot_bytes": -1}, {"slot_bytes": None}, {"slots_reason": None}]
+)
+def test_other_choices_that_no_run_makes_are_refused(begun: Path, change: dict[str, object]) -> None:
+    choices = {**json.loads((begun / "choices.json").read_text()), **change}
+    (begun / "choices.json").write_text(json.dumps(choices))
+    with pytest.raises(UserError, match=rf"choices\.json: damaged, {next(iter(change))} must be"):
+        saesweep.run(few_trials(), run_dir=begun)
+
+
 @pytest.mark.parametrize("kernels", [[], {"gemm": "x"}, {"chunk_elements": "many"}, {"unknown": 1}])
 def test_kernels_that_no_run_has_are_refused(begun: Path, kernels: object) -> None:
     choices = json.loads((begun / "choices.json").read_text())

@@ -82,7 +82,7 @@ def test_64_is_64_point_0_and_1_is_not_true() -> None:
     child = parameter("lr", float=(0, 1), when={"sae.k": (64.0,)})
     assert child.is_active({"sae.k": 64})
     assert not parameter("lr", float=(0, 1), when={"flag": (1,)}).is_active({"flag": True})
-    assert ParameterSpec(choice=(64, 64.0)).problems() == [("choice", "names a value twice")]
+    assert ParameterSpec(choice=(64, 64.0)).problems() == [("choice", "names a value twice; list each once")]
     assert ParameterSpec(choice=(1, True)).problems() == []
 
 
