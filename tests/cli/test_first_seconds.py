@@ -95,3 +95,10 @@ def test_an_interrupted_run_says_how_to_resume_and_resumes(tmp_path):
     said = re.search(r"resume with: (saesweep run [^\r\n]*)", CONTROL.sub("", found.text).replace("\r\n", "\n"))
     assert said is not None
     assert "base.training_tokens=50M" in said[1]
+
+    again = run(tmp_path, 80, *more, interrupt_at="SAE-tokens/s")
+    assert again.exit_code == 130
+    assert "resuming from the checkpoint at " in CONTROL.sub("", again.text)
+    assert again.first_output < 10
+    assert again.first_movement < 12
+    assert again.longest_silence < 15
