@@ -24,6 +24,7 @@ from saesweep.events import EventBus, Listener
 from saesweep.experiment import Experiment, load_experiment, streams_of
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import State, Trials, TrialState
+from saesweep.study.encoding import Encoding
 from saesweep.study.suggestion import frozen
 from tests.engines.scripted import ScriptedEngine, made_up_metrics, made_up_sweep
 
@@ -63,7 +64,7 @@ class LongRun:
             session = self._session(opened)
             with self._search(session).study as study:
                 trials = [self._trial(session, number, number < n_trials - SLOTS) for number in range(n_trials)]
-                study._study.add_trial(_stored(trials[0], session, study._space))
+                study._study.add_trial(_stored(trials[0], session, study._encoding))
             _store_rest(self.directory.study_file, trials, session)
             for trial in trials:
                 if not trial.is_live:
@@ -138,8 +139,8 @@ def _state(trial: Trial, session: Session) -> TrialState:
     )
 
 
-def _stored(trial: Trial, session: Session, space: Any) -> optuna.trial.FrozenTrial:
-    point = frozen(space, trial.params)
+def _stored(trial: Trial, session: Session, encoding: Encoding) -> optuna.trial.FrozenTrial:
+    point = frozen(encoding, trial.params)
     if trial.is_live:
         state, told = optuna.trial.TrialState.RUNNING, {}
     else:
