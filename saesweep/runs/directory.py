@@ -13,7 +13,7 @@ from saesweep.errors import UserError
 from saesweep.files import read_json_object, refuse_links
 from saesweep.lock import take
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """2: checkpoints hold replicates; 4: they hold the settings and the results of every trial; 5: those apart, as the driver's;
 6: slots are of a worker, of which there may be several."""
 
