@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from saesweep.activations import ActivationSource, open_source
 from saesweep.errors import UserError
 from saesweep.evaluation.evaluate import HeldOutEvaluator
@@ -224,18 +226,28 @@ def _check_references(source: str, settings: Experiment) -> None:
 
     `model_name: evil/${env:HF_TOKEN}` would send the token as part of a request.
     """
-    opened = settings.base_run().model_dump(mode="json", include=set(_OPENED))
-    asked = {name: opened[name] for name in _OPENED if has_reference(opened[name])}
+    run, evaluation = settings.base_run(), settings.spec.evaluation
+    opened = [(f"base.{name}", value) for name, value in _dumped(run).items()]
+    if evaluation.dataset is not None:
+        opened += [(f"evaluation.dataset.{name}", value) for name, value in _dumped(evaluation.dataset).items()]
+    if evaluation.probes is not None:
+        opened.append(("evaluation.probes.tasks", evaluation.probes.model_dump(mode="json")["tasks"]))
+    asked = {path: value for path, value in opened if has_reference(value)}
     if asked:
         again = " ".join(
-            f"--set 'base.{name}={value if isinstance(value, str) else json.dumps(value)}'"
-            for name, value in asked.items()
+            f"--set '{path}={value if isinstance(value, str) else json.dumps(value)}'" for path, value in asked.items()
         )
         raise UserError(
-            f"{source}: {', '.join(f'base.{name}' for name in asked)} refer to environment variables, which what lies beside "
+            f"{source}: {', '.join(asked)} refer to environment variables, which what lies beside "
             f"an SAE must not read, as it may be somebody else's; where it is yours, repeat it: {again}; or give "
             "--experiment FILE"
         )
+
+
+def _dumped(spec: BaseModel) -> dict[str, Any]:
+    """Return what is opened of a spec, in the order of `_OPENED`."""
+    found = spec.model_dump(mode="json", include=set(_OPENED))
+    return {name: found[name] for name in _OPENED if name in found}
 
 
 def _tree_from_metadata(sae: ExportedSAE) -> dict[str, Any]:
