@@ -109,14 +109,15 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _restore(name: str, data: dict[str, Any], tensors: Mapping[str, Tensor]) -> Normalizer:
-    mode, scale = _key(name)[1], data["scale"]
-    is_scaled = isinstance(scale, float) and 0 < scale < float("inf")
-    if (
-        data["mode"] != mode
-        or (scale is None) == (mode == "expected_average_only_in")
-        or not (scale is None or is_scaled)
-    ):
-        raise ValueError(f"{name!r} has mode {data['mode']!r} and scale {scale!r}")
+    hook, mode = _key(name)
+    scale, layer_scales = data["scale"], data.get("layer_scales")
+    # One factor for a hook; for hooks that are read together one for each; none in the other modes.
+    factors = layer_scales if is_joint(hook) else [scale]
+    n_factors = len(hooks_in(hook)) if mode == "expected_average_only_in" else 0
+    factors = [] if factors in (None, [None]) else factors
+    is_whole = isinstance(factors, list) and all(isinstance(f, float) and 0 < f < float("inf") for f in factors)
+    if data["mode"] != mode or not is_whole or len(factors) != n_factors:
+        raise ValueError(f"{name!r} has mode {data['mode']!r} and scale {layer_scales or scale!r}")
     mine = {key.removeprefix(f"{name} "): t for key, t in tensors.items() if key.startswith(f"{name} ")}
     return Normalizer.from_state_dict(data, mine)
 
