@@ -58,5 +58,5 @@ def test_factors_are_read_back(
 def test_damaged_factors_are_refused(
     name: str, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="normalizers.json: damaged"):
+    with pytest.raises(UserError, match=r"normalizers\.json: damaged"):
         kept(tmp_path, {name: values}, {name.split(" ", 1)[1]: 8}, monkeypatch)
