@@ -64,7 +64,7 @@ class Document:
         Args:
             place: Where it was written.
             message: What is wrong, with what was meant where that can be told.
-            meant: The place that its value was meant for; None where nobody knows.
+            meant: The place that its value was meant for; None where it is not known.
         """
         problem = self.add(place, message, at_key=True)
         if meant is not None and not is_written(self.tree, meant):

@@ -175,7 +175,7 @@ def _in_play(draft: Draft) -> tuple[str, ...]:
     """Return the architectures of the experiment; an unknown one counts as the one it was probably meant to be."""
     entry = draft.block("space").get(ARCHITECTURE)
     if entry is None and "from_cfg" in draft.block("base") and "architecture" not in draft.block("base", "sae"):
-        return architectures()  # it could not be read, so nobody knows
+        return architectures()  # it could not be read, so any of them may be in play
     if entry is None:
         name, place = base_architecture(draft.tree), ("base", "sae", "architecture")
         return _known(draft, [(name, place)])

@@ -1,4 +1,4 @@
-"""What the scheduler is told (events) and what it answers (actions); events as JSON, of which a run can be replayed."""
+"""Events that the scheduler receives and actions that it returns; events as JSON, from which a run can be replayed."""
 
 from __future__ import annotations
 

@@ -3,11 +3,24 @@
 import hashlib
 import json
 import random
+import signal
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from saesweep.events import BlockDone, Event
 from tests.models.tiny import WORDS, save_llama
+
+
+def stopping_at(block: int) -> Callable[[Event], None]:
+    """Return a listener that interrupts the run, as Ctrl-C does, once this block is done."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, BlockDone) and event.block == block:
+            signal.raise_signal(signal.SIGINT)
+
+    return listen
 
 
 def snapshot(run_dir: Path) -> dict[str, Any]:

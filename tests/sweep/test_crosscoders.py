@@ -1,7 +1,6 @@
 """Sweeps over crosscoders and SAEs of one of their hooks: several hooks in one forward pass, spliced together."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from saesweep.activations import open_source
 from saesweep.activations.cache.writer import write_cache
 from saesweep.errors import ExperimentError, UserError
 from saesweep.evaluation import evaluate_saes
-from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment
 from saesweep.experiment.trial_settings import with_widths
 from saesweep.publish.card import model_card, read_entry
@@ -24,7 +22,7 @@ from saesweep.saes import architecture_for, open_sae
 from saesweep.specs.architectures import spec_class
 from saesweep.worker.sizing import shared_bytes, slot_bytes
 from tests.documentation import ROOT, blocks
-from tests.sweep.studies import llama_sweep
+from tests.sweep.studies import llama_sweep, stopping_at
 
 HOOKS = ["model.layers.0", "model.layers.2:input"]
 TOGETHER = "model.layers.0 + model.layers.2:input"
@@ -179,15 +177,7 @@ def test_a_published_crosscoder_is_not_said_to_load_in_saelens(whole: tuple[saes
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
     tree: dict[str, Any], whole: tuple[saesweep.Result, Path], tmp_path: Path
 ) -> None:
-    blocks = 0
-
-    def press(event: Any) -> None:
-        nonlocal blocks
-        blocks += isinstance(event, BlockDone)
-        if isinstance(event, BlockDone) and blocks == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    assert saesweep.run(tree, run_dir=tmp_path / "run", listeners=[press]).status == "interrupted"
+    assert saesweep.run(tree, run_dir=tmp_path / "run", listeners=[stopping_at(2)]).status == "interrupted"
     again = saesweep.run(tree, run_dir=tmp_path / "run")
     assert [row.metrics for row in again.rows] == [row.metrics for row in whole[0].rows]
 

@@ -6,8 +6,6 @@ import copy
 import json
 import re
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,11 @@ import saesweep
 from saesweep.cli import main
 from saesweep.display import make_display
 from saesweep.errors import UserError
-from saesweep.events import BlockDone, Event
 from saesweep.experiment import dump_yaml, load_experiment
 from saesweep.publish.push import push
 from saesweep.report import write_report
 from tests.models.tiny import WORDS, save_llama
-from tests.sweep.studies import snapshot
+from tests.sweep.studies import snapshot, stopping_at
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb's own imports
 
@@ -70,14 +67,6 @@ def leaks(folder: Path, secrets: tuple[str, ...] = SECRETS) -> list[str]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert len(files) > 5
     return [f"{file.relative_to(folder)}: {s}" for file in files for s in secrets if s.encode() in file.read_bytes()]
-
-
-def stopping_at(block: int) -> Callable[[Event], None]:
-    def listen(event: Event) -> None:
-        if isinstance(event, BlockDone) and event.block == block:
-            signal.raise_signal(signal.SIGINT)
-
-    return listen
 
 
 def test_nothing_of_a_run_holds_a_secret(tree: dict[str, Any], tmp_path: Path, capsys: Any) -> None:

@@ -1,7 +1,6 @@
 """Sweeps over transcoders and SAEs of the same target: two hooks in one forward pass, spliced at the second."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from transformers import AutoModelForCausalLM
 import saesweep
 from saesweep.errors import ExperimentError, UserError
 from saesweep.evaluation import evaluate_saes
-from saesweep.events import BlockDone
 from saesweep.experiment import load_experiment
 from saesweep.saes import open_sae
-from tests.sweep.studies import llama_sweep
+from tests.sweep.studies import llama_sweep, stopping_at
 
 READ, TARGET = "model.layers.1.post_attention_layernorm", "model.layers.1.mlp"
 KINDS = ["topk", "topk_transcoder", "topk_skip_transcoder"]
@@ -103,15 +101,7 @@ def test_eval_measures_an_exported_transcoder_at_both_of_its_hooks(whole: tuple[
 def test_an_interrupted_run_ends_as_an_undisturbed_one(
     tree: dict[str, Any], whole: tuple[saesweep.Result, Path], tmp_path: Path
 ) -> None:
-    blocks = 0
-
-    def press(event: Any) -> None:
-        nonlocal blocks
-        blocks += isinstance(event, BlockDone)
-        if isinstance(event, BlockDone) and blocks == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    assert saesweep.run(tree, run_dir=tmp_path / "run", listeners=[press]).status == "interrupted"
+    assert saesweep.run(tree, run_dir=tmp_path / "run", listeners=[stopping_at(2)]).status == "interrupted"
     again = saesweep.run(tree, run_dir=tmp_path / "run")
     assert [row.metrics for row in again.rows] == [row.metrics for row in whole[0].rows]
 
