@@ -27,10 +27,11 @@ from saesweep.study.encoding import (
     to_record,
 )
 from saesweep.study.history import EarlierTrial, as_trials
+from saesweep.study.observed import Observations, kin_of
 from saesweep.study.opening import open_study
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.storage import close_storage, open_storage, shown, silence_optuna, translate_damage
-from saesweep.study.suggestion import Suggestion, as_expected, frozen, kin_of, suggest
+from saesweep.study.suggestion import Suggestion, frozen, suggest
 
 N_STARTUP_TRIALS = 10
 """Random trials before TPE models the space, Optuna's default; half of it in each stratum, which is a smaller space."""
@@ -62,7 +63,7 @@ class Study:
         self._sampler = sampler
         self._seed = seed
         self._baselines = tuple(dict(baseline) for baseline in baselines)
-        self._history = as_trials(self._encoding, history)
+        self._observations = Observations(self._encoding, as_trials(self._encoding, history))
         self._metric_names = tuple(metric_names)
 
     @classmethod
@@ -276,14 +277,14 @@ class Study:
         )
         return suggest(
             self._encoding,
-            [*self._history, *(as_expected(trial, expected.get(trial.number)) for trial in trials)],
+            self._observations.of(trials, expected),
             directions=self._study.directions,
             sampler=sampler,
             entropy=(self._seed, number),
             settings=settings,
             stratum=stratum,
             kin=kin,
-            n_earlier=len(self._history),
+            n_earlier=self._observations.n_earlier,
             refuses=refuses,
         )
 
