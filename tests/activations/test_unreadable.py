@@ -12,7 +12,8 @@ import torch
 
 from saesweep.activations import check_source, open_source
 from saesweep.activations.cache.writer import write_cache
-from saesweep.activations.documents import Document, MapDocuments, StreamDocuments, open_documents
+from saesweep.activations.columns import Document
+from saesweep.activations.documents import MapDocuments, StreamDocuments, open_documents
 from saesweep.activations.pretokenize import pretokenize
 from saesweep.activations.unreadable import MOST_IN_A_ROW, UnreadableRows
 from saesweep.errors import UserError
