@@ -10,6 +10,7 @@ from saesweep.experiment.explain import unknown_key
 from saesweep.experiment.field_rules import field_problems
 from saesweep.experiment.fields import (
     NESTED,
+    WITHOUT_EFFECT,
     architectures_with,
     flatten,
     known_paths,
@@ -37,7 +38,9 @@ def check_base(draft: Draft) -> None:
             block, _, name = key.partition(".")
             message, near = unknown_key(key, (*run_fields(), "from_cfg"))
             meant: Place | None = None if near is None else ("base", near)
-            if block in NESTED and name:
+            if key in WITHOUT_EFFECT:
+                message, meant = _without_effect(key, key), None
+            elif block in NESTED and name:
                 message = f"unknown key {key!r}; write it nested, as {block}: {{{name}: ...}}"
                 meant = ("base", block, name)
             elif key in sae_fields():
@@ -54,6 +57,8 @@ def check_base(draft: Draft) -> None:
         for key in draft.block("base", block):
             if key not in known:
                 message, near = unknown_key(key, known)
+                if (path := f"{block}.{key}") in WITHOUT_EFFECT:
+                    message, near = _without_effect(key, path), None
                 document.add_unknown_key(("base", block, key), message, None if near is None else ("base", block, near))
                 draft.broken.add(f"{block}.{key}")
     for key in draft.block("base", "sae"):
@@ -93,6 +98,10 @@ def check_base(draft: Draft) -> None:
         owners = [a for a in architectures_with(path, draft.architectures) if path in known_paths()]
         if path not in ("sae.architecture", *NESTED):  # an unknown architecture has been noted
             _check_value(draft, path, value, ("base", *parts_of(path)), owners)
+
+
+def _without_effect(key: str, path: str) -> str:
+    return f"{key!r} has no effect here: {WITHOUT_EFFECT[path]}"
 
 
 def check_by_architecture(draft: Draft) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place, dotted
 from saesweep.experiment.environment import has_reference
-from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fields
+from saesweep.experiment.fields import NESTED, WITHOUT_EFFECT, logger_fields, run_fields, sae_fields
 from saesweep.experiment.metadata import METADATA_FIELDS, run_of_metadata
 from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
 from saesweep.experiment.yaml_text import read_yaml
@@ -42,8 +42,8 @@ _OF_THAT_MACHINE = frozenset(
         "output_path",
         "checkpoint_path",
         "resume_from_checkpoint",
-        "verbose",
         OPT_IN,
+        *WITHOUT_EFFECT,
     }
 )
 """Fields that say nothing about the SAE, and the permission to run code: left out without a word."""
@@ -204,7 +204,10 @@ def _read_own(path: Path) -> Imported:
         raise UserError(f"{path} is not the experiment of an exported SAE")
     # Where its snapshots went: a run that begins from there must not write over them. And whether code may run is for
     # the file that names this folder to say.
-    return Imported({key: value for key, value in base.items() if key not in ("checkpoint_path", OPT_IN)})
+    kept = {key: value for key, value in base.items() if key not in ("checkpoint_path", OPT_IN, *WITHOUT_EFFECT)}
+    if isinstance(logger := kept.get("logger"), dict):
+        kept["logger"] = {key: value for key, value in logger.items() if f"logger.{key}" not in WITHOUT_EFFECT}
+    return Imported(kept)
 
 
 def _read_runner(path: Path) -> Imported:
@@ -283,7 +286,9 @@ def _from_runner(cfg: dict[str, Any]) -> Imported:
     base["sae"] = {key: _dtype(key, value) for key, value in sae.items() if key in known}
     logger = cfg.get("logger")
     if isinstance(logger, dict):
-        lost += [f"logger.{key}" for key in logger if key not in logger_fields()]
+        lost += [
+            path for key in logger if key not in logger_fields() and (path := f"logger.{key}") not in WITHOUT_EFFECT
+        ]
         base["logger"] = {k: v for k, v in logger.items() if k in logger_fields() and k != "log_to_wandb"}
         if logger.get("log_to_wandb"):
             lost.append("logger.log_to_wandb")

@@ -25,8 +25,6 @@ from saesweep.scheduler import (
     StopRequested,
     TrialState,
     decide,
-    event_from_json,
-    event_to_json,
     rungs,
 )
 from saesweep.scheduler.aim import GoalAim, Limit
@@ -409,9 +407,7 @@ def test_other_rules_hold_at_once_and_a_search_that_was_over_continues_by_them()
     more = policy(n_trials=5, n_slots=2, strata=("c", "a", "b"))
     assert not rules.decides_as(more)
     assert rules.decides_as(policy(n_trials=2, n_slots=7, strata=("a", "b"), baseline_strata=("b",)))
-    changed = event_from_json(event_to_json(PolicyChanged(policy=more)))
-    assert changed == PolicyChanged(policy=more)
-    state, actions = decide(state, changed)
+    state, actions = decide(state, PolicyChanged(policy=more))
     # The added stratum has had no trial yet.
     assert actions == [Ask(number=2, stratum="c"), Ask(number=3, stratum="c")]
     assert (state.stopped, state.policy) == (None, more)
