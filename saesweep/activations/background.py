@@ -19,7 +19,7 @@ class BackgroundIterator(Generic[T]):
 
     Args:
         source: Read by the thread alone from now on.
-        ahead: Most items that are computed or being computed and not read yet, at least 1.
+        ahead: Maximum number of items that are computed or being computed and not read yet, at least 1.
         name: The thread's.
         patience_seconds: How long `close` waits at most; None for as long as the item in progress takes.
     """
