@@ -31,6 +31,7 @@ from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.result import Result
 from saesweep.runs import RunDirectory, read_costs, read_json, write_json
+from saesweep.status import is_live
 from saesweep.tracking import registered_trackers
 
 
@@ -247,7 +248,7 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
     allowed = experiment.spec.search.retry_failed
     if allowed > board["retry_failed"] and any(n <= allowed for n in attempts_that_failed(board["rows"])):
         return None  # more attempts are allowed by now
-    if any(row["status"] in ("training", "waiting") for row in board["rows"]):
+    if any(is_live(row["status"]) for row in board["rows"]):
         return None  # a limit stopped it, perhaps since raised
     wanted = experiment.spec.search.confirm
     if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
