@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from saesweep.experiment import Experiment, load_experiment
-from saesweep.experiment.template import template
+from saesweep.experiment.authoring import template
 from saesweep.specs import ParameterSpec
 
 FOLDER = Path(__file__).parents[2] / "experiments"

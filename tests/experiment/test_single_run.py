@@ -12,7 +12,7 @@ import pytest
 from saesweep.errors import ExperimentError
 from saesweep.experiment import load_experiment, load_single_run
 from saesweep.experiment.fields import known_paths
-from saesweep.experiment.flags import run_flags
+from saesweep.experiment.single_run import run_flags
 
 FLAGS = {
     "model_name": "builtin:tiny-lm",

@@ -14,7 +14,7 @@ from saesweep.activations.cache.writer import write_cache
 from saesweep.errors import ExperimentError, UserError
 from saesweep.evaluation import evaluate_saes
 from saesweep.experiment import load_experiment
-from saesweep.experiment.trial_settings import with_widths
+from saesweep.experiment.experiment import with_widths
 from saesweep.publish.card import model_card, read_entry
 from saesweep.publish.push import name_of
 from saesweep.report.write_features import write_features
