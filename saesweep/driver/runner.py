@@ -16,11 +16,11 @@ from saesweep.costs import Kind
 from saesweep.driver.changed_space import change_of_space
 from saesweep.driver.confirm import confirm
 from saesweep.driver.costs import CostBook, TimedEngine
-from saesweep.driver.facts import check
 from saesweep.driver.finish import Outcome
 from saesweep.driver.log import JsonLogListener, ProgressListener
 from saesweep.driver.outside import claim_checkpoint_path, make_tracker
 from saesweep.driver.phase import Phase, train
+from saesweep.driver.session import preflight
 from saesweep.driver.stopping import StopFlag
 from saesweep.engines.choose import open_engine
 from saesweep.engines.protocol import Engine
@@ -92,7 +92,7 @@ def run(
             doing("checking the model, the hooks and the dataset")
             with book.spending("set_up"):
                 timed = TimedEngine(engine or open_engine(loaded, bus), book)
-            facts = check(loaded, timed)
+            facts = preflight(loaded, timed)
             if change is not None:
                 directory.add_fingerprints(change.fingerprints)
                 bus.emit(Note(level="info", message=change.message))

@@ -158,10 +158,12 @@ def test_fields_of_saelens_without_effect_are_left_out_without_a_word(tmp_path: 
 
 
 @pytest.mark.parametrize("path", WITHOUT_EFFECT)
-def test_fields_without_effect_are_refused_with_what_to_do_instead(path: str, tree: dict[str, Any], one: One) -> None:
+def test_fields_without_effect_are_refused_with_what_to_do_instead(
+    path: str, tree: dict[str, Any], only_problem: One
+) -> None:
     block, _, key = path.rpartition(".")
     (tree["base"].setdefault(block, {}) if block else tree["base"])[key] = 1
-    problem = one(tree)
+    problem = only_problem(tree)
     assert problem.path == f"base.{path}"
     assert problem.message == f"{key!r} has no effect here: {WITHOUT_EFFECT[path]}"
 

@@ -15,7 +15,7 @@ from saesweep.experiment import load_experiment
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.runs import RunDirectory
 from saesweep.specs import EvaluationSpec
-from saesweep.worker.memory import MeasuringMemoryError, measuring
+from saesweep.worker.device import MeasuringMemoryError, measuring
 from saesweep.worker.sizing import largest_run, measuring_bytes, plan_slots
 from tests.models.tiny import run_of
 
