@@ -15,7 +15,7 @@ class BackgroundIterator(Generic[T]):
     """The items of `source`, in its order, computed on another thread.
 
     An exception of the source is raised where its item would have come. `close` waits for the item in progress and drops
-    those that nobody read; it also happens when the object is collected and when the interpreter ends.
+    those that were not read; it also happens when the object is collected and when the interpreter ends.
 
     Args:
         source: Read by the thread alone from now on.

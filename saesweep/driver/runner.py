@@ -188,7 +188,7 @@ def _marked_interrupted(directory: RunDirectory, resume_command: str) -> Iterato
 
 
 def _mark_interrupted(directory: RunDirectory) -> None:
-    """Say in the status file of a run that nobody trains there any more."""
+    """Say in the status file of a run that no process trains there any more."""
     with suppress(OSError, UserError):  # the disk may be full, or the folder gone
         directory.check_is_held()
         board = _board(directory)

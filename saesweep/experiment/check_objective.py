@@ -105,7 +105,7 @@ def _no_seeds(draft: Draft) -> str:
 
 
 def objective_warnings(objective: ObjectiveSpec | None, searches_sparsity: bool) -> list[str]:
-    """Return warnings about objectives that lead where nobody means to go."""
+    """Return warnings about objectives that hardly mean what they say."""
     if objective is None:
         return []
     found = []

@@ -66,7 +66,7 @@ class Failed:
 class SlotsChanged:
     """The cohort of a worker now has another size; trials in lost slots wait, and continue from their last state.
 
-    A worker that nobody knew has joined; one without slots is gone.
+    A worker that was not known has joined; one without slots is gone.
     """
 
     n_slots: int

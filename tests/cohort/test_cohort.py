@@ -123,7 +123,7 @@ def test_a_late_joiner_trains_its_own_schedule_from_step_zero() -> None:
     assert all(torch.equal(slot.params[n], expected.params[n]) for n in slot.params)
 
 
-def test_a_restored_slot_goes_on_bit_for_bit() -> None:
+def test_a_restored_slot_continues_bit_for_bit() -> None:
     run = make_run("batchtopk", sae={"dtype": "float32"})
     data = [{HOOK: b[HOOK].float()} for b in batches(14)]
     cohort, (slot,) = new_cohort([run])

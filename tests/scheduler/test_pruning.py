@@ -110,7 +110,7 @@ def test_while_none_is_feasible_the_likeliest_is_kept_once_no_other_is_to_come()
     assert pruned(actions) == [0, 1, 2]
 
 
-def test_a_dead_sae_is_nobodys_rival() -> None:
+def test_a_dead_sae_is_no_rival() -> None:
     """It has the smallest L0 of all, and is no answer."""
     rules = policy(n_trials=2, n_slots=1, aim=Aim(goals=(GoalAim("l0", maximize=False),)))
     state = opened(rules)

@@ -251,7 +251,7 @@ def test_other_experiment_is_refused_with_what_changed(tmp_path: Path) -> None:
             open_study(path, **change)
 
 
-def test_a_wider_range_goes_on_and_its_new_part_is_searched(tmp_path: Path) -> None:
+def test_a_study_continues_with_a_wider_range_and_searches_its_new_part(tmp_path: Path) -> None:
     with open_study(tmp_path / "s.db") as study:
         block(study, 0, 12)
         before = study.trials()

@@ -96,7 +96,7 @@ def test_the_peak_of_a_run_with_gemmas_vocabulary_is_small_and_as_planned(tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_memory_that_runs_out_in_measuring_is_told_apart(tmp_path: Path) -> None:
+def test_memory_that_runs_out_in_measuring_is_reported_as_such(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.save_choices({"slots": 1})
     with pytest.raises(MeasuringMemoryError, match="tried to allocate 17179869184") as caught, measuring():
