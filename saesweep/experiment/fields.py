@@ -94,7 +94,6 @@ def is_read(field: str, params: Mapping[str, Any]) -> bool:
 WITHOUT_EFFECT = {
     "dead_feature_threshold": "SAELens does not read it either; leave it out",
     "n_eval_batches": "trials are measured on evaluation.select_tokens; leave it out",
-    "verbose": "it is --display on the command line; leave it out",
     "logger.log_activations_store_to_wandb": "SAELens does not read it either; leave it out",
     "logger.log_optimizer_state_to_wandb": "SAELens does not read it either; leave it out",
     "logger.eval_every_n_wandb_logs": "trials are measured at rungs and at their end; leave it out",

@@ -52,6 +52,7 @@ _OF_THAT_MACHINE = frozenset(
         "output_path",
         "checkpoint_path",
         "resume_from_checkpoint",
+        "verbose",
         OPT_IN,
         *WITHOUT_EFFECT,
     }

@@ -192,6 +192,8 @@ class BaseRun(Spec):
     """SAELens' resume; here the same command resumes."""
     output_path: str | None = None
     """SAELens' output folder; here `--run-dir`."""
+    verbose: bool = True
+    """Whether `saesweep train` shows its progress; `--display` says how."""
 
     synthetic: SyntheticSpec = SyntheticSpec()
     """The true features of `dataset_path: builtin:synthetic`."""

@@ -38,10 +38,11 @@ def log_sweep(run: Any, event: RunEnded, goals: Sequence[str]) -> None:
         values["plots/matched"] = _matched_plot(event.matched)
     run.log(values)
     best = next((row for row in event.rows if row.number == event.best), None)
+    ended: dict[str, int] = {status: sum(row.status == status for row in event.rows) for status in ENDED}
     run.summary.update(
         {
             "trials": len(event.rows),
-            **{status: sum(row.status == status for row in event.rows) for status in ENDED},
+            **ended,
             "best": event.best,
             "best_architecture": None if best is None else best.architecture,
             "notes": list(event.notes),

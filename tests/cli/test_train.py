@@ -50,7 +50,7 @@ def test_flags_train_an_sae_and_the_same_flags_resume(
     assert len(list((tmp_path / "runs").iterdir())) == 1
     # Going on from the snapshot, with its own configuration and a flag over it.
     again = ["train", "--from_cfg", str(snapshots / "1280"), "--from_pretrained_path", str(snapshots / "1280")]
-    again += ["--lr", "1e-5", "--run-dir", "again", "--set", "evaluation.test_tokens=1k"]
+    again += ["--lr", "1e-5", "--verbose", "false", "--run-dir", "again", "--set", "evaluation.test_tokens=1k"]
     assert main(again) == 0
     assert capsys.readouterr().out == ""
     assert (tmp_path / "again" / "best" / "cfg.json").exists()

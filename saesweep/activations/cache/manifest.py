@@ -179,6 +179,7 @@ _NOT_THE_DATA = frozenset(
         "save_final_checkpoint",
         "resume_from_checkpoint",
         "output_path",
+        "verbose",
         "synthetic",
         "logger",
     }
