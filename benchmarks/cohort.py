@@ -201,7 +201,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--subjects", default=",".join(SUBJECTS), help=f"of {', '.join(SUBJECTS)}")
     parser.add_argument("--peer-python", default=".venv-bench/bin/python", help="interpreter with the peers installed")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each subject")
-    parser.add_argument("--turn-seconds", type=float, default=3.0, help="least length of a turn")
+    parser.add_argument("--turn-seconds", type=float, default=3.0, help="minimum length of a turn")
     parser.add_argument(
         "--max-foreign", type=float, default=0.04, help="share of CPU used by others that spoils a turn"
     )

@@ -128,8 +128,8 @@ class ForwardPasses:
             yield ForwardPass(chunk=chunk, rows=rows)
 
 
-def forward_pieces(n_contexts: int, at_most: int) -> Iterator[slice]:
-    """Cut contexts into the fewest forward passes of at most `at_most` contexts, near-equal in size; none into none."""
-    count = -(-n_contexts // at_most)
+def forward_pieces(n_contexts: int, max_contexts: int) -> Iterator[slice]:
+    """Cut contexts into the fewest forward passes of at most `max_contexts` contexts, near-equal in size; none into none."""
+    count = -(-n_contexts // max_contexts)
     for part in range(count):
         yield slice(n_contexts * part // count, n_contexts * (part + 1) // count)

@@ -96,7 +96,7 @@ class HeldOutActivations(HeldOut):
         return int(self.mask_NT.sum())
 
     def batches(self, hook: str, max_tokens: int | None = None) -> Iterator[Tensor]:
-        """Yield the activations [M,D] at a hook; the model runs only for pieces that nobody asked for before."""
+        """Yield the activations [M,D] at a hook; the model runs only for pieces that were not asked for before."""
         left = self.n_tokens if max_tokens is None else min(max_tokens, self.n_tokens)
         for number in range(len(self._pieces)):
             if left == 0:

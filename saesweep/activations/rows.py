@@ -8,7 +8,7 @@ Shape suffixes: N = contexts, T = tokens per context, M = rows that count, D = w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class RowFilter:
 
     @property
     def rows_per_context(self) -> int:
-        """Most rows that a context gives."""
+        """Maximum number of rows that a context gives."""
         return len(range(self.context_size)[slice(*self.seqpos_slice)])
 
     def mask(self, tokens_NT: Tensor) -> Tensor:
@@ -129,3 +129,14 @@ def _norms(rows_MD: Tensor) -> Tensor:
     # float32: the square of a sink's norm overflows float16.
     norms_M: Tensor = torch.linalg.vector_norm(rows_MD, dim=-1, dtype=torch.float32)
     return norms_M
+
+
+def first_rows(pieces: Iterable[dict[str, Tensor]], max_rows: int) -> Iterator[dict[str, Tensor]]:
+    """Yield pieces, whose rows are those of all hooks, until they have so many rows; the last one is cut."""
+    left = max_rows
+    for piece in pieces:
+        if left <= 0:
+            return
+        cut = {hook: rows_MD[:left] for hook, rows_MD in piece.items()}
+        left -= len(next(iter(cut.values())))
+        yield cut

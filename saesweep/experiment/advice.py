@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saesweep.experiment.check_objective import matched_warnings, objective_warnings
+from saesweep.experiment.check_matched import matched_warnings
+from saesweep.experiment.check_objective import objective_warnings
 from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
 from saesweep.space import Parameter

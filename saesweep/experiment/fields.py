@@ -91,6 +91,16 @@ def is_read(field: str, params: Mapping[str, Any]) -> bool:
     return params[decider] in values if values else params[decider] not in (0, "0", "0%", None)
 
 
+WITHOUT_EFFECT = {
+    "dead_feature_threshold": "SAELens does not read it either; leave it out",
+    "n_eval_batches": "trials are measured on evaluation.select_tokens; leave it out",
+    "logger.log_activations_store_to_wandb": "SAELens does not read it either; leave it out",
+    "logger.log_optimizer_state_to_wandb": "SAELens does not read it either; leave it out",
+    "logger.eval_every_n_wandb_logs": "trials are measured at rungs and at their end; leave it out",
+}
+"""SAELens' fields that would do nothing here, and what to do instead. `from_cfg` leaves them out without a word."""
+
+
 def run_fields() -> tuple[str, ...]:
     """Return the top-level fields of a base run."""
     return tuple(BaseRun.model_fields)

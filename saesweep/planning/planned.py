@@ -120,7 +120,7 @@ class Plan:
     slot_bytes: int
     shared_bytes: int
     measuring_bytes: int
-    """Most memory that measuring takes; part of `shared_bytes` where it is more than what a training step takes."""
+    """Maximum memory that measuring takes; part of `shared_bytes` where it is more than what a training step takes."""
     sae_tokens_full: int
     """SAE-tokens of all trials if none is pruned."""
     sae_tokens_pruned: int
@@ -134,7 +134,7 @@ class Plan:
     gflops: float
     """Speed of a matrix product measured now on the device, GFLOP/s."""
     sae_seconds: tuple[float, float]
-    """Least and most time of the SAEs at that speed, without the language model."""
+    """Minimum and maximum time of the SAEs at that speed, without the language model."""
     mixture: str = ""
     """The datasets of a mixture with their shares of the tokens, such as `0.7 of a.txt, 0.3 of b.txt`."""
     schedules: tuple[str, ...] = ()

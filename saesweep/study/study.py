@@ -14,12 +14,12 @@ from optuna.trial import FrozenTrial, TrialState
 from saesweep.collection import paused_collection
 from saesweep.errors import UserError
 from saesweep.space import Space, has_settings, next_point
+from saesweep.status import DecidedStatus
 from saesweep.study.encoding import (
     RUNG_PREFIX,
     STATES,
     Encoding,
     ExpectedEnd,
-    TerminalState,
     TrialRecord,
     named_values,
     rung_reports,
@@ -319,7 +319,7 @@ class Study:
     def tell(
         self,
         number: int,
-        state: TerminalState,
+        state: DecidedStatus,
         values: Sequence[float] | None = None,
         *,
         constraints: Mapping[str, float] | None = None,
@@ -362,7 +362,7 @@ class Study:
             self._study.tell(number, list(told))
 
     def _verify(
-        self, trial: FrozenTrial, state: TerminalState, values: tuple[float, ...] | None, constraints: dict[str, float]
+        self, trial: FrozenTrial, state: DecidedStatus, values: tuple[float, ...] | None, constraints: dict[str, float]
     ) -> None:
         """Raise a RuntimeError where an ended trial is not what a replay says."""
         record = to_record(trial, self._encoding)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saesweep.activations.documents import Document, MapDocuments, StreamDocuments
+from saesweep.activations.columns import Document
+from saesweep.activations.documents import MapDocuments, StreamDocuments
 from saesweep.activations.packing import Packing
 from saesweep.activations.rows import NormLimit, RowFilter
 from saesweep.activations.split import TrainDocuments

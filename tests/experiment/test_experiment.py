@@ -266,7 +266,7 @@ class TestIdentity:
         ]
         assert space_changes(old.tree, new.tree) == ["space.sae.k: added"]
 
-    def test_what_is_searched_is_told_apart(self, tree: dict[str, Any]) -> None:
+    def test_what_is_searched_is_distinguished(self, tree: dict[str, Any]) -> None:
         tree["objective"] = {"minimize": "mse", "matched": {"l0": [8, 32]}}
         tree["base"]["sae"].pop("k", None)
         tree["space"] = {"sae.architecture": {"choice": ["topk", "batchtopk"]}, "lr": {"float": [1e-4, 1e-3]}}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saesweep.saes import Knobs, Params, architecture_for
+from saesweep.saes import Knobs, Normalizer, Params, architecture_for
 from saesweep.specs.architectures import SAESpec, spec_class
 
 D_IN, D_OUT, D_SAE, BATCH = 12, 10, 40, 64
@@ -214,3 +214,15 @@ def _normalise(mode: str, x: Tensor) -> Any:
         length = (x**2).sum(1, keepdim=True) ** 0.5
         return x * D_IN**0.5 / length, lambda recon: recon * length / D_IN**0.5
     return x, lambda recon: recon
+
+
+def denormalized(normalizer: Normalizer, x_BD: Tensor) -> Tensor:
+    """Normalised activations or reconstructions [B, D] in the space of the raw activations."""
+    if normalizer.scale is not None:
+        return x_BD / normalizer.scale
+    if normalizer.layer_scales is not None:
+        parts = x_BD.chunk(len(normalizer.layer_scales), dim=-1)
+        return torch.cat([part / scale for part, scale in zip(parts, normalizer.layer_scales, strict=True)], dim=-1)
+    if normalizer.whitening is not None:
+        return x_BD @ normalizer.whitening.inverse_DD.to(x_BD) + normalizer.whitening.mean_D.to(x_BD)
+    return x_BD

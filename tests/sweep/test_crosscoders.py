@@ -14,7 +14,7 @@ from saesweep.activations.cache.writer import write_cache
 from saesweep.errors import ExperimentError, UserError
 from saesweep.evaluation import evaluate_saes
 from saesweep.experiment import load_experiment
-from saesweep.experiment.trial_settings import with_widths
+from saesweep.experiment.experiment import with_widths
 from saesweep.publish.card import model_card, read_entry
 from saesweep.publish.push import name_of
 from saesweep.report.write_features import write_features
@@ -197,7 +197,7 @@ def test_from_a_cache_as_from_the_model_and_beside_a_reference(
     assert explained == pytest.approx(row.metrics["explained_variance"], rel=1e-5)
 
 
-def test_training_goes_on_from_a_crosscoder(
+def test_training_continues_from_a_crosscoder(
     alone: dict[str, Any], whole: tuple[saesweep.Result, Path], tmp_path: Path
 ) -> None:
     row, folder = sae_of(whole, "topk_crosscoder")

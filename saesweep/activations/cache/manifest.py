@@ -170,11 +170,9 @@ _NOT_THE_DATA = frozenset(
         "adam_beta2",
         "dead_feature_window",
         "feature_sampling_window",
-        "dead_feature_threshold",
         "from_pretrained_path",
         "sae",
         # Output.
-        "n_eval_batches",
         "eval_batch_size_prompts",
         "n_checkpoints",
         "checkpoint_path",

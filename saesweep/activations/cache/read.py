@@ -29,7 +29,7 @@ class CachedHeldOut(HeldOut):
         tokens_NT: Its contexts.
         mask_NT: Positions whose activations count.
         forward_contexts: Contexts per forward pass of the live part.
-        batch_tokens: Most rows at a time.
+        batch_tokens: Maximum number of rows at a time.
         device: Where the rows go.
     """
 

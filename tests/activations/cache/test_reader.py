@@ -73,7 +73,7 @@ def test_a_later_epoch_takes_the_same_batches_in_another_order(run: Any, finishe
 
 
 @pytest.mark.parametrize("served", [0, 5, 40])
-def test_it_goes_on_where_it_stood(run: Any, finished: Path, served: int) -> None:
+def test_it_resumes_where_it_stood(run: Any, finished: Path, served: int) -> None:
     stream, again = open_cached(run, finished).stream, open_cached(run, finished).stream
     for _ in range(served):
         stream.next_batch()
@@ -84,7 +84,7 @@ def test_it_goes_on_where_it_stood(run: Any, finished: Path, served: int) -> Non
         assert torch.equal(again.next_batch()[HOOKS[1]], stream.next_batch()[HOOKS[1]])
 
 
-def test_a_run_goes_on_with_a_cache_that_grew(run: Any, tmp_path: Path) -> None:
+def test_a_run_resumes_with_a_cache_that_grew(run: Any, tmp_path: Path) -> None:
     folder = tmp_path / "rows"
     write(run, folder, tokens=640)
     stream = open_cached(run, folder).stream
