@@ -39,7 +39,7 @@ class TwoNodes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self._cluster.shutdown()
 
     @property
     def address(self) -> str:

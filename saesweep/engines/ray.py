@@ -7,8 +7,12 @@ be at the same path on every machine.
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -41,6 +45,8 @@ from saesweep.worker.preflight import preflight
 MAX_RESTARTS = 3
 """A worker whose process ends so often in one block is taken to lack memory: the system kills such a process without a word."""
 _POLL_SECONDS = 0.2
+_CONNECT_SECONDS = 20.0
+"""How long to wait for a cluster that does not answer; Ray itself tries for a quarter of an hour."""
 _GONE = (RayActorError, ObjectLostError)
 """What a call raises whose process has ended, or whose answer lay on a machine that is gone."""
 
@@ -220,7 +226,11 @@ class RayEngine:
         if self._is_ours:  # threads are divided among the workers, and each takes at least one
             own = {"num_cpus": max(os.cpu_count() or 1, len(worker_devices(experiment, visible_gpus())))}
         try:
-            ray.init(address=spec.address, include_dashboard=False, log_to_driver=False, logging_level="error", **own)
+            _check_answers(spec.address or os.environ.get("RAY_ADDRESS") or "")
+            with _own_sigterm():
+                ray.init(
+                    address=spec.address, include_dashboard=False, log_to_driver=False, logging_level="error", **own
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"engine.ray.address: no Ray cluster at {spec.address or 'RAY_ADDRESS'}: {error}"
@@ -280,6 +290,37 @@ class RayEngine:
 
     def release(self) -> None:
         """Nothing stays between two workers: a process ends with each."""
+
+
+def _check_answers(address: str) -> None:
+    """Wait until somebody listens at a cluster's address.
+
+    Raises:
+        ConnectionError: Nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:  # none, `auto` or a URL
+        return
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ConnectionError(error.strerror or str(error)) from error
+            time.sleep(0.5)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray would end the driver at once, in mid-block."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _progress(worker: RayWorker) -> int | None:

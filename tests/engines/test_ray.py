@@ -171,10 +171,28 @@ def test_a_worker_that_dies_again_and_again_gets_fewer_trials_and_then_its_trial
     assert choices == [1, 1]
 
 
-def test_a_cluster_that_is_not_there_is_one_message(tmp_path: Path) -> None:
+def test_sigterm_lets_the_workers_finish_their_blocks(tmp_path: Path) -> None:
+    """Ray has a handler of its own, which would end the driver at once."""
+    ray.shutdown()
+    heard: list[str] = []
+
+    def terminate(event: Any) -> None:
+        heard.append(getattr(event, "message", ""))
+        if isinstance(event, BlockDone) and event.block == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert saesweep.run(on_ray(), run_dir=tmp_path / "run", listeners=[terminate]).status == "interrupted"
+    assert ray.is_initialized()
+    saesweep.run(few_trials(), run_dir=tmp_path / "local")
+    assert saesweep.run(few_trials(), run_dir=tmp_path / "run").status == "complete"
+    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "local")
+
+
+def test_a_cluster_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from saesweep.engines.ray import RayEngine
 
     ray.shutdown()
+    monkeypatch.setattr("saesweep.engines.ray._CONNECT_SECONDS", 0.0)
     experiment = load_experiment({**few_trials(), "engine": {"ray": {"address": "127.0.0.1:1"}}})
     with pytest.raises(UserError, match=r"engine\.ray\.address: no Ray cluster at 127\.0\.0\.1:1"):
         RayEngine(experiment.spec.engine.ray, experiment)
