@@ -99,7 +99,7 @@ def main() -> int:
             print(f"two nodes, undisturbed: {seconds:.0f} s; {wrong[0]}", flush=True)
             began = time.monotonic()
             disturbed = Disturbed(folder / "killed", nodes, server, random.Random(arguments.seed + 1))
-            tree = on_cluster(arguments.tokens, "killed", server.url, 5)
+            tree = on_cluster(arguments.tokens, "killed", server.url, 15)
             disturbed.run(tree, drawn(arguments.kills, arguments.seed))
             killed_seconds = time.monotonic() - began
             counts = Counter(kill.kind for kill in disturbed.kills)

@@ -198,7 +198,7 @@ class Disturbed:
         if kind == "database" and any(what == "database" for _, what in self._back):
             kind = "driver"
         if kind == "node":
-            seconds = self._away(kind, 0, 15)
+            seconds = self._away(kind, 0, 30)
             self._note(kind, f"all processes of the second node; back after {seconds:.0f} s")
             self.nodes.lose_second()
         elif kind == "database":

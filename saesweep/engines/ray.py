@@ -68,7 +68,7 @@ class RayWorker:
         plan: What to open.
         options: What it takes of a machine.
         threads: Of the processor, for PyTorch.
-        restart_seconds: How long a process that is started again may wait for a device, before its worker counts as lost.
+        restart_seconds: How long a process may take to be started again, with the wait for a device.
     """
 
     def __init__(self, plan: WorkerPlan, options: Mapping[str, Any], threads: int, restart_seconds: float) -> None:
@@ -77,7 +77,7 @@ class RayWorker:
         self._threads = threads
         self._restart_seconds = restart_seconds
         self._deadline: float | None = None
-        """Until when the process that was started again must have a device; None once it has one."""
+        """Until when the process that is started again must have begun; None once it has."""
         self._opened: Opened | None = None
         self._request: BlockRequest | None = None
         self._ends = 0
@@ -127,7 +127,7 @@ class RayWorker:
         self._deadline = time.monotonic() + self._restart_seconds
 
     def check_started(self) -> None:
-        """Give a worker up that was to be started again and has waited too long for a device.
+        """Give a worker up whose process was to be started again and has not begun in time.
 
         Raises:
             WorkerLost: It has.
@@ -139,7 +139,7 @@ class RayWorker:
         elif time.monotonic() > self._deadline:
             self.pending = None
             self.close()
-            fault = WorkerLost(f"its process ended, and no device was free within {self._restart_seconds:g} s")
+            fault = WorkerLost(f"its process ended, and no other one has started in its place within {self._restart_seconds:g} s")
             fault.worker = self
             raise fault
 
