@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   saesweep export runs/quickstart --to my_sae                 the best SAE
   saesweep export runs/quickstart --trial 7 --to my_sae       another trial of the leaderboard
+  saesweep export runs/quickstart --to s3://bucket/my_sae     to a store that fsspec knows (here with s3fs installed)
 
 The folder loads with SAELens' SAE.load_from_disk and, as base: {from_cfg: my_sae}, in an experiment file.
 """
@@ -39,21 +40,25 @@ def add_parser(commands: Subparsers) -> None:
     parser = new_parser(commands, "export", summary="copy a trained SAE out of a run directory", examples=_EXAMPLES)
     parser.add_argument("run", metavar="RUN", type=Path, help="the run directory")
     parser.add_argument("--trial", metavar="N", type=int, help="number of the trial (default: the best)")
-    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to make")
+    parser.add_argument("--to", metavar="DIR", required=True, help="the folder to make, or its URL")
     parser.add_argument("--force", action="store_true", help="replace an SAE that is already in DIR")
     parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Copy the folder."""
-    from saesweep.runs import RunDirectory, replace_folder
+    from saesweep.runs import RunDirectory, is_url, replace_folder, upload_export
     from saesweep.saes.folder import check_checksums
 
     source = _source(RunDirectory(args.run), args.trial)
     check_checksums(source)  # a damaged SAE is not handed on
-    check_target(args.to, source, args.force)
-    # resolve(): a link to a folder is filled, not replaced
-    replace_folder(args.to.resolve(), lambda folder: _copy(source, folder))
+    if is_url(args.to):
+        upload_export(source, args.to, exported_files=_EXPORTED_FILES, force=args.force)
+    else:
+        target = Path(args.to)
+        check_target(target, source, args.force)
+        # resolve(): a link to a folder is filled, not replaced
+        replace_folder(target.resolve(), lambda folder: _copy(source, folder))
     say(f"copied {source} to {args.to}")
     return DONE
 

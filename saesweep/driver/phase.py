@@ -199,7 +199,9 @@ class _Stay:
         doing("opening the study")
         _forget_other_decisions(session, history)
         seed = experiment.base_run().seed
-        search = open_search(experiment, session.directory, session.objective, session.rules, seed, session.visit)
+        search = open_search(
+            experiment, session.directory, session.objective, session.rules, seed, session.visit, self._warn
+        )
         with search.study:
             self.loop = loop = SweepLoop(session, search, self.engine, fleet, self.bus, self.stop, history)
             resumed_at = loop.restore()
@@ -230,6 +232,9 @@ class _Stay:
                 stop_reason=loop.stop_reason,
                 has_progressed=len(rows) > (0 if session.saved is None else len(session.saved["trials"])),
             )
+
+    def _warn(self, message: str) -> None:
+        self.bus.emit(Note(level="warning", message=message))
 
     def _say_start(self, session: Session, fleet: Fleet, notes: Sequence[str], resumed_at: int | None) -> None:
         """Say with what the run starts, or of a later stream what is new about it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saesweep.activity import doing
 from saesweep.driver.blocks import BlockPlan
 from saesweep.driver.outside import study_owner, study_place
 from saesweep.driver.visits import Visit
@@ -134,6 +135,7 @@ def open_search(
     rules: Rules,
     seed: int,
     visit: Visit,
+    warn: Callable[[str], None] = doing,
 ) -> Search:
     """Open the study in the run directory, or the one that this experiment has made there.
 
@@ -144,6 +146,7 @@ def open_search(
         rules: What the scheduler goes by.
         seed: Of the sampler, where the file states none.
         visit: The activation stream that trains.
+        warn: Is told where the study's database does not answer for a while.
 
     Raises:
         UserError: The study belongs to another experiment, or the sampler does not fit the space.
@@ -164,6 +167,7 @@ def open_search(
         baselines=search.fixed or search.baselines,
         history=() if warm is None else warm.trials,
         metric_names=[goal.metric for goal in objective.goals],
+        warn=warn,
     )
     return Search(study, rules, visit, () if warm is None else (warm.note,))
 

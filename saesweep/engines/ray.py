@@ -7,12 +7,17 @@ be at the same path on every machine.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import ObjectLostError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from saesweep.engines.devices import visible_gpus, worker_devices
@@ -40,8 +45,10 @@ from saesweep.worker.preflight import preflight
 MAX_RESTARTS = 3
 """A worker whose process ends so often in one block is taken to lack memory: the system kills such a process without a word."""
 _POLL_SECONDS = 0.2
-_START_SECONDS = 60.0
-"""How long a process that has ended may take to be started again, before its device counts as gone."""
+_CONNECT_SECONDS = 20.0
+"""How long to wait for a cluster that does not answer; Ray itself tries for a quarter of an hour."""
+_GONE = (RayActorError, ObjectLostError)
+"""What a call raises whose process has ended, or whose answer lay on a machine that is gone."""
 
 
 def _value(answer: Answer) -> Any:
@@ -61,16 +68,20 @@ class RayWorker:
         plan: What to open.
         options: What it takes of a machine.
         threads: Of the processor, for PyTorch.
+        restart_seconds: How long a process may take to be started again, with the wait for a device.
     """
 
-    def __init__(self, plan: WorkerPlan, options: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, plan: WorkerPlan, options: Mapping[str, Any], threads: int, restart_seconds: float) -> None:
         self._plan = plan
         self._options = options
         self._threads = threads
+        self._restart_seconds = restart_seconds
+        self._deadline: float | None = None
+        """Until when the process that is started again must have begun; None once it has."""
         self._opened: Opened | None = None
         self._request: BlockRequest | None = None
         self._ends = 0
-        """How often the process has ended in this call."""
+        """How often the process has ended in this call, though its machine was there."""
         self.actor: Any = None
         self.pending: Any = None
         self.progress: Any = None
@@ -80,6 +91,7 @@ class RayWorker:
         options = {**self._options, "concurrency_groups": {"progress": 1}}
         actor = ray.remote(max_restarts=0, **options)(RayActor)
         self.actor = actor.remote(self._plan.to_json(), named_plugins(), self._threads)
+        self._machine = self.actor.machine.remote()
         self._opening = self.actor.open.remote()
         self.progress = None
 
@@ -93,46 +105,69 @@ class RayWorker:
         """What it found when it was opened."""
         while self._opened is None:
             try:
-                self._opened = Opened.from_json(_value(ray.get(self._opening)))
-            except RayActorError as error:
+                self._opened = Opened.from_json(self.answer(self._opening))
+            except _GONE as error:
                 self.restart(error)
-            except OutOfMemory as error:
-                error.worker = self
-                raise
         return self._opened
 
     def restart(self, error: RayError) -> None:
-        """Start another process in the place of one that has ended.
+        """Begin to start another process in the place of one that has ended; other workers continue meanwhile.
 
         Raises:
             OutOfMemory: It has ended too often in one call.
-            WorkerLost: There is no device for another one.
         """
-        self._ends += 1
+        self._ends += not self._has_lost_its_machine()
+        self.close()  # one that is only out of reach must not write to the same folder
         if self._ends > MAX_RESTARTS:
-            self.close()
             reason = f"its process ended {self._ends} times in the same call, as where the system kills it for memory"
-            fault: OutOfMemory | WorkerLost = OutOfMemory(reason, False)
+            fault = OutOfMemory(reason, False)
             fault.worker = self
             raise fault from error
         self._begin()
-        ready, _ = ray.wait([self.actor.__ray_ready__.remote()], timeout=_START_SECONDS)
-        if not ready:
+        self._deadline = time.monotonic() + self._restart_seconds
+
+    def check_started(self) -> None:
+        """Give a worker up whose process was to be started again and has not begun in time.
+
+        Raises:
+            WorkerLost: It has.
+        """
+        if self._deadline is None:
+            return
+        if ray.wait([self._machine], timeout=0)[0]:  # it has begun, or the next call says that it has ended once more
+            self._deadline = None
+        elif time.monotonic() > self._deadline:
+            self.pending = None
             self.close()
-            fault = WorkerLost(f"its process ended, and no device was free within {_START_SECONDS:.0f} s")
+            fault = WorkerLost(f"its process ended, and no other one has started in its place within {self._restart_seconds:g} s")
             fault.worker = self
-            raise fault from error
+            raise fault
+
+    def _has_lost_its_machine(self) -> bool:
+        """Return whether the machine that the process began on is no part of the cluster any more."""
+        try:
+            machine = ray.get(self._machine, timeout=0)
+        except RayError:  # it has not even begun
+            return False
+        return not any(node["NodeID"] == machine and node["Alive"] for node in ray.nodes())
+
+    def answer(self, call: Any) -> Any:
+        """Wait for a call's value."""
+        while not ray.wait([call], timeout=_POLL_SECONDS)[0]:
+            self.check_started()
+        try:
+            return _value(ray.get(call))
+        except OutOfMemory as error:
+            error.worker = self
+            raise
 
     def _call(self, name: str, *args: Any) -> Any:
         self._ends = 0
         while True:
             try:
-                return _value(ray.get(getattr(self.actor, name).remote(*args)))
-            except RayActorError as error:
+                return self.answer(getattr(self.actor, name).remote(*args))
+            except _GONE as error:
                 self.restart(error)
-            except OutOfMemory as error:
-                error.worker = self
-                raise
 
     def start(self, request: BlockRequest) -> None:
         """Begin a block; `RayEngine.next_report` has its report."""
@@ -140,7 +175,7 @@ class RayWorker:
         self.again()
 
     def again(self) -> None:
-        """Ask for the block; the actor answers with the same report where it was asked before."""
+        """Ask for the block; an actor that has not begun yet takes it up then, and one that was asked before repeats its report."""
         assert self._request is not None
         self.pending = self.actor.block.remote(self._request.to_json())
         self.progress = self.actor.steps.remote()
@@ -183,6 +218,7 @@ class RayEngine:
     """
 
     def __init__(self, spec: RaySpec, experiment: Experiment) -> None:
+        self._restart_seconds = spec.restart_seconds
         self._is_ours = spec.address is None and not os.environ.get("RAY_ADDRESS")
         if ray.is_initialized():
             return
@@ -190,7 +226,11 @@ class RayEngine:
         if self._is_ours:  # threads are divided among the workers, and each takes at least one
             own = {"num_cpus": max(os.cpu_count() or 1, len(worker_devices(experiment, visible_gpus())))}
         try:
-            ray.init(address=spec.address, include_dashboard=False, log_to_driver=False, logging_level="error", **own)
+            _check_answers(spec.address or os.environ.get("RAY_ADDRESS") or "")
+            with _own_sigterm():
+                ray.init(
+                    address=spec.address, include_dashboard=False, log_to_driver=False, logging_level="error", **own
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"engine.ray.address: no Ray cluster at {spec.address or 'RAY_ADDRESS'}: {error}"
@@ -227,32 +267,60 @@ class RayEngine:
     def open(self, plan: WorkerPlan, experiment: Experiment) -> RayWorker:
         """Begin to open a worker, which goes back to its last checkpoint."""
         options, threads = _needs(plan, experiment.base_run().device)
-        return RayWorker(plan, options, threads)
+        return RayWorker(plan, options, threads, self._restart_seconds)
 
     def next_report(self, workers: Sequence[Worker], while_waiting: WhileWaiting) -> tuple[Worker, BlockReport]:
         """Return the next report of the workers that train a block."""
         while True:
             started = {one.pending: one for one in workers if isinstance(one, RayWorker) and one.pending is not None}
+            for worker in started.values():
+                worker.check_started()
             ready, _ = ray.wait(list(started), timeout=_POLL_SECONDS)
             if ready:
                 worker = started[ready[0]]
+                worker.pending = None
                 try:
-                    report = BlockReport.from_json(_value(ray.get(ready[0])))
-                except RayActorError as error:
-                    worker.pending = None
+                    return worker, BlockReport.from_json(worker.answer(ready[0]))
+                except _GONE as error:
                     worker.restart(error)
                     worker.again()
                     continue
-                except OutOfMemory as error:
-                    worker.pending, error.worker = None, worker
-                    raise
-                worker.pending = None
-                return worker, report
             for worker in started.values():
                 while_waiting(worker, _progress(worker))
 
     def release(self) -> None:
         """Nothing stays between two workers: a process ends with each."""
+
+
+def _check_answers(address: str) -> None:
+    """Wait until somebody listens at a cluster's address.
+
+    Raises:
+        ConnectionError: Nobody does.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:  # none, `auto` or a URL
+        return
+    deadline = time.monotonic() + _CONNECT_SECONDS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise ConnectionError(error.strerror or str(error)) from error
+            time.sleep(0.5)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: Ray would end the driver at once, in mid-block."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _progress(worker: RayWorker) -> int | None:

@@ -41,6 +41,11 @@ class RayActor:
         self._worker: DeviceWorker | None = None
         self._steps = 0
 
+    def machine(self) -> str:
+        """Return Ray's name of the machine that this process is on."""
+        found: str = ray.get_runtime_context().get_node_id()
+        return found
+
     def open(self) -> Answer:
         """Open the worker."""
         return self._answer(lambda: self._opened().opened.to_json())

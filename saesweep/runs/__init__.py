@@ -8,6 +8,7 @@ from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
 from saesweep.runs.exports import copy_export
 from saesweep.runs.jsonl import JsonLines, SealedLines, sealed, unsealed
+from saesweep.runs.stores import is_url, upload_export
 
 __all__ = [
     "FORMAT_VERSION",
@@ -19,12 +20,14 @@ __all__ = [
     "SealedLines",
     "copy_export",
     "finite",
+    "is_url",
     "read_costs",
     "read_json",
     "replace_folder",
     "sealed",
     "sha256",
     "unsealed",
+    "upload_export",
     "write_bytes",
     "write_costs",
     "write_json",

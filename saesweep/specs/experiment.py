@@ -42,6 +42,8 @@ class RaySpec(Spec):
 
     address: str | None = None
     """Address of the cluster; `auto`: the one that this machine belongs to. Left out: `RAY_ADDRESS`, or a cluster that this run starts."""
+    restart_seconds: float = Field(60.0, ge=0)
+    """How long it may take to start a worker again whose process has ended, with the wait for a device; then its trials continue on others."""
 
 
 class EngineSpec(Spec):

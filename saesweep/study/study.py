@@ -11,6 +11,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from saesweep.activity import doing
 from saesweep.collection import paused_collection
 from saesweep.errors import UserError
 from saesweep.space import Space, has_settings, next_point
@@ -29,6 +30,7 @@ from saesweep.study.encoding import (
 from saesweep.study.history import EarlierTrial, as_trials
 from saesweep.study.observed import Observations, kin_of
 from saesweep.study.opening import open_study
+from saesweep.study.outage import Outage, outlasting
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.storage import close_storage, open_storage, shown, silence_optuna, translate_damage
 from saesweep.study.suggestion import Suggestion, frozen, suggest
@@ -55,6 +57,7 @@ class Study:
         baselines: Sequence[Mapping[str, Any]],
         history: Sequence[EarlierTrial] = (),
         metric_names: Sequence[str] = (),
+        warn: Callable[[str], None] = doing,
     ) -> None:
         self._study = study
         self._storage = storage
@@ -65,6 +68,7 @@ class Study:
         self._baselines = tuple(dict(baseline) for baseline in baselines)
         self._observations = Observations(self._encoding, as_trials(self._encoding, history))
         self._metric_names = tuple(metric_names)
+        self._warn = warn
 
     @classmethod
     def open(
@@ -82,6 +86,7 @@ class Study:
         history: Sequence[EarlierTrial] = (),
         owner: str | None = None,
         metric_names: Sequence[str] = (),
+        warn: Callable[[str], None] = doing,
     ) -> Study:
         """Create a study, or open the one that the same experiment has made.
 
@@ -101,6 +106,7 @@ class Study:
                 whenever this study is opened.
             owner: The run that writes it, where other runs can reach the same database.
             metric_names: Names of the values, one per objective, for dashboards; none are set where it is empty.
+            warn: Is told where the database does not answer for a while.
 
         Raises:
             UserError: When the storage cannot be opened, the study belongs to another experiment (with what changed),
@@ -141,7 +147,12 @@ class Study:
             baselines=baselines,
             history=history,
             metric_names=metric_names,
+            warn=warn,
         )
+
+    def outage(self) -> Outage:
+        """Return what lets a call wait for the database."""
+        return Outage(self._storage, self._warn)
 
     def close(self) -> None:
         """Close the connections to the storage."""
@@ -155,6 +166,7 @@ class Study:
     ) -> None:
         self.close()
 
+    @outlasting
     def ask(
         self,
         number: int,
@@ -199,6 +211,7 @@ class Study:
         )
         return suggestion.params
 
+    @outlasting
     def has(self, number: int) -> bool:
         """Return whether the study holds a trial of this number."""
         return number < len(self._study.get_trials(deepcopy=False))
@@ -208,13 +221,16 @@ class Study:
         """What suggests trials, as the file names it."""
         return self._sampler
 
+    @outlasting
     def restore(self, number: int, params: Mapping[str, Any]) -> None:
-        """Add a running trial that a checkpoint holds and the study does not, with its settings by path.
+        """Add a running trial that a checkpoint holds and the study does not, with its settings by path; one that is there stays.
 
         Raises:
             UserError: The study cannot take this trial as its next, or its settings lie outside the space.
         """
         count = len(self._study.get_trials(deepcopy=False))
+        if number < count and self._encoding.decode(self._trial(number).params) == dict(params):
+            return
         if number != count:
             raise UserError(f"study.db holds {count} trials, so that trial {number} of the checkpoint cannot be added")
         try:
@@ -226,6 +242,7 @@ class Study:
             raise UserError(f"trial {number} of the checkpoint does not lie in this space: {error}") from None
         self._study.add_trial(trial)
 
+    @outlasting
     def repeat(self, number: int, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings of a trial that repeats another one; add it where the study does not have it yet.
 
@@ -292,6 +309,7 @@ class Study:
         """Return the given settings of a trial; none for one that is suggested."""
         return self._baselines[number] if number < len(self._baselines) else {}
 
+    @outlasting
     def report(self, number: int, step_tokens: int, values: Sequence[float]) -> None:
         """Store what a trial measured at a rung; a repeated report is verified.
 
@@ -316,6 +334,7 @@ class Study:
         else:
             self._handle(trial).set_user_attr(f"{RUNG_PREFIX}{step_tokens}", named_values(values, self._metric_names))
 
+    @outlasting
     def tell(
         self,
         number: int,
@@ -371,6 +390,7 @@ class Study:
         if before != now:
             raise RuntimeError(f"trial {trial.number} ended as {before}, but the replay ends it as {now}")
 
+    @outlasting
     def trials(self) -> list[TrialRecord]:
         """Return all trials in number order."""
         known = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in STATES]

@@ -89,3 +89,56 @@ def test_a_run_without_exports_says_so(tmp_path, capsys):
     assert "no such run directory" in first
     assert "no exported SAE yet" in second
     assert "none is exported yet" in third
+
+
+@pytest.fixture
+def store():
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    yield memory
+    memory.store.clear()
+    memory.pseudo_dirs[:] = [""]
+
+
+def stored(store, folder):
+    return {path.rpartition("/")[2]: store.cat_file(path).decode() for path in store.ls(folder, detail=False)}
+
+
+def test_a_url_names_a_folder_of_a_store(run, store, capsys):
+    assert export(run, "memory://saes/mine", "--trial", "3") == 0
+    assert stored(store, "/saes/mine") == {name: f"trials/0003/sae {name}" for name in FILES}
+    assert f"copied {run / 'trials/0003/sae'} to memory://saes/mine" in capsys.readouterr().out
+    assert export(run, "memory://saes/mine") == 2
+    assert "memory://saes/mine: holds an SAE already" in capsys.readouterr().err
+    store.pipe_file("/saes/mine/experiment.yaml", b"an older one's")
+    assert export(run, "memory://saes/mine", "--force") == 0
+    assert stored(store, "/saes/mine") == {name: f"best {name}" for name in FILES}
+    store.pipe_file("/saes/thesis/thesis.tex", b"years of work")
+    assert export(run, "memory://saes/thesis", "--force") == 2
+    assert "thesis.tex" in capsys.readouterr().err
+    assert stored(store, "/saes/thesis") == {"thesis.tex": "years of work"}
+
+
+def test_an_upload_that_is_cut_off_leaves_nothing_that_loads(run, store, monkeypatch, capsys):
+    assert export(run, "memory://saes/mine", "--trial", "3") == 0
+    put = type(store).put_file
+
+    def cut_off(self, source, target, **more):
+        if target.endswith("sparsity.safetensors"):
+            raise OSError("the connection was reset")
+        return put(self, source, target, **more)
+
+    monkeypatch.setattr(type(store), "put_file", cut_off)
+    assert export(run, "memory://saes/mine", "--force") == 2
+    assert "memory://saes/mine: the connection was reset; check the address" in capsys.readouterr().err
+    assert "cfg.json" not in stored(store, "/saes/mine")
+    monkeypatch.undo()
+    assert export(run, "memory://saes/mine", "--force") == 0
+    assert stored(store, "/saes/mine") == {name: f"best {name}" for name in FILES}
+
+
+@pytest.mark.parametrize("url", ["s4://bucket/sae", "abfs://container/sae"])
+def test_a_store_that_cannot_be_reached_is_one_message(run, url, capsys):
+    assert export(run, url) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{url}: ")

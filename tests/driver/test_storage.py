@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +11,19 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import FrozenTrial
 
 import saesweep
 from saesweep.errors import ExperimentError, UserError
-from saesweep.events import BlockDone
+from saesweep.events import BlockDone, Note, TrialEnded
 from saesweep.experiment import load_experiment
 from saesweep.study import rewind_in_database
-from saesweep.study.storage import OWNER_KEY, open_storage
+from saesweep.study.storage import OWNER_KEY, close_storage, open_storage
+from tests.driver.postgres import PASSWORD, PASSWORD_VARIABLE, Server, running_server, why_no_server
 from tests.driver.test_several_workers import run, run_killed, sweep
 from tests.engines.simulated import SimulatedEngine
 from tests.reliability.conftest import few_trials
 from tests.sweep.studies import snapshot
-
-SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 
 
 def stored_at(url: str) -> dict[str, Any]:
@@ -115,51 +112,26 @@ def test_a_study_in_a_database_goes_back_to_a_checkpoint(tmp_path: Path) -> None
     assert optuna.get_all_study_names(open_storage(url)) == []
 
 
-class Server:
-    """A PostgreSQL server of our own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._bin = folder, SERVERS[-1]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._as = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-        if self._as:
-            shutil.chown(folder, "postgres")
-        (folder / "password").write_text("hunter2-and-more\n")
-        (folder / "password").chmod(0o644)
-        self._do("initdb", "-D", "data", "-A", "scram-sha-256", "-U", "me", "--pwfile", "password")
-        self.start()
-
-    def _do(self, name: str, *words: str) -> None:
-        command = [*self._as, str(self._bin / name), *words]
-        subprocess.run(command, cwd=self._folder, check=True, capture_output=True, timeout=60)
-
-    def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder} -c fsync=off"
-        self._do("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
-
-    def stop(self) -> None:
-        self._do("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    pytest.importorskip("psycopg", reason="the extra saesweep[postgres] is not installed")
-    if not SERVERS:
-        pytest.skip("no PostgreSQL server is installed")
-    folder = Path(tempfile.gettempdir()) / f"saesweep-postgres-{os.getpid()}"  # the path of a socket must be short
-    folder.mkdir()
-    found = Server(folder)
-    yield found
-    found.stop()
-    shutil.rmtree(folder)
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    if (reason := why_no_server()) is not None:
+        pytest.skip(reason)
+    monkeypatch.setenv(PASSWORD_VARIABLE, PASSWORD)
+    with running_server() as found:
+        yield found
 
 
-def test_a_study_on_a_postgresql_server_that_is_restarted(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STUDY_PASSWORD", "hunter2-and-more")
+def trials_of(server: Server, name: str) -> list[FrozenTrial]:
+    """Return the trials of the only study on a server."""
+    storage = open_storage(server.open_url)
+    try:
+        assert optuna.get_all_study_names(storage) == [name]
+        return optuna.load_study(study_name=name, storage=storage).trials
+    finally:
+        close_storage(storage)
+
+
+def test_a_study_on_a_postgresql_server_that_is_restarted(server: Server, tmp_path: Path) -> None:
     restarts: list[float] = []
 
     def restart(event: Any) -> None:
@@ -168,8 +140,7 @@ def test_a_study_on_a_postgresql_server_that_is_restarted(
             server.start()
             restarts.append(time.monotonic())
 
-    url = f"postgresql://me:${{env:STUDY_PASSWORD}}@127.0.0.1:{server.port}/postgres"
-    result = saesweep.run(stored_at(url), run_dir=tmp_path / "run", listeners=[restart])
+    result = saesweep.run(stored_at(server.url), run_dir=tmp_path / "run", listeners=[restart])
     saesweep.run(few_trials(), run_dir=tmp_path / "own")
     assert (result.status, len(restarts)) == ("complete", 2)
     own = snapshot(tmp_path / "own")
@@ -177,38 +148,61 @@ def test_a_study_on_a_postgresql_server_that_is_restarted(
     assert {
         str(p.relative_to(tmp_path / "run")): p.read_text() for p in (tmp_path / "run").glob("trials/*/*.jsonl")
     } == found
-    study = optuna.load_study(
-        study_name="tiny", storage=open_storage(url.replace("${env:STUDY_PASSWORD}", "hunter2-and-more"))
-    )
-    assert [(trial.number, trial.state.name) for trial in study.trials] == [
+    assert [(trial.number, trial.state.name) for trial in trials_of(server, "tiny")] == [
         (number, {1: "COMPLETE", 2: "PRUNED"}.get(state, state)) if isinstance(state, int) else (number, state)
         for number, state in own["study"]["trials"]
     ]
     assert not [f for f in (tmp_path / "run").rglob("*") if f.is_file() and b"hunter2" in f.read_bytes()]
 
 
-def test_a_study_on_a_postgresql_server_continues_with_an_added_choice(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STUDY_PASSWORD", "hunter2-and-more")
-    url = f"postgresql://me:${{env:STUDY_PASSWORD}}@127.0.0.1:{server.port}/postgres"
-    tree = stored_at(url)
+def test_a_run_waits_for_a_server_that_is_away(server: Server, tmp_path: Path) -> None:
+    """It is stopped after a block, and between two calls of the study, and comes back a second later."""
+    timers: list[threading.Timer] = []
+
+    def stop(event: Any) -> None:
+        is_due = isinstance(event, BlockDone) and event.block == 3 and not timers
+        if is_due or (isinstance(event, TrialEnded) and event.number == 4):
+            for timer in timers:
+                timer.join()
+            server.stop()
+            timers.append(threading.Timer(1.0, server.start))
+            timers[-1].start()
+
+    heard: list[str] = []
+    tree = sweep()
+    tree["search"]["storage"] = server.url
+
+    def hear(event: Any) -> None:
+        if isinstance(event, Note):
+            heard.append(event.message)
+
+    result = run(SimulatedEngine(2, 2, 1), tmp_path / "run", tree, hear, stop)
+    assert result.status == "complete"
+    own = run(SimulatedEngine(2, 2, 1), tmp_path / "own")
+    assert {row.number: row.metrics for row in result.rows} == {row.number: row.metrics for row in own.rows}
+    assert sum("does not answer" in message for message in heard) == len(timers) == 2
+    assert sum("answers again" in message for message in heard) == 2
+    trials = trials_of(server, "several")
+    assert [trial.number for trial in trials] == list(range(9))
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+
+
+def test_a_study_on_a_postgresql_server_continues_with_an_added_choice(server: Server, tmp_path: Path) -> None:
+    tree = stored_at(server.url)
     tree["search"]["trials"] = 4
     first = saesweep.run(tree, run_dir=tmp_path / "run")
-    storage = open_storage(url.replace("${env:STUDY_PASSWORD}", "hunter2-and-more"))
-    before = optuna.load_study(study_name="tiny", storage=storage).trials
+    before = trials_of(server, "tiny")
     tree["space"]["sae.architecture"]["choice"] = ["batchtopk", "topk"]
     del tree["space"]["sae.l1_coefficient"]
     with pytest.raises(UserError, match=r"space\.sae\.architecture is 'standard', which is outside choice"):
         saesweep.run(tree, run_dir=tmp_path / "run")
-    tree = stored_at(url)
+    tree = stored_at(server.url)
     tree["space"]["sae.architecture"]["choice"] = ["batchtopk", "topk", "standard"]
     result = saesweep.run(tree, run_dir=tmp_path / "run")
     assert (result.status, len(result.rows)) == ("complete", 6)
     assert {row.number: row.metrics for row in first.rows}.items() <= {r.number: r.metrics for r in result.rows}.items()
-    after = optuna.load_study(study_name="tiny", storage=storage).trials
+    after = trials_of(server, "tiny")
     assert [(t.values, t.user_attrs, t.intermediate_values, t.params["lr"]) for t in after[:4]] == [
         (t.values, t.user_attrs, t.intermediate_values, t.params["lr"]) for t in before
     ]
     assert after[4].params["sae.architecture"] == "batchtopk"
-    assert optuna.get_all_study_names(storage) == ["tiny"]

@@ -144,6 +144,45 @@ def test_killed_workers_of_two_change_nothing(tmp_path: Path) -> None:
     assert {row.status for row in result.rows} <= {"complete", "pruned"}
 
 
+def test_a_worker_that_waits_for_a_device_holds_nobody_up(tmp_path: Path) -> None:
+    from saesweep.engines import ray as engine_module
+
+    actors: list[Any] = []
+    remote = engine_module.RayWorker.again
+
+    def noted(self: Any) -> None:
+        actors.append(self.actor)
+        remote(self)
+
+    @ray.remote(num_cpus=1)
+    class Other:
+        """Takes the processor that a killed worker leaves."""
+
+        def is_there(self) -> bool:
+            return True
+
+    blocks, others, heard = [0], list[Any](), list[str]()
+
+    def disturb(event: Any) -> None:
+        heard.append(getattr(event, "message", ""))
+        if not isinstance(event, BlockDone):
+            return
+        blocks[0] += 1
+        if blocks[0] == 3:
+            ray.kill(actors[-1])
+            others.append(Other.remote())
+            assert ray.get(others[0].is_there.remote())
+        if blocks[0] == 6:  # three further ones, of the other worker
+            ray.kill(others[0])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engine_module.RayWorker, "again", noted)
+        result = saesweep.run(on_two(), run_dir=tmp_path / "two", listeners=[disturb])
+    assert result.status == "complete"
+    assert {row.status for row in result.rows} <= {"complete", "pruned"}
+    assert not [message for message in heard if "is gone" in message]
+
+
 def test_a_worker_that_dies_again_and_again_gets_fewer_trials_and_then_its_trial_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,10 +210,28 @@ def test_a_worker_that_dies_again_and_again_gets_fewer_trials_and_then_its_trial
     assert choices == [1, 1]
 
 
-def test_a_cluster_that_is_not_there_is_one_message(tmp_path: Path) -> None:
+def test_sigterm_lets_the_workers_finish_their_blocks(tmp_path: Path) -> None:
+    """Ray has a handler of its own, which would end the driver at once."""
+    ray.shutdown()
+    heard: list[str] = []
+
+    def terminate(event: Any) -> None:
+        heard.append(getattr(event, "message", ""))
+        if isinstance(event, BlockDone) and event.block == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert saesweep.run(on_ray(), run_dir=tmp_path / "run", listeners=[terminate]).status == "interrupted"
+    assert ray.is_initialized()
+    saesweep.run(few_trials(), run_dir=tmp_path / "local")
+    assert saesweep.run(few_trials(), run_dir=tmp_path / "run").status == "complete"
+    assert snapshot(tmp_path / "run") == snapshot(tmp_path / "local")
+
+
+def test_a_cluster_that_is_not_there_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from saesweep.engines.ray import RayEngine
 
     ray.shutdown()
+    monkeypatch.setattr("saesweep.engines.ray._CONNECT_SECONDS", 0.0)
     experiment = load_experiment({**few_trials(), "engine": {"ray": {"address": "127.0.0.1:1"}}})
     with pytest.raises(UserError, match=r"engine\.ray\.address: no Ray cluster at 127\.0\.0\.1:1"):
         RayEngine(experiment.spec.engine.ray, experiment)
