@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   saesweep export runs/quickstart --to my_sae                 the best SAE
   saesweep export runs/quickstart --trial 7 --to my_sae       another trial of the leaderboard
+  saesweep export runs/layer0 runs/layer1 --format circuit-tracer --to sets/me/my_set
+                                                              transcoders of all layers (docs/transcoders.md)
 
 The folder loads with SAELens' SAE.load_from_disk and, as base: {from_cfg: my_sae}, in an experiment file.
 """
@@ -32,30 +36,67 @@ _EXPORTED_FILES = frozenset(
         "sparsity.safetensors",
     }
 )
+_SET_FILES = re.compile(r"config\.yaml|layer_\d+\.safetensors")
 
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = new_parser(commands, "export", summary="copy a trained SAE out of a run directory", examples=_EXAMPLES)
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run directory")
+    parser.add_argument(
+        "runs", metavar="RUN", type=Path, nargs="+", help="the run directory; for circuit-tracer also folders of SAEs"
+    )
     parser.add_argument("--trial", metavar="N", type=int, help="number of the trial (default: the best)")
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="the folder to make")
     parser.add_argument("--force", action="store_true", help="replace an SAE that is already in DIR")
+    parser.add_argument(
+        "--format",
+        choices=("saelens", "circuit-tracer"),
+        default="saelens",
+        help="circuit-tracer: the transcoders of RUN..., one for the MLP of each layer, as one set (default: saelens)",
+    )
     parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Copy the folder."""
+    """Copy the folder, or write a set."""
+    if args.format == "circuit-tracer":
+        return _write_set(args)
+    if len(args.runs) > 1:
+        raise UserError(f"{args.runs[1]}: one SAE is copied at a time; several make a set with --format circuit-tracer")
     from saesweep.runs import RunDirectory, replace_folder
     from saesweep.saes.folder import check_checksums
 
-    source = _source(RunDirectory(args.run), args.trial)
+    source = _source(RunDirectory(args.runs[0]), args.trial)
     check_checksums(source)  # a damaged SAE is not handed on
     check_target(args.to, source, args.force)
     # resolve(): a link to a folder is filled, not replaced
     replace_folder(args.to.resolve(), lambda folder: _copy(source, folder))
     say(f"copied {source} to {args.to}")
     return DONE
+
+
+def _write_set(args: argparse.Namespace) -> int:
+    """Write the transcoders of several runs, or folders of SAEs, as one set."""
+    from saesweep.publish.circuit_tracer import write_transcoder_set
+    from saesweep.runs import RunDirectory
+
+    if args.trial is not None:
+        raise UserError(
+            "--trial: names a trial of one run; name its folder in the place of RUN, such as RUN/trials/0007/sae"
+        )
+    sources = [path if (path / "cfg.json").is_file() else _source(RunDirectory(path), None) for path in args.runs]
+    check_target(args.to, None, args.force, _is_of_set, "a set of transcoders")
+    layers, described = write_transcoder_set(args.to.resolve(), sources)
+    skip = ", with skip connections" if described.has_skip else ""
+    say(
+        f"wrote {layers} transcoders of {described.d_sae} latents{skip} to {args.to}: {described.feature_input_hook} to "
+        f"{described.feature_output_hook} of {described.model_name}"
+    )
+    return DONE
+
+
+def _is_of_set(name: str) -> bool:
+    return _SET_FILES.fullmatch(name) is not None
 
 
 def _source(run: RunDirectory, trial: int | None) -> Path:
@@ -79,8 +120,21 @@ def _exported_trials(run: RunDirectory) -> list[int]:
     return sorted(int(name) for name in folders if name.isascii() and name.isdecimal())
 
 
-def check_target(target: Path, source: Path | None, force: bool) -> None:
+def check_target(
+    target: Path,
+    source: Path | None,
+    force: bool,
+    is_own: Callable[[str], bool] = _EXPORTED_FILES.__contains__,
+    kind: str = "an exported SAE",
+) -> None:
     """Refuse to write over anything but an exported SAE, and over that one only with `--force`.
+
+    Args:
+        target: The folder to make.
+        source: The SAE that is copied.
+        force: Whether to replace what is there.
+        is_own: Says of a file's name whether the file may be replaced.
+        kind: What such files are of.
 
     Raises:
         UserError: The folder may not be written.
@@ -92,11 +146,11 @@ def check_target(target: Path, source: Path | None, force: bool) -> None:
     if source is not None and source.resolve() == target.resolve():
         raise UserError(f"{target}: is the SAE itself; name another folder with --to")
     found = sorted(path.name for path in target.iterdir())
-    strangers = [name for name in found if name not in _EXPORTED_FILES]
+    strangers = [name for name in found if not is_own(name)]
     if strangers:
-        raise UserError(f"{target}: holds files that are no exported SAE ({strangers[0]}); name an empty or new folder")
+        raise UserError(f"{target}: holds files that are not of {kind} ({strangers[0]}); name an empty or new folder")
     if found and not force:
-        raise UserError(f"{target}: holds an SAE already; name a new folder, or replace it with --force")
+        raise UserError(f"{target}: holds {kind} already; name a new folder, or replace it with --force")
 
 
 def _copy(source: Path, folder: Path) -> None:
