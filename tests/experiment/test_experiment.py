@@ -199,7 +199,7 @@ class TestWarnings:
         tree["space"] = {"sae.temporal_coefficient": {"choice": [0, 0.4]}}
         assert load_experiment(tree).warnings == ()
         del tree["base"]["neighbour_pairs"]
-        with pytest.raises(ExperimentError, match="set neighbour_pairs: true"):
+        with pytest.raises(UserError, match="set neighbour_pairs: true"):
             load_experiment(tree)
 
     @pytest.mark.parametrize(
