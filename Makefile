@@ -79,14 +79,14 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 # circuit-tracer pins other versions of transformers and huggingface-hub.
 .venv-circuit/stamp: constraints.txt
 	test -x .venv-circuit/bin/python || $(PYTHON) -m venv .venv-circuit
-	.venv-circuit/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 circuit-tracer==0.5.0
+	.venv-circuit/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 circuit-tracer==0.5.0 nnsight==0.6.3
 	touch $@
 
 interop-circuit-tracer: $(VENV)/run.stamp .venv-circuit/stamp  ## circuit-tracer loads sets of transcoders, and attributes with them
 	rm -rf .venv-circuit/sets
 	mkdir -p .venv-circuit/sets
-	$(BIN)/python tests/interop/circuit_tracer.py --make .venv-circuit/sets
-	.venv-circuit/bin/python tests/interop/circuit_tracer.py --check .venv-circuit/sets
+	$(BIN)/python tests/interop/circuit_tracer_sets.py --make .venv-circuit/sets
+	.venv-circuit/bin/python tests/interop/circuit_tracer_sets.py --check .venv-circuit/sets
 
 interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same; its snippets in docs/ work
 	$(BIN)/python tests/interop/real_activations.py runs/quickstart .venv-bench/quickstart.safetensors > .venv-bench/folders

@@ -127,7 +127,7 @@ def main() -> int:
             return result.exit_code
         first_PD, second_PD = neighbours(what)
         print(
-            "| batches of | coefficient | L0 | explained variance | ΔCE | neighbours' cosine, first latents | the rest |"
+            "| batches of | coefficient | L0 | explained variance | ΔCE | first latents: neighbours / others | the rest |"
         )
         print("|---|---|---|---|---|---|---|")
         for row in sorted(result.rows, key=lambda row: row.number):

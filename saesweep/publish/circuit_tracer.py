@@ -65,6 +65,7 @@ def write_transcoder_set(target: Path, sources: Sequence[Path]) -> tuple[int, Se
     """
     of_layer: dict[int, Path] = {}
     descriptions: list[SetDescription] = []
+    n_layers: set[int | None] = set()
 
     def fill(folder: Path) -> None:
         for source in sources:
@@ -75,8 +76,9 @@ def write_transcoder_set(target: Path, sources: Sequence[Path]) -> tuple[int, Se
             descriptions.append(description)
             _refuse_difference(source, description, sources[0], descriptions[0])
             of_layer[layer] = source
+            n_layers.add(_n_layers(sae))
             write_tensors(folder / f"layer_{layer}.safetensors", _tensors(sae))
-        _refuse_gaps(of_layer, _n_layers(sae))
+        _refuse_gaps(of_layer, n_layers.pop())  # one model, so one number
         write_text(folder / CONFIG_FILE, dump_yaml(_config(descriptions[0])))
 
     replace_folder(target, fill)

@@ -1,6 +1,6 @@
 """`saesweep export --format circuit-tracer`: names, shapes and types of its files, and which transcoders make no set.
 
-What circuit-tracer's own code makes of them: tests/interop/circuit_tracer.py.
+What circuit-tracer's own code makes of them: tests/interop/circuit_tracer_sets.py.
 """
 
 from __future__ import annotations

@@ -137,7 +137,9 @@ def test_probes_are_counted_without_a_calibration(tmp_path: Path) -> None:
     assert without.measuring_share is not None
     assert with_probes.measuring_share > without.measuring_share
     text = "\n".join(with_probes.lines())
-    assert "s for each SAE that finishes, as if of 2 tasks of two classes, 4,096 texts; --calibrate measures them" in text
+    assert (
+        "s for each SAE that finishes, as if of 2 tasks of two classes, 4,096 texts; --calibrate measures them" in text
+    )
 
     spec, runs = experiment.spec.evaluation.probes, plan_runs(experiment)
     encoding = 2 * 4096 * max(run.sae.d_in * run.sae.d_sae for run in runs)
