@@ -3,8 +3,9 @@
     python benchmarks/neighbour_pairs.py --shared ../shared                 # minutes on two cores
 
 Matryoshka SAEs of stories260K: on single tokens, on pairs of neighbours (`base.neighbour_pairs`), and on pairs with several
-`sae.temporal_coefficient`, three seeds each. Prints a Markdown table: reconstruction on held-out text, and how alike the latents of neighbours
-are there (mean cosine), among the first inner width and among the rest. `benchmarks/shuffle.py --pairs` says what pairs do to the shuffle.
+`sae.temporal_coefficient`, three seeds each. Prints a Markdown table: reconstruction on held-out text, and how alike the latents of
+neighbours and of tokens of different texts are there (mean cosines), among the first inner width and among the rest.
+`benchmarks/shuffle.py --pairs` says what pairs do to the shuffle.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ HOOK = "model.layers.2"
 D_SAE, FIRST = 1024, 204
 COEFFICIENTS = (0.0, 0.4, 2.0, 10.0)
 REPLICATES = 3
+AWAY = 1000
+"""Pairs between one and another text."""
 
 
 def experiment(shared: Path, tokens: str) -> Experiment:
@@ -88,12 +91,14 @@ def neighbours(what: Experiment) -> tuple[Tensor, Tensor]:
     return rows_BD[0::2], rows_BD[1::2]
 
 
-def alike(sae: ExportedSAE, first_PD: Tensor, second_PD: Tensor) -> tuple[float, float]:
-    """Return the mean cosine between the latents of neighbours, of the first inner width and of the rest."""
-    pair = [sae.encode(rows_PD) for rows_PD in (first_PD, second_PD)]
-    parts = ([acts_PF[:, part] for acts_PF in pair] for part in (slice(FIRST), slice(FIRST, None)))
-    low, high = (float(cosine_similarity(a, b).mean()) for a, b in parts)
-    return low, high
+def alike(sae: ExportedSAE, first_PD: Tensor, second_PD: Tensor) -> list[float]:
+    """Return the mean cosine between the latents of neighbours and of tokens that are none, of the first inner width and of the rest."""
+    before_PF, after_PF = (sae.encode(rows_PD) for rows_PD in (first_PD, second_PD))
+    return [
+        float(cosine_similarity(before_PF[:, part], other_PF[:, part]).mean())
+        for part in (slice(FIRST), slice(FIRST, None))
+        for other_PF in (after_PF, after_PF.roll(AWAY, 0))
+    ]
 
 
 def line(row: Row, run_dir: Path, first_PD: Tensor, second_PD: Tensor) -> str:
@@ -104,7 +109,7 @@ def line(row: Row, run_dir: Path, first_PD: Tensor, second_PD: Tensor) -> str:
     params: dict[str, Any] = dict(row.params)
     rows = "pairs" if params["neighbour_pairs"] else "single tokens"
     cells = [f"{row.metrics[m]:.4f} ± {row.spread[m]:.4f}" for m in ("explained_variance", "delta_ce")]
-    cells += [_with_spread([pair[i] for pair in found]) for i in (0, 1)]
+    cells += [" / ".join(_with_spread([each[i + j] for each in found]) for j in (0, 1)) for i in (0, 2)]
     return f"| {rows} | {params.get('sae.temporal_coefficient', 0):g} | {row.metrics['l0']:.1f} | {' | '.join(cells)} |"
 
 

@@ -8,8 +8,8 @@ from saesweep.specs import BaseRun, ProbesSpec
 
 _TOKENS_OF_A_TEXT = 32
 """Where latents are averaged over a text, whose length is not known."""
-_REGRESSION_SECONDS = 0.1
-"""One probe at one k on 1,024 texts, its penalty chosen: measured on one core of an Intel Xeon (2.8 GHz)."""
+_REGRESSION_SECONDS = 0.2
+"""One probe at one k (1 and 5) on 1,024 texts, its penalty chosen: measured on one core of a busy AMD EPYC."""
 _TEXTS_OF_IT = 1024
 
 
