@@ -74,6 +74,18 @@ class RowFilter:
         return mask_NT
 
 
+def paired(mask_NT: Tensor) -> Tensor:
+    """Return which of the positions that count make pairs of neighbours, bool [N,T]: two and two from the left, the rest is left out."""
+    positions_T = torch.arange(mask_NT.shape[1])
+    last_gap_NT = torch.where(mask_NT, -1, positions_T).cummax(dim=1).values
+    begins_NT = mask_NT & ((positions_T - last_gap_NT) % 2 == 1)
+    begins_NT[:, :-1] &= mask_NT[:, 1:]
+    begins_NT[:, -1] = False
+    ends_NT = torch.zeros_like(begins_NT)
+    ends_NT[:, 1:] = begins_NT[:, :-1]
+    return begins_NT | ends_NT
+
+
 def select_rows(acts_NTD: Tensor, mask_NT: Tensor) -> Tensor:
     """Return the rows [M,D] at the positions that count, context by context."""
     if bool(mask_NT.all()):  # no copy

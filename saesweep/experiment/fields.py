@@ -48,6 +48,7 @@ STREAM_PATHS: dict[str, bool] = {
     "context_size": True,
     "n_batches_in_buffer": True,
     "buffer_tokens": True,
+    "neighbour_pairs": True,
     "train_batch_size_tokens": True,
     "seed": True,
 }

@@ -46,11 +46,12 @@ def calibrate(
             rate = _stream_rate(setup)
             steps, slot = _steps(setup)
             reconstruction, splice = _measuring(setup, slot)
-            probes = _probing(setup, slot)
+            probes, once = _probing(setup, slot)
             warnings = tuple(sinks.message() for sinks in setup.sinks)
         finally:
             setup.source.close()
-    return Calibration(stream.label, rate, steps, reconstruction, splice, start_up, probes, warnings), dict(setup.d_in)
+    found = Calibration(stream.label, rate, steps, reconstruction, splice, start_up + once, probes, warnings)
+    return found, dict(setup.d_in)
 
 
 def _stream_rate(setup: Setup) -> float:
@@ -123,14 +124,14 @@ def _measuring(setup: Setup, slot: Slot) -> tuple[float, float]:
     return reconstruction / runs, seconds / times * measured / part.tokens_NT[:few].numel()
 
 
-def _probing(setup: Setup, slot: Slot) -> float:
-    """Return the seconds of the probes of one SAE."""
+def _probing(setup: Setup, slot: Slot) -> tuple[float, float]:
+    """Return the seconds of the probes of one SAE, and what the first one takes beyond: the model reads the texts then."""
     if setup.probes is None:
-        return 0.0
+        return 0.0, 0.0
     probes, sae, hook = setup.probes, setup.cohort.export(slot), slot.run.hook_name
-    probes.measure(sae, hook)  # runs the model over the texts, once
+    first, _ = _timed(lambda: probes.measure(sae, hook), setup.device, min_seconds=0.0)
     seconds, times = _timed(lambda: probes.measure(sae, hook), setup.device, min_seconds=0.2)
-    return seconds / times
+    return seconds / times, max(0.0, first - seconds / times)
 
 
 def _timed(action: Callable[[], object], device: torch.device, *, min_seconds: float) -> tuple[float, int]:

@@ -120,6 +120,8 @@ class BaseRun(Spec):
     """SAELens' buffer size: this many prompts x `context_size` tokens. `buffer_tokens` says it plainly and wins."""
     buffer_tokens: TokenCount | None = Field(None, ge=1)
     """Activations in the shuffle window. When left out: `n_batches_in_buffer` x `context_size`, but at least 8 training batches."""
+    neighbour_pairs: bool = False
+    """Serve each two neighbouring tokens one after the other, for losses that compare them (`sae.temporal_coefficient`)."""
     store_batch_size_prompts: int = Field(32, ge=1)
     """Contexts per forward pass of the language model. A CPU works through them in pieces of 1,024 tokens."""
     activations_mixing_fraction: float = Field(0.5, ge=0, le=1)

@@ -95,6 +95,7 @@ def stream_of(
     norm_limit: NormLimit | None = None,
     passes_ahead: bool | int = False,
     source: ContextSource | None = None,
+    pairs: bool = False,
 ) -> ActivationStream:
     return ActivationStream(
         model=model or EchoModel(),
@@ -111,6 +112,7 @@ def stream_of(
         store_device=torch.device("cpu"),
         norm_limit=norm_limit,
         passes_ahead=passes_ahead,
+        pairs=pairs,
     )
 
 

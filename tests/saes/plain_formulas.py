@@ -198,7 +198,19 @@ def _topk_family(
         torch.stack([aux(low, high) for low, high in levels]).sum() if spec.aux_loss_coefficient else x.new_zeros(())
     )
     losses["auxiliary_reconstruction_loss"] = spec.aux_loss_coefficient * total
+    if getattr(spec, "temporal_coefficient", 0):
+        losses["temporal_loss"] = spec.temporal_coefficient * _contrast(f[:, : spec.matryoshka_widths[0]])
     return losses | {f"inner_mse_loss_{w}": _mse(up_to(w), x) for w in widths}
+
+
+def _contrast(f: Tensor) -> Tensor:
+    """Minus the log-probability of the right neighbour among all, mean over pairs and both directions."""
+    terms = []
+    for i in range(0, len(f), 2):
+        before = torch.stack([f[i + 1] @ f[j] for j in range(0, len(f), 2)])
+        after = torch.stack([f[i] @ f[j] for j in range(1, len(f), 2)])
+        terms += [before.exp().sum().log() - f[i + 1] @ f[i], after.exp().sum().log() - f[i + 1] @ f[i]]
+    return torch.stack(terms).mean()
 
 
 def _mse(recon: Tensor, target: Tensor) -> Tensor:
