@@ -272,3 +272,17 @@ def test_hooks_of_different_widths_are_refused(alone: dict[str, Any], tmp_path: 
         UserError, match=r"must be of one width: model\.layers\.0 is \d+, model\.layers\.0\.mlp\.gate_proj is"
     ):
         saesweep.run({**alone, "base": base}, run_dir=tmp_path / "run")
+
+
+def test_the_shipped_experiment_runs(tmp_path: Path) -> None:
+    short = ["base.training_tokens=10k", "base.sae.d_sae=64", "objective.matched.l0=[4, 6, 8]", "base.context_size=32"]
+    short += ["evaluation.select_tokens=1k", "evaluation.test_tokens=1k", "evaluation.ce_tokens=1k"]
+    short += ["base.train_batch_size_tokens=128", "base.buffer_tokens=2k"]
+    file = ROOT / "experiments" / "crosscoders.yaml"
+    result = saesweep.run(file, run_dir=tmp_path / "run", overrides=short)
+    assert [row.status for row in result.rows] == ["complete"] * 12
+    for row in result.rows:
+        at_hooks = {name for name in row.metrics if name.startswith("explained_variance@")}
+        expected = {f"explained_variance@model.layers.{layer}" for layer in range(3)}
+        assert at_hooks == (expected if "crosscoder" in row.architecture else set())
+    assert {entry.target_l0 for entry in result.matched} == {4, 6, 8}
