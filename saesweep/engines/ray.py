@@ -139,7 +139,9 @@ class RayWorker:
         elif time.monotonic() > self._deadline:
             self.pending = None
             self.close()
-            fault = WorkerLost(f"its process ended, and no other one has started in its place within {self._restart_seconds:g} s")
+            fault = WorkerLost(
+                f"its process ended, and no other one has started in its place within {self._restart_seconds:g} s"
+            )
             fault.worker = self
             raise fault
 
