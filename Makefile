@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-long check lint types docs interop interop-quickstart bench-env clean
+.PHONY: quickstart test test-long check lint types docs interop interop-circuit-tracer interop-quickstart bench-env clean
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -76,10 +76,22 @@ interop: $(VENV)/run.stamp .venv-bench/stamp  ## losses, gradients, files and me
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/transcoders.py --check .venv-bench/transcoders
 	if test -d runs/quickstart/best; then $(MAKE) --no-print-directory interop-quickstart; fi
 
+# circuit-tracer pins other versions of transformers and huggingface-hub.
+.venv-circuit/stamp: constraints.txt
+	test -x .venv-circuit/bin/python || $(PYTHON) -m venv .venv-circuit
+	.venv-circuit/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 circuit-tracer==0.5.0 nnsight==0.6.3
+	touch $@
+
+interop-circuit-tracer: $(VENV)/run.stamp .venv-circuit/stamp  ## circuit-tracer loads sets of transcoders, and attributes with them
+	rm -rf .venv-circuit/sets
+	mkdir -p .venv-circuit/sets
+	$(BIN)/python tests/interop/circuit_tracer_sets.py --make .venv-circuit/sets
+	.venv-circuit/bin/python tests/interop/circuit_tracer_sets.py --check .venv-circuit/sets
+
 interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every SAE of the quickstart and computes the same; its snippets in docs/ work
 	$(BIN)/python tests/interop/real_activations.py runs/quickstart .venv-bench/quickstart.safetensors > .venv-bench/folders
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_parity.py --activations .venv-bench/quickstart.safetensors $$(sed 's/^/--folder /' .venv-bench/folders)
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_docs.py runs/quickstart
 
 clean:
-	rm -rf $(VENV) .venv-bench .pytest_cache .mypy_cache .ruff_cache site
+	rm -rf $(VENV) .venv-bench .venv-circuit .pytest_cache .mypy_cache .ruff_cache site

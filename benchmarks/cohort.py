@@ -1,7 +1,8 @@
-"""How fast a cohort trains, against SAELens (one SAE after another, and its multi trainer) and dictionary_learning.
+"""How fast a cohort trains, against SAELens (one SAE after another, and its multi trainer), dictionary_learning and sparsify.
 
     make bench-env                                            # once: the peers, in an environment of their own
     .venv/bin/python benchmarks/cohort.py --size M --architecture topk
+    .venv/bin/python benchmarks/cohort.py --size M --architecture topk_transcoder    # against sparsify
     .venv/bin/python benchmarks/cohort.py --quick             # a smoke check at S, under 90 s
     .venv/bin/python benchmarks/cohort.py --suite --json results.json --markdown
     .venv/bin/python benchmarks/cohort.py --size XL --device cuda
@@ -29,11 +30,14 @@ from subject import Subject
 
 HERE = Path(__file__).resolve().parent
 SUBJECTS = ("saesweep", "saelens", "saelens_multi", "saelens_tuned", "dictionary_learning", "floor")
+SUBJECTS_OF = {"transcoder": ("saesweep", "sparsify", "floor"), "crosscoder": ("saesweep", "floor")}
+"""Those that train what is no SAE, by the end of its name."""
 LABELS = {
     "saelens": "ratio_vs_sequential",
     "saelens_multi": "ratio_vs_multi",
     "saelens_tuned": "ratio_vs_tuned",
     "dictionary_learning": "ratio_vs_dictionary_learning",
+    "sparsify": "ratio_vs_sparsify",
 }
 # Keeps freed memory in the process: the allocator settings that speed up code with large temporaries.
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 36), "MALLOC_TOP_PAD_": str(1 << 26)}
@@ -162,6 +166,7 @@ def table(results: list[dict[str, Any]]) -> str:
         ("vs multi", lambda r: ratio(r, "ratio_vs_multi")),
         ("vs tuned", lambda r: ratio(r, "ratio_vs_tuned")),
         ("vs dictionary_learning", lambda r: ratio(r, "ratio_vs_dictionary_learning")),
+        ("vs sparsify", lambda r: ratio(r, "ratio_vs_sparsify")),
         ("/ floor", lambda r: f"{r['measured_over_floor']:.2f}" if "measured_over_floor" in r else "-"),
         ("peak B/param", lambda r: f"{r['peak_bytes_per_parameter']:.1f}"),
         ("peak vs multi", lambda r: ratio(r, "peak_ratio_vs_multi")),
@@ -198,10 +203,11 @@ def parse() -> argparse.Namespace:
         "--autocast", action="store_true", help="bf16 products: SAELens', and ours but for the topk family"
     )
     parser.add_argument("--slots", type=int, help="SAEs in the cohort (default: the size's)")
-    parser.add_argument("--subjects", default=",".join(SUBJECTS), help=f"of {', '.join(SUBJECTS)}")
+    others = "; ".join(f"for a {kind} of {', '.join(names)}" for kind, names in SUBJECTS_OF.items())
+    parser.add_argument("--subjects", help=f"of {', '.join(SUBJECTS)}; {others} (default: all)")
     parser.add_argument("--peer-python", default=".venv-bench/bin/python", help="interpreter with the peers installed")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each subject")
-    parser.add_argument("--turn-seconds", type=float, default=3.0, help="least length of a turn")
+    parser.add_argument("--turn-seconds", type=float, default=3.0, help="minimum length of a turn")
     parser.add_argument(
         "--max-foreign", type=float, default=0.04, help="share of CPU used by others that spoils a turn"
     )
@@ -215,9 +221,11 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if args.quick:
         args.size, args.slots, args.rounds, args.turn_seconds, args.attempts = "S", args.slots or 2, 3, 0.5, 1
-    unknown = set(args.subjects.split(",")) - set(SUBJECTS)
+    known = SUBJECTS if args.suite else SUBJECTS_OF.get(args.architecture.rpartition("_")[2], SUBJECTS)
+    args.subjects = args.subjects or ",".join(known)
+    unknown = set(args.subjects.split(",")) - set(known)
     if unknown:
-        parser.error(f"--subjects: {', '.join(sorted(unknown))} is not one of {', '.join(SUBJECTS)}")
+        parser.error(f"--subjects: {', '.join(sorted(unknown))} is not one of {', '.join(known)}")
     if args.autocast and "dictionary_learning" in args.subjects:
         parser.error("--autocast: dictionary_learning has none; leave it out, for instance --subjects saesweep,saelens")
     needs_peers = set(args.subjects.split(",")) - {"saesweep", "floor"}

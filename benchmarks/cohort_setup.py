@@ -37,8 +37,10 @@ SIZES = {
     "L": Size(768, 12288, 32, 4),
     "XL": Size(2304, 16384, 64, 4),  # for GPUs: layer 12 of Gemma-2-2B
 }
-ARCHITECTURES = ("topk", "batchtopk", "matryoshka_batchtopk", "standard", "jumprelu", "gated")
-COUNTED = ("topk", "batchtopk", "matryoshka_batchtopk")
+COUNTED = ("topk", "batchtopk", "matryoshka_batchtopk", "topk_transcoder", "topk_crosscoder")
+ARCHITECTURES = (*COUNTED, "standard", "jumprelu", "gated")
+LAYERS = 4
+"""Hooks of a crosscoder, which share `d_in`."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,23 @@ class Setup:
         return SIZES[self.size].k
 
     @property
+    def is_transcoder(self) -> bool:
+        """Whether what is reconstructed is not what is read."""
+        return self.architecture.endswith("_transcoder")
+
+    @property
+    def is_crosscoder(self) -> bool:
+        """Whether several hooks are read together."""
+        return self.architecture.endswith("_crosscoder")
+
+    @property
     def sae_fields(self) -> dict[str, Any]:
         """The `sae` block in SAELens' names."""
         fields: dict[str, Any] = {"d_in": self.d_in, "d_sae": self.d_sae}
+        if self.is_transcoder:
+            fields["d_out"] = self.d_in
+        if self.is_crosscoder:
+            fields["n_layers"] = LAYERS
         if self.architecture in COUNTED:
             fields["k"] = self.k
         if self.architecture == "matryoshka_batchtopk":
@@ -97,9 +113,18 @@ class Setup:
             strength = firing * (1 + torch.rand(firing.shape, generator=generator))
             noise = 0.1 * torch.randn(BATCH_TOKENS, self.d_in, generator=generator)
             found.append(strength @ features + noise)
-        # The scale that `expected_average_only_in` gives, for which SAELens' default bandwidth and threshold are meant.
-        mean_norm = torch.cat(found).norm(dim=1).mean()
-        return [x_BD * (self.d_in**0.5 / mean_norm) for x_BD in found]
+        return self._scaled(found)
+
+    def targets(self, batches: list[Tensor]) -> list[Tensor]:
+        """What a transcoder reconstructs of the batches [B, D], of the same width: a function that no linear map gives."""
+        generator = torch.Generator().manual_seed(2)
+        hidden, out = (torch.randn(self.d_in, self.d_in, generator=generator) for _ in range(2))
+        return self._scaled([(x_BD @ hidden).relu() @ out for x_BD in batches])
+
+    def _scaled(self, batches: list[Tensor]) -> list[Tensor]:
+        """At the scale that `expected_average_only_in` gives, for which SAELens' default bandwidth and threshold are meant."""
+        mean_norm = torch.cat(batches).norm(dim=1).mean()
+        return [x_BD * (self.d_in**0.5 / mean_norm) for x_BD in batches]
 
     def dead_F(self) -> Tensor:
         """Which latents are dead: evenly spread."""

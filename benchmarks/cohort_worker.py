@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cohort_setup import BATCH_TOKENS, L1, LR, Setup
+from cohort_setup import BATCH_TOKENS, L1, LAYERS, LR, Setup
 
 Advance = Callable[[int], None]
 """Train that many steps: every SAE of the subject, one batch each."""
@@ -31,17 +31,22 @@ def saesweep(setup: Setup) -> tuple[Callable[[], Advance], int]:
     from saesweep.cohort.kernels import SparseEngine, kernel_choice
     from saesweep.saes import Normalizer
     from saesweep.specs import BaseRun
+    from saesweep.specs.joint_hooks import joined
 
     choice, _ = kernel_choice(setup.d_in, setup.d_sae, device=setup.device)
     NOTES["kernels"] = choice.to_json()
 
     def build() -> Advance:
-        batches = [{"hook": x} for x in BATCHES]
+        read = joined(f"hook.{i}" for i in range(LAYERS)) if setup.is_crosscoder else "hook"
+        hooks, batches = {"hook_name": read}, [{read: x} for x in BATCHES]
+        if setup.is_transcoder:
+            hooks["hook_name_out"] = "out"
+            batches = [{read: x, "out": y} for x, y in zip(BATCHES, TARGETS, strict=True)]
         weights = setup.weights(BATCHES[0])
         run = BaseRun.model_validate(
             {
                 "dataset_path": "in memory",
-                "hook_name": "hook",
+                **hooks,
                 "training_tokens": 10**10,
                 "train_batch_size_tokens": BATCH_TOKENS,
                 "lr": LR,
@@ -50,7 +55,7 @@ def saesweep(setup: Setup) -> tuple[Callable[[], Advance], int]:
         )
         cohort = Cohort(
             setup.slots,
-            normalizers={("hook", "none"): Normalizer(mode="none")},
+            normalizers={(hook, "none"): Normalizer(mode="none") for hook in hooks.values()},
             device=setup.device,
             engine=SparseEngine(choice, autocast=setup.autocast),
             autocast=setup.autocast,
@@ -161,6 +166,76 @@ def dictionary_learning(setup: Setup) -> tuple[Callable[[], Advance], int]:
     return build, 1
 
 
+def sparsify(setup: Setup) -> tuple[Callable[[], Advance], int]:
+    """All slots as seeds of one module in the `Trainer.fit` of sparsify, on a model that only hands out the activations."""
+    from datasets import Dataset
+    from sparsify import SparseCoderConfig, TrainConfig, Trainer
+
+    class Quiet(Trainer):
+        def save(self) -> None:
+            """Write nothing: `fit` saves at its end, and here it ends after every turn."""
+
+    class Module(torch.nn.Module):
+        """The MLP: takes what is read, and returns what is to be reconstructed."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.target = TARGETS[0]
+
+        def forward(self, x_BTD: torch.Tensor) -> torch.Tensor:
+            return self.target.view_as(x_BTD)
+
+    class Model(torch.nn.Module):
+        """Batch after batch, whatever the tokens."""
+
+        device = torch.device(setup.device)
+        dummy_inputs: dict[str, Any] = {"tokens": torch.zeros(SEQUENCES, BATCH_TOKENS // SEQUENCES, dtype=torch.long)}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp, self.served = Module(), 0
+
+        @property
+        def base_model(self) -> torch.nn.Module:
+            return self
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            i = self.served % len(BATCHES)
+            self.served += 1
+            self.mlp.target = TARGETS[i]
+            found: torch.Tensor = self.mlp(BATCHES[i].view(*tokens.shape, -1))
+            return found
+
+    def build() -> Advance:
+        row = [0] * (BATCH_TOKENS // SEQUENCES)
+        rows = Dataset.from_dict({"input_ids": [row] * SEQUENCES}).with_format("torch")
+        coder = SparseCoderConfig(num_latents=setup.d_sae, k=setup.k, transcode=True)
+        cfg = TrainConfig(
+            coder,
+            batch_size=SEQUENCES,
+            hookpoints=["mlp"],
+            init_seeds=list(range(setup.slots)),
+            optimizer="adam",
+            lr=LR,
+            log_to_wandb=False,
+        )
+        trainer = Quiet(cfg, rows, Model())
+        weights = setup.weights(BATCHES[0])
+        for one in trainer.saes.values():
+            one.encoder.weight.data.copy_(weights["W_enc"].t())
+            one.W_dec.data.copy_(weights["W_dec"])
+
+        def advance(n: int) -> None:
+            # `fit` begins where it ended, and goes to the end of its rows.
+            done = trainer.global_step
+            trainer.dataset = rows.select([0] * SEQUENCES * (done + n))
+            trainer.fit()
+
+        return advance
+
+    return build, setup.slots
+
+
 def floor(setup: Setup) -> tuple[Callable[[], Advance], int]:
     """What no exact fp32 step can avoid: the products of all pairs that are dense, by the best library, and Adam's bytes."""
     products = {"gated": 8}.get(setup.architecture, 5)
@@ -197,8 +272,12 @@ def floor(setup: Setup) -> tuple[Callable[[], Advance], int]:
     return build, 1
 
 
-SUBJECTS = {f.__name__: f for f in (saesweep, saelens, saelens_multi, dictionary_learning, floor)}
+SUBJECTS = {f.__name__: f for f in (saesweep, saelens, saelens_multi, dictionary_learning, sparsify, floor)}
+SEQUENCES = 32
+"""Contexts in a batch, for a trainer that takes tokens."""
 BATCHES: list[torch.Tensor] = []
+TARGETS: list[torch.Tensor] = []
+"""What transcoders reconstruct, batch by batch; empty for SAEs."""
 NOTES: dict[str, Any] = {}
 REPORTED: list[float] = []
 """Seconds that a subject measured by itself, instead of the clock around it."""
@@ -293,7 +372,11 @@ def main() -> None:
     os.dup2(2, 1)
     subject, setup = sys.argv[1], Setup(**json.loads(sys.argv[2]))
     build, n_saes = SUBJECTS[subject](setup)
-    BATCHES.extend(x_BD.to(setup.device) for x_BD in setup.batches())
+    read = setup.batches()
+    BATCHES.extend(x_BD.to(setup.device) for x_BD in read)
+    if setup.is_transcoder:
+        TARGETS.extend(y_BD.to(setup.device) for y_BD in setup.targets(read))
+    del read
     gc.collect()
     # On a GPU: what tensors take.
     peak, now = (peak_bytes, resident_bytes)
@@ -304,8 +387,10 @@ def main() -> None:
     Path("/proc/self/clear_refs").write_text("5")
     advance = build()
     advance(1)
-    packages = [p for p in ("saesweep", "sae-lens", "dictionary-learning") if p.replace("-", "_") in sys.modules]
-    answer({"saes": n_saes, "notes": NOTES, "versions": {p: version(p) for p in [*packages, "torch"]}})
+    packages = {"saesweep": "saesweep", "sae_lens": "sae-lens", "dictionary_learning": "dictionary-learning"}
+    packages |= {"sparsify": "eai-sparsify"}
+    imported = [package for module, package in packages.items() if module in sys.modules]
+    answer({"saes": n_saes, "notes": NOTES, "versions": {p: version(p) for p in [*imported, "torch"]}})
     for line in sys.stdin:
         if line.strip() == "quit":
             break

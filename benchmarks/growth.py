@@ -266,7 +266,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--axes", default=",".join(AXES), help=f"of {', '.join(AXES)}")
     parser.add_argument("--turns", type=int, default=5, help="turns of each point")
-    parser.add_argument("--turn-seconds", type=float, default=0.8, help="least length of a turn")
+    parser.add_argument("--turn-seconds", type=float, default=0.8, help="minimum length of a turn")
     parser.add_argument(
         "--max-foreign", type=float, default=0.04, help="share of CPU used by others that spoils a point"
     )

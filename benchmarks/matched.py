@@ -4,7 +4,7 @@
     python benchmarks/matched.py --shared ../shared --tokens 500k   # a look at the way there; targets are missed
     python benchmarks/matched.py --file docs/studies/smollm2_135m_l12/experiment.yaml --run-dir runs/smollm2_135m_l12
 
-Exits with 1 where a trial missed its target L0 by more than `--most-miss` on held-out tokens through its exported form.
+Exits with 1 where a trial missed its target L0 by more than `--max-miss` on held-out tokens through its exported form.
 The same command resumes where an interrupted run left off.
 """
 
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--file", type=Path, default=FILE, help="the experiment")
     parser.add_argument("--tokens", help="training tokens of each SAE, instead of the file's")
     parser.add_argument("--run-dir", default="runs/stories260k_matched")
-    parser.add_argument("--most-miss", type=float, default=0.05, help="largest relative miss of a target L0")
+    parser.add_argument("--max-miss", type=float, default=0.05, help="largest relative miss of a target L0")
     parser.add_argument("--markdown", action="store_true", help="the table as Markdown, for a page")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as saesweep run --set")
     arguments = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> int:
     print(f"\nlargest miss of a target L0, each seed by itself: {100 * worst:.1f}%")
     for note in result.notes:
         print(f"note: {note}")
-    return int(worst > arguments.most_miss)
+    return int(worst > arguments.max_miss)
 
 
 def _markdown(entries: Sequence[MatchedEntry], rows: Sequence[Row], misses: dict[int, list[float]]) -> list[str]:

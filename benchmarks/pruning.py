@@ -5,7 +5,7 @@
 
 Each seed runs two searches of the same space with the same sampler and seeds: every trial to its end, and with rungs and
 refilling. Both are run by `saesweep run`, in processes of their own; those found finished in the work directory are not run
-again, and an interrupted one goes on. The cost is in SAE-tokens, which no other process can disturb.
+again, and an interrupted one resumes. The cost is in SAE-tokens, which no other process can disturb.
 """
 
 from __future__ import annotations

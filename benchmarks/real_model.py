@@ -35,6 +35,7 @@ def experiment(args: argparse.Namespace) -> dict[str, Any]:
         "base": {
             "model_name": str(args.model),
             "hook_name": args.hook,
+            "model_from_pretrained_kwargs": {"dtype": "float32"},  # many CPUs have no products for bfloat16
             "dataset_path": str(args.text),
             "context_size": args.context_size,
             "training_tokens": args.tokens,
@@ -46,6 +47,7 @@ def experiment(args: argparse.Namespace) -> dict[str, Any]:
         "space": {"sae.k": {"choice": [16 + 6 * number for number in range(args.saes)]}},
         "search": {"trials": args.saes, "sampler": "grid", "pruner": "none"},
         "cohort": {"size": args.saes},
+        "evaluation": {"select_tokens": args.held_out_tokens, "test_tokens": args.held_out_tokens},
     }
 
 
@@ -85,6 +87,7 @@ def main() -> int:
     parser.add_argument("--saes", type=int, default=8)
     parser.add_argument("--d-sae", type=int, default=4608)
     parser.add_argument("--tokens", type=int, default=102_400, help="training tokens of each (default: 102,400)")
+    parser.add_argument("--held-out-tokens", type=int, default=4096, help="of each held-out part (default: 4,096)")
     parser.add_argument("--context-size", type=int, default=256)
     parser.add_argument("--peer-python", default=".venv-bench/bin/python", help="interpreter with SAELens installed")
     args = parser.parse_args()
@@ -96,6 +99,8 @@ def main() -> int:
         seconds, costs = ours(file, work / "run")
         measuring = (costs["measuring_rungs"] + costs["measuring_ends"]) / sum(costs.values())
         print(f"saesweep: {args.saes} SAEs in {seconds:.0f} s, {measuring:.0%} of it measuring", flush=True)
+        parts = ", ".join(f"{name} {spent:.0f} s" for name, spent in costs.items())
+        print(f"  {parts}; the rest is starting and ending the process", flush=True)
         dataset = write_training_text(tree, work / "text")
         one = theirs(args.peer_python, peer_settings(work / "run", dataset)[0], work)
     times = args.saes * one / seconds

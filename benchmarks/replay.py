@@ -6,7 +6,8 @@
 A replay draws trials of one seed of one source in random order, drives `decide` with what was measured of them when nothing
 was pruned, and compares what is left with the best of the same trials. Costs are shares of training all of them to the end,
 in tokens and in SAE-seconds. Regret is in the logarithm of 1 - explained variance (or of L0, where that is the goal), next
-to the standard deviation between seeds of the same settings. Of a front, the hypervolume kept is given instead.
+to the standard deviation between seeds of the same settings. Of a front, the hypervolume kept is given instead. In
+brackets stand the SAE-seconds of a rule that knows the ends.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.curves.curves import Curve, Point, load, shipped
 from benchmarks.curves.fit import course_of, fit
 from saesweep.driver.search import min_probability
 from saesweep.forecast import Table, from_json, to_scale
-from saesweep.scheduler import Ask, Asked, BlockDone, Opened, Policy, State, Stop, decide, rungs
+from saesweep.scheduler import Ask, Asked, BlockDone, Opened, Policy, State, Stop, decide, dominates, rungs
 from saesweep.scheduler.aim import Aim, GoalAim, Limit
 from saesweep.specs import SearchSpec
 
@@ -54,6 +55,8 @@ class Replayed:
     volume: float | None
     """Share of the hypervolume that is left, of a front."""
     pruned_winner: bool
+    hindsight: float
+    """Share of the SAE-seconds of a rule that knows each end: the others stop at the first rung, what is kept does not."""
 
 
 def aim_of(objective: str, curves: Sequence[Curve]) -> Aim:
@@ -144,14 +147,8 @@ def at(curve: Curve, share: float) -> Point:
 def judged(trials: Sequence[Curve], aim: Aim, state: State) -> tuple[float, bool, float | None, bool]:
     """Return regret, whether the search ended infeasible, the hypervolume kept, and whether a pruned trial would have won."""
     finished = {n for n, trial in state.trials.items() if trial.status == "complete"}
-    if aim.matched:
-        groups = [
-            [n for n, c in enumerate(trials) if target_of(c, aim) == t] for t in {target_of(c, aim) for c in trials}
-        ]
-    else:
-        groups = [list(range(len(trials)))]
     regret, infeasible, volume, lost = 0.0, False, None, False
-    for group in groups:
+    for group in groups_of(trials, aim):
         usable = [n for n in group if _is_usable(trials[n], aim)]
         kept = [n for n in usable if n in finished]
         if not usable:
@@ -167,6 +164,27 @@ def judged(trials: Sequence[Curve], aim: Aim, state: State) -> tuple[float, bool
         own = min(points[n][0] for n in kept) - best if kept else NOTHING
         regret, lost = max(regret, own), lost or own > 0
     return regret, infeasible, volume, lost
+
+
+def groups_of(trials: Sequence[Curve], aim: Aim) -> list[list[int]]:
+    """Return which trials are compared with each other: with matched L0 those of one target."""
+    if not aim.matched:
+        return [list(range(len(trials)))]
+    targets = [target_of(curve, aim) for curve in trials]
+    return [[n for n, own in enumerate(targets) if own == target] for target in dict.fromkeys(targets)]
+
+
+def hindsight(trials: Sequence[Curve], aim: Aim, first_rung: float) -> float:
+    """Return the share of the SAE-seconds that a rule would take which knows how each trial ends: no rule takes less."""
+    kept: set[int] = set()
+    for group in groups_of(trials, aim):
+        points = {n: _scaled(trials[n], aim) for n in group if _is_usable(trials[n], aim)}
+        if len(aim.goals) > 1:
+            kept |= {n for n, own in points.items() if not any(dominates(other, own) for other in points.values())}
+        elif points:
+            kept.add(min(points, key=lambda n: points[n][0]))
+    spent = (c.end.sae_seconds if n in kept else at(c, first_rung).sae_seconds for n, c in enumerate(trials))
+    return sum(spent) / sum(curve.end.sae_seconds for curve in trials)
 
 
 def _is_usable(curve: Curve, aim: Aim) -> bool:
@@ -223,11 +241,12 @@ def line(source: str, objective: str, n: int, found: Sequence[Replayed], sd: flo
         else f"regret {statistics.median(regrets):.3f}, 95% {regrets[int(0.95 * len(regrets))]:.3f} (seeds {sd:.3f})"
     )
     mean = {
-        name: statistics.fmean(getattr(each, name) for each in found) for name in ("tokens", "seconds", "pruned_winner")
+        name: statistics.fmean(getattr(each, name) for each in found)
+        for name in ("tokens", "seconds", "pruned_winner", "hindsight")
     }
     return (
         f"{source:15s} {objective:9s} {n:3d}  {worth:45s} infeasible {sum(each.infeasible for each in found):3d}  "
-        f"tokens {mean['tokens']:.2f}  seconds {mean['seconds']:.2f}  winner pruned {mean['pruned_winner']:.2f}"
+        f"tokens {mean['tokens']:.2f}  seconds {mean['seconds']:.2f} (hindsight {mean['hindsight']:.2f})  winner pruned {mean['pruned_winner']:.2f}"
     )
 
 
@@ -256,7 +275,8 @@ def main() -> None:
                     policy, shares = policy_of(aim, len(trials), search)
                     state, tokens, seconds = replay(trials, aim, policy, shares)
                     regret, infeasible, volume, lost = judged(trials, aim, state)
-                    found.append(Replayed(tokens, seconds, regret, infeasible, volume, lost))
+                    bound = hindsight(trials, aim, shares[0])
+                    found.append(Replayed(tokens, seconds, regret, infeasible, volume, lost, bound))
                 print(line(own.source, objective, n, found, sd), flush=True)
 
 

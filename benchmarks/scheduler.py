@@ -26,7 +26,7 @@ TOTAL_TOKENS = 400
 RUNGS_TOKENS = (20, 80)
 ARCHITECTURES = ("batchtopk", "topk", "jumprelu", "gated", "standard")
 FAILURES = 0.001
-LEAST_OCCUPANCY, MOST_MS = 0.99, 25.0
+MIN_OCCUPANCY, MAX_MS = 0.99, 25.0
 
 
 class TimedSimulator(Simulator):
@@ -86,7 +86,7 @@ def main() -> int:
     print(f"  occupancy while trials wait: {100 * occupancy:.2f}%")
     print(f"  a decision, CPU time: mean {mean_ms:.2f} ms; of those that judge a block: mean {block_mean_ms:.2f} ms,")
     print(f"  95th percentile {block_ms[int(0.95 * len(block_ms))]:.2f} ms, longest {block_ms[-1]:.2f} ms")
-    is_good = occupancy >= LEAST_OCCUPANCY and len(simulator.ended) == args.trials
+    is_good = occupancy >= MIN_OCCUPANCY and len(simulator.ended) == args.trials
     if args.memory:
         now, peak = tracemalloc.get_traced_memory()
         print(
@@ -94,7 +94,7 @@ def main() -> int:
         )
         is_good &= peak < 4 * now
     else:
-        is_good &= block_mean_ms < MOST_MS
+        is_good &= block_mean_ms < MAX_MS
     print("as promised" if is_good else "NOT as promised")
     return 0 if is_good else 1
 

@@ -2,6 +2,7 @@
 
     python benchmarks/shuffle.py
     python benchmarks/shuffle.py --buffer-tokens 1M --context-size 1024
+    python benchmarks/shuffle.py --pairs                        # with base.neighbour_pairs
 
 Counts the pairs of rows within a batch that come from the same context. The ideal is a shuffle of the whole dataset; a
 buffer that is filled, shuffled and served whole is the textbook way to spend the same memory. No model and no text are
@@ -62,7 +63,7 @@ class ContextNumbers(LanguageModel):
         raise NotImplementedError
 
 
-def measure(buffer_tokens: int, context_size: int, batch: int, batches: int) -> dict[str, float]:
+def measure(buffer_tokens: int, context_size: int, batch: int, batches: int, pairs: bool) -> dict[str, float]:
     """Return the shares of same-context pairs for one window."""
     n_contexts = 2 * buffer_tokens // context_size + batches * batch // context_size
     documents = MapDocuments(
@@ -87,6 +88,7 @@ def measure(buffer_tokens: int, context_size: int, batch: int, batches: int) -> 
         dtype=torch.float64,
         device=torch.device("cpu"),
         store_device=torch.device("cpu"),
+        pairs=pairs,
     )
     for _ in range(buffer_tokens // batch):  # past the start
         stream.next_batch()
@@ -116,9 +118,10 @@ def main() -> int:
     parser.add_argument("--context-size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--batches", type=int, default=200)
+    parser.add_argument("--pairs", action="store_true", help="neighbouring tokens stay together")
     args = parser.parse_args()
     for text in args.buffer_tokens:
-        found = measure(parse_count(text), args.context_size, args.batch, args.batches)
+        found = measure(parse_count(text), args.context_size, args.batch, args.batches, args.pairs)
         print(json.dumps({name: float(f"{value:.4g}") for name, value in found.items()}))
     return 0
 

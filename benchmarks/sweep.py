@@ -33,7 +33,7 @@ from typing import Any
 import psutil
 import yaml
 from cohort import machine
-from sweep_setup import ARCHITECTURES, MODELS, MOST_L0, experiment, peer_settings, write_training_text
+from sweep_setup import ARCHITECTURES, MAX_L0, MODELS, experiment, peer_settings, write_training_text
 
 from saesweep.evaluation import evaluate_saes
 
@@ -214,7 +214,7 @@ class Bench:
     def best(self, folders: list[Path]) -> Found:
         """Choose on the one part, report on the other; the objective is explained variance at a bounded L0."""
         scores = self.scores(folders, "select")
-        feasible = [i for i, metrics in enumerate(scores) if metrics["l0"] <= MOST_L0]
+        feasible = [i for i, metrics in enumerate(scores) if metrics["l0"] <= MAX_L0]
         if not feasible:
             return {"of": len(folders), "feasible": 0}
         winner = max(feasible, key=lambda i: scores[i]["explained_variance"])

@@ -17,7 +17,7 @@ from saesweep.models.location import locate_model
 
 ARCHITECTURES = ("batchtopk", "topk", "jumprelu", "gated", "standard")
 MODELS = ("builtin", "stories")
-MOST_L0 = 64.0
+MAX_L0 = 64.0
 """The objective: explained variance of the SAEs that are at least this sparse."""
 
 
@@ -85,7 +85,7 @@ def experiment(name: str, *, model: str, trials: int, tokens: int, pruner: str) 
             ],
             "lr": {"float": [3e-4, 3e-3], "log": True},
         },
-        "objective": {"maximize": "explained_variance", "subject_to": {"l0": {"max": MOST_L0}}},
+        "objective": {"maximize": "explained_variance", "subject_to": {"l0": {"max": MAX_L0}}},
         "evaluation": {"select_tokens": 16_000, "test_tokens": 32_000, "ce_tokens": 8_000},
         "search": {
             "trials": trials,

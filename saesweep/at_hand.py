@@ -6,7 +6,7 @@ import re
 
 from saesweep.errors import UserError
 from saesweep.experiment.check_at_hand import check_at_hand, check_warm_start
-from saesweep.experiment.check_probes import NO_SKLEARN, PLACE, has_sklearn
+from saesweep.experiment.check_objective import NO_SKLEARN, PROBES, has_sklearn
 from saesweep.experiment.draft import Draft
 from saesweep.specs import SearchSpec
 
@@ -23,7 +23,7 @@ def check_here(draft: Draft) -> None:
     """Note what this machine does not have or refuses: paths, hooks of a model at hand, packages, devices, samplers."""
     check_at_hand(draft)
     if draft.block("evaluation", "probes") and not has_sklearn():
-        draft.document.add(PLACE, NO_SKLEARN)
+        draft.document.add(PROBES, NO_SKLEARN)
     for name in _DEVICE_FIELDS:
         if isinstance(device := draft.block("base").get(name), str) and device not in ("auto", "cpu", "with_model"):
             _check_device(draft, name, device)

@@ -116,7 +116,7 @@ def is_left_over(name: str) -> bool:
 def sweep_left_overs(folder: Path) -> None:
     """Remove what a killed writer left anywhere in a run directory; put back a folder whose place nothing has taken.
 
-    The caller holds the run's lock, so that nobody is writing. W&B's folder is left alone.
+    The caller holds the run's lock, so that no other process is writing. W&B's folder is left alone.
     """
     for name in sorted(os.listdir(folder)):
         path = folder / name

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from saesweep.costs import Kind
 from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
+from saesweep.status import RunStatus
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Result:
     """What a run came to."""
 
-    status: Literal["complete", "interrupted", "already complete"]
+    status: RunStatus
     run_dir: Path
     rows: tuple[Row, ...]
     """The leaderboard, best first."""

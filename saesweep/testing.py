@@ -192,7 +192,7 @@ class EngineContract:
 
     # ---------------------------------------------------------------- checkpoints
 
-    def test_a_reopened_worker_goes_on_from_its_checkpoint_bit_for_bit(
+    def test_a_reopened_worker_resumes_from_its_checkpoint_bit_for_bit(
         self, engine: Engine, experiment: Experiment, tmp_path: Path
     ) -> None:
         place = {0: (0, TOPK), 1: (1, STANDARD)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saesweep.costs import KINDS, WORDS, Kind, Stopwatch, cost_line, measuring_share
-from saesweep.worker.clock import stopwatch_for
+from saesweep.worker.device import stopwatch_for
 
 
 def test_work_within_other_work_is_counted_once() -> None:

@@ -209,7 +209,7 @@ def test_a_tracker_gets_every_event_of_its_run(tmp_path: Path) -> None:
     assert isinstance(seen[-1], RunEnded)
 
 
-def test_a_failing_tracker_is_left_out_and_training_goes_on(tmp_path: Path) -> None:
+def test_a_failing_tracker_is_left_out_and_training_continues(tmp_path: Path) -> None:
     calls: list[Any] = []
 
     @register_tracker

@@ -15,11 +15,11 @@ class BackgroundIterator(Generic[T]):
     """The items of `source`, in its order, computed on another thread.
 
     An exception of the source is raised where its item would have come. `close` waits for the item in progress and drops
-    those that nobody read; it also happens when the object is collected and when the interpreter ends.
+    those that were not read; it also happens when the object is collected and when the interpreter ends.
 
     Args:
         source: Read by the thread alone from now on.
-        ahead: Most items that are computed or being computed and not read yet, at least 1.
+        ahead: Maximum number of items that are computed or being computed and not read yet, at least 1.
         name: The thread's.
         patience_seconds: How long `close` waits at most; None for as long as the item in progress takes.
     """

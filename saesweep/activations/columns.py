@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.documents import Conversation, Document
 from saesweep.activations.tables import Unreadable
 from saesweep.activations.unreadable import UnreadableRow
 from saesweep.errors import UserError
@@ -17,6 +17,20 @@ if TYPE_CHECKING:
 _TOKEN_COLUMNS = ("tokens", "input_ids")
 _CONVERSATION_COLUMNS = ("conversation", "conversations", "messages")
 _TEXT_COLUMNS = ("text", "content", "problem", "document")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages that the tokenizer's chat template turns into one text."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    """With `role` and `content`."""
+    row: int | None = None
+    """Its row in the dataset."""
+
+
+Document = str | list[int] | Conversation
+"""Text, the token ids of a tokenised dataset, or a conversation."""
 
 
 def find_column(run: BaseRun, row: Mapping[str, Any], block: str) -> tuple[str, bool]:

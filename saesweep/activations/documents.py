@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from saesweep.activations.columns import (
+    Conversation,
+    Document,
+    as_conversation,
+    as_text,
+    as_token_ids,
+    check_token_ids,
+    find_column,
+)
 from saesweep.activations.rows import MASK_COLUMN, hide
 from saesweep.activations.tables import Selection, Unreadable, open_table
 from saesweep.activations.unreadable import UnreadableRow, UnreadableRows
@@ -15,21 +24,8 @@ if TYPE_CHECKING:
     from saesweep.specs.base_run import BaseRun
 
 
-@dataclass(frozen=True)
-class Conversation:
-    """Messages that the tokenizer's chat template turns into one text."""
-
-    messages: tuple[Mapping[str, Any], ...]
-    """With `role` and `content`."""
-    row: int | None = None
-    """Its row in the dataset."""
-
-
 BASE, HELD_OUT = "base.", "evaluation.dataset."
 """Where the file says which dataset is read: to train on, or for the held-out parts alone."""
-
-Document = str | list[int] | Conversation
-"""Text, the token ids of a tokenised dataset, or a conversation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +83,6 @@ def open_documents(run: BaseRun, *, n_token_ids: int | None = None, block: str =
     Raises:
         UserError: It does not exist, cannot be read, is empty or has no column with text or tokens.
     """
-    from saesweep.activations.columns import as_conversation, as_text, as_token_ids, check_token_ids, find_column
-
     name, table = run.dataset_path, open_table(Selection.of_run(run, block))
     column, is_tokenized = find_column(run, table.first, block)
     convert: Callable[[str, Any], Document] = as_text

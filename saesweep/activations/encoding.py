@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.documents import Conversation, Document
+from saesweep.activations.columns import Conversation, Document
 from saesweep.activations.unreadable import UnreadableRows
 from saesweep.errors import UserError
 

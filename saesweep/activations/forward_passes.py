@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saesweep.activations.rows import NormLimit, RowFilter, select_rows, token_ids_NT
+from saesweep.activations.rows import NormLimit, RowFilter, paired, select_rows, token_ids_NT
 from saesweep.activations.tokens import ContextSource
 from saesweep.activations.window import WindowPlan
 from saesweep.models.base import LanguageModel
@@ -31,7 +31,7 @@ class Chunk:
     n_contexts: int
     """Its contexts."""
     n_rows: int
-    """Positions that count; a norm limit leaves out more."""
+    """Positions that count, or pairs of them; a norm limit leaves out more."""
     n_passes: int
     """Forward passes that it takes."""
 
@@ -43,7 +43,7 @@ class ForwardPass:
     chunk: Chunk
     """The chunk that they belong to."""
     rows: Mapping[str, Tensor]
-    """For every hook [M,D], in the model's type, on its device."""
+    """For every hook [M,D], in the model's type, on its device; pairs of neighbours are one row [M,2D]."""
     ready: torch.cuda.Event | None = None
     """Passed when the rows are computed, where another CUDA stream computes them."""
 
@@ -62,6 +62,7 @@ class ForwardPasses:
         norm_limit: NormLimit | None,
         plan: WindowPlan,
         forward_contexts: int,
+        pairs: bool = False,
     ) -> None:
         self._model = model
         self._hooks = tuple(hooks)
@@ -71,6 +72,7 @@ class ForwardPasses:
         self._norm_limit = norm_limit
         self._plan = plan
         self._forward_contexts = forward_contexts
+        self._pairs = pairs
 
     @property
     def has_norm_limit(self) -> bool:
@@ -107,13 +109,15 @@ class ForwardPasses:
         contexts = self._source.take(self._plan.contexts_of(number))
         tokens_NT = torch.from_numpy(np.asarray(contexts, dtype=np.int64))
         mask_NT = self._rows.mask(tokens_NT)
+        if self._pairs:
+            mask_NT = paired(mask_NT)
         tokens_NT = token_ids_NT(tokens_NT)
         pieces = list(forward_pieces(len(tokens_NT), self._forward_contexts))
         chunk = Chunk(
             number=number,
             source_state=state,
             n_contexts=len(tokens_NT),
-            n_rows=int(mask_NT.sum()),
+            n_rows=int(mask_NT.sum()) // (2 if self._pairs else 1),
             n_passes=len(pieces),
         )
         for piece in pieces:
@@ -124,12 +128,16 @@ class ForwardPasses:
             }
             if self._norm_limit is not None:
                 keep_M = self._norm_limit.keep(rows)
+                if self._pairs:
+                    keep_M = keep_M.view(-1, 2).all(dim=1).repeat_interleave(2)
                 rows = {hook: rows_MD[keep_M] for hook, rows_MD in rows.items()}
+            if self._pairs:
+                rows = {hook: rows_MD.reshape(-1, 2 * rows_MD.shape[1]) for hook, rows_MD in rows.items()}
             yield ForwardPass(chunk=chunk, rows=rows)
 
 
-def forward_pieces(n_contexts: int, at_most: int) -> Iterator[slice]:
-    """Cut contexts into the fewest forward passes of at most `at_most` contexts, near-equal in size; none into none."""
-    count = -(-n_contexts // at_most)
+def forward_pieces(n_contexts: int, max_contexts: int) -> Iterator[slice]:
+    """Cut contexts into the fewest forward passes of at most `max_contexts` contexts, near-equal in size; none into none."""
+    count = -(-n_contexts // max_contexts)
     for part in range(count):
         yield slice(n_contexts * part // count, n_contexts * (part + 1) // count)

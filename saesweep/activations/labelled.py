@@ -15,8 +15,8 @@ from saesweep.errors import UserError
 from saesweep.messages import did_you_mean
 from saesweep.specs.probes import DEFAULT_TEST_FRACTION, ProbeTaskSpec
 
-_MOST_CLASSES = 20
-_LEAST_TEXTS = 10
+_MAX_CLASSES = 20
+_MIN_TEXTS = 10
 """Of each class, to probe on and to test on: fewer say nothing."""
 
 Class = str | int | bool
@@ -66,10 +66,10 @@ def read_labelled(task: ProbeTaskSpec, place: str, seed: int) -> LabelledTexts:
     rng = np.random.default_rng([seed, zlib.crc32(task.name.encode())])
     train = _open_split(task, task.split, place, rng)
     classes = sorted(train.by_class, key=lambda label: (type(label).__name__, label))
-    if not 2 <= len(classes) <= _MOST_CLASSES:
+    if not 2 <= len(classes) <= _MAX_CLASSES:
         raise UserError(
             f"{place}.label_column: {task.dataset_path} has {len(classes)} classes in {task.label_column!r}; a probe tells 2 "
-            f"to {_MOST_CLASSES} apart"
+            f"to {_MAX_CLASSES} apart"
         )
     if task.test_split is None:
         fraction = DEFAULT_TEST_FRACTION if task.test_fraction is None else task.test_fraction
@@ -87,9 +87,9 @@ def read_labelled(task: ProbeTaskSpec, place: str, seed: int) -> LabelledTexts:
         _texts(rows, classes, most // len(classes)) for rows, most in ((train, task.max_train), (test, task.max_test))
     ]
     for texts, what in zip(parts, ("to train a probe on", "to test it on"), strict=True):
-        if len(texts[0]) < _LEAST_TEXTS:
+        if len(texts[0]) < _MIN_TEXTS:
             raise UserError(
-                f"{place}: {task.dataset_path} leaves {len(texts[0])} texts of each class {what}, fewer than {_LEAST_TEXTS}; "
+                f"{place}: {task.dataset_path} leaves {len(texts[0])} texts of each class {what}, fewer than {_MIN_TEXTS}; "
                 "give more texts, another test_fraction or larger max_train and max_test"
             )
     return LabelledTexts(task.name, tuple(map(str, classes)), *parts)

@@ -96,6 +96,7 @@ def open_live(
         store_device=device if store is None else resolve_device(store, place="base.act_store_device"),
         norm_limit=norm_limit,
         passes_ahead=run.prefetch_llm_batches,
+        pairs=run.neighbour_pairs,
     )
 
     def part(tokens_NT: Tensor) -> HeldOutActivations:

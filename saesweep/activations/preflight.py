@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from saesweep.activations.documents import Conversation, Document, Documents, MapDocuments
+from saesweep.activations.columns import Conversation, Document
+from saesweep.activations.documents import Documents, MapDocuments
 from saesweep.activations.encoding import BEYOND_EMBEDDING, encode_documents, note_refused
 from saesweep.activations.keys import key_permutation
 from saesweep.activations.packing import Packer, no_document_is_long_enough

@@ -8,7 +8,7 @@ Shape suffixes: N = contexts, T = tokens per context, M = rows that count, D = w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,7 @@ class RowFilter:
 
     @property
     def rows_per_context(self) -> int:
-        """Most rows that a context gives."""
+        """Maximum number of rows that a context gives."""
         return len(range(self.context_size)[slice(*self.seqpos_slice)])
 
     def mask(self, tokens_NT: Tensor) -> Tensor:
@@ -72,6 +72,18 @@ class RowFilter:
         if self.excluded:
             mask_NT &= ~torch.isin(tokens_NT, torch.tensor(self.excluded, dtype=tokens_NT.dtype))
         return mask_NT
+
+
+def paired(mask_NT: Tensor) -> Tensor:
+    """Return which of the positions that count make pairs of neighbours, bool [N,T]: two and two from the left, the rest is left out."""
+    positions_T = torch.arange(mask_NT.shape[1])
+    last_gap_NT = torch.where(mask_NT, -1, positions_T).cummax(dim=1).values
+    begins_NT = mask_NT & ((positions_T - last_gap_NT) % 2 == 1)
+    begins_NT[:, :-1] &= mask_NT[:, 1:]
+    begins_NT[:, -1] = False
+    ends_NT = torch.zeros_like(begins_NT)
+    ends_NT[:, 1:] = begins_NT[:, :-1]
+    return begins_NT | ends_NT
 
 
 def select_rows(acts_NTD: Tensor, mask_NT: Tensor) -> Tensor:
@@ -129,3 +141,14 @@ def _norms(rows_MD: Tensor) -> Tensor:
     # float32: the square of a sink's norm overflows float16.
     norms_M: Tensor = torch.linalg.vector_norm(rows_MD, dim=-1, dtype=torch.float32)
     return norms_M
+
+
+def first_rows(pieces: Iterable[dict[str, Tensor]], max_rows: int) -> Iterator[dict[str, Tensor]]:
+    """Yield pieces, whose rows are those of all hooks, until they have so many rows; the last one is cut."""
+    left = max_rows
+    for piece in pieces:
+        if left <= 0:
+            return
+        cut = {hook: rows_MD[:left] for hook, rows_MD in piece.items()}
+        left -= len(next(iter(cut.values())))
+        yield cut

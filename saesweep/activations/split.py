@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saesweep.activations.documents import Document, Documents, MapDocuments, StreamDocuments
+from saesweep.activations.columns import Document
+from saesweep.activations.documents import Documents, MapDocuments, StreamDocuments
 from saesweep.activations.encoding import encode_documents, note_refused
 from saesweep.activations.keys import Indices, key_permutation
 from saesweep.activations.packing import Packer

@@ -91,6 +91,7 @@ class ActivationStream(BatchStream):
         store_device: torch.device,
         norm_limit: NormLimit | None = None,
         passes_ahead: bool | int = False,
+        pairs: bool = False,
     ) -> None:
         """Prepare the stream; the model runs when the first batch is asked for.
 
@@ -110,18 +111,23 @@ class ActivationStream(BatchStream):
             norm_limit: Leaves out rows with huge norms.
             passes_ahead: Forward passes that the model runs ahead on a thread of its own, which changes no batch; True
                 for those that fill the next place in the window.
+            pairs: Rows 2i and 2i + 1 of a batch are of neighbouring tokens: each two are shuffled as one, and a token without
+                a neighbour is left out.
         """
         self.d_in = dict(d_in)
         self.batches_served = 0
         self.tokens_served = 0
         self._source = source
         self._seed = seed
+        self._tokens_of_row = 2 if pairs else 1
         self._batch_tokens = batch_tokens
+        self._batch_rows = batch_tokens // self._tokens_of_row
         self._dtype = dtype
         self._device = device
         self._plan = WindowPlan.fit(max(1, window_tokens // rows.rows_per_context), forward_contexts)
         # A chunk's segments differ by a row, so each of the G chunks may hold one more than its share.
-        self._pool = RowPool(self._plan.resident_contexts * rows.rows_per_context + self._plan.segments, store_device)
+        of_context = rows.rows_per_context // self._tokens_of_row
+        self._pool = RowPool(self._plan.resident_contexts * of_context + self._plan.segments, store_device)
         passes = ForwardPasses(
             model=model,
             hooks=list(d_in),
@@ -131,9 +137,11 @@ class ActivationStream(BatchStream):
             norm_limit=norm_limit,
             plan=self._plan,
             forward_contexts=forward_contexts,
+            pairs=pairs,
         )
         self._loader = ChunkLoader(passes=passes, plan=self._plan, pool=self._pool, seed=seed, ahead=passes_ahead)
         self._settings = [seed, self._plan.segments, self._plan.unit, forward_contexts, batch_tokens]
+        self._settings += [2] if pairs else []
         self._interval = 0
         self._chunks: deque[_Chunk] = deque()  # those that the interval reads
         self._order: Indices = np.empty(0, dtype=np.int64)  # slots of the interval, as they are served
@@ -157,12 +165,12 @@ class ActivationStream(BatchStream):
     def next_batch(self) -> dict[str, Tensor]:
         """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
         self._open_interval()
-        batch = self._pool.empty(self._batch_tokens)
+        batch = self._pool.empty(self._batch_rows)
         filled = 0
-        while filled < self._batch_tokens:
+        while filled < self._batch_rows:
             if self._offset == len(self._order):
                 self._next_interval()
-            slots = self._order[self._offset : self._offset + self._batch_tokens - filled]
+            slots = self._order[self._offset : self._offset + self._batch_rows - filled]
             # Gathered before the next chunk is loaded, which overwrites served slots.
             self._pool.gather_into(batch, filled, slots)
             self._offset += len(slots)
@@ -175,8 +183,8 @@ class ActivationStream(BatchStream):
         """Yield the rows in the window in pieces of at most B rows, without serving them, to estimate norms."""
         self._open_interval()
         waiting = np.concatenate([self._order[self._offset :], *(s for c in self._chunks for s in c.segments)])
-        for start in range(0, len(waiting), self._batch_tokens):
-            slots = waiting[start : start + self._batch_tokens]
+        for start in range(0, len(waiting), self._batch_rows):
+            slots = waiting[start : start + self._batch_rows]
             piece = self._pool.empty(len(slots))
             self._pool.gather_into(piece, 0, slots)
             yield {hook: self._deliver(rows_MD) for hook, rows_MD in piece.items()}
@@ -201,7 +209,7 @@ class ActivationStream(BatchStream):
         if state["settings"] != self._settings:
             raise ValueError(
                 f"the stream's state was saved with (seed, segments, contexts per segment, contexts per forward, "
-                f"batch) {state['settings']}, this stream has {self._settings}"
+                f"batch; 2 for pairs) {state['settings']}, this stream has {self._settings}"
             )
         self._loader.stop()
         self._pool.release(self._order)
@@ -252,8 +260,10 @@ class ActivationStream(BatchStream):
         slots = np.concatenate([chunk.segments.popleft() for chunk in self._chunks])
         self._order = slots[key_permutation(len(slots), self._seed, "interval", self._interval)]
 
-    def _deliver(self, rows_BD: Tensor) -> Tensor:
-        return rows_BD.to(device=self._device, dtype=self._dtype)
+    def _deliver(self, rows_MD: Tensor) -> Tensor:
+        """Return rows of the pool as a batch [B,D]: a row of the pool is a token, or two one after the other."""
+        tokens_BD = rows_MD.view(rows_MD.shape[0] * self._tokens_of_row, -1)
+        return tokens_BD.to(device=self._device, dtype=self._dtype)
 
 
 class _Chunk:

@@ -161,14 +161,23 @@ class SyntheticHeldOut(HeldOut):
         device: torch.device,
     ) -> None:
         self.tokens_NT = None
-        self.mask_NT = None
         self.true_features_FD = features.features_FD
-        self.n_tokens = n_tokens
+        self._n_tokens = n_tokens
         self._features = features
         self._part = part
         self._batch_tokens = batch_tokens
         self._seed = seed
         self._device = device
+
+    @property
+    def mask_NT(self) -> None:
+        """There are no positions."""
+        return None
+
+    @property
+    def n_tokens(self) -> int:
+        """Rows of activations."""
+        return self._n_tokens
 
     def batches(self, hook: str, max_tokens: int | None = None) -> Iterator[Tensor]:
         """Yield the rows [B,D], the same for every hook, float32."""

@@ -22,7 +22,7 @@ from saesweep.models.base import LanguageModel
 from saesweep.models.shape import shape_activations
 
 if TYPE_CHECKING:
-    from saesweep.activations.documents import Conversation
+    from saesweep.activations.columns import Conversation
     from saesweep.specs.base_run import BaseRun
 
 Pooling = Literal["last", "mean"]

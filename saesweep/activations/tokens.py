@@ -12,7 +12,7 @@ from saesweep.activations.split import TrainDocuments, encode_in_blocks
 from saesweep.errors import UserError
 
 AHEAD_CONTEXTS = 256
-"""Most contexts that are tokenised before they are asked for."""
+"""Maximum number of contexts that are tokenised before they are asked for."""
 _PATIENCE_SECONDS = 2.0
 """A thread that waits for a lost connection does not hold up the end of the process."""
 

@@ -6,9 +6,9 @@ import logging
 
 from saesweep.errors import UserError
 
-MOST_IN_A_ROW = 1000
+MAX_IN_A_ROW = 1000
 """So many unusable rows, one after the other, are an error."""
-MOST_OF_SAMPLE = 0.5
+MAX_SHARE_OF_SAMPLE = 0.5
 """An error before training, if more than this share of the rows looked at is unusable."""
 
 _log = logging.getLogger("saesweep")
@@ -51,12 +51,12 @@ class UnreadableRows:
             reason: What is wrong with it.
 
         Raises:
-            UserError: `MOST_IN_A_ROW` of them came one after the other.
+            UserError: `MAX_IN_A_ROW` of them came one after the other.
         """
         self._in_a_row += 1
-        if self._in_a_row == MOST_IN_A_ROW:
+        if self._in_a_row == MAX_IN_A_ROW:
             raise UserError(
-                f"{self._place}: {MOST_IN_A_ROW} rows of {self._name} in a row cannot be used, such as this: {reason}; "
+                f"{self._place}: {MAX_IN_A_ROW} rows of {self._name} in a row cannot be used, such as this: {reason}; "
                 "correct the data"
             )
         if row in self._seen:
@@ -76,9 +76,9 @@ class UnreadableRows:
             n_rows: Rows that were looked at.
 
         Raises:
-            UserError: More than `MOST_OF_SAMPLE` of them.
+            UserError: More than `MAX_SHARE_OF_SAMPLE` of them.
         """
-        if self.count > MOST_OF_SAMPLE * n_rows:
+        if self.count > MAX_SHARE_OF_SAMPLE * n_rows:
             raise UserError(
                 f"{self._place}: {self.count} of the {n_rows} rows of {self._name} looked at cannot be used: "
                 f"{self.example}; correct the data, or name another column with {self._column_field}"

@@ -47,7 +47,7 @@ def add_parser(commands: Subparsers) -> None:
         help="type on disk; auto (default): the one that the model computes in, which loses nothing",
     )
     parser.add_argument(
-        "--shard-size", metavar="BYTES", default="256M", help="most bytes per shard, such as 256M (default)"
+        "--shard-size", metavar="BYTES", default="256M", help="maximum bytes per shard, such as 256M (default)"
     )
     parser.add_argument(
         "--hf_repo_id", metavar="USER/NAME", help="also upload the finished cache to this dataset repository of the Hub"

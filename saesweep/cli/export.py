@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ _EXAMPLES = """\
   saesweep export runs/quickstart --to my_sae                 the best SAE
   saesweep export runs/quickstart --trial 7 --to my_sae       another trial of the leaderboard
   saesweep export runs/quickstart --to s3://bucket/my_sae     to a store that fsspec knows (here with s3fs installed)
+  saesweep export runs/layer0 runs/layer1 --format circuit-tracer --to sets/me/my_set
+                                                              transcoders of all layers (docs/transcoders.md)
 
 The folder loads with SAELens' SAE.load_from_disk and, as base: {from_cfg: my_sae}, in an experiment file.
 """
@@ -33,24 +37,37 @@ _EXPORTED_FILES = frozenset(
         "sparsity.safetensors",
     }
 )
+_SET_FILES = re.compile(r"config\.yaml|layer_\d+\.safetensors")
 
 
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = new_parser(commands, "export", summary="copy a trained SAE out of a run directory", examples=_EXAMPLES)
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run directory")
+    parser.add_argument(
+        "runs", metavar="RUN", type=Path, nargs="+", help="the run directory; for circuit-tracer also folders of SAEs"
+    )
     parser.add_argument("--trial", metavar="N", type=int, help="number of the trial (default: the best)")
     parser.add_argument("--to", metavar="DIR", required=True, help="the folder to make, or its URL")
     parser.add_argument("--force", action="store_true", help="replace an SAE that is already in DIR")
+    parser.add_argument(
+        "--format",
+        choices=("saelens", "circuit-tracer"),
+        default="saelens",
+        help="circuit-tracer: the transcoders of RUN..., one for the MLP of each layer, as one set (default: saelens)",
+    )
     parser.set_defaults(execute=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Copy the folder."""
+    """Copy the folder, or write a set."""
+    if args.format == "circuit-tracer":
+        return _write_set(args)
+    if len(args.runs) > 1:
+        raise UserError(f"{args.runs[1]}: one SAE is copied at a time; several make a set with --format circuit-tracer")
     from saesweep.runs import RunDirectory, is_url, replace_folder, upload_export
     from saesweep.saes.folder import check_checksums
 
-    source = _source(RunDirectory(args.run), args.trial)
+    source = _source(RunDirectory(args.runs[0]), args.trial)
     check_checksums(source)  # a damaged SAE is not handed on
     if is_url(args.to):
         upload_export(source, args.to, exported_files=_EXPORTED_FILES, force=args.force)
@@ -61,6 +78,35 @@ def execute(args: argparse.Namespace) -> int:
         replace_folder(target.resolve(), lambda folder: _copy(source, folder))
     say(f"copied {source} to {args.to}")
     return DONE
+
+
+def _write_set(args: argparse.Namespace) -> int:
+    """Write the transcoders of several runs, or folders of SAEs, as one set."""
+    from saesweep.publish.circuit_tracer import write_transcoder_set
+    from saesweep.runs import RunDirectory, is_url
+
+    if is_url(args.to):
+        raise UserError(
+            f"--to: {args.to} is a URL, and a set is written to a folder; name a folder, and copy it from there"
+        )
+    target = Path(args.to)
+    if args.trial is not None:
+        raise UserError(
+            "--trial: names a trial of one run; name its folder in the place of RUN, such as RUN/trials/0007/sae"
+        )
+    sources = [path if (path / "cfg.json").is_file() else _source(RunDirectory(path), None) for path in args.runs]
+    check_target(target, None, args.force, _is_of_set, "a set of transcoders")
+    layers, described = write_transcoder_set(target.resolve(), sources)
+    skip = ", with skip connections" if described.has_skip else ""
+    say(
+        f"wrote {layers} transcoders of {described.d_sae} latents{skip} to {args.to}: {described.feature_input_hook} to "
+        f"{described.feature_output_hook} of {described.model_name}"
+    )
+    return DONE
+
+
+def _is_of_set(name: str) -> bool:
+    return _SET_FILES.fullmatch(name) is not None
 
 
 def _source(run: RunDirectory, trial: int | None) -> Path:
@@ -84,8 +130,21 @@ def _exported_trials(run: RunDirectory) -> list[int]:
     return sorted(int(name) for name in folders if name.isascii() and name.isdecimal())
 
 
-def check_target(target: Path, source: Path | None, force: bool) -> None:
+def check_target(
+    target: Path,
+    source: Path | None,
+    force: bool,
+    is_own: Callable[[str], bool] = _EXPORTED_FILES.__contains__,
+    kind: str = "an exported SAE",
+) -> None:
     """Refuse to write over anything but an exported SAE, and over that one only with `--force`.
+
+    Args:
+        target: The folder to make.
+        source: The SAE that is copied.
+        force: Whether to replace what is there.
+        is_own: Says of a file's name whether the file may be replaced.
+        kind: What such files are of.
 
     Raises:
         UserError: The folder may not be written.
@@ -97,11 +156,11 @@ def check_target(target: Path, source: Path | None, force: bool) -> None:
     if source is not None and source.resolve() == target.resolve():
         raise UserError(f"{target}: is the SAE itself; name another folder with --to")
     found = sorted(path.name for path in target.iterdir())
-    strangers = [name for name in found if name not in _EXPORTED_FILES]
+    strangers = [name for name in found if not is_own(name)]
     if strangers:
-        raise UserError(f"{target}: holds files that are no exported SAE ({strangers[0]}); name an empty or new folder")
+        raise UserError(f"{target}: holds files that are not of {kind} ({strangers[0]}); name an empty or new folder")
     if found and not force:
-        raise UserError(f"{target}: holds an SAE already; name a new folder, or replace it with --force")
+        raise UserError(f"{target}: holds {kind} already; name a new folder, or replace it with --force")
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -37,7 +37,7 @@ def add_parser(commands: Subparsers) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Write the file and say what to do with it."""
     from saesweep.experiment import experiment_schema
-    from saesweep.experiment.template import template
+    from saesweep.experiment.authoring import template
 
     schema = args.path.with_name(SCHEMA_FILE)
     try:

@@ -84,7 +84,7 @@ def _load_plugins(parser: argparse.ArgumentParser, args: Any) -> None:
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    from saesweep.experiment.flags import run_flags
+    from saesweep.experiment.single_run import run_flags
 
     groups: dict[str, Any] = {}
     for flag in run_flags():

@@ -46,7 +46,7 @@ class ControlPoint:
 class SparsityControl:
     """Brings the L0 that a run will end with to a target, by a few damped changes of the coefficient, and then freezes it.
 
-    At a constant coefficient L0 goes on falling, about as a power of the learning rate summed so far (measured: 10% to 20%
+    At a constant coefficient L0 keeps falling, about as a power of the learning rate summed so far (measured: 10% to 20%
     between 70% and 100% of a short run). So each change looks at the time since the one before, in which the coefficient was
     constant, fits the drift there, extrapolates it over the rest of the learning-rate schedule, and corrects for what
     would be missed at the end. All is a pure function of the L0 read, so that a resumed run steers identically.

@@ -10,6 +10,7 @@ from typing import Literal
 from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting
 from saesweep.events import ReferenceRow, Row
 from saesweep.messages import short_count
+from saesweep.status import LIVE
 
 BEST_MARK = "★"
 FRONT_MARK = "◆"
@@ -166,9 +167,7 @@ def architecture_counts(states: Mapping[str, Mapping[str, int]]) -> str:
     parts = []
     for architecture, own in states.items():
         detail = ", ".join(
-            f"{own[state]} {state}"
-            for state in ("complete", "training", "waiting", "pruned", "failed")
-            if own.get(state)
+            f"{own[state]} {state}" for state in ("complete", *LIVE, "pruned", "failed") if own.get(state)
         )
         parts.append(f"{architecture} {sum(own.values())} ({detail})")
     return " · ".join(parts)

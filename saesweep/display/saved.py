@@ -18,10 +18,10 @@ from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
 from saesweep.files import no_run_directory, read_json_object, refuse_links
 from saesweep.messages import printable
+from saesweep.status import run_has_ended
 
 _GOAL = re.compile(r"(minimize|maximize) \w+( |$)")
 _FIX = "a run that is resumed writes it again"
-_ENDED = ("complete", "interrupted", "already complete")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Leaderboard:
     @property
     def ended(self) -> bool:
         """Whether the run is over."""
-        return self.status in _ENDED
+        return run_has_ended(self.status)
 
     @property
     def table_rows(self) -> list[Row]:

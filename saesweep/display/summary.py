@@ -15,14 +15,14 @@ from saesweep.events import (
     RunEnded,
     RunStarted,
     TrialStarted,
-    TrialStatus,
     WorkerNews,
 )
 from saesweep.messages import short_count
+from saesweep.status import ENDED, LIVE
 
 _SHOWN_WORKERS = 8
 _SHOWN_TRIALS = 8
-_STATES: tuple[TrialStatus, ...] = ("complete", "pruned", "failed", "training", "waiting")
+_STATES = (*ENDED, *LIVE)
 
 
 def opening_lines(event: RunStarted, *, verbose: bool = False) -> list[str]:
@@ -93,7 +93,7 @@ def progress_parts(
         seconds_ago: How old the event is; the time left shrinks by it.
     """
     counts = sum((Counter(own) for own in states.values()), Counter[str]())
-    ended, training = counts["complete"] + counts["pruned"] + counts["failed"], counts["training"]
+    ended, training = sum(counts[status] for status in ENDED), counts["training"]
     if trials is not None:
         trials = max(trials, ended + training)  # failed trials may have been tried again
     return [

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from saesweep.driver.by_stream import copy_stream_exports
-from saesweep.driver.facts import check
 from saesweep.driver.finish import Outcome
 from saesweep.driver.log import JsonLogListener
 from saesweep.driver.matched import best_at_middle, matched_entries, matched_notes
 from saesweep.driver.noise import noise_notes
 from saesweep.driver.phase import Phase, train
 from saesweep.driver.ranking import by_knee_distance, costs, winner
+from saesweep.driver.session import preflight
 from saesweep.driver.stopping import StopFlag
 from saesweep.engines.protocol import Engine
 from saesweep.events import BlockDone, BlockProgress, Event, EventBus, Note, Row
@@ -64,7 +64,7 @@ def confirm(
         )
     )
     with folder:
-        facts = check(longer, engine)
+        facts = preflight(longer, engine)
         folder.save_experiment(dump_yaml(longer.written))
         listeners = EventBus(JsonLogListener(folder), forward(bus.emit, chosen))
         verdict = train(longer, folder, facts, engine, listeners, stop)

@@ -42,7 +42,7 @@ class Todo:
         return found
 
     def put_back(self, commands: Commands) -> None:
-        """Let commands that were taken come before those that wait: nobody has carried them out."""
+        """Let commands that were taken come before those that wait: none of them was carried out."""
         removed = set(self._remove)
         kept = [place for place in commands.place if place.number not in removed]
         self._remove, self._place = [*commands.remove, *self._remove], [*kept, *self._place]

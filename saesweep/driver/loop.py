@@ -46,6 +46,7 @@ from saesweep.scheduler import (
     decide,
     expected_ends,
 )
+from saesweep.status import EndedStatus
 
 
 class SweepLoop:
@@ -361,7 +362,7 @@ class SweepLoop:
         trial.status, trial.slot, trial.worker = "training", index, worker
         self._bus.emit(started(trial, index))
 
-    def _end(self, trial: Trial, status: Any, reason: str) -> None:
+    def _end(self, trial: Trial, status: EndedStatus, reason: str) -> None:
         self.fleet.get_or_add(trial.worker).todo.remove(trial.number)
         self.roster.end(trial, status, reason)
         self._search.study.tell(trial.number, **result_to_tell(trial.state(), self._session.objective))

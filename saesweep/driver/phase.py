@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from saesweep.activity import doing
 from saesweep.driver.by_stream import conclude, finish_stream, is_finished
-from saesweep.driver.facts import Facts
 from saesweep.driver.finish import Outcome, finish
 from saesweep.driver.fleet import Fleet, Member, folder_of
 from saesweep.driver.history import History, held_by_checkpoint, last_saved
@@ -17,7 +16,7 @@ from saesweep.driver.outside import rewind
 from saesweep.driver.progress import Board
 from saesweep.driver.replacing import halve, shrink, tokens_at
 from saesweep.driver.search import open_search
-from saesweep.driver.session import Session, saved_attempts, worker_plan
+from saesweep.driver.session import Facts, Session, saved_attempts, worker_plan
 from saesweep.driver.stopping import StopFlag
 from saesweep.driver.visits import Attempt, asked_by_stream, next_stream, wanted_trials
 from saesweep.engines.protocol import Engine, OutOfMemory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from saesweep.collection import paused_collection
 from saesweep.driver.fleet import Fleet, Member
 from saesweep.driver.matched import matched_entries
 from saesweep.driver.progress import Pace, Progress
@@ -79,7 +80,7 @@ class Publisher:
         """
         done, expected = self._roster.sae_tokens(), self._roster.expected_sae_tokens()
         if self._board_pace.is_due():
-            with self._board_pace.taking():
+            with self._board_pace.taking(), paused_collection():  # a row of each trial is made for it
                 self._write_board()
         live = self._roster.live_rows()
         rows = self._roster.leaderboard.rows(live, SHOWN_ROWS)

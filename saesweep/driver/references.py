@@ -45,6 +45,8 @@ def ranked_references(
         rows: Ranked trials.
         objective: What is optimised; a reference that lacks one of its metrics, or misses a constraint, has no rank.
     """
+    if not references:
+        return ()
     trials = [(row.rank, costs(row.metrics, objective)) for row in rows if row.rank is not None]
 
     def placed(reference: ReferenceRow) -> ReferenceRow:

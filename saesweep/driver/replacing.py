@@ -16,6 +16,7 @@ from saesweep.errors import UserError
 from saesweep.experiment import Experiment
 from saesweep.runs import CheckpointStore, RunDirectory
 from saesweep.scheduler import State
+from saesweep.status import is_live
 
 _ASK_SECONDS = 5.0
 """How often the engine is asked whether there is a device again for a worker that is gone."""
@@ -273,7 +274,4 @@ def halve(directory: RunDirectory, replicates: int, error: str, *, is_measuring:
 
 def tokens_at(saved: Mapping[str, Any]) -> dict[int, int | None]:
     """Return by trial number the tokens it had seen at a checkpoint of the driver; None for one that had ended."""
-    return {
-        trial["number"]: trial["tokens"] if trial["status"] in ("training", "waiting") else None
-        for trial in saved["trials"]
-    }
+    return {trial["number"]: trial["tokens"] if is_live(trial["status"]) else None for trial in saved["trials"]}

@@ -14,6 +14,7 @@ from saesweep.driver.told import result_to_tell
 from saesweep.driver.trials import Trial, new_trial, row_of
 from saesweep.events import Row
 from saesweep.scheduler import Action, Ask, State, Stop
+from saesweep.status import EndedStatus, is_live
 from saesweep.study import Ahead, KeptTrial, ahead_of, catch_up
 
 
@@ -84,7 +85,7 @@ class Roster:
 
     def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
         """Return what a checkpoint holds of a trial, as the study would."""
-        has_ended = data["status"] not in ("training", "waiting")
+        has_ended = not is_live(data["status"])
         result = result_to_tell(data, self._session.objective) if has_ended else {"state": None, "values": None}
         return KeptTrial(number=data["number"], params=data["params"], rungs=dict(data["rungs"]), **result)
 
@@ -123,7 +124,7 @@ class Roster:
                 trial.status, trial.slot = "waiting", None
         return own
 
-    def end(self, trial: Trial, status: Any, reason: str) -> None:
+    def end(self, trial: Trial, status: EndedStatus, reason: str) -> None:
         """Take a trial out of those that train."""
         trial.status, trial.slot, trial.reason = status, None, reason
         if status != "failed":

@@ -16,11 +16,11 @@ from saesweep.costs import Kind
 from saesweep.driver.changed_space import change_of_space
 from saesweep.driver.confirm import confirm
 from saesweep.driver.costs import CostBook, TimedEngine
-from saesweep.driver.facts import check
 from saesweep.driver.finish import Outcome
 from saesweep.driver.log import JsonLogListener, ProgressListener
 from saesweep.driver.outside import claim_checkpoint_path, make_tracker
 from saesweep.driver.phase import Phase, train
+from saesweep.driver.session import preflight
 from saesweep.driver.stopping import StopFlag
 from saesweep.engines.choose import open_engine
 from saesweep.engines.protocol import Engine
@@ -31,6 +31,7 @@ from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
 from saesweep.result import Result
 from saesweep.runs import RunDirectory, read_costs, read_json, write_json
+from saesweep.status import is_live
 from saesweep.tracking import registered_trackers
 
 
@@ -91,7 +92,7 @@ def run(
             doing("checking the model, the hooks and the dataset")
             with book.spending("set_up"):
                 timed = TimedEngine(engine or open_engine(loaded, bus), book)
-            facts = check(loaded, timed)
+            facts = preflight(loaded, timed)
             if change is not None:
                 directory.add_fingerprints(change.fingerprints)
                 bus.emit(Note(level="info", message=change.message))
@@ -187,7 +188,7 @@ def _marked_interrupted(directory: RunDirectory, resume_command: str) -> Iterato
 
 
 def _mark_interrupted(directory: RunDirectory) -> None:
-    """Say in the status file of a run that nobody trains there any more."""
+    """Say in the status file of a run that no process trains there any more."""
     with suppress(OSError, UserError):  # the disk may be full, or the folder gone
         directory.check_is_held()
         board = _board(directory)
@@ -247,7 +248,7 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
     allowed = experiment.spec.search.retry_failed
     if allowed > board["retry_failed"] and any(n <= allowed for n in attempts_that_failed(board["rows"])):
         return None  # more attempts are allowed by now
-    if any(row["status"] in ("training", "waiting") for row in board["rows"]):
+    if any(is_live(row["status"]) for row in board["rows"]):
         return None  # a limit stopped it, perhaps since raised
     wanted = experiment.spec.search.confirm
     if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):

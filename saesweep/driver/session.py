@@ -1,4 +1,4 @@
-"""What the driver knows of one run: its experiment, its rules, and what a worker said when it opened."""
+"""What the driver knows of one run: its experiment, its rules, what its preflight found, and what a worker said when it opened."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from saesweep.driver.blocks import BlockPlan, plan_blocks
-from saesweep.driver.facts import Facts
 from saesweep.driver.fleet import Member, folder_of
 from saesweep.driver.progress import Board
 from saesweep.driver.search import Rules, rules_of
 from saesweep.driver.told import cannot_keep_limits
 from saesweep.driver.visits import Attempt, Visit, asked_by_stream, visit_of, wanted_trials
-from saesweep.engines.records import Opened, WorkerPlan
-from saesweep.experiment import Experiment, Stream, stream_of, streams_of, with_widths
+from saesweep.engines.protocol import Engine
+from saesweep.engines.records import Opened, StreamFacts, WorkerPlan
+from saesweep.errors import UserError
+from saesweep.experiment import SAMPLERS, Experiment, Stream, stream_of, streams_of, with_widths
 from saesweep.runs import RunDirectory
 from saesweep.specs import BaseRun, ObjectiveSpec
+from saesweep.study import check_sampler
 
 
 @dataclass(frozen=True)
@@ -150,3 +152,27 @@ def worker_plan(
         sharing=sharing,
         first_block=member.first_block,
     )
+
+
+Facts = tuple[StreamFacts, ...]
+"""What the preflight found, for every stream in its order."""
+
+
+def preflight(experiment: Experiment, engine: Engine) -> Facts:
+    """Run the preflight of every stream: model, hooks, dataset, weights to start from; no language model is loaded.
+
+    Raises:
+        UserError: Something does not fit together.
+    """
+    found = engine.preflight(experiment)
+    heads = {facts.has_lm_head for facts in found if facts.has_lm_head is not None}
+    if len(heads) > 1 and experiment.spec.objective is None:
+        raise UserError(
+            "objective: missing; it would be another one for the models with a language-model head than for those "
+            "without one. State one that all can be measured by, such as {maximize: explained_variance}"
+        )
+    objectives = [experiment.objective(has_lm_head) for has_lm_head in heads]  # a metric that no model can give
+    objective = next(iter(objectives), None) or experiment.spec.objective or experiment.objective(False)
+    if experiment.spec.search.sampler not in SAMPLERS:
+        check_sampler(experiment.spec.search.sampler, [goal.direction for goal in objective.goals])
+    return found

@@ -16,15 +16,15 @@ from saesweep.events import Row
 from saesweep.experiment import Stream, are_comparable
 from saesweep.scheduler import fronts, insert
 from saesweep.specs import ObjectiveSpec
+from saesweep.status import is_live
 
-_LIVE = ("training", "waiting")
 _ORDER = {"training": 0, "waiting": 1, "pruned": 2, "failed": 3}
 
 
 def rank(rows: Sequence[Row], objective: ObjectiveSpec) -> list[Row]:
     """Return the rows of one ranking, best first, as `Standings` puts them."""
-    standings = Standings(objective, [row for row in rows if row.status not in _LIVE])
-    return standings.rows([row for row in rows if row.status in _LIVE])
+    standings = Standings(objective, [row for row in rows if not is_live(row.status)])
+    return standings.rows([row for row in rows if is_live(row.status)])
 
 
 class Standings:

@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from saesweep.events import Row, TrialStarted, TrialStatus
+from saesweep.events import Row, TrialStarted
 from saesweep.experiment import TrialSettings, control_plan
 from saesweep.forecast import Course
 from saesweep.runs import RunDirectory, write_json
 from saesweep.scheduler import Ask, Asked, Policy
 from saesweep.specs import BaseRun, ObjectiveSpec
+from saesweep.status import TrialStatus, is_live
 
 
 @dataclass(kw_only=True)
@@ -84,7 +85,7 @@ class Trial(TrialSettings):
     @property
     def is_live(self) -> bool:
         """Whether it has not ended."""
-        return self.status in ("waiting", "training")
+        return is_live(self.status)
 
     @property
     def sparsity(self) -> str:

@@ -18,7 +18,7 @@ from saesweep.evaluation.overflow import overflow_of
 from saesweep.evaluation.probes import Probes
 from saesweep.evaluation.published import OWN_FILE, Hooks, check_layers, hooks_of, may_have_seen
 from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
-from saesweep.experiment.metadata import run_of_metadata
+from saesweep.experiment.saelens_cfg import run_of_metadata
 from saesweep.models import resolve_device
 from saesweep.saes import ExportedSAE, open_sae
 

@@ -44,8 +44,8 @@ def logit_bytes(d_vocab: int | None, device: torch.device) -> int:
     """
     if d_vocab == 0:
         return 0
-    copies, at_most = (_CPU_COPIES, _CPU_MAX_PIECE_LOGITS) if device.type == "cpu" else (_COPIES, _PIECE_LOGITS)
-    return 4 * copies * (at_most if d_vocab is None else rows_at_once(d_vocab, device) * d_vocab)
+    copies, max_logits = (_CPU_COPIES, _CPU_MAX_PIECE_LOGITS) if device.type == "cpu" else (_COPIES, _PIECE_LOGITS)
+    return 4 * copies * (max_logits if d_vocab is None else rows_at_once(d_vocab, device) * d_vocab)
 
 
 @dataclass(frozen=True)
@@ -105,5 +105,5 @@ def _cache_rows(rows_RV: Tensor) -> int:
     return max(1, _CPU_CACHE_LOGITS // rows_RV.shape[1]) if rows_RV.device.type == "cpu" else len(rows_RV)
 
 
-def _pieces(n_rows: int, at_most: int) -> list[slice]:
-    return [slice(start, min(start + at_most, n_rows)) for start in range(0, n_rows, at_most)]
+def _pieces(n_rows: int, max_rows: int) -> list[slice]:
+    return [slice(start, min(start + max_rows, n_rows)) for start in range(0, n_rows, max_rows)]

@@ -24,7 +24,7 @@ from saesweep.activations.text_rows import TextRows, rows_of_texts
 from saesweep.activity import doing
 from saesweep.errors import UserError
 from saesweep.evaluation.sparse_probe import ProbeScore, probe_score, ranked_latents
-from saesweep.experiment.check_probes import NO_SKLEARN, has_sklearn
+from saesweep.experiment.check_objective import NO_SKLEARN, has_sklearn
 from saesweep.models import LanguageModel
 from saesweep.saes import ExportedSAE
 from saesweep.specs import BaseRun, ProbesSpec

@@ -9,7 +9,7 @@ from typing import Literal
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment, load_experiment
 from saesweep.experiment.hook_names import blocks_of, hugging_face_hook
-from saesweep.experiment.metadata import run_of_metadata
+from saesweep.experiment.saelens_cfg import run_of_metadata
 from saesweep.models import transformer_lens_hook
 from saesweep.models.library import Library, library_of, locate, model_type_of
 from saesweep.models.pretrained import loading_kwargs, read_config

@@ -27,7 +27,7 @@ from saesweep.saes import ExportedSAE
 
 THRESHOLD = 0.7
 """A pair of latents at a larger cosine is one latent, found twice."""
-_MOST_PARTNERS = 32
+_MAX_PARTNERS = 32
 """A latent with more candidates than this competes for the nearest of them."""
 
 Pairs = frozenset[tuple[int, int]]
@@ -96,8 +96,8 @@ def _near(
     for start in range(0, len(first_AD), n_rows):
         cosine_PB = first_AD[start : start + n_rows] @ second_BD.T
         is_near_PB = cosine_PB > THRESHOLD
-        if int(is_near_PB.sum(1).max()) > _MOST_PARTNERS:
-            nearest = cosine_PB.topk(_MOST_PARTNERS, dim=1).indices
+        if int(is_near_PB.sum(1).max()) > _MAX_PARTNERS:
+            nearest = cosine_PB.topk(_MAX_PARTNERS, dim=1).indices
             is_near_PB &= torch.zeros_like(is_near_PB).scatter_(1, nearest, True)
         row, column = is_near_PB.nonzero(as_tuple=True)
         cosine = cosine_PB[row, column].double()

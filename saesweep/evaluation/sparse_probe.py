@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 
 STRENGTHS = np.logspace(5, -5, 10)
 """Inverse strengths C of the L2 penalty to choose from."""
-_FOLDS, _HELD_OUT, _MOST_HELD_OUT, _FEW = 6, 0.2, 100, 128
+_FOLDS, _HELD_OUT, _MAX_HELD_OUT, _FEW = 6, 0.2, 100, 128
 """Fewer texts than the last are cross-validated in folds; of more, a share is held out once."""
 _SEED = 42
 
@@ -95,7 +95,7 @@ def _splits(train_NK: NDArray[np.float32], labels_N: NDArray[np.bool_]) -> list[
     count = len(labels_N)
     if count < _FEW:
         return list(StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED).split(train_NK, labels_N))
-    kept = count - min(int(_HELD_OUT * count), _MOST_HELD_OUT)
+    kept = count - min(int(_HELD_OUT * count), _MAX_HELD_OUT)
     return [(slice(0, kept), slice(kept, count))]
 
 

@@ -99,7 +99,7 @@ class SplicedMetrics:
         hook: The hook whose activations are replaced; those of a crosscoder all at once.
         rung_contexts: The first so many contexts are what a rung takes; None for all.
         head_index: Head to replace; None for the whole activation.
-        contexts_per_forward: Most contexts in one forward pass.
+        contexts_per_forward: Maximum number of contexts in one forward pass.
         mean_D: What the ablation puts in place of the activations; None for zeros.
         kept_bytes: Main memory for what clean passes gave, for SAEs that are measured later.
     """

@@ -9,9 +9,8 @@ from functools import cache
 from typing import Any, Literal, TypeVar
 
 from saesweep.costs import Kind
+from saesweep.status import EndedStatus, RowStatus, RunStatus
 
-TrialStatus = Literal["waiting", "training", "pruned", "complete", "failed"]
-RowStatus = Literal["waiting", "training", "pruned", "complete", "failed", "reference"]
 RowT = TypeVar("RowT", bound="Row")
 
 DENSITY_EDGES = (-10.0, *(-6 + 0.25 * i for i in range(25)))
@@ -260,7 +259,7 @@ class TrialEnded(Event):
     """A trial was pruned, finished or failed."""
 
     number: int
-    status: TrialStatus
+    status: EndedStatus
     tokens: int
     reason: str = ""
 
@@ -351,7 +350,7 @@ class SnapshotSaved(Event):
 class RunEnded(Event):
     """The run is over: complete, stopped by a budget, or interrupted."""
 
-    status: Literal["complete", "interrupted", "already complete"]
+    status: RunStatus
     rows: tuple[Row, ...]
     best: int | None
     """Number of the exported trial."""

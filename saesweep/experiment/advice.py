@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saesweep.experiment.check_objective import matched_warnings, objective_warnings
+from saesweep.experiment.check_matched import matched_warnings
+from saesweep.experiment.check_objective import objective_warnings
 from saesweep.experiment.check_search import search_warnings
 from saesweep.experiment.draft import Draft
 from saesweep.space import Parameter
@@ -21,6 +22,7 @@ _PENALTIES = (("l1_coefficient", "l1_warm_up_steps", "5%"), ("l0_coefficient", "
 def warnings_for(draft: Draft, parameters: Sequence[Parameter], runs: Sequence[BaseRun], n_trials: int) -> list[str]:
     """Return the warnings for an experiment without mistakes; `runs` are those at the edges of its space."""
     found = [*_threshold_warnings(runs), *_warm_up_warnings(runs), *_dtype_warnings(runs), *sink_warnings(runs)]
+    found += _pair_warnings(runs)
     fields = {spec_class(name).sparsity_field for name in draft.architectures}
     searches_sparsity = any(p.path.removeprefix("sae.") in fields for p in parameters)
     found += objective_warnings(draft.objective, searches_sparsity)
@@ -102,6 +104,17 @@ def _warm_up_warnings(runs: Sequence[BaseRun]) -> list[str]:
             if steps == 0
         ]
     return found
+
+
+def _pair_warnings(runs: Sequence[BaseRun]) -> list[str]:
+    """Warn about neighbours that are kept together for nothing."""
+    compares = any(getattr(run.sae, "temporal_coefficient", 0.0) > 0 for run in runs)
+    if compares or not any(run.neighbour_pairs for run in runs):
+        return []
+    return [
+        "base.neighbour_pairs: no loss of this experiment compares neighbours, and batches that hold them are less varied; "
+        "leave it out, or set sae.temporal_coefficient"
+    ]
 
 
 def _dtype_warnings(runs: Sequence[BaseRun]) -> list[str]:

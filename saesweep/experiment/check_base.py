@@ -1,15 +1,17 @@
-"""Static checks of `base` and `by_architecture`: keys, and who can have them."""
+"""Static checks of `base`, of `by_architecture`, and of the runs that they lead to at the edges of the space."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint, note
-from saesweep.experiment.explain import unknown_key
-from saesweep.experiment.field_rules import field_problems
+from saesweep.experiment.explain import field_problems, unknown_key
 from saesweep.experiment.fields import (
+    ARCHITECTURE,
     NESTED,
+    WITHOUT_EFFECT,
     architectures_with,
     flatten,
     known_paths,
@@ -20,7 +22,10 @@ from saesweep.experiment.fields import (
     synthetic_fields,
     trial_paths,
 )
+from saesweep.experiment.parameters import build_run, for_architecture, layered, place_of
 from saesweep.messages import did_you_mean
+from saesweep.space import Parameter, corners
+from saesweep.specs import BaseRun
 from saesweep.specs.architectures import architectures, listed, spec_class
 from saesweep.specs.presets import PRESET_ARCHITECTURE, PRESETS, presets_of
 from saesweep.specs.synthetic import SYNTHETIC
@@ -37,7 +42,9 @@ def check_base(draft: Draft) -> None:
             block, _, name = key.partition(".")
             message, near = unknown_key(key, (*run_fields(), "from_cfg"))
             meant: Place | None = None if near is None else ("base", near)
-            if block in NESTED and name:
+            if key in WITHOUT_EFFECT:
+                message, meant = _without_effect(key, key), None
+            elif block in NESTED and name:
                 message = f"unknown key {key!r}; write it nested, as {block}: {{{name}: ...}}"
                 meant = ("base", block, name)
             elif key in sae_fields():
@@ -54,6 +61,8 @@ def check_base(draft: Draft) -> None:
         for key in draft.block("base", block):
             if key not in known:
                 message, near = unknown_key(key, known)
+                if (path := f"{block}.{key}") in WITHOUT_EFFECT:
+                    message, near = _without_effect(key, path), None
                 document.add_unknown_key(("base", block, key), message, None if near is None else ("base", block, near))
                 draft.broken.add(f"{block}.{key}")
     for key in draft.block("base", "sae"):
@@ -93,6 +102,10 @@ def check_base(draft: Draft) -> None:
         owners = [a for a in architectures_with(path, draft.architectures) if path in known_paths()]
         if path not in ("sae.architecture", *NESTED):  # an unknown architecture has been noted
             _check_value(draft, path, value, ("base", *parts_of(path)), owners)
+
+
+def _without_effect(key: str, path: str) -> str:
+    return f"{key!r} has no effect here: {WITHOUT_EFFECT[path]}"
 
 
 def check_by_architecture(draft: Draft) -> None:
@@ -166,3 +179,59 @@ def _check_value(draft: Draft, path: str, value: Any, place: Place, owners: list
         for inside, message in field_problems(path, value, architecture):
             note(draft, place if place in draft.filled else (*place, *inside), path, message)
             draft.broken.add(path)
+
+
+_WIDTHS = ("sae.d_sae", "sae.expansion_factor", "sae.d_in")
+_FOLLOWS: dict[str, tuple[str, ...]] = {
+    "training_tokens": ("train_batch_size_tokens",),
+    "buffer_tokens": ("train_batch_size_tokens", "context_size", "n_batches_in_buffer"),
+    "lr_end": ("lr_scheduler_name",),
+    "lr_decay_steps": ("training_tokens", "train_batch_size_tokens", "lr_warm_up_steps"),
+    "model_name": ("dataset_path",),
+    "dataset_path": ("datasets",),
+    "seqpos_slice": ("context_size",),
+    "sae.k": _WIDTHS,
+    "sae.d_sae": _WIDTHS,
+    "sae.expansion_factor": _WIDTHS,
+    "hook_name": ("sae.architecture",),
+    "hook_name_out": ("sae.architecture",),
+    "sae.target_l0": ("sae.jumprelu_sparsity_loss_mode", "preset"),
+}
+"""Field named by a mistake between fields -> the other fields in it."""
+
+
+def check_runs(draft: Draft, parameters: Sequence[Parameter]) -> list[BaseRun]:
+    """Note what is wrong with the runs at the edges of the space, at the place where the value was written.
+
+    Returns:
+        The runs that could be built: what later checks and warnings look at.
+    """
+    runs: list[BaseRun] = []
+    base = draft.tree.get("base")
+    if not isinstance(base, dict) or "from_cfg" in base:  # missing, or left there because it could not be read
+        return runs
+    noted: set[tuple[Place, str]] = set()
+    for parameter in parameters:
+        if any(not values for values in parameter.when.values()):
+            draft.document.add(parameter.place, "is never sampled: no trial meets its conditions")
+    for architecture in draft.architectures:
+        own = for_architecture(parameters, architecture)
+        places = {p.path: p.place for p in own}
+        for params in corners(own):
+            flat = layered(draft.tree, architecture, params, places)
+            # Defaults stand in for values that were found wrong, so that the rest of the run is checked too.
+            usable = {
+                path: setting for path, setting in flat.items() if path not in draft.broken or path == ARCHITECTURE
+            }
+            run, problems = build_run(usable)
+            if run is not None:
+                runs.append(run)
+            together = spec_class(architecture).read_together
+            for path, message in problems:
+                place = place_of(path, flat)
+                follows = (path, *_FOLLOWS.get(path, ()), *(f"sae.{name}" for name in together.get(path[4:], ())))
+                # One corner, of one architecture, shows a mistake; what follows from another mistake is no news.
+                if (place, path) not in noted and not draft.broken.intersection(follows):
+                    noted.add((place, path))
+                    note(draft, place, path, message)
+    return runs

@@ -8,7 +8,7 @@ from typing import Any
 
 from saesweep.experiment.document import Place, show
 from saesweep.experiment.draft import Draft, known_path_hint
-from saesweep.experiment.field_rules import field_problems
+from saesweep.experiment.explain import field_problems
 from saesweep.experiment.fields import (
     ARCHITECTURE,
     NESTED,
@@ -18,8 +18,7 @@ from saesweep.experiment.fields import (
     searchable_paths,
     why_not_searchable,
 )
-from saesweep.experiment.layers import overrides_of
-from saesweep.experiment.parameters import flatten_space, for_architecture
+from saesweep.experiment.parameters import flatten_space, for_architecture, overrides_of
 from saesweep.messages import did_you_mean, nearest
 from saesweep.space import Parameter, grid_points
 from saesweep.specs import ParameterSpec, is_among

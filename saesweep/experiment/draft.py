@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from saesweep.experiment.document import Document, Place, block, flow
 from saesweep.experiment.explain import explain
 from saesweep.experiment.fields import ARCHITECTURE, known_paths, run_fields, sae_fields
-from saesweep.experiment.layers import base_architecture
+from saesweep.experiment.parameters import base_architecture
 from saesweep.messages import did_you_mean, nearest
 from saesweep.specs import (
     Bound,

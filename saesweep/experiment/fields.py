@@ -48,6 +48,7 @@ STREAM_PATHS: dict[str, bool] = {
     "context_size": True,
     "n_batches_in_buffer": True,
     "buffer_tokens": True,
+    "neighbour_pairs": True,
     "train_batch_size_tokens": True,
     "seed": True,
 }
@@ -89,6 +90,16 @@ def is_read(field: str, params: Mapping[str, Any]) -> bool:
     if decider not in params:
         return True
     return params[decider] in values if values else params[decider] not in (0, "0", "0%", None)
+
+
+WITHOUT_EFFECT = {
+    "dead_feature_threshold": "SAELens does not read it either; leave it out",
+    "n_eval_batches": "trials are measured on evaluation.select_tokens; leave it out",
+    "logger.log_activations_store_to_wandb": "SAELens does not read it either; leave it out",
+    "logger.log_optimizer_state_to_wandb": "SAELens does not read it either; leave it out",
+    "logger.eval_every_n_wandb_logs": "trials are measured at rungs and at their end; leave it out",
+}
+"""SAELens' fields that would do nothing here, and what to do instead. `from_cfg` leaves them out without a word."""
 
 
 def run_fields() -> tuple[str, ...]:

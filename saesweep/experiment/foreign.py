@@ -13,8 +13,7 @@ from typing import Any
 
 from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import NESTED, known_paths
-from saesweep.experiment.goals import teach_objective
-from saesweep.experiment.shorthand import span, teach_shorthand
+from saesweep.experiment.shorthand import span, teach_objective, teach_shorthand
 from saesweep.experiment.yaml_text import parse_scalar
 from saesweep.specs import ParameterSpec
 

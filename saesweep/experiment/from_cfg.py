@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.document import Document, Place, dotted
-from saesweep.experiment.environment import has_reference
-from saesweep.experiment.fields import NESTED, logger_fields, run_fields, sae_fields
-from saesweep.experiment.metadata import METADATA_FIELDS, run_of_metadata
-from saesweep.experiment.saelens_v5 import is_v5, upgrade_v5
+from saesweep.experiment.fields import NESTED, WITHOUT_EFFECT
+from saesweep.experiment.overrides import has_reference
+from saesweep.experiment.saelens_cfg import (
+    Imported,
+    is_v5,
+    run_of_runner,
+    run_of_sae,
+    upgrade_v5,
+)
 from saesweep.experiment.yaml_text import read_yaml
 from saesweep.files import read_json_object, read_text, refuse_links_in_run
 from saesweep.hub import download
-from saesweep.specs.model_loading import OPT_IN, WEIGHT_PROCESSING
-from saesweep.specs.synthetic import SYNTHETIC
+from saesweep.specs.model_loading import OPT_IN
 
-SAELENS_MODEL_CLASS = "HookedTransformer"
 RUNNER_CFG = "runner_cfg.json"
 SAE_CFG = "cfg.json"
 OWN = "experiment.yaml"
@@ -32,41 +34,6 @@ _OF_OTHER_TOOLS = {
     "params.npz": "Gemma Scope",
 }
 """A file beside an SAE -> the tool whose configurations have no fields of a run here."""
-
-_OF_THAT_MACHINE = frozenset(
-    {
-        "hook_eval",
-        "sae_lens_version",
-        "sae_lens_training_version",
-        "dataset_trust_remote_code",
-        "output_path",
-        "checkpoint_path",
-        "resume_from_checkpoint",
-        "verbose",
-        OPT_IN,
-    }
-)
-"""Fields that say nothing about the SAE, and the permission to run code: left out without a word."""
-_SWITCHES_OFF: dict[str, Any] = {
-    "compile_llm": False,
-    "llm_compilation_mode": None,
-    "compile_sae": False,
-    "sae_compilation_mode": None,
-    "activations_mixing_fraction": 0.5,
-}
-"""Fields about the speed on that machine, or without a counterpart here: left out with a warning where they differ."""
-_TRANSCODERS = {"transcoder": "standard_transcoder", "skip_transcoder": "standard_skip_transcoder"}
-"""SAELens' names of architectures that have another one here."""
-_DEVICES = ("device", "llm_device", "act_store_device")
-"""Left out with a warning: SAELens writes the devices that the machine had, or `cpu` where nobody chose."""
-
-
-@dataclass
-class Imported:
-    """A base run read from a configuration file."""
-
-    base: dict[str, Any]
-    warnings: list[str] = field(default_factory=list)
 
 
 def apply_from_cfg(document: Document) -> tuple[list[str], frozenset[Place]]:
@@ -184,7 +151,7 @@ def _read_folder(folder: Path) -> Imported:
             hooks = runner.get("hook_names")
             hook = hooks.get(folder.name) if isinstance(hooks, dict) else hooks
             one = {k: v for k, v in runner.items() if k not in ("saes", "hook_names", "hook_head_indices", "evaluator")}
-            return _from_runner({**one, "sae": saes[folder.name], **({"hook_name": hook} if hook else {})})
+            return run_of_runner({**one, "sae": saes[folder.name], **({"hook_name": hook} if hook else {})})
     if (tool := next((tool for name, tool in _OF_OTHER_TOOLS.items() if (folder / name).is_file()), None)) is not None:
         raise UserError(
             f"{folder} is an SAE of {tool}, which says no settings of a run here; state model_name, hook_name and sae, and "
@@ -204,102 +171,33 @@ def _read_own(path: Path) -> Imported:
         raise UserError(f"{path} is not the experiment of an exported SAE")
     # Where its snapshots went: a run that begins from there must not write over them. And whether code may run is for
     # the file that names this folder to say.
-    return Imported({key: value for key, value in base.items() if key not in ("checkpoint_path", OPT_IN)})
+    kept = {key: value for key, value in base.items() if key not in ("checkpoint_path", OPT_IN, *WITHOUT_EFFECT)}
+    if isinstance(logger := kept.get("logger"), dict):
+        kept["logger"] = {key: value for key, value in logger.items() if f"logger.{key}" not in WITHOUT_EFFECT}
+    return Imported(kept)
 
 
 def _read_runner(path: Path) -> Imported:
     cfg = _json(path)
     if "saes" in cfg and "sae" not in cfg:
         raise UserError(f"{path} is of a run of several SAEs; name the folder of one of them")
-    return _read_flat(cfg, path) if "sae" not in cfg else _from_runner(cfg)
+    return _read_flat(cfg, path) if "sae" not in cfg else run_of_runner(cfg)
 
 
 def _read_any(path: Path) -> Imported:
     cfg = _json(path)
-    return _from_runner(cfg) if isinstance(cfg.get("sae"), dict) else _read_flat(cfg, path)
+    return run_of_runner(cfg) if isinstance(cfg.get("sae"), dict) else _read_flat(cfg, path)
 
 
 def _read_flat(cfg: dict[str, Any], path: Path) -> Imported:
     if is_v5(cfg):
         run, renamed = upgrade_v5(cfg)
-        imported = _from_runner(run)
+        imported = run_of_runner(run)
         imported.warnings[:0] = renamed
         return imported
     if "architecture" not in cfg and "d_sae" not in cfg:
         raise UserError(f"{path} is no configuration of an SAE: it has neither `sae` nor `architecture`")
-    return _from_sae(cfg)
-
-
-def _from_sae(cfg: dict[str, Any]) -> Imported:
-    """Read the `cfg.json` of an exported SAE: its metadata remembers how it was trained."""
-    metadata = cfg.get("metadata") or {}
-    details = metadata.get("training_architecture_details") or {}
-    saved_as = cfg.get("architecture")
-    own_name = _TRANSCODERS.get(saved_as, saved_as) if isinstance(saved_as, str) else saved_as
-    sae = {**cfg, **details, "architecture": metadata.get("training_architecture", own_name)}
-    run = run_of_metadata(metadata)
-    imported = _from_runner({**run, "sae": sae})
-    imported.warnings.append(
-        f"{SAE_CFG} alone does not say lr, schedule, batch or tokens ({RUNNER_CFG} beside it would); defaults stand in"
-    )
-    if cfg.get("normalize_activations", "none") == "none" and "normalize_activations" not in details:
-        imported.warnings.append(
-            "normalize_activations is `none` in an exported SAE, because export folds it into the weights; "
-            "state base.sae.normalize_activations if training scaled the activations"
-        )
-    return imported
-
-
-def _from_runner(cfg: dict[str, Any]) -> Imported:
-    base: dict[str, Any] = {}
-    lost: list[str] = []
-    warnings: list[str] = []
-    for key, value in cfg.items():
-        if key in _OF_THAT_MACHINE or key in ("sae", "logger"):
-            continue
-        if key in _DEVICES:
-            lost += [key] if value not in (None, "auto") else []
-        elif key not in run_fields() or (key in _SWITCHES_OFF and value != _SWITCHES_OFF[key]):
-            lost.append(key)
-        elif key not in _SWITCHES_OFF:
-            base[key] = value
-    if "buffer_tokens" not in cfg:  # not one of ours: SAELens ignores this switch and looks at the rows
-        base.pop("is_dataset_tokenized", None)
-    if base.get("model_class_name", SAELENS_MODEL_CLASS) == SAELENS_MODEL_CLASS and "model_name" in base:
-        base["model_class_name"] = "TransformerBridge"
-        warnings.append("model_class_name HookedTransformer is TransformerBridge in TransformerLens 4; read as that")
-        kwargs = base.get("model_from_pretrained_kwargs")
-        if isinstance(kwargs, dict):  # the bridge keeps the weights as they are, which is what this asks for
-            kept = {k: v for k, v in kwargs.items() if not (k in WEIGHT_PROCESSING and v is False)}
-            base["model_from_pretrained_kwargs"] = kept or None
-    if base.get("dataset_path") == SYNTHETIC:
-        base["model_name"] = None  # SAELens' field is text, so our exports name no model there
-    if base.get("lr_scheduler_name", "constant") == "constant":
-        base.pop("lr_end", None)  # SAELens writes lr / 10 there, and nothing reads it
-    sae = cfg.get("sae")
-    sae = sae if isinstance(sae, dict) else {}
-    known = sae_fields()
-    lost += [f"sae.{key}" for key in sae if key not in known and key not in _EXPORT_ONLY]
-    base["sae"] = {key: _dtype(key, value) for key, value in sae.items() if key in known}
-    logger = cfg.get("logger")
-    if isinstance(logger, dict):
-        lost += [f"logger.{key}" for key in logger if key not in logger_fields()]
-        base["logger"] = {k: v for k, v in logger.items() if k in logger_fields() and k != "log_to_wandb"}
-        if logger.get("log_to_wandb"):
-            lost.append("logger.log_to_wandb")
-    base = {key: _dtype(key, value) for key, value in base.items()}
-    if lost:
-        warnings.append(f"fields not carried over: {', '.join(lost)}")
-    return Imported(base, warnings)
-
-
-_EXPORT_ONLY = frozenset(
-    {"metadata", "sae_lens_version", "sae_lens_training_version", "layer_scales", *METADATA_FIELDS}
-)
-
-
-def _dtype(key: str, value: Any) -> Any:
-    return value.removeprefix("torch.") if key == "dtype" and isinstance(value, str) else value
+    return run_of_sae(cfg)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -11,19 +11,17 @@ from typing import Any
 from saesweep.errors import UserError
 from saesweep.experiment.advice import warnings_for
 from saesweep.experiment.check_at_hand import join_hooks, translate_hooks
-from saesweep.experiment.check_base import check_base, check_by_architecture
-from saesweep.experiment.check_objective import check_matched, check_objective
-from saesweep.experiment.check_probes import check_probes
-from saesweep.experiment.check_runs import check_runs
+from saesweep.experiment.check_base import check_base, check_by_architecture, check_runs
+from saesweep.experiment.check_matched import check_matched
+from saesweep.experiment.check_objective import check_objective, check_probes
 from saesweep.experiment.check_search import check_search
 from saesweep.experiment.check_space import check_space
 from saesweep.experiment.document import Document, from_mapping
 from saesweep.experiment.draft import Draft, read_draft
-from saesweep.experiment.environment import AsWritten, fill_environment
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.foreign import teach
 from saesweep.experiment.from_cfg import apply_from_cfg
-from saesweep.experiment.overrides import LABEL, apply_overrides, check_overridden
+from saesweep.experiment.overrides import LABEL, AsWritten, apply_overrides, check_overridden, fill_environment
 from saesweep.experiment.parameters import target_parameters
 from saesweep.experiment.yaml_text import read_yaml
 from saesweep.plugins import load_installed_plugins

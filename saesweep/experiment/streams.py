@@ -10,9 +10,9 @@ from typing import Any
 
 from saesweep.errors import UserError
 from saesweep.experiment.document import Place
-from saesweep.experiment.environment import filled
 from saesweep.experiment.experiment import Experiment
 from saesweep.experiment.fields import MODEL_PATHS, STREAM_PATHS, parts_of
+from saesweep.experiment.overrides import filled
 from saesweep.space import grid_points, grid_size, space_size
 from saesweep.specs import ExperimentSpec
 

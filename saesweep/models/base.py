@@ -33,7 +33,7 @@ def splices(replace: Splice | None) -> list[tuple[str, NewOutput]]:
 
 
 CPU_PIECE_TOKENS = 1024
-"""Most tokens that a CPU works on at once. More leave its caches: slower by up to a fifth, in several times the memory."""
+"""Maximum number of tokens that a CPU works on at once. More leave its caches: slower by up to a fifth, in several times the memory."""
 
 
 class StopForward(Exception):

@@ -35,7 +35,7 @@ class ModelFacts:
     n_token_ids: int
     """Rows of the token embedding: ids beyond it cannot be looked up."""
     context_limit: int | None
-    """Most tokens per context; None where the architecture sets no limit."""
+    """Maximum number of tokens per context; None where the architecture sets no limit."""
     n_parameters: int
     """Parameters, tied ones counted once."""
     weight_bytes: int

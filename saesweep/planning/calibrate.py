@@ -46,18 +46,19 @@ def calibrate(
             rate = _stream_rate(setup)
             steps, slot = _steps(setup)
             reconstruction, splice = _measuring(setup, slot)
-            probes = _probing(setup, slot)
+            probes, once = _probing(setup, slot)
             warnings = tuple(sinks.message() for sinks in setup.sinks)
         finally:
             setup.source.close()
-    return Calibration(stream.label, rate, steps, reconstruction, splice, start_up, probes, warnings), dict(setup.d_in)
+    found = Calibration(stream.label, rate, steps, reconstruction, splice, start_up + once, probes, warnings)
+    return found, dict(setup.d_in)
 
 
 def _stream_rate(setup: Setup) -> float:
     stream = setup.source.stream
     before = stream.tokens_served
     # Whole refills of the window: one batch may be free, the next costs a forward pass.
-    seconds, _ = _timed(stream.next_batch, setup.device, at_least=_SECONDS)
+    seconds, _ = _timed(stream.next_batch, setup.device, min_seconds=_SECONDS)
     return (stream.tokens_served - before) / seconds
 
 
@@ -79,7 +80,7 @@ def _steps(setup: Setup) -> tuple[dict[str, float], Slot]:
 
         for _ in range(_WARM_UP):
             step()
-        seconds, steps = _timed(step, setup.device, at_least=_SECONDS / len(stream.architectures))
+        seconds, steps = _timed(step, setup.device, min_seconds=_SECONDS / len(stream.architectures))
         found[architecture] = seconds / steps
         setup.cohort.remove(0)
     assert slot is not None
@@ -102,7 +103,7 @@ def _measuring(setup: Setup, slot: Slot) -> tuple[float, float]:
         return evaluator.measure([sae], hook, with_model=False, hook_in=hook_in)
 
     measure()  # runs the model over the part, once
-    reconstruction, runs = _timed(measure, setup.device, at_least=0.2)
+    reconstruction, runs = _timed(measure, setup.device, min_seconds=0.2)
     model = setup.source.model
     if model is None or not model.has_lm_head or part.tokens_NT is None or part.mask_NT is None:
         return reconstruction / runs, 0.0
@@ -118,22 +119,22 @@ def _measuring(setup: Setup, slot: Slot) -> tuple[float, float]:
         kept_bytes=KEPT_BYTES,  # as in the run
     )
     spliced.measure([sae], hook_in=hook_in)
-    seconds, times = _timed(lambda: spliced.measure([sae], hook_in=hook_in), setup.device, at_least=0.5)
+    seconds, times = _timed(lambda: spliced.measure([sae], hook_in=hook_in), setup.device, min_seconds=0.5)
     measured = min(spec.ce_tokens_of("select", setup.base.training_tokens), part.tokens_NT.numel())
     return reconstruction / runs, seconds / times * measured / part.tokens_NT[:few].numel()
 
 
-def _probing(setup: Setup, slot: Slot) -> float:
-    """Return the seconds of the probes of one SAE."""
+def _probing(setup: Setup, slot: Slot) -> tuple[float, float]:
+    """Return the seconds of the probes of one SAE, and what the first one takes beyond: the model reads the texts then."""
     if setup.probes is None:
-        return 0.0
+        return 0.0, 0.0
     probes, sae, hook = setup.probes, setup.cohort.export(slot), slot.run.hook_name
-    probes.measure(sae, hook)  # runs the model over the texts, once
-    seconds, times = _timed(lambda: probes.measure(sae, hook), setup.device, at_least=0.2)
-    return seconds / times
+    first, _ = _timed(lambda: probes.measure(sae, hook), setup.device, min_seconds=0.0)
+    seconds, times = _timed(lambda: probes.measure(sae, hook), setup.device, min_seconds=0.2)
+    return seconds / times, max(0.0, first - seconds / times)
 
 
-def _timed(action: Callable[[], object], device: torch.device, *, at_least: float) -> tuple[float, int]:
+def _timed(action: Callable[[], object], device: torch.device, *, min_seconds: float) -> tuple[float, int]:
     """Repeat an action for some seconds; return the seconds it took and how often it ran."""
     _wait(device)
     started, times = time.perf_counter(), 0
@@ -142,7 +143,7 @@ def _timed(action: Callable[[], object], device: torch.device, *, at_least: floa
         _wait(device)
         times += 1
         seconds = time.perf_counter() - started
-        if seconds >= at_least:
+        if seconds >= min_seconds:
             return seconds, times
 
 

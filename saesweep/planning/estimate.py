@@ -21,6 +21,7 @@ from saesweep.experiment.local_config import local_config
 from saesweep.models import ModelFacts, inspect_model
 from saesweep.models.library import locate
 from saesweep.planning.planned import Calibration, Seconds
+from saesweep.planning.probing import probes_seconds
 from saesweep.specs import METRICS, BaseRun
 from saesweep.specs.architectures import TopKFamilySpec
 from saesweep.worker.sizing import StreamSizes, measuring_bytes, shared_bytes
@@ -141,6 +142,7 @@ def estimated(
         reconstruction_seconds=2 * 2 * max(weights.values()) * evaluation.select_tokens / speed,
         splice_seconds=after * evaluation.ce_tokens_of("select", run.training_tokens) / speed,
         start_up_seconds=0.0,
+        probes_seconds=probes_seconds(evaluation.probes, runs, speed),
     )
 
 

@@ -23,6 +23,7 @@ from saesweep.models import ModelFacts, resolve_device
 from saesweep.planning.calibrate import calibrate
 from saesweep.planning.estimate import Work, estimated, facts_at_hand, process_peak, seconds_of
 from saesweep.planning.planned import Calibration, Plan, PlannedStream, PlannedTrial, Seconds, shared_loads
+from saesweep.planning.probing import probes_line
 from saesweep.planning.simulate import simulate
 from saesweep.runs import RunDirectory
 from saesweep.specs import (
@@ -178,6 +179,7 @@ def plan(experiment: Experiment, *, with_calibration: bool = False) -> Plan:
         mixture=experiment.base_run().dataset_label if experiment.base_run().datasets else "",
         schedules=_schedules(parts[0].stream.experiment, parts[0].sizes.runs),
         matched=_matched_text(experiment, parts[0].sizes.runs),
+        probes="" if calibrations else probes_line(experiment.spec.evaluation.probes, parts[0].sizes.runs, gflops),
         calibrations=calibrations,
         seconds_full=seconds_full,
         seconds_pruned=seconds_pruned,

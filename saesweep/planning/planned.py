@@ -120,7 +120,7 @@ class Plan:
     slot_bytes: int
     shared_bytes: int
     measuring_bytes: int
-    """Most memory that measuring takes; part of `shared_bytes` where it is more than what a training step takes."""
+    """Maximum memory that measuring takes; part of `shared_bytes` where it is more than what a training step takes."""
     sae_tokens_full: int
     """SAE-tokens of all trials if none is pruned."""
     sae_tokens_pruned: int
@@ -134,13 +134,15 @@ class Plan:
     gflops: float
     """Speed of a matrix product measured now on the device, GFLOP/s."""
     sae_seconds: tuple[float, float]
-    """Least and most time of the SAEs at that speed, without the language model."""
+    """Minimum and maximum time of the SAEs at that speed, without the language model."""
     mixture: str = ""
     """The datasets of a mixture with their shares of the tokens, such as `0.7 of a.txt, 0.3 of b.txt`."""
     schedules: tuple[str, ...] = ()
     """What of each architecture's settings changes over a run, such as `topk k 512 to 16 over 100 steps`."""
     matched: str = ""
     """How trials are shared between targets, with `objective.matched`."""
+    probes: str = ""
+    """What `evaluation.probes` takes for each SAE by the number of operations; empty without probes, or where it was measured."""
     calibrations: tuple[Calibration, ...] = ()
     """One per stream with `--calibrate`; empty without."""
     seconds_full: Seconds | None = None
@@ -230,6 +232,7 @@ class Plan:
                 f"  SAE time: {low} to {high} at {self.gflops:.0f} GFLOP/s measured now, language model not counted;"
                 " --calibrate measures both",
                 *self._measuring_lines(),
+                *([f"  {self.probes}"] if self.probes else []),
             ]
         return [
             *(_calibration_line(c) for c in self.calibrations),
@@ -243,7 +246,8 @@ def _calibration_line(calibration: Calibration) -> str:
     steps = ", ".join(f"{name} {1000 * s:.1f} ms" for name, s in calibration.step_seconds.items())
     label = f"{calibration.label}: " if calibration.label else ""
     rate = format_count(int(round(calibration.model_tokens_per_second, -2)))
-    return f"  measured now: {label}{rate} activations/s from the stream; a training step of {steps}"
+    probes = f"; probes of one SAE {calibration.probes_seconds:.1f} s" if calibration.probes_seconds else ""
+    return f"  measured now: {label}{rate} activations/s from the stream; a training step of {steps}{probes}"
 
 
 def _parts(seconds: Seconds) -> str:

@@ -18,7 +18,7 @@ NEVER = -10.0
 """Logarithm that stands for a latent which fired on no token."""
 _BINS = 5
 """Bars for each factor of ten."""
-_MOST_DECADES = 6
+_MAX_DECADES = 6
 _OUTLINES = {"failed": "#a40e26", "interrupted": "#E69F00"}
 
 
@@ -119,7 +119,7 @@ def density_figure(log10_frequencies: Sequence[float]) -> go.Figure:
         customdata=names,
         hovertemplate="%{y} latents fire on %{customdata}<extra></extra>",
     )
-    ticks = [*decades[:: -(-len(decades) // _MOST_DECADES)]]
+    ticks = [*decades[:: -(-len(decades) // _MAX_DECADES)]]
     made.update_xaxes(
         range=[never - 0.3, 0.1],
         tickvals=[never, *ticks],

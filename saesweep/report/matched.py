@@ -59,13 +59,15 @@ def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]
             if not own:
                 continue
             own.sort(key=lambda entry: entry.target_l0)
+            style = style_of(architecture)
+            dash = style.dash if len(hooks) == 1 else dashes[number % len(dashes)]
             made.add_scatter(
                 x=[entry.target_l0 for entry in own],
                 y=[entry.metrics[goal] for entry in own],
                 error_y={"type": "data", "array": [2 * (entry.stderr or 0.0) for entry in own], "thickness": 1},
                 mode="lines+markers",
                 name=architecture + (f" at {hook}" if len(hooks) > 1 else ""),
-                line={"color": style_of(architecture).colour, "width": 1.5, "dash": dashes[number % len(dashes)]},
+                line={"color": style.colour, "width": 1.5, "dash": dash},
                 marker=marker(architecture),
                 text=[_describe(entry) for entry in own],
                 hovertemplate="%{text}<extra></extra>",

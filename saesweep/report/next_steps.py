@@ -15,6 +15,7 @@ from saesweep.report.figures import knows_dead
 from saesweep.report.winner import comparisons
 from saesweep.specs import ObjectiveSpec
 from saesweep.specs.architectures import spec_class
+from saesweep.status import is_live
 
 _EDGE = 0.05
 """Share of a range at either end that counts as its edge."""
@@ -61,7 +62,7 @@ def _experiment(run: RunData) -> Experiment | None:
 def _unfinished(run: RunData) -> list[Step]:
     if run.board.ended and run.board.status != "interrupted":
         return []
-    left = sum(row.status in ("waiting", "training") for row in run.rows)
+    left = sum(is_live(row.status) for row in run.rows)
     return [
         Step(
             f"The run has not ended: {left} trial{'s' * (left != 1)} of this table {'are' if left != 1 else 'is'} unfinished.",

@@ -102,7 +102,10 @@ def _rungs(run: RunData, plots: Plots) -> dict[str, Any] | None:
 
 def _curves(run: RunData, plots: Plots) -> dict[str, Any]:
     found = curve_figures(run)
-    words = "One line per trial: dotted where it has not finished, thick for the best."
+    words = (
+        "One line per trial: dotted where it has not finished, thick for the best. Rungs may be measured on a part of the held-out "
+        "tokens (evaluation.rung_share) and the end on all of them: then the last step of a line is that too."
+    )
     return {"plot": plots.add("curves", found, words, menu="quantity") if found else None}
 
 

@@ -30,6 +30,8 @@ class ArchitectureStyle:
     colour: str
     symbol: str
     """Plotly's name of its marker: print and colour blindness leave it readable."""
+    dash: str = "solid"
+    """Of a line, where nothing else decides it."""
 
 
 ARCHITECTURE_STYLES = {
@@ -52,16 +54,18 @@ _OTHER_SYMBOLS = ("star-triangle-down", "hexagon", "pentagon", "star-diamond", "
 def style_of(architecture: str) -> ArchitectureStyle:
     """Return the style of an architecture; of one that a plug-in adds, by its name alone.
 
-    A transcoder has the colour of its SAE and an open marker, with a dot in it for a skip connection; a crosscoder a marker with
-    a dot.
+    A transcoder has the colour of its SAE, an open marker and broken lines, with a dot in it and dotted ones for a skip
+    connection; a crosscoder a marker with a dot.
     """
     if (of := architecture.removesuffix("_crosscoder")) in ARCHITECTURE_STYLES and of != architecture:
         return ArchitectureStyle(ARCHITECTURE_STYLES[of].colour, f"{ARCHITECTURE_STYLES[of].symbol}-dot")
     sae, is_transcoder, _ = architecture.partition("_transcoder")
     known = ARCHITECTURE_STYLES.get(sae.removesuffix("_skip"))
     if known is not None:
-        opened = "" if not is_transcoder else "-open-dot" if sae.endswith("_skip") else "-open"
-        return ArchitectureStyle(known.colour, known.symbol + opened)
+        if not is_transcoder:
+            return known
+        opened, dash = ("-open-dot", "dot") if sae.endswith("_skip") else ("-open", "dash")
+        return ArchitectureStyle(known.colour, known.symbol + opened, dash)
     number = zlib.crc32(architecture.encode())
     return ArchitectureStyle(
         _OTHER_COLOURS[number % len(_OTHER_COLOURS)], _OTHER_SYMBOLS[number // 2 % len(_OTHER_SYMBOLS)]

@@ -7,8 +7,7 @@ from saesweep.runs.checkpoint_writer import CheckpointWriter
 from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
 from saesweep.runs.exports import copy_export
-from saesweep.runs.jsonl import JsonLines
-from saesweep.runs.sealed_lines import SealedLines, sealed, unsealed
+from saesweep.runs.jsonl import JsonLines, SealedLines, sealed, unsealed
 from saesweep.runs.stores import is_url, upload_export
 
 __all__ = [

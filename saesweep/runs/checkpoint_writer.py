@@ -138,7 +138,7 @@ class CheckpointWriter:
             write()
         except Cancelled:
             pass
-        # Raised where training would have met it; a thread has nobody to tell.
+        # Raised where training would have met it; a thread has no caller to tell.
         except BaseException as error:
             self._error = error
 

@@ -15,6 +15,7 @@ NOT_IN_SAELENS = (
     "column_name",
     "datasets",
     "buffer_tokens",
+    "neighbour_pairs",
     "max_activation_norm_multiple",
     "synthetic",
     "allow_code_execution",
@@ -34,6 +35,7 @@ NOT_IN_SAELENS_SAE = (
     "n_sparsity_updates",
     "sparsity_queue_length",
     "resample_steps",
+    "temporal_coefficient",
 )
 """The same of the SAE's fields."""
 SAELENS_VERSION = "6.54.12"

@@ -50,8 +50,8 @@ def calibrate_threshold(pre_act_batches: Callable[[], Iterable[Tensor]], k: floa
         # What was left out could only raise the largest dropped one; where it may have, all that lies above is looked at.
         dropped = _nth_largest(candidates, n_kept + 1)
         if dropped < highest_left_out:
-            at_least = torch.nextafter(torch.tensor(dropped), torch.tensor(0.0)).item()
-            candidates, _, _ = _candidates(pre_act_batches(), lambda _: at_least)
+            minimum = torch.nextafter(torch.tensor(dropped), torch.tensor(0.0)).item()
+            candidates, _, _ = _candidates(pre_act_batches(), lambda _: minimum)
     return _upper_quantile(candidates, n_kept)
 
 

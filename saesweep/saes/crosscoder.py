@@ -108,7 +108,7 @@ class CrosscoderForm(ExportedForm):
 
     def problems(self, cfg: Cfg) -> list[str]:
         """Return what is wrong with `n_layers`, `layer_scales` and the SAE's own fields."""
-        found = [*positive_int_problem(cfg, "n_layers", at_most="d_in"), *self._of.problems(cfg)]
+        found = [*positive_int_problem(cfg, "n_layers", max_field="d_in"), *self._of.problems(cfg)]
         if not found and type(cfg.get("d_in")) is int and cfg["d_in"] % cfg["n_layers"]:
             found.append(f"n_layers must divide d_in, the width of all hooks together, got {cfg['n_layers']}")
         scales = cfg.get("layer_scales")

@@ -84,10 +84,10 @@ def form_of(name: object) -> ExportedForm:
     return found
 
 
-def positive_int_problem(cfg: Cfg, field: str, *, at_most: str | None = None) -> list[str]:
+def positive_int_problem(cfg: Cfg, field: str, *, max_field: str | None = None) -> list[str]:
     """Return the sentence about a field that must be a whole number from 1 (to another field); none where it is one."""
-    value, most = cfg.get(field), cfg.get(at_most) if at_most is not None else None
-    if type(value) is int and value >= 1 and not (type(most) is int and value > most):
+    value, maximum = cfg.get(field), cfg.get(max_field) if max_field is not None else None
+    if type(value) is int and value >= 1 and not (type(maximum) is int and value > maximum):
         return []
-    wanted = "a positive whole number" if at_most is None else f"a whole number from 1 to {at_most}"
+    wanted = "a positive whole number" if max_field is None else f"a whole number from 1 to {max_field}"
     return [f"{field} must be {wanted}, got {value!r}"]

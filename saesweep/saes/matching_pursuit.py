@@ -35,7 +35,7 @@ def pursue(
         x_BD: What is to be reconstructed.
         W_dec_FD: Decoder rows.
         residual_threshold: A token is finished once `|r|` is below; 0: never for that reason.
-        max_iterations: Most steps.
+        max_iterations: Maximum number of steps.
         stop_on_duplicate_support: A token is finished after a step that brings no new latent.
     """
     residual_BD = x_BD

@@ -53,9 +53,6 @@ def normalise_tokens(mode: str, x_ND: Tensor) -> tuple[Tensor, Undo]:
     return x_ND, lambda recon_ND: recon_ND
 
 
-RUN_LEVEL_MODES = ("expected_average_only_in", "covariance_whitening")
-"""Modes whose statistics are estimated over many batches; the others need no fit."""
-
 _WHITENING_EPS = 1e-3
 
 
@@ -142,18 +139,6 @@ class Normalizer:
         if self.whitening is not None:
             x_BD = _at_least_float32(x_BD)
             return (x_BD - self.whitening.mean_D.to(x_BD)) @ self.whitening.matrix_DD.to(x_BD)
-        return x_BD
-
-    def unapply(self, x_BD: Tensor) -> Tensor:
-        """Map normalised activations or reconstructions [B, D] back to the raw space."""
-        if self.scale is not None:
-            return _at_least_float32(x_BD) / self.scale
-        if self.layer_scales is not None:
-            x_BD = _at_least_float32(x_BD)
-            return x_BD / per_dimension(self.layer_scales, x_BD)
-        if self.whitening is not None:
-            x_BD = _at_least_float32(x_BD)
-            return x_BD @ self.whitening.inverse_DD.to(x_BD) + self.whitening.mean_D.to(x_BD)
         return x_BD
 
     def to(self, device: torch.device | str) -> Normalizer:

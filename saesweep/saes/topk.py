@@ -140,7 +140,7 @@ class TopKForm(ExportedForm):
 
     def problems(self, cfg: Cfg) -> list[str]:
         """Return what is wrong with `k`."""
-        return positive_int_problem(cfg, "k", at_most="d_sae")
+        return positive_int_problem(cfg, "k", max_field="d_sae")
 
     def select(self, hidden_NF: Tensor, k: int) -> Tensor:
         """Return the latents [N, F]."""

@@ -8,7 +8,7 @@ The caller keeps one `State`, tells it what happened and carries out the actions
 """
 
 from saesweep.scheduler.aim import Aim
-from saesweep.scheduler.decide import decide, replay
+from saesweep.scheduler.decide import decide
 from saesweep.scheduler.dominance import dominates, fronts, insert
 from saesweep.scheduler.messages import (
     Action,
@@ -25,8 +25,6 @@ from saesweep.scheduler.messages import (
     SlotsChanged,
     Stop,
     StopRequested,
-    event_from_json,
-    event_to_json,
 )
 from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.rungs import expected_ends
@@ -58,8 +56,5 @@ __all__ = [
     "Prune",
     "Complete",
     "Stop",
-    "replay",
-    "event_to_json",
     "expected_ends",
-    "event_from_json",
 ]

@@ -6,7 +6,7 @@ run that was killed takes the decisions again that it had taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 
@@ -61,15 +61,6 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     if isinstance(event, PolicyChanged):
         return refill(_under(state, event.policy))
     return replace(state, stopped=event.reason), [Stop(reason=event.reason)]
-
-
-def replay(state: State, events: Iterable[Event]) -> tuple[State, list[list[Action]]]:
-    """Return the state after the events and the actions that answered each."""
-    answers = []
-    for event in events:
-        state, actions = decide(state, event)
-        answers.append(actions)
-    return state, answers
 
 
 def _opened(state: State, event: Opened) -> tuple[State, list[Action]]:

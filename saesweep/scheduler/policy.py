@@ -37,7 +37,7 @@ class Policy:
     strata: tuple[str, ...] = ("all",)
     """Names of the strata that share the trials equally."""
     stratum_limits: tuple[int | None, ...] = ()
-    """Most trials of each stratum (a finite grid), aligned with `strata`; empty: no limits."""
+    """Maximum number of trials of each stratum (a finite grid), aligned with `strata`; empty: no limits."""
     baseline_strata: tuple[str, ...] = ()
     """Strata of the first trials, whose settings are given rather than sampled."""
     pruner: Pruner = "rung"
@@ -45,11 +45,11 @@ class Policy:
     retry_failed: int = 0
     """How often the settings of a failed trial are asked for again, beside the `n_trials`."""
     tokens_budget: int | None = None
-    """Most training tokens of all trials together: a trial is asked only where every live trial could still finish."""
+    """Maximum number of training tokens of all trials together: a trial is asked only where every live trial could still finish."""
 
     def __post_init__(self) -> None:
-        _at_least(1, n_trials=self.n_trials, n_slots=self.n_slots, total_tokens=self.total_tokens)
-        _at_least(0, quota=self.quota, retry_failed=self.retry_failed)
+        _check_minimum(1, n_trials=self.n_trials, n_slots=self.n_slots, total_tokens=self.total_tokens)
+        _check_minimum(0, quota=self.quota, retry_failed=self.retry_failed)
         if not 0 <= self.min_probability < 1:
             raise ValueError(f"min_probability must be at least 0 and below 1, but is {self.min_probability}")
         if self.pruner not in ("rung", "none"):
@@ -95,7 +95,7 @@ class Policy:
         return cls(**{**fields, "aim": Aim.from_json(data["aim"])})
 
 
-def _at_least(minimum: int, **values: int) -> None:
+def _check_minimum(minimum: int, **values: int) -> None:
     """Raise a ValueError for the first value below the minimum."""
     for name, value in values.items():
         if value < minimum:

@@ -10,8 +10,9 @@ from typing import Any
 from saesweep.forecast import Evidence, Moments
 from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.rivals import Rivals
-from saesweep.scheduler.trial import Status, TrialState, trial_from_json, trial_to_json
+from saesweep.scheduler.trial import TrialState, trial_from_json, trial_to_json
 from saesweep.scheduler.trials import Trials
+from saesweep.status import DecidedStatus, LiveStatus
 
 JSON_VERSION = 4
 
@@ -62,7 +63,7 @@ class State:
         """Training tokens that all trials together have seen (work redone after a kill counts once)."""
         return self.trials.tally.tokens
 
-    def with_status(self, status: Status) -> list[TrialState]:
+    def with_status(self, status: LiveStatus | DecidedStatus) -> list[TrialState]:
         """Return the trials with that status, in number order; of those that have ended it looks through all."""
         tally = self.trials.tally
         if status == "waiting":

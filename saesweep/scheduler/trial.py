@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from saesweep.forecast import Course
-
-Status = Literal["waiting", "training", "pruned", "complete"]
-"""`waiting` and `training` trials are live; `pruned` and `complete` are terminal."""
-LIVE: tuple[Status, ...] = ("waiting", "training")
+from saesweep.status import DecidedStatus, LiveStatus, is_live
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +24,8 @@ class TrialState:
     """The quota is counted over trials of the same architecture."""
     course: Course
     """Its kind, and what of its schedule lies ahead at each rung."""
-    status: Status = "waiting"
+    status: LiveStatus | DecidedStatus = "waiting"
+    """One that failed is `pruned` here, and `failed`."""
     worker: int = 0
     """Where it trains, or has trained last; counted from 0."""
     slot: int | None = None
@@ -46,7 +44,7 @@ class TrialState:
     @property
     def live(self) -> bool:
         """Whether the trial has not ended."""
-        return self.status in LIVE
+        return is_live(self.status)
 
     @property
     def first(self) -> int:

@@ -12,9 +12,8 @@ from saesweep.specs.experiment import (
     SearchSpec,
 )
 from saesweep.specs.objective import LOG_METRICS, METRICS, Bound, Goal, MatchedSpec, Metric, ObjectiveSpec
-from saesweep.specs.p_annealing import PAnnealingPlan
 from saesweep.specs.probes import ProbesSpec, ProbeTaskSpec
-from saesweep.specs.schedules import RAMP_FIELDS, ControlPlan, LearningRate, Ramp, ramps_of
+from saesweep.specs.schedules import RAMP_FIELDS, ControlPlan, LearningRate, PAnnealingPlan, Ramp, ramps_of
 from saesweep.specs.space import ParameterSpec, is_among, is_same
 from saesweep.specs.units import Duration, format_count, multiple_of, parse_count
 

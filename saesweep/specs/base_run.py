@@ -120,6 +120,8 @@ class BaseRun(Spec):
     """SAELens' buffer size: this many prompts x `context_size` tokens. `buffer_tokens` says it plainly and wins."""
     buffer_tokens: TokenCount | None = Field(None, ge=1)
     """Activations in the shuffle window. When left out: `n_batches_in_buffer` x `context_size`, but at least 8 training batches."""
+    neighbour_pairs: bool = False
+    """Serve each two neighbouring tokens one after the other, for losses that compare them (`sae.temporal_coefficient`)."""
     store_batch_size_prompts: int = Field(32, ge=1)
     """Contexts per forward pass of the language model. A CPU works through them in pieces of 1,024 tokens."""
     activations_mixing_fraction: float = Field(0.5, ge=0, le=1)
@@ -180,10 +182,6 @@ class BaseRun(Spec):
     """Auxiliary losses count a latent as dead when it has not fired for this long; at most a quarter of the run for the share reported."""
     feature_sampling_window: Steps = Duration(2000)
     """Window of training over which the firing frequencies of snapshots are counted; those of exported SAEs are held-out."""
-    dead_feature_threshold: float = Field(1e-8, ge=0)
-    """SAELens' field that nothing reads; kept so that its files load."""
-    n_eval_batches: int = Field(10, ge=1)
-    """SAELens' evaluation batches. saesweep evaluates on `evaluation.select_tokens`."""
     eval_batch_size_prompts: int | None = Field(None, ge=1)
     """Contexts per evaluation forward; `store_batch_size_prompts` when left out."""
     n_checkpoints: int = Field(0, ge=0)
@@ -197,7 +195,7 @@ class BaseRun(Spec):
     output_path: str | None = None
     """SAELens' output folder; here `--run-dir`."""
     verbose: bool = True
-    """SAELens' progress switch; here `--display`."""
+    """Whether `saesweep train` shows its progress; `--display` says how."""
 
     synthetic: SyntheticSpec = SyntheticSpec()
     """The true features of `dataset_path: builtin:synthetic`."""

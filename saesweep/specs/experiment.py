@@ -30,7 +30,7 @@ class CohortSpec(Spec):
     block_tokens: TokenCount | None = Field(None, ge=1)
     """Tokens between two scheduling decisions; from the rungs when left out."""
     checkpoint_seconds: float | None = Field(None, ge=0)
-    """Least seconds between two checkpoints; when left out, 10 or as many as keep their measured cost within 2% of the time."""
+    """Minimum number of seconds between two checkpoints; when left out, 10 or as many as keep their measured cost within 2% of the time."""
     memory_fraction: float = Field(0.8, gt=0, le=1)
     """Share of the free memory that `size: auto` plans with."""
     max_skipped_batches: int = Field(100, ge=0)

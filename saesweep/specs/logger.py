@@ -14,10 +14,6 @@ class LoggerSpec(Spec):
     """Log to Weights & Biases. SAELens' default is true; here a run logs nowhere unless asked to."""
     log_weights_to_wandb: bool = True
     """Upload each finished trial's exported SAE and each snapshot as W&B artifacts; without, only the SAE's configuration."""
-    log_activations_store_to_wandb: bool = False
-    """SAELens' switch that nothing reads; kept so that its files load."""
-    log_optimizer_state_to_wandb: bool = False
-    """SAELens' switch that nothing reads; kept so that its files load."""
     wandb_project: str = "sae_lens_training"
     """W&B project."""
     wandb_id: str | None = None
@@ -27,6 +23,4 @@ class LoggerSpec(Spec):
     wandb_entity: str | None = None
     """W&B user or team."""
     wandb_log_frequency: int = Field(10, ge=1)
-    """Least training steps between two logged points. saesweep logs at the end of a block of steps."""
-    eval_every_n_wandb_logs: int = Field(100, ge=1)
-    """Logged points between two evaluations. saesweep evaluates at rungs and at the end instead."""
+    """Minimum number of training steps between two logged points. saesweep logs at the end of a block of steps."""

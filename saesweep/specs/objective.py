@@ -6,6 +6,7 @@ The names of metrics that an objective, a constraint or the leaderboard can use 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -236,7 +237,7 @@ class ObjectiveSpec(Spec):
     matched: MatchedSpec | None = None
     """Compare architectures at the same L0, such as {l0: [16, 32, 64]}: each trial aims at one of them."""
 
-    @property
+    @cached_property  # read for every trial of a ranking
     def goals(self) -> tuple[Goal, ...]:
         """The goals, one or several."""
         return self.pareto or (Goal(minimize=self.minimize, maximize=self.maximize),)

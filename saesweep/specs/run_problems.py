@@ -47,6 +47,25 @@ def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
     return found
 
 
+def _pair_problems(run: BaseRun) -> list[tuple[str, str]]:
+    """Return what keeps neighbouring tokens apart, or a loss that compares them from doing so."""
+    if not run.neighbour_pairs:
+        compares = getattr(run.sae, "temporal_coefficient", 0.0) > 0
+        message = "compares neighbouring tokens, which the shuffle separates; set neighbour_pairs: true"
+        return [("sae.temporal_coefficient", message)] if compares else []
+    found = []
+    if run.is_synthetic:
+        found.append(("neighbour_pairs", "synthetic activations have no neighbours; leave it out"))
+    if run.train_batch_size_tokens % 2:
+        found.append(
+            ("train_batch_size_tokens", f"{run.train_batch_size_tokens} is odd; neighbour_pairs needs an even number")
+        )
+    at = range(run.context_size)[slice(*run.seqpos_slice)]
+    if len(at) == 1 or (len(at) > 1 and at.step != 1):
+        found.append(("seqpos_slice", f"{list(run.seqpos_slice)} selects no neighbours; neighbour_pairs needs them"))
+    return found
+
+
 def _joint_hook_problems(run: BaseRun) -> list[tuple[str, str]]:
     """Return what keeps a run from training a crosscoder, or anything else where it names several hooks at once."""
     name, hooks = run.sae.architecture, hooks_in(run.hook_name)
@@ -221,6 +240,7 @@ def run_problems(run: BaseRun) -> list[tuple[str, str]]:
                 f"warm-up ({warm_up} steps) and decay ({decay} steps) are longer than the run ({run.total_steps} steps); shorten one",
             )
         )
+    found += _pair_problems(run)
     found += _transcoder_problems(run)
     found += _joint_hook_problems(run)
     found += _standard_problems(run)

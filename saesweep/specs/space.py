@@ -12,7 +12,6 @@ from pydantic import BeforeValidator, Field
 from saesweep.specs.model import Spec
 from saesweep.specs.units import parse_count
 
-Scalar = bool | int | float | str | None
 _MAX_SHOWN = 60
 """Characters of a list of choices in a message."""
 

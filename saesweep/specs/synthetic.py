@@ -46,7 +46,7 @@ def _kind(value: Any) -> str:
     return "mapping" if isinstance(value, (dict, MagnitudeSpec)) else "number"
 
 
-# Told apart by what is written, so that a mistake is explained for the one that was meant.
+# Distinguished by what is written, so that a mistake is explained for the one that was meant.
 _Mapping = Annotated[MagnitudeSpec, Tag("mapping")]
 _Mean = Annotated[Annotated[float, Field(gt=0), Tag("number")] | _Mapping, Discriminator(_kind)]
 _Deviation = Annotated[Annotated[float, Field(ge=0), Tag("number")] | _Mapping, Discriminator(_kind)]

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from saesweep.errors import UserError
-from saesweep.study.encoding import TerminalState, TrialRecord, same_values
+from saesweep.status import DecidedStatus, is_live
+from saesweep.study.encoding import TrialRecord, same_values
 from saesweep.study.storage import translate_damage
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class KeptTrial:
     number: int
     params: Mapping[str, Any]
     """Values by dotted path."""
-    state: TerminalState | None
+    state: DecidedStatus | None
     """How it had ended; None where it was training."""
     values: Sequence[float] | None
     constraints: Mapping[str, float] = field(default_factory=dict)
@@ -53,7 +54,7 @@ def ahead_of(known: Mapping[int, TrialRecord], kept: Sequence[KeptTrial]) -> dic
     before = {trial.number: trial for trial in kept}
     found = {}
     for number, record in known.items():
-        trial, has_ended = before.get(number), record.state != "running"
+        trial, has_ended = before.get(number), not is_live(record.state)
         if trial is None or (trial.state is None and (has_ended or len(record.rungs) > len(trial.rungs))):
             found[number] = Ahead(len(record.rungs), has_ended)
     return found
@@ -112,7 +113,7 @@ def _lacks(record: TrialRecord, trial: KeptTrial) -> bool:
             _equal(trial, f"report at {tokens} tokens", list(found), list(values))
     if trial.state is None:
         return missing
-    if record.state == "running":
+    if is_live(record.state):
         return True
     _equal(trial, "end", record.state, trial.state)
     _equal(trial, "result", _plain(record.values), _plain(trial.values))

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.space import Parameter, Space
 from saesweep.specs import ParameterSpec, is_same
+from saesweep.status import TrialStatus
 
 
 class Encoding:
@@ -98,14 +99,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-RecordState = Literal["running", "complete", "pruned", "failed"]
-TerminalState = Literal["complete", "pruned"]
-
 RUNG_PREFIX = "rung:"
 """Reports of several objectives are attributes of this name and the tokens; Optuna's own reports hold one value."""
 
-STATES: Mapping[TrialState, RecordState] = {
-    TrialState.RUNNING: "running",
+STATES: Mapping[TrialState, TrialStatus] = {
+    TrialState.RUNNING: "training",
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
@@ -119,7 +117,7 @@ class TrialRecord:
     number: int
     params: dict[str, Any]
     """Values by dotted path."""
-    state: RecordState
+    state: TrialStatus
     values: tuple[float, ...] | None
     """Objective values of a complete trial, in the order of the objectives."""
     constraints: dict[str, float] = field(default_factory=dict)

@@ -21,7 +21,6 @@ from saesweep.study.storage import shown
 MAX_WAIT_SECONDS = 600.0
 _FIRST_PAUSE, _MAX_PAUSE = 0.2, 5.0
 """Seconds between two attempts."""
-_AWAY = (OperationalError, InterfaceError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,7 +91,9 @@ def outlasting(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate
 def _reason(error: BaseException | None) -> str | None:
     """Return what a server that is out of reach has said; None where it is there and has refused something."""
     while error is not None:
-        if isinstance(error, DBAPIError) and (isinstance(error, _AWAY) or error.connection_invalidated):
+        if isinstance(error, DBAPIError) and (
+            isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
+        ):
             return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0][:200]
         error = error.__cause__
     return None

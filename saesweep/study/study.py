@@ -15,12 +15,12 @@ from saesweep.activity import doing
 from saesweep.collection import paused_collection
 from saesweep.errors import UserError
 from saesweep.space import Space, has_settings, next_point
+from saesweep.status import DecidedStatus
 from saesweep.study.encoding import (
     RUNG_PREFIX,
     STATES,
     Encoding,
     ExpectedEnd,
-    TerminalState,
     TrialRecord,
     named_values,
     rung_reports,
@@ -28,11 +28,12 @@ from saesweep.study.encoding import (
     to_record,
 )
 from saesweep.study.history import EarlierTrial, as_trials
+from saesweep.study.observed import Observations, kin_of
 from saesweep.study.opening import open_study
 from saesweep.study.outage import Outage, outlasting
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.storage import close_storage, open_storage, shown, silence_optuna, translate_damage
-from saesweep.study.suggestion import Suggestion, as_expected, frozen, kin_of, suggest
+from saesweep.study.suggestion import Suggestion, frozen, suggest
 
 N_STARTUP_TRIALS = 10
 """Random trials before TPE models the space, Optuna's default; half of it in each stratum, which is a smaller space."""
@@ -65,7 +66,7 @@ class Study:
         self._sampler = sampler
         self._seed = seed
         self._baselines = tuple(dict(baseline) for baseline in baselines)
-        self._history = as_trials(self._encoding, history)
+        self._observations = Observations(self._encoding, as_trials(self._encoding, history))
         self._metric_names = tuple(metric_names)
         self._warn = warn
 
@@ -293,14 +294,14 @@ class Study:
         )
         return suggest(
             self._encoding,
-            [*self._history, *(as_expected(trial, expected.get(trial.number)) for trial in trials)],
+            self._observations.of(trials, expected),
             directions=self._study.directions,
             sampler=sampler,
             entropy=(self._seed, number),
             settings=settings,
             stratum=stratum,
             kin=kin,
-            n_earlier=len(self._history),
+            n_earlier=self._observations.n_earlier,
             refuses=refuses,
         )
 
@@ -337,7 +338,7 @@ class Study:
     def tell(
         self,
         number: int,
-        state: TerminalState,
+        state: DecidedStatus,
         values: Sequence[float] | None = None,
         *,
         constraints: Mapping[str, float] | None = None,
@@ -380,7 +381,7 @@ class Study:
             self._study.tell(number, list(told))
 
     def _verify(
-        self, trial: FrozenTrial, state: TerminalState, values: tuple[float, ...] | None, constraints: dict[str, float]
+        self, trial: FrozenTrial, state: DecidedStatus, values: tuple[float, ...] | None, constraints: dict[str, float]
     ) -> None:
         """Raise a RuntimeError where an ended trial is not what a replay says."""
         record = to_record(trial, self._encoding)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from saesweep.events import MatchedEntry, Row, RunEnded
+from saesweep.status import ENDED
 
 
 def log_sweep(run: Any, event: RunEnded, goals: Sequence[str]) -> None:
@@ -37,12 +38,11 @@ def log_sweep(run: Any, event: RunEnded, goals: Sequence[str]) -> None:
         values["plots/matched"] = _matched_plot(event.matched)
     run.log(values)
     best = next((row for row in event.rows if row.number == event.best), None)
+    ended: dict[str, int] = {status: sum(row.status == status for row in event.rows) for status in ENDED}
     run.summary.update(
         {
             "trials": len(event.rows),
-            "complete": sum(row.status == "complete" for row in event.rows),
-            "pruned": sum(row.status == "pruned" for row in event.rows),
-            "failed": sum(row.status == "failed" for row in event.rows),
+            **ended,
             "best": event.best,
             "best_architecture": None if best is None else best.architecture,
             "notes": list(event.notes),

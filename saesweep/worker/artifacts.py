@@ -13,7 +13,7 @@ import torch
 
 from saesweep.evaluation import Densities
 from saesweep.experiment import Experiment, TrialSettings, dump_yaml
-from saesweep.experiment.metadata import SAESWEEP_FIELDS
+from saesweep.experiment.saelens_cfg import SAESWEEP_FIELDS
 from saesweep.models import names_of_hook, saelens_pair
 from saesweep.plugins import loaded_plugins
 from saesweep.runs import RunDirectory, copy_export, finite, replace_folder, write_json, write_text

@@ -15,8 +15,8 @@ from saesweep.saes import ExportedSAE, load_sae_folder
 from saesweep.specs import METRICS
 from saesweep.worker.artifacts import copy_tested, replicate_folder
 from saesweep.worker.compared import load_by_context
+from saesweep.worker.device import measuring
 from saesweep.worker.measure import mean_and_spread
-from saesweep.worker.memory import measuring
 from saesweep.worker.setup import Setup
 
 

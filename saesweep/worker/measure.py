@@ -21,7 +21,7 @@ from saesweep.evaluation import (
 )
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS
-from saesweep.worker.memory import measuring
+from saesweep.worker.device import measuring
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from saesweep.activations import ActivationSource
+from saesweep.activations.rows import first_rows
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment
 from saesweep.runs import RunDirectory, read_json, write_bytes, write_json
@@ -60,7 +61,7 @@ def normalizers_of(
         return found
     max_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
     for hook, mode in missing:
-        window = (_finite(piece[hook]) for piece in _at_most(source.stream.first_window(), hook, max_tokens))
+        window = (_finite(piece[hook]) for piece in first_rows(source.stream.first_window(), max_tokens))
         layers = len(hooks_in(hook))
         try:
             found[hook, mode] = Normalizer.fit(mode, window, d_in[hook], hook, n_layers=layers)
@@ -126,12 +127,3 @@ def _finite(rows_ND: Tensor) -> Tensor:
     """Return the rows without NaN or infinities: one bad row would spoil the scale of the whole run."""
     is_finite_N = torch.isfinite(rows_ND).all(-1)
     return rows_ND if bool(is_finite_N.all()) else rows_ND[is_finite_N]
-
-
-def _at_most(pieces: Iterator[dict[str, Tensor]], hook: str, max_tokens: int) -> Iterator[dict[str, Tensor]]:
-    left = max_tokens
-    for piece in pieces:
-        if left <= 0:
-            return
-        yield {name: rows[:left] for name, rows in piece.items()}
-        left -= piece[hook].shape[0]

@@ -111,7 +111,7 @@ class SlotPlan:
     slot_bytes: int
     shared_bytes: int
     measuring_bytes: int
-    """Most memory that measuring takes; `shared_bytes` holds it where it is more than a training step's."""
+    """Maximum memory that measuring takes; `shared_bytes` holds it where it is more than a training step's."""
     background_checkpoints: bool
     """Main memory holds a copy of every slot beside them, which is written while training continues."""
 
@@ -138,7 +138,7 @@ def plan_slots(
         weight_bytes: Weights of the language model.
         free_bytes: Memory that is free now on the training device.
         replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
-        measuring_bytes: Most memory that measuring takes.
+        measuring_bytes: Maximum memory that measuring takes.
         host_bytes: Memory that is free now on the host, where checkpoints are copied to; None where that is `free_bytes`.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)

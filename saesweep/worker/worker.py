@@ -31,9 +31,8 @@ from saesweep.experiment import Experiment, TrialSettings, settings_for, streams
 from saesweep.runs import Checkpoint, CheckpointStore, CheckpointWriter, RunDirectory
 from saesweep.worker.batches import FiniteBatches
 from saesweep.worker.checkpoint import Journal, SavedSlot, saved_slots, slots_to_save
-from saesweep.worker.clock import stopwatch_for
+from saesweep.worker.device import stopwatch_for, translate_out_of_memory
 from saesweep.worker.finals import Finals
-from saesweep.worker.memory import translate_out_of_memory
 from saesweep.worker.references import measure_references
 from saesweep.worker.reporting import report_trials
 from saesweep.worker.setup import LoadedModel, derive, prepare

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saesweep.activations.documents import Document, MapDocuments, StreamDocuments
+from saesweep.activations.columns import Document
+from saesweep.activations.documents import MapDocuments, StreamDocuments
 from saesweep.activations.packing import Packing
 from saesweep.activations.rows import NormLimit, RowFilter
 from saesweep.activations.split import TrainDocuments
@@ -94,6 +95,7 @@ def stream_of(
     norm_limit: NormLimit | None = None,
     passes_ahead: bool | int = False,
     source: ContextSource | None = None,
+    pairs: bool = False,
 ) -> ActivationStream:
     return ActivationStream(
         model=model or EchoModel(),
@@ -110,6 +112,7 @@ def stream_of(
         store_device=torch.device("cpu"),
         norm_limit=norm_limit,
         passes_ahead=passes_ahead,
+        pairs=pairs,
     )
 
 

@@ -91,7 +91,7 @@ def test_an_error_comes_where_its_batch_would_have_come() -> None:
     ahead.close()
 
 
-def test_a_stream_that_nobody_closes_ends_with_its_last_reader() -> None:
+def test_a_stream_that_is_not_closed_ends_with_its_last_reader() -> None:
     stream = stream_of(map_documents(TEXTS), passes_ahead=True)
     stream.next_batch()
     assert len(threads()) == 1

@@ -7,7 +7,8 @@ from typing import Any
 import datasets
 import pytest
 
-from saesweep.activations.documents import Document, MapDocuments, StreamDocuments, open_documents
+from saesweep.activations.columns import Document
+from saesweep.activations.documents import MapDocuments, StreamDocuments, open_documents
 from saesweep.activations.encoding import encode_documents
 from saesweep.errors import UserError
 from tests.models.tiny import BOS, run_of, word_id

@@ -3,14 +3,14 @@
 import torch
 
 from saesweep.activations.held_out import HeldOutActivations
-from saesweep.activations.rows import RowFilter
+from saesweep.activations.rows import NormLimit, RowFilter
 
 from .fakes import EchoModel
 
 TOKENS = torch.arange(10 * 8).reshape(10, 8)
 
 
-def held_out(model: EchoModel, **rows: object) -> HeldOutActivations:
+def held_out(model: EchoModel, norm_limit: NormLimit | None = None, **rows: object) -> HeldOutActivations:
     return HeldOutActivations(
         model=model,
         hooks=["ids", "twice"],
@@ -20,7 +20,23 @@ def held_out(model: EchoModel, **rows: object) -> HeldOutActivations:
         forward_contexts=4,
         batch_tokens=20,
         device=torch.device("cpu"),
+        norm_limit=norm_limit,
     )
+
+
+def test_a_limit_of_the_norm_takes_one_forward_pass_that_waits_for_its_first_use() -> None:
+    model = EchoModel()
+    limit = 50.0
+    part = held_out(model, NormLimit({"ids": limit, "twice": 1e9}))
+    assert model.forwards == []
+    assert part.n_tokens == int(part.mask_NT.sum())
+    assert [contexts for contexts, _ in model.forwards] == [3, 3, 4]
+    rows_MD = torch.cat(list(part.batches("ids")))
+    assert [contexts for contexts, _ in model.forwards] == [3, 3, 4]
+    assert rows_MD[:, 0].tolist() == TOKENS[part.mask_NT].tolist()
+    assert rows_MD.norm(dim=1).max() <= limit
+    assert 0 < part.n_tokens < TOKENS.numel()
+    assert len(torch.cat(list(part.batches("twice")))) == part.n_tokens
 
 
 def test_one_forward_pass_serves_all_hooks_and_all_later_reads() -> None:

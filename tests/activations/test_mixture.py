@@ -20,7 +20,7 @@ from saesweep.errors import ExperimentError, UserError
 from saesweep.evaluation import evaluate_saes
 from saesweep.experiment import load_experiment
 from saesweep.experiment.from_cfg import read_cfg
-from saesweep.experiment.metadata import run_of_metadata
+from saesweep.experiment.saelens_cfg import run_of_metadata
 from saesweep.publish.card import model_card, read_entry
 from saesweep.saes import open_sae
 from saesweep.specs.experiment import EvaluationSpec

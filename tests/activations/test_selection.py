@@ -8,7 +8,8 @@ from typing import Any
 import datasets
 import pytest
 
-from saesweep.activations.documents import Conversation, MapDocuments, open_documents
+from saesweep.activations.columns import Conversation
+from saesweep.activations.documents import MapDocuments, open_documents
 from saesweep.activations.pretokenize.rows import open_cells
 from saesweep.errors import UserError
 from saesweep.specs.pretokenize import PretokenizeSpec

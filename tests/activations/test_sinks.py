@@ -16,6 +16,9 @@ BOS = 1
 class Part(HeldOut):
     """Held-out rows of unit norm, times a factor for each position that counts."""
 
+    mask_NT: Tensor = torch.empty(0)
+    n_tokens: int = 0
+
     def __init__(self, factor_NT: Tensor, mask_NT: Tensor | None = None, *, first_token: int = 5) -> None:
         rows_NTD = torch.nn.functional.normalize(
             torch.randn(N, T, D, generator=torch.Generator().manual_seed(0)), dim=-1

@@ -12,9 +12,10 @@ import torch
 
 from saesweep.activations import check_source, open_source
 from saesweep.activations.cache.writer import write_cache
-from saesweep.activations.documents import Document, MapDocuments, StreamDocuments, open_documents
+from saesweep.activations.columns import Document
+from saesweep.activations.documents import MapDocuments, StreamDocuments, open_documents
 from saesweep.activations.pretokenize import pretokenize
-from saesweep.activations.unreadable import MOST_IN_A_ROW, UnreadableRows
+from saesweep.activations.unreadable import MAX_IN_A_ROW, UnreadableRows
 from saesweep.errors import UserError
 from saesweep.specs.base_run import BaseRun
 from saesweep.specs.experiment import EvaluationSpec
@@ -106,10 +107,10 @@ def test_they_are_logged_at_powers_of_ten(caplog: pytest.LogCaptureFixture) -> N
 
 def test_nothing_else_than_unusable_rows_is_an_error(llama: Path, tmp_path: Path) -> None:
     rows = UnreadableRows("data")
-    for row in range(MOST_IN_A_ROW - 1):
+    for row in range(MAX_IN_A_ROW - 1):
         rows.add(row, "null")
-    with pytest.raises(UserError, match=f"{MOST_IN_A_ROW} rows of data in a row cannot be used"):
-        rows.add(MOST_IN_A_ROW, "null")
+    with pytest.raises(UserError, match=f"{MAX_IN_A_ROW} rows of data in a row cannot be used"):
+        rows.add(MAX_IN_A_ROW, "null")
     (tmp_path / "a.jsonl").write_text('{"text": 3}\n' * 5 + '{"text": "w1"}\n' * 4)
     with pytest.raises(
         UserError, match=r"5 of the 9 rows .* row \d: column 'text' holds int, not text; correct the data"

@@ -100,9 +100,9 @@ def failing(monkeypatch, error: BaseException) -> None:
     def template() -> str:
         raise error
 
-    module = ModuleType("saesweep.experiment.template")
+    module = ModuleType("saesweep.experiment.authoring")
     module.template = template
-    monkeypatch.setitem(sys.modules, "saesweep.experiment.template", module)
+    monkeypatch.setitem(sys.modules, "saesweep.experiment.authoring", module)
 
 
 def test_a_users_mistake_is_its_message_alone(monkeypatch, tmp_path, capsys):

@@ -63,7 +63,7 @@ def test_validate_takes_overrides(good, capsys):
     assert "trials" in capsys.readouterr().err
 
 
-def test_validate_prints_every_mistake_with_its_place_and_goes_on(good, tmp_path, capsys):
+def test_validate_prints_every_mistake_with_its_place_and_checks_the_next_file(good, tmp_path, capsys):
     bad = tmp_path / "bad.yaml"
     bad.write_text(BAD)
     assert main(["validate", str(bad), str(tmp_path / "missing.yaml"), str(good)]) == 2

@@ -87,7 +87,7 @@ def test_update_times_are_those_of_torch_linspace() -> None:
         assert list(plan.update_steps) == torch.linspace(first, last, n, dtype=torch.int64).tolist()
 
 
-def test_a_restored_slot_goes_on_bit_for_bit_through_annealing_and_resampling() -> None:
+def test_a_restored_slot_continues_bit_for_bit_through_annealing_and_resampling() -> None:
     run, data = make_run(**ANNEALED, **RESAMPLED, l1_warm_up_steps=5), batches()
     cohort, slot = start(run)
     slot.params["b_enc"][:9] = -1e3  # silent

@@ -9,6 +9,7 @@ from torch import Tensor
 from saesweep.cohort import Cohort, Slot
 from saesweep.saes import Knobs, Normalizer, architecture_for
 from saesweep.specs import BaseRun
+from tests.saes.plain_formulas import denormalized
 
 D, F, B = 12, 48, 64
 HOOK = "h"
@@ -122,7 +123,7 @@ def test_a_late_joiner_trains_its_own_schedule_from_step_zero() -> None:
     assert all(torch.equal(slot.params[n], expected.params[n]) for n in slot.params)
 
 
-def test_a_restored_slot_goes_on_bit_for_bit() -> None:
+def test_a_restored_slot_continues_bit_for_bit() -> None:
     run = make_run("batchtopk", sae={"dtype": "float32"})
     data = [{HOOK: b[HOOK].float()} for b in batches(14)]
     cohort, (slot,) = new_cohort([run])
@@ -185,7 +186,7 @@ def test_expected_average_scaling_is_folded_into_the_export() -> None:
         cohort.train_step(batch)
     x = data[0][HOOK]
     trained = slot.architecture.forward(slot.params, normalizer.apply(x), Knobs.from_spec(run.sae), None)
-    assert torch.allclose(cohort.export(slot).forward(x), normalizer.unapply(trained.recon_BD), rtol=1e-8)
+    assert torch.allclose(cohort.export(slot).forward(x), denormalized(normalizer, trained.recon_BD), rtol=1e-8)
 
 
 def test_placing_into_a_taken_slot_is_refused() -> None:

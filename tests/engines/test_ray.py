@@ -68,7 +68,7 @@ def test_a_sweep_on_ray_is_the_local_one_even_where_its_worker_is_killed(tmp_pat
     assert snapshot(tmp_path / "ray") == snapshot(tmp_path / "local")
 
 
-def test_a_run_may_go_on_with_another_engine(tmp_path: Path) -> None:
+def test_a_run_may_resume_with_another_engine(tmp_path: Path) -> None:
     def press(event: Any) -> None:
         if isinstance(event, BlockDone) and event.block == 3:
             os.kill(os.getpid(), signal.SIGINT)

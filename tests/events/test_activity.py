@@ -8,7 +8,7 @@ from saesweep.activity import doing
 from saesweep.events import Activity, telling
 
 
-def test_nobody_need_listen():
+def test_activities_need_no_listener():
     doing("loading")
 
 

@@ -191,6 +191,17 @@ class TestWarnings:
         tree["base"].update(change)
         assert load_experiment(tree).warnings == ()
 
+    def test_pairs_that_nothing_compares(self, tree: dict[str, Any]) -> None:
+        tree["base"]["neighbour_pairs"] = True
+        (warning,) = load_experiment(tree).warnings
+        assert "no loss of this experiment compares neighbours" in warning
+        tree["base"]["sae"] = {"architecture": "matryoshka_batchtopk", "d_sae": 64, "k": 4, "matryoshka_widths": [16]}
+        tree["space"] = {"sae.temporal_coefficient": {"choice": [0, 0.4]}}
+        assert load_experiment(tree).warnings == ()
+        del tree["base"]["neighbour_pairs"]
+        with pytest.raises(UserError, match="set neighbour_pairs: true"):
+            load_experiment(tree)
+
     @pytest.mark.parametrize(
         ("architecture", "field", "advised"),
         [("standard", "l1_warm_up_steps", "5%"), ("gated", "l1_warm_up_steps", "5%")],
@@ -266,7 +277,7 @@ class TestIdentity:
         ]
         assert space_changes(old.tree, new.tree) == ["space.sae.k: added"]
 
-    def test_what_is_searched_is_told_apart(self, tree: dict[str, Any]) -> None:
+    def test_what_is_searched_is_distinguished(self, tree: dict[str, Any]) -> None:
         tree["objective"] = {"minimize": "mse", "matched": {"l0": [8, 32]}}
         tree["base"]["sae"].pop("k", None)
         tree["space"] = {"sae.architecture": {"choice": ["topk", "batchtopk"]}, "lr": {"float": [1e-4, 1e-3]}}

@@ -12,6 +12,7 @@ import pytest
 from saesweep import hub
 from saesweep.errors import Problem, UserError
 from saesweep.experiment import dump_yaml, load_experiment
+from saesweep.experiment.fields import WITHOUT_EFFECT
 from saesweep.experiment.from_cfg import read_cfg
 
 One = Callable[..., Problem]
@@ -143,6 +144,28 @@ def test_runner_cfg(tmp_path: Path) -> None:
     assert (sae["architecture"], sae["k"], sae["aux_loss_coefficient"]) == ("batchtopk", 4, 0.5)
     assert sae["normalize_activations"] == "expected_average_only_in"
     assert "from_cfg" not in experiment.tree["base"]
+
+
+def test_fields_of_saelens_without_effect_are_left_out_without_a_word(tmp_path: Path) -> None:
+    logger = {"wandb_project": "mine", "log_to_wandb": False, "eval_every_n_wandb_logs": 10}
+    logger |= {"log_activations_store_to_wandb": True, "log_optimizer_state_to_wandb": True}
+    cfg = {**RUNNER, "dead_feature_threshold": 1e-6, "n_eval_batches": 3, "verbose": False, "logger": logger}
+    experiment = load(put(tmp_path, "runner_cfg.json", cfg))
+    assert experiment.tree["base"]["logger"] == {"wandb_project": "mine"}
+    assert experiment.resolve({}) == load(put(tmp_path, "runner_cfg.json", RUNNER)).resolve({})
+    named = "".join(w for w in experiment.warnings if "not carried over" in w)
+    assert not any(name in named for name in ("wandb", "dead_feature", "n_eval", "verbose"))
+
+
+@pytest.mark.parametrize("path", WITHOUT_EFFECT)
+def test_fields_without_effect_are_refused_with_what_to_do_instead(
+    path: str, tree: dict[str, Any], only_problem: One
+) -> None:
+    block, _, key = path.rpartition(".")
+    (tree["base"].setdefault(block, {}) if block else tree["base"])[key] = 1
+    problem = only_problem(tree)
+    assert problem.path == f"base.{path}"
+    assert problem.message == f"{key!r} has no effect here: {WITHOUT_EFFECT[path]}"
 
 
 def test_what_is_not_carried_over_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`validate` finds every mistake of `mistakes.py` and says exactly what that says, without a network and without weights."""
+"""`validate` finds every mistake of the lists beside it and says exactly what that says, without a network and without weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from saesweep.cli import main
 from saesweep.errors import ExperimentError
 from saesweep.experiment import Experiment, load_experiment
 
+from .mistaken_shapes import MISTAKEN_SHAPES
 from .mistakes import BASE, BASE_LR, LR, MISTAKES, K
+from .mistakes_at_hand import MISTAKES_AT_HAND
 
 ROOT = Path(__file__).resolve().parents[2]
+ALL = {**MISTAKES, **MISTAKES_AT_HAND, **MISTAKEN_SHAPES}
 
 
 def load(tmp_path: Path, text: str, overrides: tuple[str, ...] = ()) -> Experiment:
@@ -40,14 +43,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_file_that_the_mistakes_are_made_in_has_none(tmp_path: Path) -> None:
     assert load(tmp_path, BASE).warnings == ()
-    assert len(MISTAKES) >= 60
+    assert len(ALL) >= 60
 
 
 @pytest.mark.usefixtures("no_network")
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", ALL)
 def test_each_mistake_gets_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    old, new, *expected = MISTAKES[name]
+    old, new, *expected = ALL[name]
     assert old in BASE
     with pytest.raises(ExperimentError) as caught:
         load(tmp_path, BASE.replace(old, new))
@@ -59,11 +62,11 @@ def test_mistakes_of_every_kind_are_found_at_once(tmp_path: Path, monkeypatch: p
     names = ("wandb-log", "bare-list", "percent-in-words", "missing-data-file", "layer-too-high", "context-too-long")
     text = BASE
     for name in names:
-        text = text.replace(MISTAKES[name][0], MISTAKES[name][1], 1)
+        text = text.replace(ALL[name][0], ALL[name][1], 1)
     with pytest.raises(ExperimentError) as caught:
         load(tmp_path, text)
     found = {(problem.path, problem.message) for problem in caught.value.problems}
-    assert found == {tuple(MISTAKES[name][2].split(": ", 2)[1:]) for name in names}
+    assert found == {tuple(ALL[name][2].split(": ", 2)[1:]) for name in names}
     assert main(["validate", "mistakes.yaml"]) == 2
 
 

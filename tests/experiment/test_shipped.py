@@ -1,4 +1,4 @@
-"""The experiments in the repository and the starter file: valid, and every point of their spaces resolves."""
+"""The experiments in the repository, the studies that are committed and the starter file: valid, and every point of their spaces resolves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from saesweep.experiment import Experiment, load_experiment
-from saesweep.experiment.template import template
+from saesweep.experiment.authoring import template
 from saesweep.specs import ParameterSpec
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -57,7 +57,8 @@ def test_every_point_resolves(path: Path) -> None:
     for _ in range(50):
         run = experiment.resolve(random_point(experiment, rng))
         assert run.problems() == []
-        assert run.sae.d_in is not None  # so that `plan` needs no download
+        is_built_in = str(run.model_name).startswith("builtin:")
+        assert run.sae.d_in is not None or is_built_in  # so that `plan` needs no download
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
@@ -99,3 +100,17 @@ def test_files_for_real_models_leave_attention_sinks_out(path: Path) -> None:
     run = load_experiment(path).base_run()
     is_builtin = run.model_name is None or run.model_name.startswith("builtin:")
     assert run.max_activation_norm_multiple == (None if is_builtin else 10)
+
+
+STUDIES = sorted((Path(__file__).parents[2] / "docs" / "studies").iterdir())
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_the_experiment_is_valid_and_its_answer_is_beside_it(study: Path) -> None:
+    experiment = load_experiment(study / "experiment.yaml")
+    assert experiment.spec.name == study.name
+    text = (study / "README.md").read_text()
+    for name in experiment.architectures:
+        assert name in text
+    assert (study / "leaderboard.json").is_file()
+    assert list(study.glob("*.png"))

@@ -12,7 +12,7 @@ import pytest
 from saesweep.errors import ExperimentError
 from saesweep.experiment import load_experiment, load_single_run
 from saesweep.experiment.fields import known_paths
-from saesweep.experiment.flags import run_flags
+from saesweep.experiment.single_run import run_flags
 
 FLAGS = {
     "model_name": "builtin:tiny-lm",
@@ -96,7 +96,7 @@ def test_an_experiment_s_base_is_trained(write: Callable[[str], Path]) -> None:
     assert other.base_run().sae.jumprelu_sparsity_loss_mode == "tanh"
 
 
-def test_an_objective_at_matched_l0_is_compared_by_nobody(write: Callable[[str], Path]) -> None:
+def test_an_objective_at_matched_l0_compares_nothing(write: Callable[[str], Path]) -> None:
     objective = "objective: {minimize: delta_ce, matched: {l0: [8, 16, 32]}}\n"
     experiment = load_single_run(write(SWEEP + objective), flags={"sae.k": "16"})
     assert (experiment.n_trials, experiment.base_run().sae.k) == (1, 16)

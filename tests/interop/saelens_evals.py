@@ -55,6 +55,7 @@ from saesweep.specs import BaseRun
 from saesweep.specs.architectures import SAESpec, spec_class
 from saesweep.worker.artifacts import hook_metadata
 from tests.interop.saelens_parity import MODES, RUNTIME, Table, difference, saelens_twin
+from tests.saes.plain_formulas import denormalized
 
 HOOK, D_IN, D_SAE = "model.layers.2", 128, 512
 CONTEXTS, CONTEXT, PER_BATCH = 24, 128, 8
@@ -335,7 +336,9 @@ def compare_training(table: Table, world: World, root: Path) -> None:
                 read_pretrained(str(folder)), implementation, normalizer, implementation.init(torch.Generator())
             )
             knobs = Knobs.from_spec(run.sae)
-            recon_BD = normalizer.unapply(implementation.forward(params, normalizer.apply(world.x_BD), knobs).recon_BD)
+            recon_BD = denormalized(
+                normalizer, implementation.forward(params, normalizer.apply(world.x_BD), knobs).recon_BD
+            )
             expected_BD = _as_saelens_reads(folder, kind, world.x_BD)
             table.add(
                 f"from   {architecture} {kind} {' '.join(lost)}",

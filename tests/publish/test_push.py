@@ -190,7 +190,7 @@ def test_names_and_saes_from_python(hub: StubHub, run: Path) -> None:
         push({"a": sae()}, "saes")
 
 
-def test_a_dry_run_asks_nobody(hub: StubHub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_makes_no_request(hub: StubHub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(run), "--repo", REPO, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert f"{BEST}/sae_weights.safetensors" in out

@@ -155,7 +155,7 @@ def test_out_of_memory_with_one_trial_says_what_to_make_smaller(
 
 
 @pytest.mark.parametrize("at_write", [4, 40])
-def test_a_full_disk_is_said_and_the_run_goes_on_later(
+def test_a_full_disk_is_reported_and_the_run_resumes_later(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Tree, at_write: int
 ) -> None:
     replace_file, writes = atomic.replace_file, 0
@@ -212,7 +212,7 @@ def poisoned(batches: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SyntheticStream, "next_batch", next_batch)
 
 
-def test_nan_activations_are_skipped_counted_and_blamed_on_nobody(
+def test_nan_activations_are_skipped_and_counted_and_no_trial_fails(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poisoned({2, 7, 40, 41}, monkeypatch)
@@ -233,7 +233,7 @@ def test_skipped_batches_are_counted_over_a_resume(tree: Tree, tmp_path: Path, m
     assert snapshot(tmp_path / "run") == snapshot(tmp_path / "whole")
 
 
-def test_too_many_nan_batches_end_the_run_clearly_and_a_higher_limit_goes_on(
+def test_too_many_nan_batches_end_the_run_clearly_and_a_higher_limit_resumes_it(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poisoned(set(range(20, 24)), monkeypatch)

@@ -20,6 +20,9 @@ SEPARATOR = 999
 class Text(HeldOut):
     """Contexts whose activations are given; position 0 of each does not count."""
 
+    mask_NT: Tensor = torch.empty(0)
+    n_tokens: int = 0
+
     def __init__(self, acts_NTD: Tensor, batch_tokens: int) -> None:
         n, t, _ = acts_NTD.shape
         self.tokens_NT = torch.arange(n * t).reshape(n, t)

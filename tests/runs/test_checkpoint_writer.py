@@ -62,7 +62,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Ev
     return begun, go
 
 
-def test_training_goes_on_and_the_checkpoint_holds_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_and_the_checkpoint_holds_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go = slow(monkeypatch)
     store = CheckpointStore(tmp_path)
     writer = CheckpointWriter(store, in_background=True, min_seconds=0)

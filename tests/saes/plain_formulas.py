@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saesweep.saes import Knobs, Params, architecture_for
+from saesweep.saes import Knobs, Normalizer, Params, architecture_for
 from saesweep.specs.architectures import SAESpec, spec_class
 
 D_IN, D_OUT, D_SAE, BATCH = 12, 10, 40, 64
@@ -198,7 +198,19 @@ def _topk_family(
         torch.stack([aux(low, high) for low, high in levels]).sum() if spec.aux_loss_coefficient else x.new_zeros(())
     )
     losses["auxiliary_reconstruction_loss"] = spec.aux_loss_coefficient * total
+    if getattr(spec, "temporal_coefficient", 0):
+        losses["temporal_loss"] = spec.temporal_coefficient * _contrast(f[:, : spec.matryoshka_widths[0]])
     return losses | {f"inner_mse_loss_{w}": _mse(up_to(w), x) for w in widths}
+
+
+def _contrast(f: Tensor) -> Tensor:
+    """Minus the log-probability of the right neighbour among all, mean over pairs and both directions."""
+    terms = []
+    for i in range(0, len(f), 2):
+        before = torch.stack([f[i + 1] @ f[j] for j in range(0, len(f), 2)])
+        after = torch.stack([f[i] @ f[j] for j in range(1, len(f), 2)])
+        terms += [before.exp().sum().log() - f[i + 1] @ f[i], after.exp().sum().log() - f[i + 1] @ f[i]]
+    return torch.stack(terms).mean()
 
 
 def _mse(recon: Tensor, target: Tensor) -> Tensor:
@@ -214,3 +226,15 @@ def _normalise(mode: str, x: Tensor) -> Any:
         length = (x**2).sum(1, keepdim=True) ** 0.5
         return x * D_IN**0.5 / length, lambda recon: recon * length / D_IN**0.5
     return x, lambda recon: recon
+
+
+def denormalized(normalizer: Normalizer, x_BD: Tensor) -> Tensor:
+    """Normalised activations or reconstructions [B, D] in the space of the raw activations."""
+    if normalizer.scale is not None:
+        return x_BD / normalizer.scale
+    if normalizer.layer_scales is not None:
+        parts = x_BD.chunk(len(normalizer.layer_scales), dim=-1)
+        return torch.cat([part / scale for part, scale in zip(parts, normalizer.layer_scales, strict=True)], dim=-1)
+    if normalizer.whitening is not None:
+        return x_BD @ normalizer.whitening.inverse_DD.to(x_BD) + normalizer.whitening.mean_D.to(x_BD)
+    return x_BD

@@ -21,7 +21,18 @@ from saesweep.saes import (
 )
 from saesweep.specs.architectures import CROSSCODERS, architectures, spec_class
 
-from .plain_formulas import BATCH, D_IN, D_SAE, N_LAYERS, make_batch, make_dead, make_params, make_spec, plain_losses
+from .plain_formulas import (
+    BATCH,
+    D_IN,
+    D_SAE,
+    N_LAYERS,
+    denormalized,
+    make_batch,
+    make_dead,
+    make_params,
+    make_spec,
+    plain_losses,
+)
 
 KNOBS = Knobs(l1_coefficient=0.7, l0_coefficient=0.3, k=5)
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -98,7 +109,7 @@ def test_each_layer_has_a_factor_of_its_own() -> None:
     scaled_BD = normalizer.apply(at_layers())
     for part in scaled_BD.chunk(N_LAYERS, dim=1):
         assert float(part.norm(dim=1).mean()) == pytest.approx(LAYER**0.5)
-    torch.testing.assert_close(normalizer.unapply(scaled_BD), at_layers())
+    torch.testing.assert_close(denormalized(normalizer, scaled_BD), at_layers())
     values, tensors = normalizer.state_dict()
     assert Normalizer.from_state_dict(json.loads(json.dumps(values)), tensors) == normalizer
 
@@ -120,7 +131,7 @@ def test_the_exported_form_reconstructs_raw_activations_as_training_does(name: s
     assert exported.architecture == spec.saved_as
     assert (exported.n_layers, exported.d_in, exported.d_out) == (N_LAYERS, D_IN, D_IN)
     assert torch.equal(exported.encode(x_BD) != 0, trained.feature_acts_BF != 0)
-    recon_BD = normalizer.unapply(trained.recon_BD)
+    recon_BD = denormalized(normalizer, trained.recon_BD)
     torch.testing.assert_close(exported(x_BD), recon_BD, rtol=1e-5, atol=1e-5)
 
     save_sae_folder(tmp_path, exported, sparsity_F=None)

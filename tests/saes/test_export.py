@@ -8,7 +8,7 @@ import torch
 from saesweep.saes import ExportedSAE, Knobs, Normalizer, architecture_for, calibrate_threshold
 from saesweep.specs.architectures import TopKFamilySpec, architectures, spec_class
 
-from .plain_formulas import D_IN, D_SAE, make_batch, make_params, make_spec
+from .plain_formulas import D_IN, D_SAE, denormalized, make_batch, make_params, make_spec
 
 MODES = ["none", "expected_average_only_in", "layer_norm", "constant_norm_rescale", "covariance_whitening"]
 ARCHITECTURES = [name for name in architectures() if not hasattr(spec_class(name), "trained_as")]
@@ -59,7 +59,7 @@ def test_invariant(
     scale = normalizer.scale if carries_norm and normalizer.scale is not None else 1.0
     expected_BF = trained.feature_acts_BF / scale
     assert float((acts_BF - expected_BF).abs().max() / expected_BF.abs().max()) <= bound
-    recon_BD = normalizer.unapply(trained.recon_BD)
+    recon_BD = denormalized(normalizer, trained.recon_BD)
     assert float((exported(x_BD) - recon_BD).abs().max() / recon_BD.abs().max()) <= bound
     assert torch.equal(exported(x_BD), exported.decode(acts_BF, like_ND=x_BD))
 

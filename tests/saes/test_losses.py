@@ -16,6 +16,7 @@ QUADRATIC = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": 9.0}
 WIDE = {"jumprelu_bandwidth": 0.6}  # wide enough for many items to lie in the window
 NO_AUX = {"aux_loss_coefficient": 0.0}
 BY_LEVEL = {"use_matryoshka_aux_loss": True}
+TEMPORAL = {"temporal_coefficient": 0.3}
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("standard", {}),
@@ -44,6 +45,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("batchtopk", NO_AUX | {"normalize_activations": "constant_norm_rescale"}),
     ("matryoshka_batchtopk", {}),
     ("matryoshka_batchtopk", BY_LEVEL),
+    ("matryoshka_batchtopk", TEMPORAL),
+    ("matryoshka_batchtopk", TEMPORAL | {"rescale_acts_by_decoder_norm": False, "matryoshka_widths": (40,)}),
     ("matryoshka_batchtopk", BY_LEVEL | {"rescale_acts_by_decoder_norm": False}),
     ("matryoshka_batchtopk", NO_AUX | {"normalize_activations": "layer_norm"}),
     ("abstopk", {}),
@@ -112,6 +115,7 @@ MUST_MOVE: list[tuple[str, dict[str, Any], str, set[str]]] = [
     ("batchtopk", {}, "auxiliary_reconstruction_loss", ENCODER | {"W_dec"}),
     ("matryoshka_batchtopk", {}, "inner_mse_loss_6", ENCODER | {"W_dec"}),
     ("matryoshka_batchtopk", BY_LEVEL, "auxiliary_reconstruction_loss", ENCODER | {"W_dec"}),
+    ("matryoshka_batchtopk", TEMPORAL, "temporal_loss", ENCODER | {"W_dec"}),  # by the norms that latents carry
     ("abstopk", {}, "auxiliary_reconstruction_loss", ENCODER | {"W_dec"}),
     ("multi_k", {}, "mse_loss", ENCODER | {"W_dec"}),
     ("matching_pursuit", {}, "mse_loss", {"W_dec", "b_dec"}),

@@ -9,7 +9,7 @@ from saesweep.errors import UserError
 from saesweep.saes import Knobs, Normalizer, architecture_for
 from saesweep.specs.architectures import spec_class
 
-from .plain_formulas import make_batch, make_dead, make_params, make_spec
+from .plain_formulas import denormalized, make_batch, make_dead, make_params, make_spec
 
 
 def test_with_one_level_it_is_topk() -> None:
@@ -60,7 +60,7 @@ def test_the_export_is_a_topk_of_k_and_its_weights_serve_every_k(k: int, mode: s
         trained = topk.forward(params, normalizer.apply(x_BD), Knobs(k=level))
         at_level = exported.at_k(level)
         assert torch.equal(at_level.encode(x_BD) != 0, trained.feature_acts_BF != 0)
-        torch.testing.assert_close(at_level(x_BD), normalizer.unapply(trained.recon_BD), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(at_level(x_BD), denormalized(normalizer, trained.recon_BD), rtol=1e-8, atol=1e-8)
     details = exported.metadata["training_architecture_details"]
     assert (exported.metadata["training_architecture"], details["ks"]) == ("multi_k", [3, 7])
 

@@ -18,7 +18,7 @@ from saesweep.saes import (
     save_sae_folder,
 )
 
-from .plain_formulas import D_IN, D_SAE, make_params, make_spec
+from .plain_formulas import D_IN, D_SAE, denormalized, make_params, make_spec
 from .test_export import ARCHITECTURES, MODES, RESCALING, TOPK, export, raw_batch
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -86,8 +86,8 @@ def test_a_saelens_checkpoint_under_another_estimate_of_the_scale(architecture: 
     new = Normalizer.fit(mode, [1.1 * raw_batch(seed=9) + 0.2], D_IN)
     again = pretrained_params(read_pretrained(str(tmp_path / "64")), implementation, new, params)
     knobs = Knobs.from_spec(implementation.spec)
-    before = old.unapply(implementation.forward(params, old.apply(x_BD), knobs).recon_BD)
-    after = new.unapply(implementation.forward(again, new.apply(x_BD), knobs).recon_BD)
+    before = denormalized(old, implementation.forward(params, old.apply(x_BD), knobs).recon_BD)
+    after = denormalized(new, implementation.forward(again, new.apply(x_BD), knobs).recon_BD)
     if mode != "covariance_whitening" or architecture not in TOPK:  # selection by decoder norm depends on the space
         torch.testing.assert_close(after, before, rtol=1e-8, atol=1e-8)
 

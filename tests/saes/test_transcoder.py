@@ -8,7 +8,18 @@ import torch
 from saesweep.saes import Knobs, Normalizer, architecture_for, calibrate_threshold
 from saesweep.specs.architectures import TRANSCODERS, architectures, spec_class
 
-from .plain_formulas import BATCH, D_IN, D_OUT, D_SAE, make_batch, make_dead, make_params, make_spec, plain_losses
+from .plain_formulas import (
+    BATCH,
+    D_IN,
+    D_OUT,
+    D_SAE,
+    denormalized,
+    make_batch,
+    make_dead,
+    make_params,
+    make_spec,
+    plain_losses,
+)
 
 KNOBS = Knobs(l1_coefficient=0.7, l0_coefficient=0.3, k=5)
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -83,7 +94,7 @@ def test_the_exported_form_reconstructs_raw_activations_as_training_does(name: s
     if not name.startswith("topk"):  # a threshold does not choose k of each token
         assert torch.equal(latents_BF != 0, trained.feature_acts_BF != 0)
         # fp32 weights
-        torch.testing.assert_close(recon_BO, target.unapply(trained.recon_BD), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(recon_BO, denormalized(target, trained.recon_BD), rtol=1e-4, atol=1e-4)
     else:
         assert float((latents_BF != 0).sum(1).double().mean()) == pytest.approx(5, abs=0.1)
 

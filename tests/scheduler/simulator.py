@@ -146,3 +146,35 @@ class Simulator:
         while self.stopped is None:
             self.block(rng, fail)
         return self
+
+
+def policy(**fields: Any) -> Policy:
+    given: dict[str, Any] = {"n_trials": 3, "n_slots": 3, "total_tokens": 90, "rungs_tokens": (10,), "aim": MSE}
+    return Policy(**{**given, **fields})
+
+
+def answered(rules: Policy, ask: Ask, **fields: Any) -> Asked:
+    course = {name: fields.pop(name) for name in ("kind", "family", "l0", "target_l0", "first_rung") if name in fields}
+    given = {"number": ask.number, "stratum": ask.stratum, "group": "g", "course": plain_course(rules, **course)}
+    return Asked(**{**given, **fields})
+
+
+def opened(rules: Policy, **by_number: dict[str, Any]) -> State:
+    """A sweep whose first asks are answered and placed; `t1={...}` changes the answer of trial 1."""
+    state, actions = decide(State.new(rules), Opened())
+    for ask in actions:
+        assert isinstance(ask, Ask)
+        state, _ = decide(state, answered(rules, ask, **by_number.get(f"t{ask.number}", {})))
+    return state
+
+
+def at(state: State, tokens: int, values: dict[int, tuple[float, ...]], rung: int = 0) -> tuple[State, list[Action]]:
+    reports = {number: {rung: v} for number, v in values.items()}
+    seen = {
+        trial.number: tokens if trial.number in values else trial.tokens_seen for trial in state.with_status("training")
+    }
+    return decide(state, BlockDone(tokens_seen=seen, values=reports))
+
+
+def pruned(actions: list[Action]) -> list[int]:
+    return [action.number for action in actions if isinstance(action, Prune)]

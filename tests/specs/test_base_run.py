@@ -177,6 +177,19 @@ def test_every_architecture_is_compared() -> None:
             "ascending",
         ),
         ({"sae": {"architecture": "matryoshka_batchtopk", "d_sae": 256}}, "sae.matryoshka_widths", "missing"),
+        (
+            {"sae": {"architecture": "matryoshka_batchtopk", "matryoshka_widths": [8], "temporal_coefficient": 0.1}},
+            "sae.temporal_coefficient",
+            "set neighbour_pairs: true",
+        ),
+        ({"neighbour_pairs": True, "train_batch_size_tokens": 4095}, "train_batch_size_tokens", "an even number"),
+        ({"neighbour_pairs": True, "seqpos_slice": [0, None, 2]}, "seqpos_slice", "selects no neighbours"),
+        ({"neighbour_pairs": True, "seqpos_slice": [4, 5]}, "seqpos_slice", "selects no neighbours"),
+        (
+            {"neighbour_pairs": True, "dataset_path": "builtin:synthetic", "model_name": None},
+            "neighbour_pairs",
+            "no neighbours",
+        ),
     ],
 )
 def test_cross_field_mistakes(fields: dict[str, Any], field: str, says: str) -> None:

@@ -81,7 +81,7 @@ def test_a_choice_is_compared_at_equal_l0_even_where_its_values_differ_in_l0() -
     assert effects["a"].n_trials == 20
 
 
-def test_what_cannot_be_told_apart_has_no_effect() -> None:
+def test_what_cannot_be_distinguished_has_no_effect() -> None:
     params = [{"choice": "a" if i < 4 else "b"} for i in range(8)]
     metrics = [{"l0": 10.0 if i < 4 else 20.0, "mse": 1.0} for i in range(8)]  # L0 is the choice
     assert marginals("choice", "mse", params, metrics)[0].effects == ()

@@ -14,7 +14,7 @@ from saesweep.activations.cache.writer import write_cache
 from saesweep.errors import ExperimentError, UserError
 from saesweep.evaluation import evaluate_saes
 from saesweep.experiment import load_experiment
-from saesweep.experiment.trial_settings import with_widths
+from saesweep.experiment.experiment import with_widths
 from saesweep.publish.card import model_card, read_entry
 from saesweep.publish.push import name_of
 from saesweep.report.write_features import write_features
@@ -197,7 +197,7 @@ def test_from_a_cache_as_from_the_model_and_beside_a_reference(
     assert explained == pytest.approx(row.metrics["explained_variance"], rel=1e-5)
 
 
-def test_training_goes_on_from_a_crosscoder(
+def test_training_continues_from_a_crosscoder(
     alone: dict[str, Any], whole: tuple[saesweep.Result, Path], tmp_path: Path
 ) -> None:
     row, folder = sae_of(whole, "topk_crosscoder")
@@ -272,3 +272,17 @@ def test_hooks_of_different_widths_are_refused(alone: dict[str, Any], tmp_path: 
         UserError, match=r"must be of one width: model\.layers\.0 is \d+, model\.layers\.0\.mlp\.gate_proj is"
     ):
         saesweep.run({**alone, "base": base}, run_dir=tmp_path / "run")
+
+
+def test_the_shipped_experiment_runs(tmp_path: Path) -> None:
+    short = ["base.training_tokens=10k", "base.sae.d_sae=64", "objective.matched.l0=[4, 6, 8]", "base.context_size=32"]
+    short += ["evaluation.select_tokens=1k", "evaluation.test_tokens=1k", "evaluation.ce_tokens=1k"]
+    short += ["base.train_batch_size_tokens=128", "base.buffer_tokens=2k"]
+    file = ROOT / "experiments" / "crosscoders.yaml"
+    result = saesweep.run(file, run_dir=tmp_path / "run", overrides=short)
+    assert [row.status for row in result.rows] == ["complete"] * 12
+    for row in result.rows:
+        at_hooks = {name for name in row.metrics if name.startswith("explained_variance@")}
+        expected = {f"explained_variance@model.layers.{layer}" for layer in range(3)}
+        assert at_hooks == (expected if "crosscoder" in row.architecture else set())
+    assert {entry.target_l0 for entry in result.matched} == {4, 6, 8}

@@ -136,7 +136,7 @@ def test_cross_entropy_is_measured_where_it_is_asked_for(
     assert all("delta_ce" in row.metrics for row in cached.rows)
 
 
-def test_an_interrupted_run_goes_on_from_the_cache(live: Any, cached_tree: dict[str, Any], folder: Path) -> None:
+def test_an_interrupted_run_resumes_from_the_cache(live: Any, cached_tree: dict[str, Any], folder: Path) -> None:
     import signal
 
     blocks = 0

@@ -20,7 +20,7 @@ def one_run(tree: dict[str, Any], **base: Any) -> dict[str, Any]:
     }
 
 
-def test_a_run_goes_on_from_an_exported_sae(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_continues_from_an_exported_sae(tree: dict[str, Any], tmp_path: Path) -> None:
     first = saesweep.run(one_run(tree), run_dir=tmp_path / "first")
     brief = {"training_tokens": 512, "lr": 1e-6, "lr_decay_steps": 0}
     fresh = saesweep.run(one_run(tree, **brief), run_dir=tmp_path / "fresh")

@@ -15,7 +15,7 @@ from torch import Tensor
 import saesweep
 from saesweep.evaluation import evaluate_saes
 from saesweep.experiment import load_experiment
-from saesweep.experiment.metadata import METADATA_FIELDS
+from saesweep.experiment.saelens_cfg import METADATA_FIELDS
 from saesweep.models.huggingface import HuggingFaceModel
 from tests.models.tiny import HIDDEN, WORDS, save_bert, save_llama
 from tests.sweep.studies import snapshot

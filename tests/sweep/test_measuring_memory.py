@@ -15,7 +15,7 @@ from saesweep.experiment import load_experiment
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.runs import RunDirectory
 from saesweep.specs import EvaluationSpec
-from saesweep.worker.memory import MeasuringMemoryError, measuring
+from saesweep.worker.device import MeasuringMemoryError, measuring
 from saesweep.worker.sizing import largest_run, measuring_bytes, plan_slots
 from tests.models.tiny import run_of
 
@@ -96,7 +96,7 @@ def test_the_peak_of_a_run_with_gemmas_vocabulary_is_small_and_as_planned(tmp_pa
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_memory_that_runs_out_in_measuring_is_told_apart(tmp_path: Path) -> None:
+def test_memory_that_runs_out_in_measuring_is_reported_as_such(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.save_choices({"slots": 1})
     with pytest.raises(MeasuringMemoryError, match="tried to allocate 17179869184") as caught, measuring():

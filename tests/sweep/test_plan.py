@@ -12,6 +12,7 @@ from saesweep.planning import calibrate
 from saesweep.planning.estimate import Work, seconds_of
 from saesweep.planning.plan import plan
 from saesweep.planning.planned import Calibration
+from saesweep.planning.probing import probes_line, probes_seconds
 from tests.models.tiny import WORDS, save_llama
 from tests.reliability.conftest import few_trials
 
@@ -110,6 +111,50 @@ def test_a_model_at_hand_gives_widths_the_share_of_measuring_and_the_peak(tmp_pa
     more = plan(load_experiment(tree)).measuring_share
     assert more is not None
     assert more > made.measuring_share
+
+
+def test_probes_are_counted_without_a_calibration(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_llama(folder)
+    tree = few_trials()
+    tree["base"] |= {
+        "model_name": str(folder),
+        "dataset_path": "some/text",
+        "hook_name": "model.layers.0",
+        "context_size": 16,
+        "buffer_tokens": 1024,
+    }
+    del tree["base"]["sae"]["d_in"]
+    without = plan(load_experiment(tree))
+    assert without.probes == ""
+    assert "probes" not in "\n".join(without.lines())
+    tasks = [{"name": name, "dataset_path": f"some/{name}"} for name in ("sentiment", "topic")]
+    tree["evaluation"] = {**tree.get("evaluation", {}), "probes": {"tasks": tasks}}
+    experiment = load_experiment(tree)
+    with_probes = plan(experiment)
+    assert with_probes.measuring_share is not None
+    assert without.measuring_share is not None
+    assert with_probes.measuring_share > without.measuring_share
+    text = "\n".join(with_probes.lines())
+    assert (
+        "s for each SAE that finishes, as if of 2 tasks of two classes, 4,096 texts; --calibrate measures them" in text
+    )
+
+    spec, runs = experiment.spec.evaluation.probes, plan_runs(experiment)
+    encoding = 2 * 4096 * max(run.sae.d_in * run.sae.d_sae for run in runs)
+    regressions = probes_seconds(spec, runs, 1e30)
+    assert regressions > 0
+    assert probes_seconds(spec, runs, encoding) == pytest.approx(1 + regressions)
+    mean = spec.model_copy(update={"pooling": "mean"})
+    assert probes_seconds(mean, runs, encoding) == pytest.approx(16 + regressions)  # contexts are shorter than texts
+    assert "4,096 texts of 16 tokens" in probes_line(mean, runs, 1.0)
+
+
+def plan_runs(experiment: Any) -> list[Any]:
+    """Return the widest run of each architecture, with the model's width."""
+    runs = [run for name in experiment.architectures for run in experiment.corner_runs(name)]
+    return [run.model_copy(update={"sae": run.sae.model_copy(update={"d_in": 16})}) for run in runs]
 
 
 def test_the_estimate_adds_up() -> None:

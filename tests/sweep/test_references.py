@@ -73,7 +73,7 @@ def test_a_reference_scores_what_its_own_run_measured_and_is_no_trial(
     assert json.loads(capsys.readouterr().out) == board
 
 
-def test_references_may_change_when_a_run_goes_on_and_are_measured_once(
+def test_references_may_change_when_a_run_resumes_and_are_measured_once(
     tree: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert load_experiment(small(tree)).fingerprint() == load_experiment(small(tree, "a/b/c")).fingerprint()

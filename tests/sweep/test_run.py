@@ -94,7 +94,7 @@ def test_another_seed_gives_another_study(tree: dict[str, Any], finished: Finish
 @pytest.mark.parametrize(
     "after_blocks", [pytest.param(1, marks=pytest.mark.long), 4, pytest.param(9, marks=pytest.mark.long)]
 )
-def test_an_interrupted_run_goes_on_as_if_nothing_happened(
+def test_an_interrupted_run_resumes_as_if_nothing_happened(
     tree: dict[str, Any], finished: Finished, tmp_path: Path, after_blocks: int
 ) -> None:
     import signal

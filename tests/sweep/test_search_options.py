@@ -95,7 +95,7 @@ def test_finalists_train_again_together_and_decide(tree: dict[str, Any], tmp_pat
     assert (again.status, again.best) == ("already complete", result.best)
 
 
-def test_an_interrupted_confirmation_goes_on(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_an_interrupted_confirmation_resumes(tree: dict[str, Any], tmp_path: Path) -> None:
     tree["search"]["confirm"] = {"top": 2, "replicates": 1, "training_tokens": "1x"}
     saesweep.run(tree, run_dir=tmp_path / "whole")
     interrupted(tree, tmp_path / "run", 18)  # 16 blocks of the search, 2 of the confirmation
@@ -121,7 +121,7 @@ def test_a_front_is_confirmed_too(tree: dict[str, Any], tmp_path: Path) -> None:
 # ---------------------------------------------------------------- stops
 
 
-def test_a_target_ends_the_search_and_a_higher_one_goes_on(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_a_target_ends_the_search_and_a_higher_one_resumes_it(tree: dict[str, Any], tmp_path: Path) -> None:
     reference = saesweep.run(tree, run_dir=tmp_path / "reference")
     tree["search"]["target"] = -1.0
     stopped = saesweep.run(tree, run_dir=tmp_path / "run")

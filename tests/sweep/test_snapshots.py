@@ -116,7 +116,7 @@ def test_replicates_lie_side_by_side(tree: dict[str, Any], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("architecture", ["batchtopk", "topk", "jumprelu", "standard", "gated"])
-def test_training_goes_on_from_a_snapshot(architecture: str, tree: dict[str, Any], tmp_path: Path) -> None:
+def test_training_continues_from_a_snapshot(architecture: str, tree: dict[str, Any], tmp_path: Path) -> None:
     """The weights read back are those saved, whatever scaled them; its configuration is the trial's, to the letter."""
     from saesweep.saes import architecture_for, pretrained_params, read_pretrained
     from saesweep.saes.normalize import Normalizer

@@ -315,19 +315,19 @@ def test_each_model_is_loaded_once_and_never_two_at_a_time(
     models: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[weakref.ref[Any]] = []
-    most_at_once = 0
+    max_at_once = 0
     load_model = opening.load_model
 
     def counted(run: Any) -> Any:
-        nonlocal most_at_once
+        nonlocal max_at_once
         model = load_model(run)
         loaded.append(weakref.ref(model.model))
-        most_at_once = max(most_at_once, sum(ref() is not None for ref in loaded))
+        max_at_once = max(max_at_once, sum(ref() is not None for ref in loaded))
         return model
 
     monkeypatch.setattr(opening, "load_model", counted)
     result = saesweep.run(models, run_dir=tmp_path / "run")
-    assert (len(loaded), most_at_once) == (2, 1)  # four streams, two models
+    assert (len(loaded), max_at_once) == (2, 1)  # four streams, two models
     by_number = sorted(result.rows, key=lambda row: row.number)
     assert [row.stream for row in by_number[::2]] == [
         "context_size 16, alpha",

@@ -106,7 +106,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     assert [row.metrics for row in again.rows] == [row.metrics for row in whole[0].rows]
 
 
-def test_training_goes_on_from_a_transcoder(
+def test_training_continues_from_a_transcoder(
     tree: dict[str, Any], whole: tuple[saesweep.Result, Path], tmp_path: Path
 ) -> None:
     result, run_dir = whole

@@ -197,7 +197,7 @@ def test_a_resumed_trial_continues_its_run(tree: dict[str, Any], tmp_path: Path)
 
 
 @pytest.mark.usefixtures("offline")
-def test_logging_may_be_switched_on_for_a_run_that_goes_on(tree: dict[str, Any], tmp_path: Path) -> None:
+def test_logging_may_be_switched_on_for_a_run_that_resumes(tree: dict[str, Any], tmp_path: Path) -> None:
     logger = tree["base"].pop("logger")
     saesweep.run(tree, run_dir=tmp_path / "run")
     assert not (tmp_path / "run" / "wandb").exists()

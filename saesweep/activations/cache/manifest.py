@@ -170,11 +170,9 @@ _NOT_THE_DATA = frozenset(
         "adam_beta2",
         "dead_feature_window",
         "feature_sampling_window",
-        "dead_feature_threshold",
         "from_pretrained_path",
         "sae",
         # Output.
-        "n_eval_batches",
         "eval_batch_size_prompts",
         "n_checkpoints",
         "checkpoint_path",
@@ -188,7 +186,7 @@ _NOT_THE_DATA = frozenset(
 )
 """Everything else counts, a field added later too: a cache refused for nothing is better than one that is wrong."""
 
-_PART_OF_THE_DATASET = ("dataset_name", "split", "data_files", "data_dir", "column_name", "datasets")
+_NAMED_WHERE_SET = ("dataset_name", "split", "data_files", "data_dir", "column_name", "datasets", "neighbour_pairs")
 
 
 def source_fields(run: BaseRun, evaluation: EvaluationSpec, *, is_written: bool = True) -> dict[str, Any]:
@@ -202,7 +200,7 @@ def source_fields(run: BaseRun, evaluation: EvaluationSpec, *, is_written: bool 
     dumped = run.model_dump(mode="json", exclude=set(_NOT_THE_DATA))
     if is_written:
         dumped = run.as_written(dumped)
-    for name in _PART_OF_THE_DATASET:  # named where they say something, so that older caches still fit
+    for name in _NAMED_WHERE_SET:  # so that older caches still fit
         if not getattr(run, name) or dumped[name] == type(run).model_fields[name].default:
             del dumped[name]
     kwargs = dumped["model_from_pretrained_kwargs"] or {}

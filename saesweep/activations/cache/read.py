@@ -29,7 +29,7 @@ class CachedHeldOut(HeldOut):
         tokens_NT: Its contexts.
         mask_NT: Positions whose activations count.
         forward_contexts: Contexts per forward pass of the live part.
-        batch_tokens: Most rows at a time.
+        batch_tokens: Maximum number of rows at a time.
         device: Where the rows go.
     """
 
@@ -44,12 +44,22 @@ class CachedHeldOut(HeldOut):
         device: torch.device,
     ) -> None:
         self.tokens_NT: Tensor = tokens_NT
-        self.mask_NT: Tensor = mask_NT
-        self.n_tokens = int(mask_NT.sum())
+        self._mask_NT = mask_NT
+        self._n_tokens = int(mask_NT.sum())
         self._rows = rows
         self._piece_rows = [int(mask_NT[piece].sum()) for piece in forward_pieces(len(tokens_NT), forward_contexts)]
         self._batch_tokens = batch_tokens
         self._device = device
+
+    @property
+    def mask_NT(self) -> Tensor:
+        """The positions whose activations count."""
+        return self._mask_NT
+
+    @property
+    def n_tokens(self) -> int:
+        """Rows of activations."""
+        return self._n_tokens
 
     def batches(self, hook: str, max_tokens: int | None = None) -> Iterator[Tensor]:
         """Yield the activations [M,D] at a hook, float32.

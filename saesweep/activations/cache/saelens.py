@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saesweep.activations.documents import Document, MapDocuments
+from saesweep.activations.columns import Document
+from saesweep.activations.documents import MapDocuments
 from saesweep.activations.encoding import excluded_tokens
 from saesweep.activations.live import LiveParts, open_live
 from saesweep.activations.packing import Packing

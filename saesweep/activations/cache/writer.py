@@ -31,6 +31,7 @@ from saesweep.activations.cache.shards import check_shard, write_shard
 from saesweep.activations.held_out import HeldOut
 from saesweep.activations.open import ActivationSource, open_source
 from saesweep.activations.preflight import check_source
+from saesweep.activations.rows import first_rows
 from saesweep.activations.stream import BatchStream
 from saesweep.atomic import sweep_left_overs
 from saesweep.errors import UserError
@@ -89,7 +90,7 @@ def write_cache(
         folder: Where to; made if need be.
         tokens: Training rows, rounded up to whole batches.
         dtype: `float32`, `bfloat16` or `float16`; None for the type that the model computes in.
-        shard_bytes: Most bytes per training shard.
+        shard_bytes: Maximum number of bytes per training shard.
         on_disk_need: Told once, before anything is computed.
         on_damage: Told of each shard that is missing or damaged and is made again.
         on_warning: Told what the user should know about the data.
@@ -231,7 +232,7 @@ class _Writer:
         for part, pieces in (
             (SELECT, _held_out_pieces(self._select, self.manifest.hooks)),
             (TEST, _held_out_pieces(self._test, self.manifest.hooks)),
-            (WINDOW, _at_most(self._stream.first_window(), self._norm_rows)),
+            (WINDOW, first_rows(self._stream.first_window(), self._norm_rows)),
         ):
             if not self.manifest.of(part):
                 self._finish(part, self._write_pieces(part, pieces))
@@ -312,16 +313,6 @@ def _model_dtype(source: ActivationSource, hooks: Sequence[str]) -> str:
 def _held_out_pieces(part: HeldOut, hooks: Mapping[str, int]) -> Iterator[Mapping[str, Tensor]]:
     for pieces in zip(*(part.batches(hook) for hook in hooks), strict=True):
         yield dict(zip(hooks, pieces, strict=True))
-
-
-def _at_most(pieces: Iterator[dict[str, Tensor]], most_rows: int) -> Iterator[dict[str, Tensor]]:
-    left = most_rows
-    for piece in pieces:
-        if left <= 0:
-            return
-        cut = {hook: rows_MD[:left] for hook, rows_MD in piece.items()}
-        left -= len(next(iter(cut.values())))
-        yield cut
 
 
 def _fixed(manifest: Manifest) -> dict[str, Any]:

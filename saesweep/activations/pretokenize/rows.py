@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saesweep import builtin
-from saesweep.activations.columns import as_conversation, as_text, check_column
-from saesweep.activations.documents import Document
+from saesweep.activations.columns import Document, as_conversation, as_text, check_column
 from saesweep.activations.encoding import encode_documents, special_token
 from saesweep.activations.packing import Packer, Packing
 from saesweep.activations.tables import Selection, Unreadable, open_table

@@ -31,7 +31,7 @@ from saesweep.specs.pretokenize import PretokenizeSpec
 PART_TOKENS = 8_000_000
 """Tokens between two moments from which an interrupted run resumes."""
 _FILE_BYTES = 500_000_000
-"""Most bytes per file of the result, as `save_to_disk` has it."""
+"""Maximum number of bytes per file of the result, as `save_to_disk` has it."""
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _screened(x_RD: Tensor, W_FD: Tensor) -> Callable[[int], None]:
 
     def encode(n_rows: int) -> None:
         chunk = screen.chunk(slice(0, n_rows))
-        pairs = chunk.above(chunk.kth_at_least(k))
+        pairs = chunk.above(chunk.kth_lower_bound(k))
         top_of_pairs(pairs, pairs.dots(x_RD[:n_rows], W_FD), k)
 
     return encode

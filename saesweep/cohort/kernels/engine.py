@@ -77,6 +77,8 @@ class SparseEngine:
             return (
                 "the sparse kernels do not compute jumprelu_frequency_scale, whose gradient needs the whole batch first"
             )
+        if getattr(spec, "temporal_coefficient", 0.0) > 0:
+            return "the sparse kernels do not compute the loss of temporal_coefficient, which compares tokens with each other"
         if getattr(spec, "lp_norm", 1.0) == float("inf"):
             return "the sparse kernels have no gradient for lp_norm: .inf"
         return None

@@ -107,7 +107,7 @@ class ScreenedChunk:
         cols_P = at_P[:, 1] * self._n_groups + group_Q[at_P[:, 0]]
         return Pairs.of_rows(row_Q[at_P[:, 0]], cols_P, self._maxima_RG.shape[0])
 
-    def kth_at_least(self, k: int) -> Tensor:
+    def kth_lower_bound(self, k: int) -> Tensor:
         """Return a value per row, [R], that at least k of its fp32 pre-activations reach."""
         maxima_RG = self._maxima_RG
         # Coarser groups find a lower value, but faster; it decides only how many candidates there are.

@@ -61,7 +61,7 @@ def _screened_rows(
     frame: Frame, screen: Screen, rows: slice, W_FD: Tensor, b_F: Tensor, k: int
 ) -> tuple[Tensor, Tensor] | None:
     chunk = screen.chunk(rows)
-    pairs = chunk.above(chunk.kth_at_least(k))
+    pairs = chunk.above(chunk.kth_lower_bound(k))
     n_pairs, n_rows = pairs.cols_P.shape[0], pairs.n_rows
     # Fewer than k in a row: something is not a number, which the plain path passes on.
     if n_pairs > MAX_SHARE * n_rows * frame.d_sae or int(pairs.offsets_R1.diff().min()) < k:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from saesweep.errors import UserError
 from saesweep.specs.model import Spec
@@ -122,6 +122,35 @@ def register_spec(name: str) -> Any:
         return cls
 
     return add
+
+
+def derive_spec(name: str, kind: type[SAESpec], spec: type[SAESpec], doc: str, **settings: Any) -> type[SAESpec]:
+    """Register the configuration of an architecture that has the latents and losses of an SAE.
+
+    Args:
+        name: Of the architecture.
+        kind: What it is, such as `TranscoderSpec`; its fields win over the SAE's.
+        spec: The SAE's configuration.
+        doc: Docstring of the class.
+        settings: Class variables.
+    """
+    metaclass: Any = type(spec)
+    cls: Any = metaclass(
+        "".join(part.capitalize() for part in name.split("_")) + "Spec",
+        (kind, spec),
+        {
+            "__module__": kind.__module__,
+            "__annotations__": {"architecture": Literal[name]},
+            # A class that is written in no file has no docstrings to read.
+            "model_config": ConfigDict(use_attribute_docstrings=False),
+            "architecture": Field(name, description="Name of the architecture."),
+        },
+    )
+    cls.__doc__ = doc
+    for setting, value in settings.items():
+        setattr(cls, setting, value)
+    found: type[SAESpec] = register_spec(name)(cls)
+    return found
 
 
 def spec_class(name: str) -> type[SAESpec]:

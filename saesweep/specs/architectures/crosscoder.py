@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from saesweep.specs.architectures.base import SAESpec, register_spec
+from saesweep.specs.architectures.base import SAESpec, derive_spec
 from saesweep.specs.architectures.penalised import JumpReLUSpec, StandardSpec
 from saesweep.specs.architectures.topk import BatchTopKSpec, TopKSpec
 
@@ -66,23 +66,8 @@ _SAVED_AS: dict[type[SAESpec], str] = {
 def _define(spec: type[SAESpec]) -> type[SAESpec]:
     """Register the crosscoder of an SAE's configuration."""
     base = str(spec.model_fields["architecture"].default)
-    name = f"{base}_crosscoder"
-    # The crosscoder's fields win over the SAE's. A class that is written in no file has no docstrings to read.
-    metaclass: Any = type(spec)
-    cls: Any = metaclass(
-        "".join(part.capitalize() for part in name.split("_")) + "Spec",
-        (CrosscoderSpec, spec),
-        {
-            "__module__": __name__,
-            "__annotations__": {"architecture": Literal[name]},
-            "model_config": ConfigDict(use_attribute_docstrings=False),
-            "architecture": Field(name, description="Name of the architecture."),
-        },
-    )
-    cls.saved_as, cls.trained_as = _SAVED_AS[spec], base
-    cls.__doc__ = f"Crosscoder with the latents and losses of {base}: reads the hooks of a list `hook_name` together."
-    found: type[SAESpec] = register_spec(name)(cls)
-    return found
+    doc = f"Crosscoder with the latents and losses of {base}: reads the hooks of a list `hook_name` together."
+    return derive_spec(f"{base}_crosscoder", CrosscoderSpec, spec, doc, saved_as=_SAVED_AS[spec], trained_as=base)
 
 
 CROSSCODERS: dict[type[SAESpec], type[SAESpec]] = {spec: _define(spec) for spec in _SAVED_AS}

@@ -22,13 +22,13 @@ class MatchingPursuitSpec(SAESpec):
     residual_threshold: float = Field(1e-2, ge=0)
     """A token is finished once its residual is shorter than this, in the units of training; 0: never for that reason."""
     max_iterations: int | None = Field(None, ge=1)
-    """Most steps per token, and so most active latents; `d_in` when left out. Time and memory of training grow with it."""
+    """Maximum number of steps per token, and so most active latents; `d_in` when left out. Time and memory of training grow with it."""
     stop_on_duplicate_support: bool = True
     """A token is finished once a step brings no new latent."""
 
     @property
     def iterations(self) -> int:
-        """The most steps, widths known."""
+        """The maximum number of steps, widths known."""
         assert self.d_in is not None
         return self.d_in if self.max_iterations is None else self.max_iterations
 

@@ -90,6 +90,8 @@ class MatryoshkaBatchTopKSpec(BatchTopKSpec):
     """Inner widths, ascending; d_sae is added as the last level."""
     use_matryoshka_aux_loss: bool = False
     """Apply the auxiliary loss at every level instead of the outermost alone."""
+    temporal_coefficient: float = Field(0.0, ge=0)
+    """Weight of the contrastive loss between neighbouring tokens' latents of the first width (Temporal SAE, arXiv 2511.05541)."""
 
     @field_validator("matryoshka_widths", mode="before")
     @classmethod

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from saesweep.specs.architectures.base import WIDEST, SAESpec, register_spec
+from saesweep.specs.architectures.base import WIDEST, SAESpec, derive_spec
 from saesweep.specs.architectures.penalised import GatedSpec, JumpReLUSpec, StandardSpec
 from saesweep.specs.architectures.topk import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKSpec
 from saesweep.specs.units import Duration
@@ -85,26 +85,16 @@ def _define(spec: type[SAESpec], *, skip: bool) -> type[SAESpec]:
     """Register the transcoder of an SAE's configuration."""
     base = str(spec.model_fields["architecture"].default)
     name = f"{base}_skip_transcoder" if skip else f"{base}_transcoder"
-    saved_as = _SKIP[_SAVED_AS[spec]] if skip else _SAVED_AS[spec]
-    # The transcoder's fields win over the SAE's. A class that is written in no file has no docstrings to read.
-    metaclass: Any = type(spec)
-    cls: Any = metaclass(
-        "".join(part.capitalize() for part in name.split("_")) + "Spec",
-        (TranscoderSpec, spec),
-        {
-            "__module__": __name__,
-            "__annotations__": {"architecture": Literal[name]},
-            "model_config": ConfigDict(use_attribute_docstrings=False),
-            "architecture": Field(name, description="Name of the architecture."),
-        },
+    latents = f"Transcoder with the latents and losses of {base}: reads `hook_name` and reconstructs `hook_name_out`"
+    return derive_spec(
+        name,
+        TranscoderSpec,
+        spec,
+        latents + (", plus a linear map of its input (skip connection)." if skip else "."),
+        saved_as=_SKIP[_SAVED_AS[spec]] if skip else _SAVED_AS[spec],
+        has_skip=skip,
+        trained_as=base,
     )
-    cls.saved_as, cls.has_skip, cls.trained_as = saved_as, skip, base
-    cls.__doc__ = (
-        f"Transcoder with the latents and losses of {base}: reads `hook_name` and reconstructs `hook_name_out`"
-        + (", plus a linear map of its input (skip connection)." if skip else ".")
-    )
-    found: type[SAESpec] = register_spec(name)(cls)
-    return found
 
 
 TRANSCODERS: dict[type[SAESpec], tuple[type[SAESpec], type[SAESpec]]] = {

@@ -41,7 +41,13 @@ def test_everything_equals_the_live_source(run: Any, finished: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"max_activation_norm_multiple": 1.1}, {"seqpos_slice": (2, 9)}, {"prefetch_llm_batches": 2}]
+    "fields",
+    [
+        {"max_activation_norm_multiple": 1.1},
+        {"seqpos_slice": (2, 9)},
+        {"prefetch_llm_batches": 2},
+        {"neighbour_pairs": True},
+    ],
 )
 def test_whatever_selects_rows_is_in_the_cache(run: Any, tmp_path: Path, fields: dict[str, Any]) -> None:
     run = run.model_copy(update=fields)
@@ -73,7 +79,7 @@ def test_a_later_epoch_takes_the_same_batches_in_another_order(run: Any, finishe
 
 
 @pytest.mark.parametrize("served", [0, 5, 40])
-def test_it_goes_on_where_it_stood(run: Any, finished: Path, served: int) -> None:
+def test_it_resumes_where_it_stood(run: Any, finished: Path, served: int) -> None:
     stream, again = open_cached(run, finished).stream, open_cached(run, finished).stream
     for _ in range(served):
         stream.next_batch()
@@ -84,7 +90,7 @@ def test_it_goes_on_where_it_stood(run: Any, finished: Path, served: int) -> Non
         assert torch.equal(again.next_batch()[HOOKS[1]], stream.next_batch()[HOOKS[1]])
 
 
-def test_a_run_goes_on_with_a_cache_that_grew(run: Any, tmp_path: Path) -> None:
+def test_a_run_resumes_with_a_cache_that_grew(run: Any, tmp_path: Path) -> None:
     folder = tmp_path / "rows"
     write(run, folder, tokens=640)
     stream = open_cached(run, folder).stream
@@ -180,3 +186,8 @@ def test_no_cache_and_half_a_cache(run: Any, finished: Path, tmp_path: Path) -> 
 def test_a_cache_smaller_than_a_batch_is_refused(run: Any, finished: Path) -> None:
     with pytest.raises(UserError, match="2048 training rows, less than one batch of 4096"):
         open_cached(run, finished, train_batch_size_tokens=4096)
+
+
+def test_pairs_are_not_read_where_none_were_written(run: Any, finished: Path) -> None:
+    with pytest.raises(UserError, match="neighbour_pairs: null in the cache, true in this run"):
+        open_cached(run.model_copy(update={"neighbour_pairs": True}), finished)

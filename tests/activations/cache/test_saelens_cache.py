@@ -75,7 +75,7 @@ def test_every_row_is_served_once_an_epoch_shuffled_and_none_is_held_out(folder:
     assert len({value // 100 for value in first}) > 10  # from many contexts
 
 
-def test_it_goes_on_where_it_stood(folder: Path) -> None:
+def test_it_resumes_where_it_stood(folder: Path) -> None:
     stream, again = open_cached(cached(folder)).stream, open_cached(cached(folder)).stream
     for _ in range(7):
         stream.next_batch()

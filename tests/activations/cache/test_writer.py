@@ -80,7 +80,7 @@ def test_a_model_in_half_precision_is_kept_as_it_is(llama: Path, texts: Path, tm
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])
-def test_going_on_after_an_interruption_gives_the_same_files(
+def test_resuming_after_an_interruption_gives_the_same_files(
     run: Any, finished: Path, tmp_path: Path, after: int
 ) -> None:
     seen = 0

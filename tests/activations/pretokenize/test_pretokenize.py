@@ -160,7 +160,7 @@ def test_a_model_with_another_tokenizer_is_refused(spec: PretokenizeSpec, tmp_pa
 
 
 @pytest.mark.parametrize("after_documents", [1, 100, 299])
-def test_going_on_after_an_interruption_gives_the_same(
+def test_resuming_after_an_interruption_gives_the_same(
     spec: PretokenizeSpec, tmp_path: Path, after_documents: int
 ) -> None:
     whole = pretokenize(spec, part_tokens=PART_TOKENS)

@@ -61,7 +61,7 @@ def as_set(pairs: Pairs) -> set[tuple[int, int]]:
 def test_no_one_of_the_k_largest_is_lost(kind: str, k: int) -> None:
     x, W, b = inputs(kind)
     chunk = screen_of(x, W, b).chunk(slice(0, R))
-    lower = chunk.kth_at_least(k)
+    lower = chunk.kth_lower_bound(k)
     exact = x.double() @ W.double().t() + b
     assert bool((exact >= lower[:, None]).sum(1).ge(k).all())
     pairs = chunk.above(lower)
@@ -89,7 +89,7 @@ def test_no_pair_above_a_threshold_is_lost(kind: str) -> None:
 def test_it_discards_most() -> None:
     x, W, b = inputs("plain")
     chunk = screen_of(x, W, 0 * b).chunk(slice(0, R))
-    assert chunk.above(chunk.kth_at_least(5)).rows_P.shape[0] < 4 * 5 * R
+    assert chunk.above(chunk.kth_lower_bound(5)).rows_P.shape[0] < 4 * 5 * R
 
 
 def test_a_width_that_does_not_divide_into_groups() -> None:

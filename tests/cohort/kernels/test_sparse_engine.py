@@ -85,12 +85,14 @@ def unsupported() -> list[object]:
     layer_norm = GatedSpec(**widths, normalize_activations="layer_norm")
     rescale = StandardSpec(**widths, normalize_activations="constant_norm_rescale")
     infinite = StandardSpec(**widths, lp_norm=float("inf"))
+    temporal = MatryoshkaBatchTopKSpec(**widths, k=2, matryoshka_widths=(4, 8), temporal_coefficient=0.1)
     return [
         pytest.param(Louder(spec), False, "Louder", id="third party"),
         pytest.param(architecture_for(StandardSpec(**widths)), True, "autocast", id="autocast"),
         pytest.param(architecture_for(layer_norm), False, "layer_norm", id="layer_norm"),
         pytest.param(architecture_for(rescale), False, "constant_norm_rescale", id="constant_norm_rescale"),
         pytest.param(architecture_for(infinite), False, "lp_norm", id="maximum norm"),
+        pytest.param(architecture_for(temporal), False, "temporal_coefficient", id="temporal"),
     ]
 
 

@@ -1,12 +1,14 @@
-"""Running out of memory, recognised whatever library says it."""
+"""A worker's device: time on it, which a GPU takes in its own queue, and memory that runs out on it, whatever library says so."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from saesweep.costs import Stopwatch
 from saesweep.engines.protocol import OutOfMemory
 from saesweep.errors import UserError
 
@@ -48,3 +50,20 @@ def translate_out_of_memory() -> Iterator[None]:
         is_measuring = isinstance(error, MeasuringMemoryError)
     # Outside of the except block: the traceback would hold the cohort and the model.
     raise OutOfMemory(reason, is_measuring)
+
+
+def stopwatch_for(device: torch.device) -> Stopwatch:
+    """Return a stopwatch for work on a device."""
+    if device.type != "cuda":
+        return Stopwatch()
+
+    def mark() -> Any:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(device))
+        return event
+
+    def between(begin: Any, end: Any) -> float:
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000
+
+    return Stopwatch(mark, between)

@@ -1,12 +1,20 @@
+"""YAML to a located document, scalars as YAML 1.2 has them, and plain data to YAML that reads back the same."""
+
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saesweep.errors import Problem, UserError
-from saesweep.experiment import load_experiment
+from saesweep.experiment import dump_yaml, load_experiment
+from saesweep.experiment.yaml_text import parse_scalar, read_yaml
 
 Write = Callable[[str], Path]
 Problems = Callable[..., list[Problem]]
@@ -146,3 +154,122 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
     path.write_bytes(b"name: \xff\xfe")
     with pytest.raises(UserError, match="UTF-8"):
         load_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1e4", 1e4),
+        ("1.0E4", 1e4),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("-3.5e+2", -350.0),
+        ("010", 10),
+        ("-7", -7),
+        ("+7", 7),
+        ("16_384", 16384),
+        ("1_000.5", 1000.5),
+        ("0x1F", 31),
+        ("0o17", 15),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("no", "no"),
+        ("on", "on"),
+        ("YES", "YES"),
+        ("1:30", "1:30"),
+        ("90M", "90M"),
+        ("5%", "5%"),
+        ("1_", "1_"),
+        ("_1", "_1"),
+        ("2001-01-01", "2001-01-01"),
+        (".", "."),
+        ("-", "-"),
+        ("e4", "e4"),
+        ("0x", "0x"),
+    ],
+)
+def test_yaml_12_core_scalars(text: str, value: object) -> None:
+    parsed = parse_scalar(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize("text", [".inf", "-.INF", ".nan", "1e999", "9" * 5000])
+def test_numbers_that_no_setting_has(text: str) -> None:
+    with pytest.raises(ValueError, match="number"):
+        parse_scalar(text)
+
+
+TEXTS = st.text(max_size=20) | st.sampled_from(
+    [
+        "no",
+        "on",
+        "1e-4",
+        "010",
+        "1:30",
+        "16_384",
+        "null",
+        "~",
+        "",
+        "0x1F",
+        ".inf",
+        "1e999",
+        "a: b",
+        "- a",
+        "#c",
+        "<<",
+        "=",
+        " x ",
+        "5%",
+    ]
+)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18), 10**18)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXTS
+)
+TREES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=12
+)
+
+
+def _same(left: Any, right: Any) -> bool:
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(_same(left[k], right[k]) for k in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TREES)
+def test_dump_reads_back_the_same(value: Any) -> None:
+    tree = {"key": value}
+    document = read_yaml(dump_yaml(tree), None)
+    assert document.problems == []
+    assert _same(document.tree, tree)
+
+
+@pytest.mark.parametrize("text", ["no", "on", "yes", "1e-4", "010", "1:30", "2001-01-01", "0b1", "1_000"])
+def test_text_stays_text_for_yaml_11_readers_too(text: str) -> None:
+    assert yaml.safe_load(dump_yaml({"key": text})) == {"key": text}
+
+
+def test_an_experiment_survives_being_saved(tree: dict[str, Any], tmp_path: Path) -> None:
+    tree["base"]["lr"] = 1e-4
+    tree["space"] = {"sae.k": {"int": [8, 64], "log": True}}
+    first = load_experiment(copy.deepcopy(tree))
+    path = tmp_path / "experiment.yaml"
+    path.write_text(dump_yaml(first.tree), encoding="utf-8")
+    second = load_experiment(path)
+    assert second.tree == first.tree
+    assert second.fingerprint() == first.fingerprint()
+    assert second.spec == first.spec
