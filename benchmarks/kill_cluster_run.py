@@ -211,7 +211,7 @@ class Disturbed:
             self.nodes.stop()
             began = time.monotonic()
             try:
-                code = self._driver.wait(timeout=120)
+                code = self._wait(120)
                 self._note(
                     "",
                     f"the driver ended after {time.monotonic() - began:.0f} s with code {code}: {self._last_words()}",
@@ -227,12 +227,27 @@ class Disturbed:
             self._note(kind, chosen.name)
             self._driver.send_signal(chosen)
             try:
-                self._driver.wait(timeout=120)
+                self._wait(120)
             except subprocess.TimeoutExpired:
                 self.problems.append(f"the driver did not end within 120 s of {chosen.name}")
                 self._driver.kill()
                 self._driver.wait()
             self._start_again(file)
+
+    def _wait(self, seconds: float) -> int:
+        """Wait for the driver to end, and bring back meanwhile what it may wait for; return its code.
+
+        Raises:
+            subprocess.TimeoutExpired: It has not ended.
+        """
+        assert self._driver is not None
+        deadline = time.monotonic() + seconds
+        while (code := self._driver.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self._driver.args, seconds)
+            self._bring_back()
+            time.sleep(0.05)
+        return code
 
     def _away(self, what: str, low: float, high: float) -> float:
         seconds = self.dice.uniform(low, high)
