@@ -64,7 +64,15 @@ def train(control: SparsityControl, response: Response, steps: range = range(STE
 @pytest.mark.parametrize("target", [8.0, 16.0, 64.0])
 @pytest.mark.parametrize(
     "response",
-    [{}, {"drift": 0.2}, {"drift": 0.8}, {"elasticity": 0.5}, {"elasticity": 0.95}, {"elasticity": 1.2}, {"lag_steps": 5.0}],
+    [
+        {},
+        {"drift": 0.2},
+        {"drift": 0.8},
+        {"elasticity": 0.5},
+        {"elasticity": 0.95},
+        {"elasticity": 1.2},
+        {"lag_steps": 5.0},
+    ],
     ids=str,
 )
 def test_the_run_ends_at_its_target(response: dict[str, float], target: float) -> None:
