@@ -29,6 +29,7 @@ from sae_lens.config import LanguageModelSAERunnerConfig as RunnerConfig
 from sae_lens.evals import EvalConfig, run_evals
 from sae_lens.llm_sae_training_runner import LanguageModelSAETrainingRunner
 from sae_lens.load_model import HookedProxyLM
+from sae_lens.registry import SAE_TRAINING_CLASS_REGISTRY
 from sae_lens.training.activation_scaler import ActivationScaler
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -259,7 +260,8 @@ def compare_configs(table: Table) -> None:
             continue
         for architecture in experiment.architectures:
             run = experiment.corner_runs(architecture)[0]
-            if run.sae.is_transcoder:  # SAELens trains none
+            if run.sae.architecture not in SAE_TRAINING_CLASS_REGISTRY:  # it trains no transcoders and no crosscoders
+                print(f"left out: {architecture} of {file.name} (SAELens does not train it)")
                 continue
             run = run.model_copy(update={"sae": run.sae.resolve_widths(run.sae.d_in or 64)})
             written = runner_cfg(run)
