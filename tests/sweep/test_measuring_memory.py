@@ -27,6 +27,7 @@ WEIGHTS = {
     "gpt2": 124_439_808,
     "EleutherAI/pythia-70m-deduped": 70_426_624,
     "roneneldan/TinyStories-1Layer-21M": 21_000_000,
+    "smollm2": 134_515_008,
 }
 """Parameters of the models that shipped experiments read, from their cards."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

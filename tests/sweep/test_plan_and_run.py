@@ -17,11 +17,14 @@ from saesweep.planning.plan import plan
 from saesweep.planning.planned import PlannedStream
 from saesweep.runs import RunDirectory
 from saesweep.scheduler import Policy
+from saesweep.specs.joint_hooks import hooks_in
 from saesweep.worker import setup, sizing
 from tests.reliability.conftest import few_trials
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
 GIB = 1 << 30
+WIDTH = 128
+"""Of the built-in model."""
 
 
 class Opened(Exception):
@@ -42,7 +45,7 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def source(run: Any, evaluation: Any, hooks: Any, **_: Any) -> Any:
         model = None if run.is_synthetic else SimpleNamespace(has_lm_head=True)
-        stream = SimpleNamespace(d_in=dict.fromkeys(hooks, run.sae.d_in), tokens_served=0)
+        stream = SimpleNamespace(d_in=widths(run, hooks), tokens_served=0)
         return SimpleNamespace(stream=stream, model=model, select=None, test=None, close=lambda: None)
 
     monkeypatch.setattr(setup, "open_source", source)
@@ -52,11 +55,16 @@ def unopened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "make_engine", lambda *_, reference, **__: (reference, None, []))
 
 
+def widths(run: Any, hooks: Any) -> dict[str, int]:
+    """The width at each hook: that of the file, or that of the built-in model at all layers that are read together."""
+    return {hook: run.sae.d_in or WIDTH * len(hooks_in(hook)) for hook in hooks}
+
+
 def facts_of(experiment: Experiment) -> Any:
     return tuple(
         StreamFacts(
             label=s.label,
-            d_in=dict.fromkeys(s.experiment.hook_names(), s.experiment.base_run().sae.d_in),
+            d_in=widths(s.experiment.base_run(), s.experiment.hook_names()),
             has_lm_head=None,
         )
         for s in streams_of(experiment)

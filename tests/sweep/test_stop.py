@@ -22,7 +22,7 @@ from tests.sweep.studies import snapshot
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("saesweep.driver.runner.check", signal.SIGTERM),  # looking at the model and the dataset
+        ("saesweep.driver.runner.preflight", signal.SIGTERM),  # looking at the model and the dataset
         ("saesweep.worker.setup.open_source", signal.SIGINT),  # splitting, tokenising, loading
         pytest.param("saesweep.worker.normalizers.Normalizer.fit", signal.SIGTERM, marks=pytest.mark.long),
         # The winner's last measurements.
