@@ -18,20 +18,10 @@ from saesweep.evaluation.overflow import overflow_of
 from saesweep.evaluation.probes import Probes
 from saesweep.evaluation.published import OWN_FILE, Hooks, check_layers, hooks_of, may_have_seen
 from saesweep.experiment import Experiment, has_reference, load_experiment, only_stream
+from saesweep.experiment.overrides import OPENED
 from saesweep.experiment.saelens_cfg import run_of_metadata
 from saesweep.models import resolve_device
 from saesweep.saes import ExportedSAE, open_sae
-
-_OPENED = (
-    "model_name",
-    "model_from_pretrained_kwargs",
-    "model_kwargs",
-    "dataset_path",
-    "datasets",
-    "data_files",
-    "data_dir",
-    "cached_activations_path",
-)
 
 
 @dataclass(frozen=True)
@@ -245,9 +235,9 @@ def _check_references(source: str, settings: Experiment) -> None:
 
 
 def _dumped(spec: BaseModel) -> dict[str, Any]:
-    """Return what is opened of a spec, in the order of `_OPENED`."""
-    found = spec.model_dump(mode="json", include=set(_OPENED))
-    return {name: found[name] for name in _OPENED if name in found}
+    """Return what is opened of a spec, in the order of `OPENED`."""
+    found = spec.model_dump(mode="json", include=set(OPENED))
+    return {name: found[name] for name in OPENED if name in found}
 
 
 def _tree_from_metadata(sae: ExportedSAE) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _has_dotted_keys(place: Place) -> bool:
     )
 
 
-KEPT = (
+OPENED = (
     "model_name",
     "model_from_pretrained_kwargs",
     "model_kwargs",
@@ -131,6 +131,10 @@ KEPT = (
     "data_files",
     "data_dir",
     "cached_activations_path",
+)
+"""Parameters that say which model and which data are opened."""
+KEPT = (
+    *OPENED,
     "from_pretrained_path",
     "checkpoint_path",
     "logger.wandb_project",

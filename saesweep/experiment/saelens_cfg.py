@@ -69,7 +69,7 @@ _SWITCHES_OFF: dict[str, Any] = {
 _TRANSCODERS = {"transcoder": "standard_transcoder", "skip_transcoder": "standard_skip_transcoder"}
 """SAELens' names of architectures that have another one here."""
 _DEVICES = ("device", "llm_device", "act_store_device")
-"""Left out with a warning: SAELens writes the devices that the machine had, or `cpu` where nobody chose."""
+"""Left out with a warning: SAELens writes the devices that the machine had, or `cpu` where none was chosen."""
 
 
 @dataclass

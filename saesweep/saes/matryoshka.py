@@ -39,7 +39,7 @@ class MatryoshkaBatchTopK(BatchTopKFamily[MatryoshkaBatchTopKSpec]):
         return losses
 
     def _contrast(self, feature_acts_BF: Tensor) -> Tensor:
-        """Return how badly the neighbour is told from the other tokens, both ways: cross-entropies of products of latents."""
+        """Return the contrastive loss between a token and its neighbour, both ways: cross-entropies of products of latents."""
         width = self.spec.matryoshka_widths[0]
         previous_PF, current_PF = feature_acts_BF[0::2, :width], feature_acts_BF[1::2, :width]
         logits_PP = current_PF @ previous_PF.t()

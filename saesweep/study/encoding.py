@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.space import Parameter, Space
 from saesweep.specs import ParameterSpec, is_same
-from saesweep.status import TrialStatus
+from saesweep.status import DecidedStatus, TrialStatus
 
 
 class Encoding:
@@ -162,6 +162,16 @@ def to_record(trial: FrozenTrial, encoding: Encoding) -> TrialRecord:
         rungs=rung_reports(trial),
         attrs=attrs,
     )
+
+
+def verify_end(
+    known: TrialRecord, status: DecidedStatus, values: tuple[float, ...] | None, constraints: Mapping[str, float]
+) -> None:
+    """Raise a RuntimeError where a trial has not ended as a replay says."""
+    before = (known.state, known.values, known.constraints)
+    now = (status, values, {key: float(violation) for key, violation in constraints.items()})
+    if before != now:
+        raise RuntimeError(f"trial {known.number} ended as {before}, but the replay ends it as {now}")
 
 
 def rung_reports(trial: FrozenTrial) -> dict[int, tuple[float, ...]]:

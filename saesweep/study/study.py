@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from saesweep.activity import doing
 from saesweep.collection import paused_collection
 from saesweep.errors import UserError
-from saesweep.space import Space, has_settings, next_point
+from saesweep.space import Space, has_settings
 from saesweep.status import DecidedStatus
 from saesweep.study.encoding import (
     RUNG_PREFIX,
@@ -26,6 +26,7 @@ from saesweep.study.encoding import (
     rung_reports,
     same_values,
     to_record,
+    verify_end,
 )
 from saesweep.study.history import EarlierTrial, as_trials
 from saesweep.study.observed import Observations, kin_of
@@ -33,7 +34,7 @@ from saesweep.study.opening import open_study
 from saesweep.study.outage import Outage, outlasting
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
 from saesweep.study.storage import close_storage, open_storage, shown, silence_optuna, translate_damage
-from saesweep.study.suggestion import Suggestion, frozen, suggest
+from saesweep.study.suggestion import Suggestion, frozen, next_of_grid, suggest
 
 N_STARTUP_TRIALS = 10
 """Random trials before TPE models the space, Optuna's default; half of it in each stratum, which is a smaller space."""
@@ -278,13 +279,7 @@ class Study:
         if not has_settings(settings, given):
             raise UserError(f"search.baselines[{number}] does not belong to its stratum {stratum}")
         if self._sampler == "grid":
-            seen = [self._encoding.decode(trial.params) for trial in trials]
-            point = next_point(self._space, seen, settings)
-            if point is None:
-                raise UserError(
-                    f"search.sampler: the grid has no point left for trial {number} {settings or ''}".rstrip()
-                )
-            return frozen(self._encoding, point)
+            return next_of_grid(self._encoding, trials, settings)
         kin = kin_of(self._space, stratum, aim, until=N_STARTUP_TRIALS)
         sampler = sampler_factory(
             self._sampler,
@@ -364,7 +359,7 @@ class Study:
             raise ValueError(f"trial {number}: {told} is not finite; prune the trial with the reason instead")
         trial = self._trial(number)
         if trial.state.is_finished():
-            self._verify(trial, state, told, dict(constraints or {}))
+            verify_end(to_record(trial, self._encoding), state, told, constraints or {})
             return
         handle = self._handle(trial)
         for key, value in (attrs or {}).items():
@@ -379,16 +374,6 @@ class Study:
             self._study.tell(number, state=TrialState.PRUNED)
         else:
             self._study.tell(number, list(told))
-
-    def _verify(
-        self, trial: FrozenTrial, state: DecidedStatus, values: tuple[float, ...] | None, constraints: dict[str, float]
-    ) -> None:
-        """Raise a RuntimeError where an ended trial is not what a replay says."""
-        record = to_record(trial, self._encoding)
-        before = (record.state, record.values, record.constraints)
-        now = (state, values, {key: float(violation) for key, violation in constraints.items()})
-        if before != now:
-            raise RuntimeError(f"trial {trial.number} ended as {before}, but the replay ends it as {now}")
 
     @outlasting
     def trials(self) -> list[TrialRecord]:

@@ -12,10 +12,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from saesweep.errors import UserError
-from saesweep.space import all_points
+from saesweep.space import all_points, next_point
 from saesweep.study.encoding import Encoding
 from saesweep.study.observed import Kin, Observation, seen_by
 from saesweep.study.samplers import SamplerFactory
@@ -92,6 +92,23 @@ def suggest(
     if not unseen:
         return suggestion
     return frozen(encoding, unseen[_seed(entropy, attempt + 1) % len(unseen)])
+
+
+def next_of_grid(encoding: Encoding, trials: Sequence[FrozenTrial], settings: Mapping[str, Any]) -> Suggestion:
+    """Return the first point of the grid that no trial has.
+
+    Args:
+        encoding: The search space as Optuna stores it.
+        trials: All trials so far.
+        settings: Values by path that are given.
+
+    Raises:
+        UserError: There is none left.
+    """
+    point = next_point(encoding.space, [encoding.decode(trial.params) for trial in trials], settings)
+    if point is None:
+        raise UserError(f"search.sampler: the grid has no point left for trial {len(trials)} {settings or ''}".rstrip())
+    return frozen(encoding, point)
 
 
 def frozen(encoding: Encoding, params: Mapping[str, Any]) -> Suggestion:

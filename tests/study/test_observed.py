@@ -56,7 +56,7 @@ def test_suggestions_are_those_of_a_study_that_was_opened_again_for_each(tmp_pat
 
     def one(study, number: int) -> dict[str, object]:
         params = study.ask(number)
-        if number % 4 != 3:  # the others go on training
+        if number % 4 != 3:  # the others continue training
             study.tell(number, "complete", [value(params)])
         return params
 

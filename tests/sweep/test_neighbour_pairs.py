@@ -50,7 +50,7 @@ def whole(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tup
     return saesweep.run(tree, run_dir=run_dir), run_dir
 
 
-def test_the_loss_tells_neighbours_from_others_by_the_first_latents(
+def test_the_loss_distinguishes_neighbours_from_others_by_the_first_latents(
     tree: dict[str, Any], whole: tuple[saesweep.Result, Path]
 ) -> None:
     result, run_dir = whole

@@ -80,12 +80,10 @@ def test_a_calibration_gives_times_with_the_language_model(tmp_path: Path) -> No
     assert "with pruning: SAEs" in "\n".join(made.lines())
 
 
-def test_a_model_at_hand_gives_widths_the_share_of_measuring_and_the_peak(tmp_path: Path) -> None:
-    """The width of a folder's hook used to be asked for; nothing is downloaded and no weights are read."""
-    folder = tmp_path / "model"
+def on_a_model_at_hand(folder: Path) -> dict[str, Any]:
+    """Return a sweep on a model in a folder, whose configuration says how wide it is."""
     folder.mkdir()
     save_llama(folder)
-    (folder / "model.safetensors").write_bytes(b"nobody reads this")
     tree = few_trials()
     tree["base"] |= {
         "model_name": str(folder),
@@ -95,6 +93,13 @@ def test_a_model_at_hand_gives_widths_the_share_of_measuring_and_the_peak(tmp_pa
         "buffer_tokens": 1024,
     }
     del tree["base"]["sae"]["d_in"]
+    return tree
+
+
+def test_a_model_at_hand_gives_widths_the_share_of_measuring_and_the_peak(tmp_path: Path) -> None:
+    """The width of a folder's hook used to be asked for; nothing is downloaded and no weights are read."""
+    tree = on_a_model_at_hand(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"nobody reads this")
     made = plan(load_experiment(tree))
     assert made.measuring_share is not None
     assert 0 < made.measuring_share < 1
@@ -114,18 +119,7 @@ def test_a_model_at_hand_gives_widths_the_share_of_measuring_and_the_peak(tmp_pa
 
 
 def test_probes_are_counted_without_a_calibration(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    save_llama(folder)
-    tree = few_trials()
-    tree["base"] |= {
-        "model_name": str(folder),
-        "dataset_path": "some/text",
-        "hook_name": "model.layers.0",
-        "context_size": 16,
-        "buffer_tokens": 1024,
-    }
-    del tree["base"]["sae"]["d_in"]
+    tree = on_a_model_at_hand(tmp_path / "model")
     without = plan(load_experiment(tree))
     assert without.probes == ""
     assert "probes" not in "\n".join(without.lines())
