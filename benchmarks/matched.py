@@ -72,14 +72,22 @@ def _markdown(entries: Sequence[MatchedEntry], rows: Sequence[Row], misses: dict
     of_number = {row.number: row for row in rows}
     for entry in sorted(entries, key=lambda e: (e.target_l0, e.metrics[e.goal])):
         row = of_number[entry.trial]
-        behind = "best" if entry.behind is None else f"{entry.behind:.4f} ± {entry.behind_stderr:.4f}"
         lines.append(
             f"| {entry.target_l0:g} | {entry.architecture} | {entry.metrics[entry.goal]:.4f} ± {entry.stderr:.4f} "
-            f"| {behind}{', tied' if entry.is_tied and not entry.is_winner else ''} | {entry.metrics['explained_variance']:.3f} "
+            f"| {_behind(entry)} | {entry.metrics['explained_variance']:.3f} "
             f"| {_with_spread(row, entry.goal).strip()} | {', '.join(f'{100 * miss:+.1f}%' for miss in misses[entry.trial])} "
             f"| {_coefficient(row.coefficient)} |"
         )
     return lines
+
+
+def _behind(entry: MatchedEntry) -> str:
+    """Return what an architecture is behind the best at its L0, as a cell of the table."""
+    if not entry.is_comparable:
+        return "not comparable: too far from that L0"
+    if entry.behind is None:
+        return "best"
+    return f"{entry.behind:.4f} ± {entry.behind_stderr:.4f}{', tied' if entry.is_tied and not entry.is_winner else ''}"
 
 
 def _misses(rows: Sequence[Row], run_dir: Path) -> dict[int, list[float]]:

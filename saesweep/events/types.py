@@ -135,7 +135,7 @@ class MatchedEntry:
     """Trials of this architecture that aimed at this L0."""
     n_complete: int = 0
     behind: float | None = None
-    """How much worse than the winner in the goal, 0 or more; None for the winner."""
+    """How much worse than the winner in the goal, 0 or more; None for the winner, and for what is not comparable."""
     behind_stderr: float | None = None
     """Standard error of that difference, paired over the same contexts."""
     is_winner: bool = False
