@@ -35,7 +35,7 @@ def experiment(args: argparse.Namespace) -> dict[str, Any]:
         "base": {
             "model_name": str(args.model),
             "hook_name": args.hook,
-            "model_from_pretrained_kwargs": {"dtype": "float32"},  # many CPUs have no products for bfloat16
+            "model_from_pretrained_kwargs": {"dtype": args.dtype},
             "dataset_path": str(args.text),
             "context_size": args.context_size,
             "training_tokens": args.tokens,
@@ -89,6 +89,12 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=102_400, help="training tokens of each (default: 102,400)")
     parser.add_argument("--held-out-tokens", type=int, default=4096, help="of each held-out part (default: 4,096)")
     parser.add_argument("--context-size", type=int, default=256)
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the language model, for both sides; many CPUs have no products for bfloat16 (default: float32)",
+    )
     parser.add_argument("--peer-python", default=".venv-bench/bin/python", help="interpreter with SAELens installed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

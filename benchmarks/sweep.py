@@ -67,7 +67,7 @@ class Bench:
         self._check_work()
 
     def _check_work(self) -> None:
-        mine = {name: getattr(self.args, name) for name in ("model", "trials", "tokens")}
+        mine = {name: getattr(self.args, name) for name in ("model", "trials", "tokens", "search_seed")}
         file = self.work / "settings.json"
         if file.exists() and json.loads(file.read_text()) != mine:
             raise SystemExit(
@@ -79,7 +79,9 @@ class Bench:
     def tree(self, name: str, *, pruner: str = "none") -> Found:
         """Return an experiment of this benchmark."""
         args = self.args
-        return experiment(name, model=args.model, trials=args.trials, tokens=args.tokens, pruner=pruner)
+        return experiment(
+            name, model=args.model, trials=args.trials, tokens=args.tokens, pruner=pruner, seed=args.search_seed
+        )
 
     def run(self, name: str, contender: str, job: Found) -> Found:
         """Run one job in its own process, unless its result is there."""
@@ -294,7 +296,7 @@ def compare(bench: Bench) -> Found:
     if "saelens_runner" in wanted and (full := bench.trained_in_full()):
         figures["saelens_runner"]["best"] = bench.best(full)
     result: Found = {
-        "settings": {name: getattr(args, name) for name in ("model", "trials", "tokens")},
+        "settings": {name: getattr(args, name) for name in ("model", "trials", "tokens", "search_seed")},
         "machine": machine(),
         "contenders": figures,
     }
@@ -360,6 +362,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--full", type=int, default=1, help="best settings that SAELens' runner trains on all tokens, for their quality"
     )
+    parser.add_argument("--search-seed", type=int, default=0, help="of the settings that are sampled (default: 0)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the best setting, for the spread")
     parser.add_argument("--peer-python", default=".venv-bench/bin/python", help="interpreter with SAELens installed")
     parser.add_argument(

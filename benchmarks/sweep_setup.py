@@ -26,7 +26,7 @@ def shared_folder() -> Path:
     return Path(os.environ.get("SAESWEEP_SHARED") or Path(__file__).resolve().parents[2] / "shared").resolve()
 
 
-def experiment(name: str, *, model: str, trials: int, tokens: int, pruner: str) -> dict[str, Any]:
+def experiment(name: str, *, model: str, trials: int, tokens: int, pruner: str, seed: int = 0) -> dict[str, Any]:
     """Return the experiment as a file would state it.
 
     Args:
@@ -35,6 +35,7 @@ def experiment(name: str, *, model: str, trials: int, tokens: int, pruner: str) 
         trials: Number of trials, spread evenly over the architectures.
         tokens: Training tokens of each trial.
         pruner: `none` (and random settings, which every contender trains) or `rung` (and TPE).
+        seed: Of the settings that are sampled.
     """
     if model == "builtin":
         d_in, d_sae, context = 128, 2048, 256
@@ -89,7 +90,7 @@ def experiment(name: str, *, model: str, trials: int, tokens: int, pruner: str) 
         "evaluation": {"select_tokens": 16_000, "test_tokens": 32_000, "ce_tokens": 8_000},
         "search": {
             "trials": trials,
-            "seed": 0,
+            "seed": seed,
             "stratify": "sae.architecture",
             "sampler": "random" if pruner == "none" else "tpe",
             "pruner": pruner,
