@@ -8,9 +8,9 @@ real ones do.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,12 +31,14 @@ class Answers:
 
     Attributes:
         share: Of a mask's entries, those that are true.
+        counts: How many are true in masks of a stated number of entries.
         kept: True entries of a mask with which a vector of values is indexed.
         flag: A boolean.
         number: A whole number.
     """
 
     share: float = 0.01
+    counts: Mapping[int, int] = field(default_factory=dict)
     kept: int = 1
     flag: bool = True
     number: int = 0
@@ -56,7 +58,8 @@ class _Answering(TorchDispatchMode):
                 return self._answers.flag
             return 1.0 if args[0].dtype.is_floating_point else self._answers.number
         if name == "nonzero":
-            n_true = max(round(self._answers.share * args[0].numel()), 1)
+            size = args[0].numel()
+            n_true = self._answers.counts.get(size, max(round(self._answers.share * size), 1))
             return args[0].new_empty(n_true, args[0].dim(), dtype=torch.int64)
         if name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1]):
             (mask,) = args[1]

@@ -44,6 +44,11 @@ class Subject:
         """End the process."""
         self._process.communicate("quit\n")
 
+    def kill(self) -> None:
+        """End the process whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
