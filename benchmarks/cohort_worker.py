@@ -383,16 +383,22 @@ def cpu_seconds() -> float:
 
 def answer(value: dict[str, Any]) -> None:
     """Send one JSON line to the parent."""
-    print(json.dumps(value), file=ANSWERS, flush=True)
+    os.write(ANSWERS[0], (json.dumps(value) + "\n").encode())
 
 
-# Subjects print progress; only answers may reach the pipe.
-ANSWERS = os.fdopen(os.dup(1), "w")
+ANSWERS = [1]
+"""The file that answers go to."""
+
+
+def keep_answers_apart() -> None:
+    """Let what is printed, such as progress, go where errors go: only answers may reach the pipe."""
+    ANSWERS[0] = os.dup(1)
+    os.dup2(2, 1)
 
 
 def main() -> None:
     """Build the subject, then obey the parent."""
-    os.dup2(2, 1)
+    keep_answers_apart()
     subject, setup = sys.argv[1], Setup(**json.loads(sys.argv[2]))
     build, n_saes = SUBJECTS[subject](setup)
     read = setup.batches()

@@ -92,7 +92,7 @@ def experiment(shape: Shape, model: Path, device: str) -> dict[str, Any]:
         "space": {"sae.k": {"choice": [32 + 2 * number for number in range(shape.saes)]}},
         "search": {"trials": shape.saes, "sampler": "grid", "pruner": "none"},
         "cohort": {"size": shape.saes},
-        "objective": "explained_variance",
+        "objective": {"maximize": "explained_variance"},
         "evaluation": {
             "select_tokens": 2 * shape.context,
             "test_tokens": 2 * shape.context,
@@ -111,7 +111,7 @@ def measure(shape: Shape, device: str, peer_python: str | None) -> dict[str, Any
         file = work / "experiment.yaml"
         file.write_text(json.dumps(tree))
         found = {"ours": ours(file, work / "run", tree, shape)}
-        if peer_python is not None:
+        if peer_python is not None and "error" not in found["ours"]:
             from sweep_setup import peer_settings, write_training_text
 
             dataset = write_training_text(tree | {"base": tree["base"] | {"device": "cpu"}}, work / "text")

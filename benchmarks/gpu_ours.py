@@ -25,8 +25,10 @@ from saesweep.cohort.kernels.gemm import linear
 from saesweep.specs import BaseRun
 from saesweep.worker.sizing import shared_bytes, slot_bytes
 
-CHOOSE_SECONDS = 8.0
-"""For the start-up measurement of each shape; the first one compiles the kernels."""
+CHOOSE_SECONDS, FLOOR_SECONDS = 8.0, 0.5
+"""For the start-up measurement of each shape, of which the first one compiles the kernels, and for each part of a floor."""
+_CPU_SHARE = 0.1
+"""Of both on a CPU, which only shows that they run."""
 _CHOICES: dict[tuple[int, int], KernelChoice] = {}
 
 
@@ -34,10 +36,12 @@ def choice_for(setup: Setup) -> KernelChoice:
     """Return the kernels' settings for a shape, measured once in this process."""
     key = (setup.d_in, setup.d_sae)
     if key not in _CHOICES:
-        _CHOICES[key] = choose(
-            *key, device=setup.device, budget_seconds=CHOOSE_SECONDS if "cuda" in setup.device else 1
-        )
+        _CHOICES[key] = choose(*key, device=setup.device, budget_seconds=CHOOSE_SECONDS * _share(setup))
     return _CHOICES[key]
+
+
+def _share(setup: Setup) -> float:
+    return _CPU_SHARE if setup.device == "cpu" else 1.0
 
 
 def launches(setup: Setup) -> dict[str, Any]:
@@ -95,13 +99,13 @@ def busy_seconds(ranges: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def floor(setup: Setup, seconds: float = 0.5) -> dict[str, Any]:
+def floor(setup: Setup) -> dict[str, Any]:
     """Return ms per step and SAE that no exact step can do without.
 
     The encoder's product by the best library here, Adam's 28 bytes per parameter, and reading and writing the
     pre-activations once.
     """
-    choice, x_BD = choice_for(setup), BATCHES[0]
+    choice, x_BD, seconds = choice_for(setup), BATCHES[0], FLOOR_SECONDS * _share(setup)
     W_FD, zeros_F = setup.weights(x_BD)["W_dec"], x_BD.new_zeros(setup.d_sae)
     hidden_BF, other_BF = (x_BD.new_empty(BATCH_TOKENS, setup.d_sae) for _ in range(2))
     n_copied = 28 * 2 * W_FD.numel() // 8

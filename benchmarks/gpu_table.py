@@ -111,7 +111,8 @@ def tests(cases: dict[str, Found]) -> list[str]:
 
 
 def _problem(found: Found) -> str:
-    return "; ".join(str(value) for key, value in found.items() if key.endswith(("error", "late")))[:200]
+    texts = [str(value).strip().splitlines()[-1] for key, value in found.items() if key.endswith(("error", "late"))]
+    return "; ".join(texts)[:200]
 
 
 def grid(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -23,7 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import cohort_worker
 from cohort_setup import Setup
-from cohort_worker import answer, synchronise
+from cohort_worker import answer, keep_answers_apart, synchronise
 
 PACKAGES = {"ours": ("saesweep", "torch", "triton"), "peers": ("sae-lens", "dictionary-learning", "torch")}
 
@@ -99,7 +99,7 @@ class Side:
 
 def main() -> None:
     """Obey the parent."""
-    os.dup2(2, 1)  # progress bars must not reach the pipe of the answers
+    keep_answers_apart()
     side = Side(sys.argv[1])
     if sys.argv[1] == "peers":
         import sae_lens  # noqa: F401

@@ -32,7 +32,11 @@ class Subject:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
         )
-        self.about = self._read()
+        try:
+            self.about = self._read()
+        except BaseException:  # a limit on its time, for instance
+            self.kill()
+            raise
 
     def ask(self, line: str) -> dict[str, Any]:
         """Send a line and wait for the answer."""

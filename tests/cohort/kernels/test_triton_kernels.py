@@ -126,10 +126,15 @@ def test_split(
     scaled = factor * scale
     high = scaled.half()
     low = (scaled - high.to(dtype)).half()
-    for part, takes_high in zip(out.cpu().chunk(3, dim=depth), is_high, strict=True):
-        assert torch.equal(part, high if takes_high else low)
-    # Of float32's 24 bits the two halves keep 22.
-    assert (high.double() + low.double() - scaled.double()).abs().max() <= 2.0**-22 * scaled.abs().max()
+    found_high, second, third = out.cpu().chunk(3, dim=depth)
+    again_high, found_low = (second, third) if is_high == _LEFT else (third, second)
+    assert torch.equal(again_high, found_high)
+    if dtype == torch.float32:
+        assert torch.equal(found_high, high)
+        assert torch.equal(found_low, low)
+    # float64 is rounded to fp16 at once or by way of float32, as the library pleases. Of float32's 24 bits the halves keep 22.
+    assert (found_high.double() - scaled.double()).abs().max() <= 2.0**-11 * scaled.abs().max()
+    assert (found_high.double() + found_low.double() - scaled.double()).abs().max() <= 2.0**-22 * scaled.abs().max()
 
 
 @_INTERPRETED
