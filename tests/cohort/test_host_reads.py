@@ -102,6 +102,19 @@ def test_the_reference_path_reads_nothing_in_a_step(architecture: str) -> None:
     assert counted.host_reads == Counter()
 
 
+@pytest.mark.gpu
+def test_a_gpu_is_never_waited_for_within_a_block() -> None:
+    device = torch.device("cuda")
+    cohort = cohort_of("topk", device)
+    cohort.begin_block()
+    train(cohort, device, 2)  # compiles the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train(cohort, device, 5)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_a_block_s_losses_and_its_finiteness_are_read_when_it_ends() -> None:
     with pretended_gpu(), Counting("cuda") as counted:
         cohort = cohort_of("topk", DEVICE)
