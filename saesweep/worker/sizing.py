@@ -129,7 +129,10 @@ def shared_bytes(
 def _step_bytes(run: BaseRun, device: torch.device, kernels: str) -> int:
     """Return what a step takes beside weights, moments and gradients."""
     if device.type == "cuda" and kernels != "reference":
-        architecture = architecture_for(run.sae)
+        sae = run.sae
+        if sae.is_transcoder and getattr(sae, "d_out", None) is None:  # `plan` may not know the other hook's width
+            sae = sae.model_copy(update={"d_out": sae.d_in})
+        architecture = architecture_for(sae)
         if SparseEngine(autocast=run.autocast).supports(architecture) is None:
             return gpu_step_bytes(architecture, run.train_batch_size_tokens)
     return 4 * run.train_batch_size_tokens * run.sae.floats_per_token()

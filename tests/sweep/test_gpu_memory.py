@@ -127,6 +127,12 @@ def test_what_autograd_trains_is_planned_as_such() -> None:
     assert shared_bytes([topk], 1, 0, device=DEVICE) == shared_bytes([run_of("XL", "topk")], 1, 0, device=DEVICE)
 
 
+def test_a_transcoder_whose_other_hook_has_an_unknown_width_is_planned_as_if_both_were_alike() -> None:
+    run = run_of("M", "topk_transcoder")
+    unknown = run.model_copy(update={"sae": run.sae.model_copy(update={"d_out": None})})
+    assert shared_bytes([unknown], 2, 0, device=DEVICE) == shared_bytes([run], 2, 0, device=DEVICE)
+
+
 def test_a_gpu_holds_more_saes_than_autograd_would_leave_room_for() -> None:
     def slots(kernels: str) -> int:
         return plan_slots(
