@@ -240,7 +240,7 @@ def tests(session: Session, _: tuple[Case, ...]) -> None:
     # Others' modules may need what this machine has not got.
     files = [str(file) for file in sorted((HERE.parent / "tests").rglob("test_*.py")) if "mark.gpu" in file.read_text()]
     marks = ["--collect-only", "-m", "gpu"] if session.args.smoke else ["-m", "gpu"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *marks, *files]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *marks, *files]
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
             command, cwd=HERE.parent, stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True
