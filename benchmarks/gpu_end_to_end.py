@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,9 @@ def write_model(folder: Path, shape: Shape, device: str) -> None:
     with torch.device(device):
         model = Gemma2ForCausalLM(config).to(getattr(torch, shape.dtype))
     model.save_pretrained(folder, max_shard_size="100GB")
+    del model
+    if device != "cpu":
+        torch.cuda.empty_cache()  # for the processes that train
     AutoTokenizer.from_pretrained(builtin.model_path()).save_pretrained(folder)
 
 
@@ -91,7 +94,7 @@ def experiment(shape: Shape, model: Path, device: str) -> dict[str, Any]:
         },
         "space": {"sae.k": {"choice": [32 + 2 * number for number in range(shape.saes)]}},
         "search": {"trials": shape.saes, "sampler": "grid", "pruner": "none"},
-        "cohort": {"size": shape.saes},
+        "cohort": {"size": shape.saes, "checkpoint_seconds": 3600},  # 14 GB each
         "objective": {"maximize": "explained_variance"},
         "evaluation": {
             "select_tokens": 2 * shape.context,
@@ -101,22 +104,26 @@ def experiment(shape: Shape, model: Path, device: str) -> dict[str, Any]:
     }
 
 
-def measure(shape: Shape, device: str, peer_python: str | None) -> dict[str, Any]:
-    """Run both sides, and return tokens/s, SAE-tokens/s and the language model's share."""
-    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 12e9 else None
-    with tempfile.TemporaryDirectory(dir=where) as name:
-        work = Path(name)
-        write_model(work / "model", shape, device)
-        tree = experiment(shape, work / "model", device)
-        file = work / "experiment.yaml"
-        file.write_text(json.dumps(tree))
-        found = {"ours": ours(file, work / "run", tree, shape)}
-        if peer_python is not None and "error" not in found["ours"]:
-            from sweep_setup import peer_settings, write_training_text
+def place(shape: Shape) -> str | None:
+    """Return where model, run and exports go: memory, if there is enough, else the usual folder for temporary files."""
+    needed = 5 * shape.saes * shape.d_sae * shape.hidden * 4 + 10e9
+    has_memory = os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > needed
+    return "/dev/shm" if has_memory else None
 
-            dataset = write_training_text(tree | {"base": tree["base"] | {"device": "cpu"}}, work / "text")
-            found["saelens_multi"] = theirs(peer_python, peer_settings(work / "run", dataset), work, tree, shape)
-        return found
+
+def measure(shape: Shape, device: str, work: Path, peer_python: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run both sides, and yield tokens/s, SAE-tokens/s and the language model's share of each when it is done."""
+    write_model(work / "model", shape, device)
+    tree = experiment(shape, work / "model", device)
+    file = work / "experiment.yaml"
+    file.write_text(json.dumps(tree))
+    mine = ours(file, work / "run", tree, shape)
+    yield "ours", mine
+    if peer_python is not None and "error" not in mine:
+        from sweep_setup import peer_settings, write_training_text
+
+        dataset = write_training_text(tree | {"base": tree["base"] | {"device": "cpu"}}, work / "text")
+        yield "saelens_multi", theirs(peer_python, peer_settings(work / "run", dataset), work, tree, shape)
 
 
 def ours(file: Path, run: Path, tree: dict[str, Any], shape: Shape) -> dict[str, Any]:
@@ -152,7 +159,12 @@ def speed(tree: dict[str, Any], shape: Shape, seconds: float) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # In a process of its own, so that a limit on its time can end it: python gpu_end_to_end.py DEVICE TINY PEER_PYTHON
+    # In a process of its own, so that a limit on its time can end it: python gpu_end_to_end.py DEVICE TINY WORK PEER_PYTHON
     for entry in (ROOT, ROOT / "benchmarks"):
         sys.path.insert(0, str(entry))
-    print(json.dumps(measure(TINY if sys.argv[2] == "1" else Shape(), sys.argv[1], sys.argv[3] or None)))
+    device, tiny, work, peer = sys.argv[1:]
+    # What libraries print must not come between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for answer in measure(TINY if tiny == "1" else Shape(), device, Path(work), peer or None):
+        print(json.dumps(answer), file=answers, flush=True)

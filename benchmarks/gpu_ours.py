@@ -83,7 +83,11 @@ def profile(setup: Setup, n_steps: int = 8) -> dict[str, Any]:
         _steps(cohort, batches, n_steps)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-    on_gpu = [e.time_range for e in profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    on_gpu = [
+        event.time_range
+        for event in profiler.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+    ]
     if not on_gpu:
         return {"not_measured": "the profiler recorded no kernel"}
     busy = busy_seconds((r.start * 1e-6, r.end * 1e-6) for r in on_gpu)
