@@ -25,12 +25,10 @@ class FiringStatistics:
         self.counts_2F = torch.zeros(2, d_sae, dtype=torch.int64, device=device)
         self.tokens = [0, 0]
         self.steps_in_window = 0
-        self._longest_silence = 0
 
     def update(self, firing_F: Tensor, n_tokens: int) -> None:
         """Record one step in which latent i fired at `firing_F[i]` of `n_tokens` tokens."""
         self.steps_since_fired_F += 1
-        self._longest_silence += 1
         self.steps_since_fired_F.masked_fill_(firing_F > 0, 0)
         if self.steps_in_window == self._sampling_window_steps:
             self.counts_2F[1].copy_(self.counts_2F[0])
@@ -41,16 +39,9 @@ class FiringStatistics:
         self.tokens[0] += n_tokens
         self.steps_in_window += 1
 
-    def read_longest_silence(self) -> None:
-        """Let `may_be_silent` know how long latents are silent now: waits for the device."""
-        self._longest_silence = int(self.steps_since_fired_F.max())
-
-    def may_be_silent(self, window_steps: int) -> bool:
-        """Return whether a latent can have been silent for more than `window_steps` steps, without waiting for the device.
-
-        What `read_longest_silence` saw last, and the steps since then, bound every silence from above.
-        """
-        return self._longest_silence > window_steps
+    def longest_silence(self) -> int:
+        """Return for how many steps the latent that is silent for longest has not fired: waits for the device."""
+        return int(self.steps_since_fired_F.max())
 
     def silent_F(self, window_steps: int) -> Tensor:
         """Return True for each latent that has not fired for more than `window_steps` steps, [F] bool."""
@@ -67,7 +58,6 @@ class FiringStatistics:
     def load(self, tensors: dict[str, Tensor], *, tokens: list[int], steps_in_window: int) -> None:
         """Restore the counters of a checkpoint."""
         self.steps_since_fired_F.copy_(tensors["steps_since_fired"])
-        self.read_longest_silence()
         self.counts_2F.copy_(tensors["counts"])
         self.tokens = list(tokens)
         self.steps_in_window = steps_in_window

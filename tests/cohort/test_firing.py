@@ -34,18 +34,10 @@ def test_state_survives_a_round_trip() -> None:
     assert torch.equal(a.silent_F(1), b.silent_F(1))
 
 
-def test_how_long_latents_can_be_silent_is_bounded_without_asking() -> None:
+def test_the_longest_silence() -> None:
     stats = FiringStatistics(2, sampling_window_steps=100, device="cpu")
-    for _ in range(3):
-        stats.update(torch.tensor([1, 1]), 10)
-    assert stats.may_be_silent(2)  # for all that is known
-    stats.read_longest_silence()
-    assert not stats.may_be_silent(0)
-    for step in range(1, 4):
-        stats.update(torch.tensor([0, 1]), 10)
-        assert stats.may_be_silent(step - 1)
-        assert not stats.may_be_silent(step)
-    again = FiringStatistics(2, sampling_window_steps=100, device="cpu")
-    again.load(stats.tensors(), tokens=stats.tokens, steps_in_window=stats.steps_in_window)
-    assert again.may_be_silent(2)
-    assert not again.may_be_silent(3)
+    for firing in ([1, 1], [0, 1], [0, 1], [1, 0]):
+        stats.update(torch.tensor(firing), 10)
+    assert stats.longest_silence() == 1
+    stats.update(torch.tensor([1, 0]), 10)
+    assert stats.longest_silence() == 2
