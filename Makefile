@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-long check lint types docs interop interop-circuit-tracer interop-quickstart bench-env clean
+.PHONY: quickstart test test-long triton check lint types docs interop interop-circuit-tracer interop-quickstart bench-env clean
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,6 +36,15 @@ types: $(VENV)/dev.stamp
 LONG ?= tests
 test-long: $(VENV)/dev.stamp  ## kills, whole searches, the notebook: minutes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m long $(LONG)
+
+# Triton's interpreter runs on a CPU. PyTorch's CPU builds come without Triton, and beside them it stays out of their environment.
+.venv-triton/stamp: Makefile $(VENV)/run.stamp
+	rm -rf .venv-triton
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target .venv-triton triton==3.9.0
+	touch $@
+
+triton: $(VENV)/dev.stamp .venv-triton/stamp  ## every Triton kernel in its interpreter, without a GPU
+	PYTHONPATH=.venv-triton TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cohort/kernels/test_triton_kernels.py
 
 check: lint types test  ## what CI checks
 
@@ -94,4 +103,4 @@ interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every 
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_docs.py runs/quickstart
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-circuit .pytest_cache .mypy_cache .ruff_cache site
+	rm -rf $(VENV) .venv-bench .venv-circuit .venv-triton .pytest_cache .mypy_cache .ruff_cache site

@@ -193,7 +193,7 @@ def parse() -> argparse.Namespace:
         "--size",
         choices=SIZES,
         default="M",
-        help="S 64/1024 k16 N8, M 512/8192 k32 N8, L 768/12288 k32 N4, XL 2304/16384 k64 N4",
+        help="; ".join(f"{name} {s.d_in}/{s.d_sae} k{s.k} N{s.slots}" for name, s in SIZES.items()),
     )
     parser.add_argument("--architecture", choices=ARCHITECTURES, default="topk")
     parser.add_argument("--phase", choices=("sparse", "dense"), default="sparse", help="density of the penalised ones")

@@ -36,6 +36,8 @@ SIZES = {
     "M": Size(512, 8192, 32, 8),
     "L": Size(768, 12288, 32, 4),
     "XL": Size(2304, 16384, 64, 4),  # for GPUs: layer 12 of Gemma-2-2B
+    "wide": Size(2304, 65536, 64, 1),
+    "tiny": Size(16, 256, 4, 2),  # shows that something runs
 }
 COUNTED = ("topk", "batchtopk", "matryoshka_batchtopk", "topk_transcoder", "topk_crosscoder")
 ARCHITECTURES = (*COUNTED, "standard", "jumprelu", "gated")

@@ -5,6 +5,7 @@ Usage: python cohort_worker.py SUBJECT SETUP_JSON. Then per line: a number of st
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -25,48 +26,70 @@ Advance = Callable[[int], None]
 """Train that many steps: every SAE of the subject, one batch each."""
 
 
-def saesweep(setup: Setup) -> tuple[Callable[[], Advance], int]:
-    """The cohort as a sweep runs it."""
+def our_cohort(
+    setup: Setup, choice: Any, *, lr: float = LR, fresh: bool = False
+) -> tuple[Any, list[dict[str, torch.Tensor]]]:
+    """Return a cohort as a sweep fills it, and its batches by hook.
+
+    Args:
+        setup: The case.
+        choice: A `KernelChoice`.
+        lr: Learning rate.
+        fresh: Make every SAE anew instead of copying the first, which saves drawing weights, a second at the larger sizes.
+    """
     from saesweep.cohort import Cohort, Slot
-    from saesweep.cohort.kernels import SparseEngine, kernel_choice
+    from saesweep.cohort.kernels import SparseEngine
     from saesweep.saes import Normalizer
     from saesweep.specs import BaseRun
     from saesweep.specs.joint_hooks import joined
+
+    read = joined(f"hook.{i}" for i in range(LAYERS)) if setup.is_crosscoder else "hook"
+    hooks, batches = {"hook_name": read}, [{read: x} for x in BATCHES]
+    if setup.is_transcoder:
+        hooks["hook_name_out"] = "out"
+        batches = [{read: x, "out": y} for x, y in zip(BATCHES, TARGETS, strict=True)]
+    run = BaseRun.model_validate(
+        {
+            "dataset_path": "in memory",
+            **hooks,
+            "training_tokens": 10**10,
+            "train_batch_size_tokens": BATCH_TOKENS,
+            "lr": lr,
+            "sae": {"architecture": setup.architecture, **setup.sae_fields},
+        }
+    )
+    cohort = Cohort(
+        setup.slots,
+        normalizers={(hook, "none"): Normalizer(mode="none") for hook in hooks.values()},
+        device=setup.device,
+        engine=SparseEngine(choice, autocast=setup.autocast),
+        autocast=setup.autocast,
+    )
+    weights = setup.weights(BATCHES[0])
+
+    def new_slot() -> Slot:
+        slot = Slot(trial=0, run=run, joined_at_tokens=0, init_seed=0, device=setup.device)
+        for name, value in named_weights(setup, weights, list(slot.params)).items():
+            slot.params[name].copy_(value)
+        slot.firing.steps_since_fired_F[setup.dead_F()] = 10**9
+        return slot
+
+    first = new_slot()
+    for i in range(setup.slots):
+        cohort.place(i, first if i == 0 else new_slot() if fresh else copy.deepcopy(first))
+    cohort.begin_block()
+    return cohort, batches
+
+
+def saesweep(setup: Setup) -> tuple[Callable[[], Advance], int]:
+    """The cohort as a sweep runs it."""
+    from saesweep.cohort.kernels import kernel_choice
 
     choice, _ = kernel_choice(setup.d_in, setup.d_sae, device=setup.device)
     NOTES["kernels"] = choice.to_json()
 
     def build() -> Advance:
-        read = joined(f"hook.{i}" for i in range(LAYERS)) if setup.is_crosscoder else "hook"
-        hooks, batches = {"hook_name": read}, [{read: x} for x in BATCHES]
-        if setup.is_transcoder:
-            hooks["hook_name_out"] = "out"
-            batches = [{read: x, "out": y} for x, y in zip(BATCHES, TARGETS, strict=True)]
-        weights = setup.weights(BATCHES[0])
-        run = BaseRun.model_validate(
-            {
-                "dataset_path": "in memory",
-                **hooks,
-                "training_tokens": 10**10,
-                "train_batch_size_tokens": BATCH_TOKENS,
-                "lr": LR,
-                "sae": {"architecture": setup.architecture, **setup.sae_fields},
-            }
-        )
-        cohort = Cohort(
-            setup.slots,
-            normalizers={(hook, "none"): Normalizer(mode="none") for hook in hooks.values()},
-            device=setup.device,
-            engine=SparseEngine(choice, autocast=setup.autocast),
-            autocast=setup.autocast,
-        )
-        for i in range(setup.slots):
-            slot = Slot(trial=i, run=run, joined_at_tokens=0, init_seed=i, device=setup.device)
-            for name, value in named_weights(setup, weights, list(slot.params)).items():
-                slot.params[name].copy_(value)
-            slot.firing.steps_since_fired_F[setup.dead_F()] = 10**9
-            cohort.place(i, slot)
-        cohort.begin_block()
+        cohort, batches = our_cohort(setup, choice)
         steps_done = 0
 
         def advance(n: int) -> None:
@@ -360,16 +383,22 @@ def cpu_seconds() -> float:
 
 def answer(value: dict[str, Any]) -> None:
     """Send one JSON line to the parent."""
-    print(json.dumps(value), file=ANSWERS, flush=True)
+    os.write(ANSWERS[0], (json.dumps(value) + "\n").encode())
 
 
-# Subjects print progress; only answers may reach the pipe.
-ANSWERS = os.fdopen(os.dup(1), "w")
+ANSWERS = [1]
+"""The file that answers go to."""
+
+
+def keep_answers_apart() -> None:
+    """Let what is printed, such as progress, go where errors go: only answers may reach the pipe."""
+    ANSWERS[0] = os.dup(1)
+    os.dup2(2, 1)
 
 
 def main() -> None:
     """Build the subject, then obey the parent."""
-    os.dup2(2, 1)
+    keep_answers_apart()
     subject, setup = sys.argv[1], Setup(**json.loads(sys.argv[2]))
     build, n_saes = SUBJECTS[subject](setup)
     read = setup.batches()

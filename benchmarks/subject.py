@@ -32,7 +32,11 @@ class Subject:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
         )
-        self.about = self._read()
+        try:
+            self.about = self._read()
+        except BaseException:  # a limit on its time, for instance
+            self.kill()
+            raise
 
     def ask(self, line: str) -> dict[str, Any]:
         """Send a line and wait for the answer."""
@@ -43,6 +47,11 @@ class Subject:
     def close(self) -> None:
         """End the process."""
         self._process.communicate("quit\n")
+
+    def kill(self) -> None:
+        """End the process whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

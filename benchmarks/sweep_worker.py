@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ STARTED = time.perf_counter()
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cohort_worker import answer, cpu_seconds, peak_bytes, resident_bytes
+from cohort_worker import answer, cpu_seconds, keep_answers_apart, peak_bytes, resident_bytes
 
 Found = dict[str, Any]
 
@@ -169,7 +168,7 @@ CONTENDERS = {f.__name__: f for f in (saesweep, saelens_runner, saelens_trainer,
 
 def main() -> None:
     """Load the libraries, note the memory, do the job."""
-    os.dup2(2, 1)  # progress bars must not reach the pipe of the answer
+    keep_answers_apart()
     contender, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     train = CONTENDERS[contender](job)
     gc.collect()

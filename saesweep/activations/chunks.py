@@ -49,7 +49,7 @@ class ChunkLoader:
             self._queue.close()
         self._queue = None
 
-    def load(self, chunk: int, served_segments: int) -> tuple[Chunk, list[Indices]]:
+    def load(self, chunk: int, served_segments: int) -> tuple[Chunk, list[Indices], bool]:
         """Put the rows of the next chunk into the pool.
 
         Args:
@@ -57,7 +57,7 @@ class ChunkLoader:
             served_segments: Segments that were served before (after a resume): their rows are left out.
 
         Returns:
-            The chunk, and the slots of each segment still to be served, in order.
+            The chunk, the slots of each segment still to be served, in order, and whether all their rows are finite.
 
         Raises:
             UserError: No position of the whole chunk counts.
@@ -80,11 +80,11 @@ class ChunkLoader:
         slot_of_row = np.full(n_rows, -1, dtype=np.int64)
         waiting = np.sort(np.concatenate(segments))  # sorted: rows of one context lie together
         slot_of_row[waiting] = self._pool.take(len(waiting))
-        self._write(passes, slot_of_row)
-        return about, [slot_of_row[segment] for segment in segments]
+        is_finite = self._write(passes, slot_of_row)
+        return about, [slot_of_row[segment] for segment in segments], is_finite
 
-    def _write(self, passes: Iterator[ForwardPass], slot_of_row: Indices) -> None:
-        start = 0
+    def _write(self, passes: Iterator[ForwardPass], slot_of_row: Indices) -> bool:
+        start, sums = 0, []
         for each in passes:
             slots = slot_of_row[start : start + _n_rows(each)]
             start += len(slots)
@@ -96,6 +96,10 @@ class ChunkLoader:
                     rows_MD.record_stream(current)
                 waiting_MD = rows_MD if waits.all() else rows_MD[torch.from_numpy(waits).to(rows_MD.device)]
                 self._pool.write(hook, slots[waits], waiting_MD)
+                # One read of the rows, which keeps NaN and infinities; where it overflows, batches are looked at one by one.
+                sums.append(waiting_MD.sum(dtype=torch.float32))
+        together = torch.stack([each.to(sums[0].device) for each in sums])  # hooks may be on several GPUs
+        return bool(torch.isfinite(together).all())
 
 
 def _then(first: ForwardPass, queue: Iterator[ForwardPass], more: int) -> Iterator[ForwardPass]:

@@ -46,6 +46,11 @@ class BatchStream(ABC):
         """Rows of the dataset that this process could not use and left out."""
         return 0
 
+    @property
+    def is_known_finite(self) -> bool:
+        """Whether the batch served last is known to hold neither NaN nor infinities, so that nobody need look."""
+        return False
+
     @abstractmethod
     def next_batch(self) -> dict[str, Tensor]:
         """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
@@ -145,7 +150,9 @@ class ActivationStream(BatchStream):
         self._interval = 0
         self._chunks: deque[_Chunk] = deque()  # those that the interval reads
         self._order: Indices = np.empty(0, dtype=np.int64)  # slots of the interval, as they are served
+        self._order_index = torch.empty(0, dtype=torch.int64)  # the same, where the rows are
         self._offset = 0  # rows of the interval that are served
+        self._is_known_finite = False
 
     @property
     def window_nbytes(self) -> int:
@@ -162,19 +169,29 @@ class ActivationStream(BatchStream):
         """Rows of the dataset that this process could not use and left out."""
         return self._source.unreadable_rows
 
+    @property
+    def is_known_finite(self) -> bool:
+        """Whether the batch served last is known to hold neither NaN nor infinities, so that nobody need look."""
+        return self._is_known_finite
+
     def next_batch(self) -> dict[str, Tensor]:
         """Return the next batch: for every hook [B,D], contiguous, the same rows of text for all hooks."""
         self._open_interval()
+        are_finite = self._chunks_are_finite()
         batch = self._pool.empty(self._batch_rows)
         filled = 0
         while filled < self._batch_rows:
             if self._offset == len(self._order):
                 self._next_interval()
-            slots = self._order[self._offset : self._offset + self._batch_rows - filled]
+                are_finite = are_finite and self._chunks_are_finite()
+            index_M = self._order_index[self._offset : self._offset + self._batch_rows - filled]
             # Gathered before the next chunk is loaded, which overwrites served slots.
-            self._pool.gather_into(batch, filled, slots)
-            self._offset += len(slots)
-            filled += len(slots)
+            self._pool.gather_into(batch, filled, index_M)
+            self._offset += len(index_M)
+            filled += len(index_M)
+        # float16 may not hold what the window does.
+        narrowed = any(torch.finfo(self._dtype).max < torch.finfo(rows.dtype).max for rows in batch.values())
+        self._is_known_finite = are_finite and not narrowed
         self.batches_served += 1
         self.tokens_served += self._batch_tokens
         return {hook: self._deliver(rows_BD) for hook, rows_BD in batch.items()}
@@ -186,7 +203,7 @@ class ActivationStream(BatchStream):
         for start in range(0, len(waiting), self._batch_rows):
             slots = waiting[start : start + self._batch_rows]
             piece = self._pool.empty(len(slots))
-            self._pool.gather_into(piece, 0, slots)
+            self._pool.gather_into(piece, 0, self._pool.index(slots))
             yield {hook: self._deliver(rows_MD) for hook, rows_MD in piece.items()}
 
     def state(self) -> dict[str, Any]:
@@ -253,12 +270,17 @@ class ActivationStream(BatchStream):
 
     def _load(self, chunk: int) -> None:
         served = self._interval - self._plan.first_interval(chunk)
-        about, segments = self._loader.load(chunk, served)
-        self._chunks.append(_Chunk(about.source_state, deque(segments)))
+        about, segments, is_finite = self._loader.load(chunk, served)
+        self._chunks.append(_Chunk(about.source_state, deque(segments), is_finite))
+
+    def _chunks_are_finite(self) -> bool:
+        return all(chunk.is_finite for chunk in self._chunks)
 
     def _shuffle_interval(self) -> None:
         slots = np.concatenate([chunk.segments.popleft() for chunk in self._chunks])
         self._order = slots[key_permutation(len(slots), self._seed, "interval", self._interval)]
+        # At once: handing over a batch's part of it would wait for a GPU at every step.
+        self._order_index = self._pool.index(self._order)
 
     def _deliver(self, rows_MD: Tensor) -> Tensor:
         """Return rows of the pool as a batch [B,D]: a row of the pool is a token, or two one after the other."""
@@ -267,8 +289,9 @@ class ActivationStream(BatchStream):
 
 
 class _Chunk:
-    """A chunk in the window: where the source stood at its start, and the slots of its waiting segments."""
+    """A chunk in the window: where the source stood at its start, the slots of its waiting segments, and whether all rows are finite."""
 
-    def __init__(self, source_state: dict[str, Any], segments: deque[Indices]) -> None:
+    def __init__(self, source_state: dict[str, Any], segments: deque[Indices], is_finite: bool) -> None:
         self.source_state = source_state
         self.segments = segments
+        self.is_finite = is_finite

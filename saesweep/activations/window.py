@@ -123,17 +123,17 @@ class RowPool:
             shape = (self._capacity, rows_MD.shape[1])
             self._rows_CD[hook] = torch.empty(shape, dtype=rows_MD.dtype, device=self._device)
         pool_CD = self._rows_CD[hook]
-        pool_CD.index_copy_(0, self._index(slots), rows_MD.to(device=self._device, dtype=pool_CD.dtype))
+        pool_CD.index_copy_(0, self.index(slots), rows_MD.to(device=self._device, dtype=pool_CD.dtype))
 
     def empty(self, count: int) -> dict[str, Tensor]:
         """Return memory for rows, [M,D] per hook, where the pool is; every hook must have been written to."""
         return {hook: pool_CD.new_empty((count, pool_CD.shape[1])) for hook, pool_CD in self._rows_CD.items()}
 
-    def gather_into(self, out: Mapping[str, Tensor], start: int, slots: Indices) -> None:
-        """Copy the rows in these slots to `out[hook][start:]`: the one copy of a row that is served."""
-        index = self._index(slots)
+    def gather_into(self, out: Mapping[str, Tensor], start: int, index_M: Tensor) -> None:
+        """Copy the rows of an `index` to `out[hook][start:]`: the one copy of a row that is served."""
         for hook, pool_CD in self._rows_CD.items():
-            torch.index_select(pool_CD, 0, index, out=out[hook][start : start + len(slots)])
+            torch.index_select(pool_CD, 0, index_M, out=out[hook][start : start + len(index_M)])
 
-    def _index(self, slots: Indices) -> Tensor:
+    def index(self, slots: Indices) -> Tensor:
+        """Return slots where the rows are; a GPU is waited for."""
         return torch.from_numpy(slots).to(self._device)

@@ -127,13 +127,12 @@ class Cohort:
                 self._train_slot(slot, rows_at(slot.run.hook_name, slot), target_BD)
 
     def _train_slot(self, slot: Slot, x_BD: Tensor, target_BD: Tensor | None) -> None:
-        dead_F = slot.dead_for_loss_F()
         result = self.engine_for(slot.architecture).step(
             slot.architecture,
             slot.params,
             x_BD,
             slot.knobs_at(slot.step),
-            dead_F if bool(dead_F.any()) else None,
+            slot.dead_for_loss_F(),
             target_BD,
         )
         slot.is_finite &= torch.isfinite(result.loss)

@@ -39,6 +39,10 @@ class FiringStatistics:
         self.tokens[0] += n_tokens
         self.steps_in_window += 1
 
+    def longest_silence(self) -> int:
+        """Return for how many steps the latent that is silent for longest has not fired: waits for the device."""
+        return int(self.steps_since_fired_F.max())
+
     def silent_F(self, window_steps: int) -> Tensor:
         """Return True for each latent that has not fired for more than `window_steps` steps, [F] bool."""
         return self.steps_since_fired_F > window_steps

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from saesweep.cohort import CALIBRATION_BATCHES
+from saesweep.cohort.kernels import SparseEngine, gpu_step_bytes
 from saesweep.evaluation.predictions import logit_bytes
 from saesweep.experiment import Experiment, with_widths
 from saesweep.models.base import CPU_PIECE_TOKENS
+from saesweep.saes import architecture_for
 from saesweep.saes.exported import rows_at_once
 from saesweep.specs import BaseRun, CohortSpec, EvaluationSpec
 from saesweep.specs.architectures import NormalizeActivations
@@ -35,6 +38,7 @@ def normalize_modes(experiment: Experiment) -> tuple[NormalizeActivations, ...]:
     return tuple(dict.fromkeys([*modes, *(mode for choice in searched for mode in choice)]))
 
 
+CPU = torch.device("cpu")
 KEPT_BYTES = 1 << 28
 """Main memory at each hook for what clean forward passes over the `select` part gave: SAEs are measured there again and again."""
 _BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -86,20 +90,52 @@ def slot_bytes(run: BaseRun, adam_moments: str = "float32") -> int:
 
 
 def shared_bytes(
-    runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moments: str = "float32", measuring_bytes: int = 0
+    runs: list[BaseRun],
+    hooks: int,
+    weight_bytes: int,
+    adam_moments: str = "float32",
+    measuring_bytes: int = 0,
+    *,
+    device: torch.device = CPU,
+    kernels: str = "auto",
 ) -> int:
     """Return the memory that the slots share: one set of gradients, the widest step's activations, the window, the model.
 
     Measuring comes between steps, so that the larger of the two counts.
+
+    Args:
+        runs: One resolved run per architecture in play.
+        hooks: Hooks read at once.
+        weight_bytes: Weights of the language model.
+        adam_moments: How the moments are kept.
+        measuring_bytes: Maximum memory that measuring takes.
+        device: Where the SAEs train.
+        kernels: The file's `cohort.kernels`.
     """
     first = runs[0]
     d_in = max(max(run.sae.d_in or 0, getattr(run.sae, "d_out", None) or 0) for run in runs)
     # One set of gradients; moments kept narrow are widened for one slot at a time.
     sets = 1 if adam_moments == "float32" else 3
     gradients = sets * max(4 * run.sae.n_parameters() for run in runs)
-    step = 4 * first.train_batch_size_tokens * max(run.sae.floats_per_token() for run in runs)
-    window = first.window_tokens * d_in * _BYTES[first.dtype] * hooks
+    step = max(_step_bytes(run, device, kernels) for run in runs)
+    row = d_in * _BYTES[first.dtype] * hooks
+    window = first.window_tokens * row
+    if device.type == "cuda":
+        # The last batches are kept, to calibrate thresholds on; on a CPU what a step is planned with is more than both.
+        step += CALIBRATION_BATCHES * first.train_batch_size_tokens * row
     return max(gradients + step, measuring_bytes) + window + 2 * weight_bytes
+
+
+def _step_bytes(run: BaseRun, device: torch.device, kernels: str) -> int:
+    """Return what a step takes beside weights, moments and gradients."""
+    if device.type == "cuda" and kernels != "reference":
+        sae = run.sae
+        if sae.is_transcoder and getattr(sae, "d_out", None) is None:  # `plan` may not know the other hook's width
+            sae = sae.model_copy(update={"d_out": sae.d_in})
+        architecture = architecture_for(sae)
+        if SparseEngine(autocast=run.autocast).supports(architecture) is None:
+            return gpu_step_bytes(architecture, run.train_batch_size_tokens)
+    return 4 * run.train_batch_size_tokens * run.sae.floats_per_token()
 
 
 @dataclass(frozen=True)
@@ -127,6 +163,7 @@ def plan_slots(
     replicates: int = 1,
     measuring_bytes: int = 0,
     host_bytes: int | None = None,
+    device: torch.device = CPU,
 ) -> SlotPlan:
     """Choose the number of slots.
 
@@ -140,9 +177,12 @@ def plan_slots(
         replicates: SAEs per trial; the slots are a multiple of it, because replicates train side by side.
         measuring_bytes: Maximum memory that measuring takes.
         host_bytes: Memory that is free now on the host, where checkpoints are copied to; None where that is `free_bytes`.
+        device: The training device.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
-    shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments, measuring_bytes)
+    shared = shared_bytes(
+        runs, hooks, weight_bytes, cohort.adam_moments, measuring_bytes, device=device, kernels=cohort.kernels
+    )
 
     def planned(slots: int, reason: str) -> SlotPlan:
         # More SAEs at once are worth more than a copy: where there is no room for one, training waits for checkpoints.
@@ -219,6 +259,7 @@ def size_stream(
         # The vocabulary is taken as wide as any, because `plan` does not know it, and `run` is to decide as `plan` does.
         measuring_bytes=max(measuring_bytes(run, own.spec.evaluation, len(own.hook_names()), device) for run in runs),
         host_bytes=None if host is None else host // sharing,
+        device=device,
     )
     return StreamSizes(tuple(runs), slots)
 

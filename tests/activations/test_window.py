@@ -42,8 +42,8 @@ def test_pool_keeps_rows_until_they_are_released() -> None:
     pool.write("h", a, torch.arange(8.0, dtype=torch.bfloat16).reshape(4, 2))
     pool.write("h", b, torch.tensor([[10.0, 11], [12, 13]]))
     batch = pool.empty(3)
-    pool.gather_into(batch, 0, a[[3, 0]])
-    pool.gather_into(batch, 2, b[:1])
+    pool.gather_into(batch, 0, pool.index(a[[3, 0]]))
+    pool.gather_into(batch, 2, pool.index(b[:1]))
     rows = batch["h"]
     assert rows.dtype == torch.bfloat16  # the first write decides
     assert rows.tolist() == [[6, 7], [0, 1], [10, 11]]

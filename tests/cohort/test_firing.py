@@ -32,3 +32,12 @@ def test_state_survives_a_round_trip() -> None:
         stats.update(torch.tensor([0, 0, 2]), 4)
     assert torch.equal(a.frequency_F(), b.frequency_F())
     assert torch.equal(a.silent_F(1), b.silent_F(1))
+
+
+def test_the_longest_silence() -> None:
+    stats = FiringStatistics(2, sampling_window_steps=100, device="cpu")
+    for firing in ([1, 1], [0, 1], [0, 1], [1, 0]):
+        stats.update(torch.tensor(firing), 10)
+    assert stats.longest_silence() == 1
+    stats.update(torch.tensor([1, 0]), 10)
+    assert stats.longest_silence() == 2

@@ -83,6 +83,7 @@ def test_shipped_experiments_fit_the_device_that_their_header_names(file: Path) 
         free_bytes=int(memory - weights),
         replicates=search.replicates,
         measuring_bytes=max(measuring_bytes(run, experiment.spec.evaluation, hooks, device) for run in runs),
+        device=device,
     )
     assert weights + planned.slots * planned.slot_bytes + planned.shared_bytes <= memory
     assert "memory holds" not in planned.reason  # as many at once as the search wants

@@ -24,7 +24,8 @@ from saesweep.cohort.kernels.select import top_rows
 # A rival must be this much faster than the default: near-ties would be decided by noise, differently at each start.
 _CLEARLY = 0.9
 _CHUNK_ELEMENTS = (1 << 20, 1 << 21, 1 << 22, 1 << 23)
-_CHUNK_ELEMENTS_GPU = (1 << 22, 1 << 23, 1 << 25, 1 << 26)
+LARGEST_CHUNK_GPU = 1 << 26
+_CHUNK_ELEMENTS_GPU = (1 << 22, 1 << 23, 1 << 25, LARGEST_CHUNK_GPU)
 # What is measured with: latents enough to stand for more, the usual share of active ones, and pairs enough to hide the
 # fixed costs.
 _MAX_LATENTS = 1 << 14

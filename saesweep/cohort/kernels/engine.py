@@ -40,6 +40,11 @@ _OF_SAES: dict[type[Any], Callable[[Frame, Any], StepGradients]] = {
 _STEPS = {**_OF_SAES, **{cls: _OF_SAES[sae] for cls, sae in (TRAINED_AS | CROSSCODER_TRAINED_AS).items()}}
 
 
+def step_of(architecture: Architecture[Any]) -> Callable[[Frame, Any], StepGradients]:
+    """Return the step of an architecture that `SparseEngine` supports."""
+    return _STEPS[type(architecture)]
+
+
 class SparseEngine:
     """Computes only active (token, latent) pairs after the encoder; a `GradientEngine`.
 
@@ -101,7 +106,7 @@ class SparseEngine:
         if reason := self.supports(architecture):
             raise ValueError(reason)
         frame = Frame(architecture, params, x_BD, knobs, dead_F, self._scratch, self.choice, target_BD)
-        return _STEPS[type(architecture)](frame, architecture.spec)
+        return step_of(architecture)(frame, architecture.spec)
 
     def scratch_bytes(self) -> int:
         """Return the scratch memory held now, shared by all slots."""

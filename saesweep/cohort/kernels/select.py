@@ -107,11 +107,19 @@ def _candidates(chunks: Iterator[Finder], guess: Tensor, n_keep: int) -> tuple[T
 def _keep_largest(values_C: Tensor, flat_C: Tensor, n_keep: int) -> tuple[Tensor, Tensor]:
     if values_C.shape[0] <= n_keep:
         return values_C, flat_C
+    if values_C.device.type == "cuda":
+        return _keep_by_sorting(values_C, flat_C, n_keep)
     bound = _kth_largest(values_C, n_keep)
     keep_C = values_C > bound
     ties = (values_C == bound).nonzero().squeeze(1)
     keep_C[ties[: n_keep - int(keep_C.sum())]] = True
     return values_C[keep_C], flat_C[keep_C]
+
+
+def _keep_by_sorting(values_C: Tensor, flat_C: Tensor, n_keep: int) -> tuple[Tensor, Tensor]:
+    """Return the same ones without asking the device for a number; of equal values a stable sort leaves the first in front."""
+    order_K = values_C.sort(descending=True, stable=True).indices[:n_keep].sort().values
+    return values_C[order_K], flat_C[order_K]
 
 
 def _kth_largest(values_C: Tensor, rank: int) -> Tensor:

@@ -6,6 +6,7 @@ levels (1 for the others). A pair of level l has the row `l B + token`: one tabl
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import torch
@@ -132,10 +133,15 @@ def _widths(frame: Frame, spec: TopKFamilySpec) -> tuple[int, ...]:
     return (*inner, frame.d_sae)
 
 
+@functools.lru_cache(maxsize=32)
+def _bounds(widths: tuple[int, ...], device: torch.device) -> Tensor:
+    # Kept: handing values to a GPU waits for it.
+    return torch.tensor(widths, device=device)
+
+
 def _by_level(pairs: Pairs, widths: tuple[int, ...], n_tokens: int) -> tuple[Pairs, Tensor]:
     """Return the pairs with rows `level * n_tokens + token`, and where each stood before."""
-    bounds = torch.tensor(widths, device=pairs.cols_P.device)
-    level_P = torch.bucketize(pairs.cols_P, bounds, right=True)
+    level_P = torch.bucketize(pairs.cols_P, _bounds(widths, pairs.cols_P.device), right=True)
     order_P = level_P.to(torch.int16).sort(stable=True).indices
     rows_P = (level_P * n_tokens + pairs.rows_P)[order_P]
     return Pairs.of_rows(rows_P, pairs.cols_P[order_P], len(widths) * n_tokens, pairs.kernels), order_P
@@ -148,6 +154,6 @@ def _dead_parts(frame: Frame, spec: TopKFamilySpec, widths: tuple[int, ...]) -> 
         return []
     if not (isinstance(spec, MatryoshkaBatchTopKSpec) and spec.use_matryoshka_aux_loss):
         return [(len(widths) - 1, dead_N)]
-    level_N = torch.bucketize(dead_N, torch.tensor(widths, device=dead_N.device), right=True)
+    level_N = torch.bucketize(dead_N, _bounds(widths, dead_N.device), right=True)
     parts = [(level, dead_N[level_N == level]) for level in range(len(widths))]
     return [(level, part_N) for level, part_N in parts if part_N.shape[0]]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from saesweep.cohort.kernels import select as select_module
 from saesweep.cohort.kernels.select import Finder, find_above, sample_rows, top_of_batch, top_rows
 
 
@@ -97,3 +98,20 @@ def test_batch_with_ties_keeps_the_exact_number(n_keep: int) -> None:
     values, flat, _ = select(h, n_keep)
     assert values.shape == (n_keep,)
     check(h, values, flat, n_keep)
+
+
+@pytest.mark.parametrize("n_keep", [1, 100, 1000])
+@pytest.mark.parametrize("has_ties", [False, True])
+def test_a_gpu_keeps_the_same_ones_in_the_same_order(
+    n_keep: int, has_ties: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    h = hidden(100, 64)
+    h = h.mul(2).round() if has_ties else h
+    low = h[:3] - 50  # so many candidates that they are cut down on the way, too
+    want = [select(h, n_keep), select(h, n_keep, sample=low)]
+    monkeypatch.setattr(select_module, "_keep_largest", select_module._keep_by_sorting)
+    for (values, flat, _), (found, places, _) in zip(
+        want, [select(h, n_keep), select(h, n_keep, sample=low)], strict=True
+    ):
+        assert torch.equal(found, values)
+        assert torch.equal(places, flat)
