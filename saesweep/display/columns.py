@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting
+from saesweep.display.text import MISSING, heading, label, metric_value, parameter_label, percent, setting
 from saesweep.events import ReferenceRow, Row
 from saesweep.messages import short_count
 from saesweep.status import LIVE
@@ -21,8 +21,6 @@ _KEEP_SEARCHED = 70
 _SHORTENED_BEFORE = 50
 """Columns from this number on are left out only once headings are short."""
 DEFAULT_METRICS = ("l0", "delta_ce", "explained_variance", "dead_fraction")
-_TITLES = {"target_l0": "target\nL0"}
-"""Headings of searched settings that are no field of the file."""
 _SHOWN_ELSEWHERE = frozenset(
     {
         "sae.architecture",
@@ -251,11 +249,7 @@ def _searched(rows: Sequence[Row]) -> list[Column]:
     for path in paths:
         cells = tuple(setting(row.params[path]) if path in row.params else MISSING for row in rows)
         if len(set(cells)) > 1:
-            name = path.rpartition(".")[2]
-            title = _TITLES.get(name, name)
-            columns.append(
-                Column(
-                    name=title.replace("\n", " "), heading=title, cells=cells, align=_side(cells), keep=_KEEP_SEARCHED
-                )
-            )
+            name = parameter_label(path).rpartition(".")[2]
+            title = name.replace(" ", "\n")
+            columns.append(Column(name=name, heading=title, cells=cells, align=_side(cells), keep=_KEEP_SEARCHED))
     return columns

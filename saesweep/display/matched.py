@@ -69,8 +69,12 @@ def matched_columns(entries: Sequence[MatchedEntry]) -> list[Column]:
             right=True,
         ),
         _column("trial", [str(e.trial) for e in entries], keep=40, right=True),
-        _column("finished", [f"{e.n_complete}/{e.n_trials}" for e in entries], keep=20, right=True),
-        _column("seeds", [str(e.replicates) for e in entries], keep=15, right=True),
+    ]
+    if any(e.n_complete != e.n_trials for e in entries):
+        found.append(_column("finished", [f"{e.n_complete}/{e.n_trials}" for e in entries], keep=20, right=True))
+    if any(e.replicates > 1 for e in entries):
+        found.append(_column("seeds", [str(e.replicates) for e in entries], keep=15, right=True))
+    found += [
         _column("tokens", [short_count(e.tokens) for e in entries], keep=10, right=True),
         _column("", [_remarks(e) for e in entries], keep=85, short_cells=[_remarks(e, short=True) for e in entries]),
     ]

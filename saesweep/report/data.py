@@ -74,6 +74,15 @@ class RunData:
         """Architectures in the order of their first trial."""
         return list(dict.fromkeys(row.architecture for row in sorted(self.rows, key=lambda row: row.number)))
 
+    @property
+    def finished_first(self) -> list[Row]:
+        """Trials as plots draw them: finished ones by number, then the others; a legend shows how the first is drawn."""
+        return sorted(self.rows, key=lambda row: (row.status != "complete", row.number))
+
+    def legend_rank(self, architecture: str) -> int:
+        """Return the place of an architecture in every legend."""
+        return 1000 + (self.architectures.index(architecture) if architecture in self.architectures else 999)
+
     def has(self, metric: str) -> bool:
         """Return whether any trial has a metric."""
         return any(metric in row.metrics for row in self.rows)

@@ -41,7 +41,7 @@ def timeline_figure(run: RunData) -> go.Figure:
     )
     rows = {row.number: row for row in run.rows}
     named: set[str] = set()
-    for stay in run.stays:
+    for stay in sorted(run.stays, key=lambda stay: stay.status != "complete"):  # whose colour in the legend is not pale
         row = rows.get(stay.trial)
         architecture = row.architecture if row is not None else "?"
         length = (stay.end_seconds - stay.begin_seconds) / 60
@@ -54,6 +54,7 @@ def timeline_figure(run: RunData) -> go.Figure:
             base=[stay.begin_seconds / 60],
             name=architecture,
             legendgroup=architecture,
+            legendrank=run.legend_rank(architecture),
             showlegend=architecture not in named,
             text=str(stay.trial),
             textposition="inside",

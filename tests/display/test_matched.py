@@ -114,6 +114,12 @@ class Recorded:
         self.html = html
 
 
+def test_what_says_nothing_is_no_column() -> None:
+    heads = matched_lines([replace(e, n_complete=4, replicates=1) for e in ENTRIES])[1].split()
+    assert {"finished", "seeds"}.isdisjoint(heads)
+    assert "tokens" in heads
+
+
 def test_it_closes_a_run() -> None:
     stream = io.StringIO()
     display = PlainDisplay(stream)
