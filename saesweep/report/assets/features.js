@@ -68,7 +68,10 @@
       const [from, to] = windowOf(found, open);
       words.replaceChildren();
       for (let i = from; i < to; i++) {
-        const token = make("span", "token" + (i === peak ? " peak" : ""), shown(text(data.contexts[context][i])));
+        const label = shown(text(data.contexts[context][i])), token = make("span", "token", i === peak ? undefined : label);
+        // The outline begins with the word: a line may end with the space before it.
+        const blanks = label.trim() ? label.length - label.trimStart().length : 0;
+        if (i === peak) token.append(label.slice(0, blanks), make("span", "peak", label.slice(blanks)));
         const value = values.get(i);
         if (value) { token.style.background = `rgba(${theme(value > 0 ? "--heat" : "--cold")}, ${(0.06 + (most - 0.06) * Math.min(1, Math.abs(value) / max)).toFixed(3)})`; token.title = number(value); }
         words.append(token);

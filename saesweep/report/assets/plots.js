@@ -8,6 +8,7 @@
     const text = document.getElementById(box.dataset.figure).textContent.replace(/var\((--[a-z]+)\)/g, (_, name) => theme(name));
     const figure = JSON.parse(text), layout = figure.layout;
     if (forPictures) { layout.paper_bgcolor = "#ffffff"; layout.plot_bgcolor = "#ffffff"; }
+    if (matchMedia("(prefers-color-scheme: dark)").matches && !forPictures) for (const trace of figure.data) if (trace.type === "scatter" && trace.opacity) trace.opacity = Math.min(1, trace.opacity + 0.2);  // pale is dim there
     const entries = figure.data.filter((trace) => trace.name && trace.showlegend !== false), names = entries.map((trace) => trace.name.length);
     const roomy = layout.meta && layout.meta.min_width;
     if (roomy && roomy > box.parentElement.clientWidth && !forPictures) { box.style.width = roomy + "px"; layout.width = roomy; }
