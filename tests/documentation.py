@@ -66,7 +66,7 @@ def commands(page: Path, *, hub: bool = False) -> list[str]:
 def steps(page: Path) -> list[tuple[list[str], list[str]]]:
     """Return what a reader does on a page, block by block: commands to run, and how the lines begin that they should print."""
     found = blocks(page)
-    after = [*found[1:], Block("", "", "")]
+    after = [*found, Block("", "", "")][1:]
     return [
         (_lines(block), beginnings(then.text) if then.title == OUTPUT else [])
         for block, then in zip(found, after, strict=True)
@@ -75,9 +75,12 @@ def steps(page: Path) -> list[tuple[list[str], list[str]]]:
 
 
 def beginnings(output: str) -> list[str]:
-    """Return each line up to its first figure or `…`, blanks squeezed: what does not depend on the run or the machine."""
+    """Return each line up to its first figure or `…`, blanks squeezed: what does not depend on the run or the machine.
+
+    Marks alone say nothing: which rows a short run has is another matter.
+    """
     lines = (" ".join(re.split(r"\d|…", line)[0].split()) for line in output.splitlines())
-    return [line for line in lines if line]
+    return [line for line in lines if re.search(r"[^\W\d_]", line)]
 
 
 def _lines(block: Block) -> list[str]:

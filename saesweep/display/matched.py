@@ -22,7 +22,8 @@ def matched_lines(entries: Sequence[MatchedEntry], *, width: int | None = None) 
     """
     if not entries:
         return []
-    columns, left_out = matched_columns(entries), []
+    columns = matched_columns(entries)
+    left_out: list[str] = []
     if width is not None:
         columns, left_out = fit_columns(columns, width - len(_INDENT))
     lines = [matched_title(entries)]
