@@ -18,7 +18,7 @@ from saesweep.report.tables import Table, row_of
 WORDS = (
     "Each architecture's best trial at each target, read off at exactly that L0 from the curve through its trials where "
     "there are three. Errors are standard errors; a trial within two of them of the best is tied with it, by the error of "
-    "the difference (behind), which is paired over contexts and smaller than that of each value. In the plot bars are two "
+    "the difference (behind), which is paired over contexts and usually smaller than that of each value. In the plot bars are two "
     "errors of each value, and those of one target stand side by side."
 )
 _APART = 0.012

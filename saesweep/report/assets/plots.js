@@ -11,6 +11,7 @@
     if (matchMedia("(prefers-color-scheme: dark)").matches && !forPictures) for (const trace of figure.data) if (trace.type === "scatter" && trace.opacity) trace.opacity = Math.min(1, trace.opacity + 0.2);  // pale is dim there
     const entries = figure.data.filter((trace) => trace.name && trace.showlegend !== false), names = entries.map((trace) => trace.name.length);
     const roomy = layout.meta && layout.meta.min_width;
+    box.style.width = "";
     if (roomy && roomy > box.parentElement.clientWidth && !forPictures) { box.style.width = roomy + "px"; layout.width = roomy; }
     if (box.parentElement.clientWidth < 560 && !forPictures) {  // a phone: the legend below, and no room lost at the sides
       layout.font = { ...layout.font, size: 11 };
