@@ -164,6 +164,7 @@ def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float,
     placed: dict[int, tuple[int, int, float]] = {}
     now = last = offset = 0.0
     starts = 0
+    has_ended = False
 
     def leave(trial: int, status: str) -> None:
         if trial in placed:
@@ -180,8 +181,9 @@ def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float,
             for trial in list(placed):
                 leave(trial, "interrupted")
             starts += 1
+        if kind == "RunStarted" or has_ended:  # a finished run that is asked for again says its end once more
             offset += clock - last
-        last = clock
+        last, has_ended = clock, kind == "RunEnded"
         now = clock - offset
         if kind == "TrialStarted":
             leave(int(event["number"]), "interrupted")  # it goes back to a checkpoint, or to another worker
