@@ -1,6 +1,7 @@
 """Where `decoder_cosine` is lowest, against the L0 that the true features fire with: SAEs of several k on builtin:synthetic.
 
     python benchmarks/low_l0.py --d-in 256 --steps 400
+    python benchmarks/low_l0.py --d-in 64 --features 256 --latents 128 --true-l0 11 --k 2 4 8 11 16 32 --steps 4000 --lr 2e-3
 
 Prints a table by L0: the metric, how well the true features are recovered, explained variance.
 """
@@ -22,7 +23,8 @@ def main() -> None:
     parser.add_argument(
         "--d-in", type=int, default=256, help="width; random features are nearly orthogonal in a large one"
     )
-    parser.add_argument("--features", type=int, default=32, help="true features, and latents")
+    parser.add_argument("--features", type=int, default=32, help="true features")
+    parser.add_argument("--latents", type=int, help="of each SAE (default: as many as features)")
     parser.add_argument("--true-l0", type=float, default=5.0, help="features active per token")
     parser.add_argument("--scale", type=float, default=0.3, help="of the correlations between features; 0: independent")
     parser.add_argument("--k", type=int, nargs="+", default=[2, 3, 5, 8, 12])
@@ -45,7 +47,7 @@ def main() -> None:
             "lr": args.lr,
             "lr_decay_steps": "40%",
             "device": "cpu",
-            "sae": {"architecture": "batchtopk", "d_in": args.d_in, "d_sae": args.features},
+            "sae": {"architecture": "batchtopk", "d_in": args.d_in, "d_sae": args.latents or args.features},
         },
         "space": {"sae.k": {"choice": args.k}},
         "objective": {"maximize": "mcc"},

@@ -3,14 +3,18 @@
     saesweep run experiments/quickstart.yaml
     python benchmarks/screenshots.py runs/quickstart --to docs
     python benchmarks/screenshots.py --stories ../shared --to docs --prefix stories260k_
+    python benchmarks/screenshots.py --every docs/studies/smollm2_135m_l12/report.html runs/quickstart/*.html --to pictures
 
 Needs Chrome or Chromium. Writes <prefix>report.png and <prefix>features.png; exits 1 where a page is above 5 MB or a picture
-above 300 kB. `--stories` first sweeps 12 SAEs on stories260K, a small published language model, and its text.
+above 300 kB. `--stories` first sweeps 12 SAEs on stories260K, a small published language model, and its text. `--every` takes pages
+that are there and writes them whole, in light and dark, 1400 and 400 px wide, to be looked at by people; it prints what the tests'
+search for clipped, covered and pale text finds, and exits 1 where that is anything.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -23,6 +27,7 @@ from saesweep.report import write_report
 from saesweep.report.browser import browser_command, find_browser
 
 PAGE_BYTES, PICTURE_BYTES = 5_000_000, 300_000
+PIECE, MOST_PIECES = 1400, 8
 SIZES = {"report": (1160, 1500), "features": (1160, 1000)}
 
 
@@ -57,6 +62,27 @@ def stories(shared: Path, run_dir: Path) -> Path:
     return run_dir
 
 
+def every_look(pages: list[Path], to: Path) -> int:
+    """Write each page in light and dark at two widths, cut into pieces that a screen shows; return how many faults were found."""
+    from tests.report.audit import faults_of
+    from tests.report.browsing import open_tab
+
+    to.mkdir(parents=True, exist_ok=True)
+    n_faults = 0
+    with open_tab() as tab:
+        for page in pages:
+            for width, dark in itertools.product((1400, 400), (False, True)):
+                look = f"{page.parent.name}-{page.stem}-{width}-{'dark' if dark else 'light'}"
+                tab.open(page.resolve().as_uri(), width=width, dark=dark)
+                faults = faults_of(tab)
+                n_faults += len(faults)
+                pieces = min(MOST_PIECES, -(-tab.ask("document.documentElement.scrollHeight") // PIECE))
+                for number in range(pieces):
+                    tab.screenshot(to / f"{look}-{number}.png", top=number * PIECE, height=PIECE)
+                print(f"{look}: {pieces} pictures; {'; '.join(faults) or 'nothing found'}")
+    return n_faults
+
+
 def main() -> int:
     """Draw and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -64,15 +90,18 @@ def main() -> int:
     parser.add_argument(
         "--stories", type=Path, metavar="DIR", help="sweep on models/stories260K and text/ of this folder"
     )
+    parser.add_argument("--every", type=Path, nargs="+", metavar="PAGE", help="pages to show in every look")
     parser.add_argument("--to", type=Path, default=Path("docs"), help="where the pictures go (default: docs)")
     parser.add_argument("--prefix", default="", help="what their names begin with")
     args = parser.parse_args()
-    if (args.run is None) == (args.stories is None):
-        parser.error("name a run directory, or --stories")
+    if sum(given is not None for given in (args.run, args.stories, args.every)) != 1:
+        parser.error("name a run directory, --stories or --every")
     browser = find_browser()
     if browser is None:
         print("no Chrome or Chromium found; SAESWEEP_BROWSER names one", file=sys.stderr)
         return 1
+    if args.every is not None:
+        return int(every_look(args.every, args.to) > 0)
     is_good = True
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         run = args.run if args.stories is None else stories(args.stories.resolve(), Path(scratch) / "run")

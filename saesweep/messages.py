@@ -104,6 +104,16 @@ def short_count(value: int) -> str:
     raise AssertionError("unreachable: every count has a suffix")
 
 
+def short_bytes(value: float) -> str:
+    """Return an amount of memory with at most three significant digits: `640 KiB`, `12.3 MiB`, `550 MiB`, `1.29 GiB`."""
+    for size, unit in ((1 << 10, "KiB"), (1 << 20, "MiB"), (1 << 30, "GiB")):
+        scaled = value / size
+        if scaled < 999.5 or unit == "GiB":
+            decimals = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
+            return f"{scaled:.{decimals}f} {unit}"
+    raise AssertionError("unreachable: every amount has a unit")
+
+
 _ELSEWHERE = {
     **dict.fromkeys(("learning_rate", "max_lr", "optimizer_lr"), "lr"),
     **dict.fromkeys(

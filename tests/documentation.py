@@ -17,6 +17,8 @@ HUB = "needs the Hub"
 """Title of blocks that need a network: their arguments and names are checked, they are not run."""
 SAELENS = "SAELens"
 """Title of Python blocks for SAELens' environment, where tests/interop/saelens_docs.py runs them."""
+OUTPUT = "output"
+"""Title of text blocks that show what the commands above them print: the beginning of each line, up to its first figure, is checked."""
 _FENCE = re.compile(r'^( *)```(\S*)(?: title="([^"]*)")?\n(.*?)^\1```$', re.DOTALL | re.MULTILINE)
 
 
@@ -58,11 +60,31 @@ def write_files(page: Path, folder: Path) -> None:
 
 def commands(page: Path, *, hub: bool = False) -> list[str]:
     """Return the command lines of a page: those to run, or those that need the Hub."""
-    lines: list[str] = []
-    for block in blocks(page, "sh"):
-        if (block.title == HUB) == hub:
-            text = block.text.replace("\\\n", " ")
-            lines += [line.split("  #")[0].strip() for line in text.splitlines()]
+    return [line for block in blocks(page, "sh") if (block.title == HUB) == hub for line in _lines(block)]
+
+
+def steps(page: Path) -> list[tuple[list[str], list[str]]]:
+    """Return what a reader does on a page, block by block: commands to run, and how the lines begin that they should print."""
+    found = blocks(page)
+    after = [*found, Block("", "", "")][1:]
+    return [
+        (_lines(block), beginnings(then.text) if then.title == OUTPUT else [])
+        for block, then in zip(found, after, strict=True)
+        if block.language == "sh" and block.title != HUB
+    ]
+
+
+def beginnings(output: str) -> list[str]:
+    """Return each line up to its first figure or `…`, blanks squeezed: what does not depend on the run or the machine.
+
+    Marks alone say nothing: which rows a short run has is another matter.
+    """
+    lines = (" ".join(re.split(r"\d|…", line)[0].split()) for line in output.splitlines())
+    return [line for line in lines if re.search(r"[^\W\d_]", line)]
+
+
+def _lines(block: Block) -> list[str]:
+    lines = [line.split("  #")[0].strip() for line in block.text.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 

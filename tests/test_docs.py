@@ -16,7 +16,7 @@ import yaml
 from saesweep.cli.entry import build_parser
 from saesweep.experiment import dump_yaml, load_experiment
 from saesweep.experiment.yaml_text import read_yaml
-from tests.documentation import HUB, PAGES, ROOT, SAELENS, SHORT, blocks, commands, words_of, write_files
+from tests.documentation import HUB, OUTPUT, PAGES, ROOT, SAELENS, SHORT, blocks, commands, steps, words_of, write_files
 
 DOCS = ROOT / "docs"
 LANGUAGES = {"sh", "python", "yaml", "text"}
@@ -35,7 +35,7 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     assert len(found) == text.count("```") / 2, "a fence that is not read as one"
     for block in found:
         assert block.language in LANGUAGES, f"{block.language!r}: nothing checks such a block"
-        assert block.is_file or block.title in ("", HUB, SAELENS), block.title
+        assert block.is_file or block.title in ("", HUB, SAELENS, OUTPUT), block.title
     outside = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
     assert not re.search(r"^    (saesweep|pip) ", outside, re.MULTILINE), "a command that no test sees"
 
@@ -64,6 +64,12 @@ def test_every_python_snippet_of_a_page_works(
             check_imports(block.text)
         elif not block.is_file:
             exec(code, names)
+
+
+def test_output_that_is_shown_follows_a_command() -> None:
+    shown = {page: sum(block.title == OUTPUT for block in blocks(page)) for page in PAGES}
+    assert shown == {page: sum(bool(lines) for _, lines in steps(page)) for page in PAGES}
+    assert shown[DOCS / "tutorial.md"] >= 8
 
 
 def check_imports(text: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from saesweep.cli import main
 from saesweep.cli.entry import build_parser
 from saesweep.cli.train import experiment_of
-from tests.documentation import PAGES, ROOT, SHORT, commands, words_of, write_files
+from tests.documentation import PAGES, ROOT, SHORT, beginnings, steps, words_of, write_files
 
 SHORT_TRAIN = ["--training_tokens", "8k", "--train_batch_size_tokens", "256", "--d_sae", "128"]
 SHORT_TRAIN += ["--set", "evaluation.select_tokens=1k", "--set", "evaluation.test_tokens=1k"]
@@ -44,26 +44,44 @@ def test_every_command_of_a_page_works(
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     (tmp_path / "texts").mkdir()  # the reader's own data, which `validate` looks for
     (tmp_path / "texts/a.jsonl").write_text('{"text": "a"}\n')
-    for command in commands(page):
-        if command.startswith(CHECKED_BY_CI):
-            continue
-        variables, words = words_of(command)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        assert words[0] == "saesweep", f"{page.name}: do not know how to check `{command}`"
-        arguments = words[1:]
-        if arguments[0] == "run" and downloads(arguments[1]):
-            arguments[0] = "plan"
-        if arguments[0] == "train":
-            if downloads_to_train(arguments):
+    for given, expected in steps(page):
+        capsys.readouterr()
+        printed = ""
+        for command in given:
+            if command.startswith(CHECKED_BY_CI):
                 continue
-            arguments += SHORT_TRAIN
-        if arguments[0] in ("run", "cache-activations"):
-            is_grid = "sampler: grid" in Path(arguments[1]).read_text()  # whose points are all needed
-            for setting in SHORT:
-                if not (is_grid and setting.startswith("search.trials")):
-                    arguments += ["--set", setting]
-        assert main(arguments) == 0, f"{command}\n{capsys.readouterr().err}"
+            variables, words = words_of(command)
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            assert words[0] == "saesweep", f"{page.name}: do not know how to check `{command}`"
+            arguments = shortened(words[1:])
+            if arguments is None:
+                continue
+            code = main(arguments)
+            said = capsys.readouterr()
+            printed += said.out + said.err
+            assert code == 0, f"{command}\n{said.err}"
+        left = iter(beginnings(printed))
+        for line in expected:
+            assert any(one.startswith(line) for one in left), (
+                f"{page.name}: {given} does not print `{line}`:\n{printed}"
+            )
+
+
+def shortened(arguments: list[str]) -> list[str] | None:
+    """Return a command as the test runs it: short, and without a download; None where it is checked but not run."""
+    if arguments[0] == "run" and downloads(arguments[1]):
+        arguments[0] = "plan"
+    if arguments[0] == "train":
+        if downloads_to_train(arguments):
+            return None
+        arguments += SHORT_TRAIN
+    if arguments[0] in ("run", "cache-activations"):
+        is_grid = "sampler: grid" in Path(arguments[1]).read_text()  # whose points are all needed
+        for setting in SHORT:
+            if not (is_grid and setting.startswith("search.trials")):
+                arguments += ["--set", setting]
+    return arguments
 
 
 def test_the_table_of_commands_is_complete(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -170,4 +171,5 @@ def _print_table(found: Comparison) -> None:
     from saesweep.display.text import encodable
     from saesweep.evaluation import registered_metrics
 
-    say(encodable(evaluation_text(found.to_json(), registered_metrics()), sys.stdout.encoding))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    say(encodable(evaluation_text(found.to_json(), registered_metrics(), width=width), sys.stdout.encoding))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from saesweep.display.text import MISSING, heading, label, metric_value, percent, setting
+from saesweep.display.text import MISSING, heading, label, metric_value, parameter_label, percent, setting
 from saesweep.events import ReferenceRow, Row
 from saesweep.messages import short_count
 from saesweep.status import LIVE
@@ -48,6 +48,8 @@ class Column:
     """Columns with the lowest number are left out first where the screen is narrow; see `fit_columns`."""
     short: str = ""
     """A heading for narrow screens; empty where there is none."""
+    short_cells: tuple[str, ...] = ()
+    """Cells for narrow screens; empty where there are none."""
 
     @property
     def width(self) -> int:
@@ -79,13 +81,11 @@ def leaderboard_columns(
             short="arch.",
         ),
         Column(name="sparsity", heading="sparsity", cells=tuple(r.sparsity for r in rows), align="left", keep=85),
-        Column(
-            name="lr",
-            heading="lr",
-            cells=tuple(f"{r.lr:.2g}" if r.lr == r.lr else MISSING for r in rows),
-            keep=_KEEP_SEARCHED if any("lr" in r.params for r in rows) else 45,
-        ),
     ]
+    rates = tuple(f"{r.lr:.2g}" if r.lr == r.lr else MISSING for r in rows)
+    is_searched = any("lr" in r.params for r in rows)
+    if is_searched or len(set(rates)) != 1:  # one value for all says nothing
+        columns.append(Column(name="lr", heading="lr", cells=rates, keep=_KEEP_SEARCHED if is_searched else 45))
     if any(r.stream for r in rows):
         columns.insert(
             2, Column(name="stream", heading="stream", cells=tuple(r.stream for r in rows), align="left", keep=92)
@@ -113,17 +113,32 @@ def leaderboard_columns(
 
 
 def fit_columns(columns: Sequence[Column], width: int) -> tuple[list[Column], list[str]]:
-    """Return the columns that fit in `width` characters, and the names of those left out."""
-    kept = list(columns)
-    left_out: list[str] = []
-    while len(kept) > 1 and table_width(kept) > width:
-        least = min(kept, key=lambda column: column.keep)
-        if least.keep >= _SHORTENED_BEFORE and any(column.short for column in kept):
-            kept = [replace(column, heading=column.short or column.heading, short="") for column in kept]
+    """Return the columns that fit in `width` characters, and the names of those left out, the least important ones first."""
+    shown = dict(enumerate(columns))
+    left_out: list[int] = []
+    while len(shown) > 1 and table_width([*shown.values()]) > width:
+        place, least = min(shown.items(), key=lambda item: item[1].keep)
+        if least.keep >= _SHORTENED_BEFORE and any(column.short or column.short_cells for column in shown.values()):
+            shown = {place: _shortened(column) for place, column in shown.items()}
             continue
-        kept.remove(least)
-        left_out.append(least.name)
-    return kept, left_out
+        del shown[place]
+        left_out.append(place)
+    for place in left_out[::-1]:  # a wide column that went last may have made room for a narrower one
+        wider = {**shown, place: columns[place]}
+        if table_width([*wider.values()]) <= width:
+            shown = wider
+            left_out.remove(place)
+    return [shown[place] for place in sorted(shown)], [columns[place].name for place in left_out]
+
+
+def _shortened(column: Column) -> Column:
+    return replace(
+        column,
+        heading=column.short or column.heading,
+        cells=column.short_cells or column.cells,
+        short="",
+        short_cells=(),
+    )
 
 
 def table_width(columns: Sequence[Column]) -> int:
@@ -217,6 +232,11 @@ def _metric_column(name: str, rows: Sequence[Row], keep: int) -> Column:
     return Column(name=label(name), heading=title, cells=cells, keep=keep)
 
 
+def _side(cells: Sequence[str]) -> Literal["left", "right"]:
+    """Return where the cells of a column are aligned: numbers on the right."""
+    return "right" if all(cell == MISSING or cell[:1].isdecimal() for cell in cells) else "left"
+
+
 def _searched(rows: Sequence[Row]) -> list[Column]:
     """Columns of the searched parameters that no other column shows and that differ between trials."""
     elsewhere = set(_SHOWN_ELSEWHERE)
@@ -229,6 +249,7 @@ def _searched(rows: Sequence[Row]) -> list[Column]:
     for path in paths:
         cells = tuple(setting(row.params[path]) if path in row.params else MISSING for row in rows)
         if len(set(cells)) > 1:
-            name = path.rpartition(".")[2]
-            columns.append(Column(name=name, heading=name, cells=cells, align="left", keep=_KEEP_SEARCHED))
+            name = parameter_label(path).rpartition(".")[2]
+            title = name.replace(" ", "\n")
+            columns.append(Column(name=name, heading=title, cells=cells, align=_side(cells), keep=_KEEP_SEARCHED))
     return columns

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saesweep.display.columns import Column, fit_columns
 from saesweep.display.text import MISSING, heading, metric_value
 from saesweep.specs.joint_hooks import EXPLAINED_AT
 
@@ -24,14 +25,25 @@ METRICS = (
 )
 """Columns, in order; those that no SAE has are left out, and so is the one without sinks where there are none."""
 _HEADINGS = {"silent_fraction": "silent\n%", "ce_loss_score": "CE\nscore", "delta_ce_minus_first": "ΔCE -\nfirst"}
+_KEEP = {
+    "l0": 97,
+    "delta_ce": 96,
+    "delta_ce_minus_first": 90,
+    "explained_variance": 85,
+    "ce_loss_score": 55,
+    "kl_div": 50,
+}
+"""What outlives other metrics where the screen is narrow."""
+_KEEP_TYPE, _KEEP_WIDTH, _KEEP_OTHER = 60, 30, 40
 
 
-def evaluation_text(comparison: Mapping[str, Any], added: Sequence[str] = ()) -> str:
+def evaluation_text(comparison: Mapping[str, Any], added: Sequence[str] = (), *, width: int | None = None) -> str:
     """Return the table and the lines below it.
 
     Args:
         comparison: As `Comparison.to_json` returns it.
         added: Metrics of plugins, shown behind the others.
+        width: Characters of a line: where the table is wider, the least important columns are left out. None: its natural width.
     """
     saes: Sequence[Mapping[str, Any]] = comparison["saes"]
     columns = [name for name in (*METRICS, *added) if any(sae["metrics"].get(name) is not None for sae in saes)]
@@ -39,14 +51,21 @@ def evaluation_text(comparison: Mapping[str, Any], added: Sequence[str] = ()) ->
         columns = [name for name in columns if name != "explained_variance_no_sinks"]
     if len(saes) > 1 and "delta_ce" in columns:
         columns.insert(columns.index("delta_ce") + 1, "delta_ce_minus_first")
-    table = [["SAE", "type", "d_sae", *(_HEADINGS.get(name, heading(name)) for name in columns)]]
-    for number, sae in enumerate(saes):
+    table = [
+        _column("SAE", [sae["source"] for sae in saes], keep=100, left=True),
+        _column("type", [sae["architecture"] for sae in saes], keep=_KEEP_TYPE, left=True),
+        _column("d_sae", [str(sae["d_sae"]) for sae in saes], keep=_KEEP_WIDTH),
+    ]
+    for name in columns:
         cells = [
             MISSING if name == "delta_ce_minus_first" and number == 0 else _cell(sae["metrics"], name)
-            for name in columns
+            for number, sae in enumerate(saes)
         ]
-        table.append([sae["source"], sae["architecture"], str(sae["d_sae"]), *cells])
-    lines = _aligned(table, left=2)
+        table.append(_column(_HEADINGS.get(name, heading(name)), cells, keep=_KEEP.get(name, _KEEP_OTHER)))
+    shown, left_out = (table, []) if width is None else fit_columns(table, width)
+    lines = _aligned(shown)
+    if left_out:
+        lines.append(f"columns left out on this width: {', '.join(left_out)}; --json has all")
     lines += _by_hook(saes)
     hooks = ", ".join(dict.fromkeys(sae["hook"] for sae in saes))
     where = f"{comparison['tokens']} tokens of {comparison['dataset']} ({comparison['part']}), {hooks}"
@@ -88,16 +107,22 @@ def _error(name: str, error: float) -> str:
     return f"{error:.4f}" if name == "delta_ce_minus_first" else metric_value(name, error)
 
 
-def _aligned(table: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Return the rows with columns aligned, headings on two lines, the first `left` columns to the left."""
-    head = [cell.split("\n") for cell in table[0]]
-    rows = [[(["", *cell])[-2] for cell in head], [cell[-1] for cell in head], *table[1:]]
+def _column(title: str, cells: Sequence[str], *, keep: int, left: bool = False) -> Column:
+    name = title.replace("\n", " ")
+    return Column(name=name, heading=title, cells=tuple(cells), align="left" if left else "right", keep=keep)
+
+
+def _aligned(columns: Sequence[Column]) -> list[str]:
+    """Return the rows with columns aligned, headings on two lines."""
+    heads = [["", *column.heading.split("\n")][-2:] for column in columns]
+    rows = [[upper for upper, _ in heads], [lower for _, lower in heads]]
+    rows += [list(row) for row in zip(*(column.cells for column in columns), strict=True)]
     if not any(rows[0]):
         del rows[0]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     return [
         "  ".join(
-            cell.ljust(w) if i < left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(column.width) if column.align == "left" else cell.rjust(column.width)
+            for cell, column in zip(row, columns, strict=True)
         ).rstrip()
         for row in rows
     ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from saesweep.display.columns import Column, leaderboard_columns
+from saesweep.display.matched import front_lines, matched_columns, matched_title
 from saesweep.display.summary import result_lines
 from saesweep.display.table import caption_lines, with_references
 from saesweep.events import MatchedEntry, ReferenceRow, Row
@@ -27,13 +28,26 @@ def leaderboard_html(
     """
     shown = rows[:_SHOWN_ROWS]
     columns = leaderboard_columns(shown, metrics=metrics, bars=bars, best=best)
-    head = "".join(f"<th{_align(column)}>{_text(column.heading)}</th>" for column in columns)
-    body = "".join(
-        f"<tr{_weight(row)}>{''.join(f'<td{_align(c)}>{_text(c.cells[i])}</td>' for c in columns)}</tr>"
-        for i, row in enumerate(shown)
-    )
     caption = caption_lines(rows, hidden=len(rows) - len(shown), best=best)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{lines_html(caption)}"
+    return _table(columns, [row.on_front for row in shown]) + lines_html(caption)
+
+
+def matched_html(entries: Sequence[MatchedEntry]) -> str:
+    """Return the best at each L0 as a table, the winners in bold; empty without matched L0."""
+    if not entries:
+        return ""
+    table = _table(matched_columns(entries), [entry.is_winner for entry in entries])
+    return lines_html([matched_title(entries)]) + table + lines_html(front_lines(entries))
+
+
+def _table(columns: Sequence[Column], is_bold: Sequence[bool]) -> str:
+    head = "".join(f"<th{_align(column)}>{_text(column.heading)}</th>" for column in columns)
+    weights = [' style="font-weight:bold"' if bold else "" for bold in is_bold]
+    body = "".join(
+        f"<tr{weight}>{''.join(f'<td{_align(c)}>{_text(c.cells[i])}</td>' for c in columns)}</tr>"
+        for i, weight in enumerate(weights)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def lines_html(lines: Sequence[str]) -> str:
@@ -57,12 +71,10 @@ def result_html(
 ) -> str:
     """Return the leaderboard of a run that has ended and what it found."""
     table = leaderboard_html(with_references(rows, references), metrics=metrics, best=best) if rows else ""
-    lines = result_lines(
-        rows, best=best, best_dir=best_dir, test_metrics=test_metrics, notes=notes, metrics=metrics, matched=matched
-    )
+    lines = result_lines(rows, best=best, best_dir=best_dir, test_metrics=test_metrics, notes=notes, metrics=metrics)
     if resume_command is not None:
         lines.append(f"interrupted; resume with: {resume_command}")
-    return f"<div>{table}{lines_html(lines)}</div>"
+    return f"<div>{table}{matched_html(matched)}{lines_html(lines)}</div>"
 
 
 def _text(text: str, *, breaks: bool = True) -> str:
@@ -72,7 +84,3 @@ def _text(text: str, *, breaks: bool = True) -> str:
 
 def _align(column: Column) -> str:
     return f' style="text-align:{column.align}"'
-
-
-def _weight(row: Row) -> str:
-    return ' style="font-weight:bold"' if row.on_front else ""

@@ -107,7 +107,7 @@ class LiveDisplay:
         if event.rows:
             rows = with_references(event.rows, event.references)
             print_leaderboard(self._console, rows, metrics=self._narrator.metrics, best=event.best)
-        for line in closing_lines(event, self._narrator.metrics):
+        for line in closing_lines(event, self._narrator.metrics, width=self._console.width):
             self._print(line)
 
     def _print(self, line: str, style: str = "") -> None:

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saesweep.display.columns import Column
+from saesweep.display.columns import Column, fit_columns
 from saesweep.display.text import MISSING, label, metric_value
 from saesweep.events import MatchedEntry
 from saesweep.messages import short_count
 
+_INDENT = "  "
 
-def matched_lines(entries: Sequence[MatchedEntry]) -> list[str]:
-    """Return a table of every architecture at every target L0, best first, and each architecture's front over L0."""
+
+def matched_lines(entries: Sequence[MatchedEntry], *, width: int | None = None) -> list[str]:
+    """Return a table of every architecture at every target L0, best first, and each architecture's front over L0.
+
+    Args:
+        entries: The run's table.
+        width: Characters of a line. Where the table is wider, remarks are shorter and the least important columns are left out.
+            None: the natural width.
+    """
     if not entries:
         return []
     columns = matched_columns(entries)
-    lines = [f"best at each L0 ({label(entries[0].goal)} at exactly that L0, ± standard error):"]
-    lines.append("  " + _line(columns, [column.heading for column in columns]))
+    left_out: list[str] = []
+    if width is not None:
+        columns, left_out = fit_columns(columns, width - len(_INDENT))
+    lines = [matched_title(entries)]
+    lines.append(_INDENT + _line(columns, [column.heading for column in columns]))
     for i, entry in enumerate(entries):
         if i and entry.target_l0 != entries[i - 1].target_l0:
             lines.append("")
-        lines.append("  " + _line(columns, [column.cells[i] for column in columns]))
+        lines.append(_INDENT + _line(columns, [column.cells[i] for column in columns]))
+    if left_out:
+        lines.append(f"columns left out on this width: {', '.join(left_out)}")
     return [*lines, "", *front_lines(entries)]
+
+
+def matched_title(entries: Sequence[MatchedEntry]) -> str:
+    """Return the line above the table."""
+    return f"best at each L0 ({label(entries[0].goal)} at exactly that L0, ± standard error):"
 
 
 def matched_columns(entries: Sequence[MatchedEntry]) -> list[Column]:
@@ -29,26 +47,37 @@ def matched_columns(entries: Sequence[MatchedEntry]) -> list[Column]:
     goal = entries[0].goal
     others = list(dict.fromkeys(name for entry in entries for name in entry.metrics if name != goal))
     found = [
-        _column("L0", [f"{e.target_l0:g}" for e in entries], right=True),
-        _column("architecture", [e.architecture for e in entries]),
+        _column("L0", [f"{e.target_l0:g}" for e in entries], keep=100, right=True),
+        _column("architecture", [e.architecture for e in entries], keep=95),
     ]
     if len({e.hook for e in entries}) > 1:
-        found.append(_column("hook", [e.hook for e in entries]))
+        found.append(_column("hook", [e.hook for e in entries], keep=92))
     found += [
-        _column(label(goal), [_with_error(goal, e.metrics[goal], e.stderr) for e in entries]),
+        _column(label(goal), [_with_error(goal, e.metrics[goal], e.stderr) for e in entries], keep=90),
         _column(
-            "behind", [MISSING if e.behind is None else _with_error(goal, e.behind, e.behind_stderr) for e in entries]
+            "behind",
+            [MISSING if e.behind is None else _with_error(goal, e.behind, e.behind_stderr) for e in entries],
+            keep=80,
         ),
         *(
-            _column(label(name), [metric_value(name, e.metrics.get(name)) for e in entries], right=True)
+            _column(label(name), [metric_value(name, e.metrics.get(name)) for e in entries], keep=30, right=True)
             for name in others
         ),
-        _column("measured L0", [f"{e.l0:.2f} ({100 * (e.l0 / e.target_l0 - 1):+.1f}%)" for e in entries], right=True),
-        _column("trial", [str(e.trial) for e in entries], right=True),
-        _column("n", [f"{e.n_complete}/{e.n_trials}" for e in entries], right=True),
-        _column("seeds", [str(e.replicates) for e in entries], right=True),
-        _column("tokens", [short_count(e.tokens) for e in entries], right=True),
-        _column("", [_remarks(e) for e in entries]),
+        _column(
+            "measured L0",
+            [f"{e.l0:.2f} ({100 * (e.l0 / e.target_l0 - 1):+.1f}%)" for e in entries],
+            keep=60,
+            right=True,
+        ),
+        _column("trial", [str(e.trial) for e in entries], keep=40, right=True),
+    ]
+    if any(e.n_complete != e.n_trials for e in entries):
+        found.append(_column("finished", [f"{e.n_complete}/{e.n_trials}" for e in entries], keep=20, right=True))
+    if any(e.replicates > 1 for e in entries):
+        found.append(_column("seeds", [str(e.replicates) for e in entries], keep=15, right=True))
+    found += [
+        _column("tokens", [short_count(e.tokens) for e in entries], keep=10, right=True),
+        _column("", [_remarks(e) for e in entries], keep=85, short_cells=[_remarks(e, short=True) for e in entries]),
     ]
     return found
 
@@ -80,13 +109,14 @@ def best_lines(entries: Sequence[MatchedEntry]) -> list[str]:
     return lines
 
 
-def _remarks(entry: MatchedEntry) -> str:
-    said = ["best"] * entry.is_winner + ["tied with the best"] * entry.is_tied
+def _remarks(entry: MatchedEntry, *, short: bool = False) -> str:
+    said = ["best"] * entry.is_winner
+    said += ["tied" if short else "tied with the best"] * entry.is_tied
     if not entry.is_comparable:
-        said.append("too far from this L0 to compare")
+        said.append("too far off" if short else "too far from this L0 to compare")
     elif not entry.is_interpolated:
-        said.append("as measured, not interpolated")
-    said += ["still improving"] * bool(entry.still_improving)
+        said.append("as measured" if short else "as measured, not interpolated")
+    said += ["improving" if short else "still improving"] * bool(entry.still_improving)
     return ", ".join(said)
 
 
@@ -95,8 +125,17 @@ def _with_error(name: str, value: float, error: float | None) -> str:
     return text if error is None else f"{text} ± {metric_value(name, error)}"
 
 
-def _column(title: str, cells: Sequence[str], *, right: bool = False) -> Column:
-    return Column(name=title, heading=title, cells=tuple(cells), align="right" if right else "left")
+def _column(
+    title: str, cells: Sequence[str], *, keep: int, right: bool = False, short_cells: Sequence[str] = ()
+) -> Column:
+    return Column(
+        name=title,
+        heading=title,
+        cells=tuple(cells),
+        align="right" if right else "left",
+        keep=keep,
+        short_cells=tuple(short_cells),
+    )
 
 
 def _line(columns: Sequence[Column], cells: Sequence[str]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Protocol
 
-from saesweep.display.html import leaderboard_html, lines_html
+from saesweep.display.html import leaderboard_html, lines_html, matched_html
 from saesweep.display.plain import Narrator
 from saesweep.display.state import RunState
 from saesweep.display.summary import closing_lines
@@ -105,7 +106,9 @@ class NotebookDisplay:
         rows = with_references(event.rows, event.references)
         metrics = self._narrator.metrics
         table = leaderboard_html(rows, metrics=metrics, best=event.best) if rows else ""
-        self._output.update(f"<div>{lines_html(self._lines)}{table}{lines_html(closing_lines(event, metrics))}</div>")
+        lines = closing_lines(replace(event, matched=()), metrics)  # which is a table of its own
+        found = f"{table}{matched_html(event.matched)}{lines_html(lines)}"
+        self._output.update(f"<div>{lines_html(self._lines)}{found}</div>")
 
 
 class _CellOutput:

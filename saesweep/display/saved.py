@@ -41,6 +41,8 @@ class Leaderboard:
     """Published SAEs, ranked among the rows."""
     matched: tuple[MatchedEntry, ...] = ()
     """With matched L0, the best at each."""
+    best_dir: str | None = None
+    """Where the exported trial is, in a run directory that has one."""
     data: Mapping[str, Any]
     """The file as it is."""
 
@@ -59,17 +61,17 @@ class Leaderboard:
         """Name, status and objective in one line."""
         return f"{self.name}: {self.status}; {', '.join(self.goals)}"
 
-    @property
-    def footer(self) -> list[str]:
-        """What the run found, once it is over."""
+    def footer(self, *, width: int | None = None) -> list[str]:
+        """Return what the run found, once it is over; tables in it are made to fit a width."""
         return result_lines(
             self.rows,
             best=self.best,
-            best_dir=None,
+            best_dir=self.best_dir,
             test_metrics=self.test_metrics,
             notes=self.notes,
             metrics=self.metrics,
             matched=self.matched,
+            width=width,
         )
 
 
@@ -103,6 +105,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
             test_metrics=_numbers(data.get("test_metrics", {})),
             notes=tuple(data.get("notes", ())),
             matched=tuple(MatchedEntry(**entry) for entry in data.get("matched", ())),
+            best_dir=str(file.parent / "best") if (file.parent / "best" / "cfg.json").is_file() else None,
             data=data,
         )
         _check_types(board)
@@ -134,12 +137,12 @@ def show_leaderboard(
         console = make_console(stream, os.environ if env is None else env)
         console.print(printable(board.title), markup=False, soft_wrap=True)
         print_leaderboard(console, board.table_rows, metrics=board.metrics, best=board.best)
-        for line in board.footer:
+        for line in board.footer(width=console.width):
             console.print(printable(line), markup=False, soft_wrap=wraps_softly(line, console.width))
         return
     else:
         text = "\n".join(
-            [board.title, render_text(board.table_rows, metrics=board.metrics, best=board.best), *board.footer]
+            [board.title, render_text(board.table_rows, metrics=board.metrics, best=board.best), *board.footer()]
         )
     stream.write(encodable(text, getattr(stream, "encoding", None)) + "\n")
     stream.flush()

@@ -105,8 +105,8 @@ def progress_parts(
     ]
 
 
-def closing_lines(event: RunEnded, metrics: Sequence[str] = ()) -> list[str]:
-    """Return what a run says at its end, below the final table."""
+def closing_lines(event: RunEnded, metrics: Sequence[str] = (), *, width: int | None = None) -> list[str]:
+    """Return what a run says at its end, below the final table; tables in it are made to fit a width."""
     states = Counter(row.status for row in event.rows)
     counts = ", ".join(f"{states[state]} {state}" for state in _STATES if states[state])
     if event.status == "already complete":
@@ -132,6 +132,7 @@ def closing_lines(event: RunEnded, metrics: Sequence[str] = ()) -> list[str]:
         notes=event.notes,
         metrics=metrics,
         matched=event.matched,
+        width=width,
     )
     if event.status == "interrupted":
         lines.append(f"the state is saved; resume with: {event.resume_command or 'the same command again'}")
@@ -147,9 +148,10 @@ def result_lines(
     notes: Sequence[str],
     metrics: Sequence[str] = (),
     matched: Sequence[MatchedEntry] = (),
+    width: int | None = None,
 ) -> list[str]:
     """Return what a run found: the best at each L0, the exported trial, its `test` metrics, and what to know about them."""
-    lines = matched_lines(matched)
+    lines = matched_lines(matched, width=width)
     if best is not None:
         where = f" -> {best_dir}" if best_dir else ""
         lines.append(f"best: {_label(best, rows)}{where}")

@@ -111,6 +111,11 @@ def setting(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def parameter_label(path: str) -> str:
+    """Return how people see a searched parameter: its path in the file, but for what is no field of it."""
+    return "target L0" if path == "target_l0" else path
+
+
 def heading(metric: str) -> str:
     """Return the column heading of a metric, in one or two lines."""
     return HEADINGS.get(metric, metric)

@@ -19,6 +19,7 @@ from saesweep.driver.visits import Visit, planned_visits
 from saesweep.errors import UserError
 from saesweep.experiment import Experiment, Stream, are_comparable, streams_of, with_widths
 from saesweep.experiment.devices import device_names
+from saesweep.messages import short_count
 from saesweep.models import ModelFacts, resolve_device
 from saesweep.planning.calibrate import calibrate
 from saesweep.planning.estimate import Work, estimated, facts_at_hand, process_peak, seconds_of
@@ -34,7 +35,6 @@ from saesweep.specs import (
     ObjectiveSpec,
     PAnnealingPlan,
     SearchSpec,
-    format_count,
     ramps_of,
 )
 from saesweep.worker.preflight import preflight
@@ -207,7 +207,7 @@ def _matched_text(experiment: Experiment, runs: Sequence[BaseRun]) -> str:
     text = f"at L0 {targets}: {share} for each of {len(runs)} architectures"
     plans = [plan for run in runs if (plan := ControlPlan.of(run, matched.l0[0], matched)) is not None]
     if plans:
-        frozen = format_count(plans[0].freeze_step * runs[0].train_batch_size_tokens)
+        frozen = short_count(plans[0].freeze_step * runs[0].train_batch_size_tokens)
         names = [run.sae.architecture for run in runs if ControlPlan.of(run, matched.l0[0], matched) is not None]
         text += f"; the coefficient of {', '.join(names)} is steered there and frozen at {frozen} tokens"
     return text
@@ -293,13 +293,17 @@ def _schedules(own: Experiment, runs: Sequence[BaseRun]) -> tuple[str, ...]:
             ramps = [ramps[field] for run in corners if field in (ramps := ramps_of(run))]
             different = list(dict.fromkeys(str(ramp) for ramp in ramps if not ramp.is_constant))
             if different:
-                more = f", and {len(different) - 1} others at the edges of the space" if len(different) > 1 else ""
+                more = _others(len(different) - 1)
                 found.append(f"{name} {field} {different[0]}{more}")
         plans = dict.fromkeys(str(plan) for run in corners if (plan := PAnnealingPlan.of(run)) is not None)
         if plans:
-            more = f", and {len(plans) - 1} others at the edges of the space" if len(plans) > 1 else ""
+            more = _others(len(plans) - 1)
             found.append(f"{name} p {next(iter(plans))}{more}")
     return tuple(found)
+
+
+def _others(count: int) -> str:
+    return f", and {count} other{'s' * (count != 1)} at the edges of the space" if count else ""
 
 
 def _widths(facts: ModelFacts | None) -> dict[str, int]:

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from saesweep.messages import short_bytes, short_count
 from saesweep.scheduler import Policy
-from saesweep.specs import format_count
-
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -164,29 +162,29 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Return the plan as text."""
-        rungs = ", ".join(format_count(t) for t in self.rungs_tokens) or "none"
+        rungs = ", ".join(short_count(t) for t in self.rungs_tokens) or "none"
         return [
-            f"{self.name}: {self.trials} trials of {format_count(self.total_tokens)} tokens, hooks {', '.join(self.hooks)}",
+            f"{self.name}: {self.trials} trials of {short_count(self.total_tokens)} tokens, hooks {', '.join(self.hooks)}",
             *self._stream_lines(),
             *([f"  tokens: {self.mixture}"] if self.mixture else []),
             *([f"  {self.matched}"] if self.matched else []),
             *(f"  schedule: {schedule}" for schedule in self.schedules),
-            f"  blocks of {format_count(self.block_tokens)} tokens, rungs at {rungs}",
+            f"  blocks of {short_count(self.block_tokens)} tokens, rungs at {rungs}",
             f"  {self._pruning_text()}",
             f"  cohort of {self.slots} on {self.device} ({self.slots_reason})",
-            f"  memory: {self.slot_bytes / _GIB:.2f} GiB per SAE + {self.shared_bytes / _GIB:.2f} GiB shared"
-            f" = {(self.slots * self.slot_bytes + self.shared_bytes) / _GIB:.2f} GiB, "
-            + ("" if self.model_bytes is None else f"language model {self.model_bytes / _GIB:.2f} GiB")
+            f"  memory: {self.slots} x {short_bytes(self.slot_bytes)} + {short_bytes(self.shared_bytes)} shared"
+            f" = {short_bytes(self.slots * self.slot_bytes + self.shared_bytes)}, "
+            + ("" if self.model_bytes is None else f"language model {short_bytes(self.model_bytes)}")
             + ("language model not counted" if self.model_bytes is None else "")
-            + f" (measuring takes up to {self.measuring_bytes / _GIB:.2f} GiB of what is shared)",
+            + f" (measuring takes up to {short_bytes(self.measuring_bytes)} of what is shared)",
             *(
-                [f"  peak of the whole process: about {self.peak_bytes / _GIB:.2f} GiB"]
+                [f"  peak of the whole process: about {short_bytes(self.peak_bytes)}"]
                 if self.peak_bytes is not None
                 else []
             ),
-            f"  SAE-tokens: {format_count(self.sae_tokens_full)} if every trial runs to its end,"
-            f" about {format_count(self.sae_tokens_pruned)} with pruning"
-            + (f"; {format_count(self.confirm_sae_tokens)} more to confirm" if self.confirm_sae_tokens else ""),
+            f"  SAE-tokens: {short_count(self.sae_tokens_full)} if every trial runs to its end,"
+            f" about {short_count(self.sae_tokens_pruned)} with pruning"
+            + (f"; {short_count(self.confirm_sae_tokens)} more to confirm" if self.confirm_sae_tokens else ""),
             *self._time_lines(),
             "  first settings the sampler would try:",
             *(f"    {s.number}: {s.architecture} {s.sparsity}  {_settings(s.params)}" for s in self.samples),
@@ -208,7 +206,7 @@ class Plan:
         if self.first_judged_step is None:
             return "pruning: no trial is judged, each trains to its end"
         return (
-            f"pruning: a trial is first judged at step {self.first_judged_step} ({format_count(self.rungs_tokens[0])} tokens); "
+            f"pruning: a trial is first judged at step {self.first_judged_step} ({short_count(self.rungs_tokens[0])} tokens); "
             f"about {self.finished_pruned} of {self.trials} trials are expected to finish, as recorded learning curves went"
         )
 
@@ -219,7 +217,7 @@ class Plan:
         return [
             f"  {len(self.streams)} activation streams, one after the other, {loads}; sizes below are the first one's:",
             *(
-                f"    {s.label}: {s.trials} trials of {format_count(s.total_tokens)} tokens,"
+                f"    {s.label}: {s.trials} trials of {short_count(s.total_tokens)} tokens,"
                 f" cohort of {s.slots}, hooks {', '.join(s.hooks)}"
                 for s in self.streams
             ),
@@ -245,7 +243,7 @@ class Plan:
 def _calibration_line(calibration: Calibration) -> str:
     steps = ", ".join(f"{name} {1000 * s:.1f} ms" for name, s in calibration.step_seconds.items())
     label = f"{calibration.label}: " if calibration.label else ""
-    rate = format_count(int(round(calibration.model_tokens_per_second, -2)))
+    rate = short_count(int(round(calibration.model_tokens_per_second, -2)))
     probes = f"; probes of one SAE {calibration.probes_seconds:.1f} s" if calibration.probes_seconds else ""
     return f"  measured now: {label}{rate} activations/s from the stream; a training step of {steps}{probes}"
 

@@ -53,7 +53,7 @@ def _curves(run: RunData, key: Key, title: str, points: dict[int, list[tuple[int
         **(metric_axis(name, values) if kind == "select" else axis_for(values, log=_is_log(name, values)))
     )
     seen: set[str] = set()
-    for row in sorted(run.rows, key=lambda row: row.number):
+    for row in run.finished_first:
         kept = thinned(points[row.number], share)
         if not kept:
             continue
@@ -65,6 +65,7 @@ def _curves(run: RunData, key: Key, title: str, points: dict[int, list[tuple[int
             marker={"size": 7 if is_best else 5, "symbol": style.symbol},
             name=row.architecture,
             legendgroup=row.architecture,
+            legendrank=run.legend_rank(row.architecture),
             showlegend=row.architecture not in seen,
             line={
                 "color": style.colour,

@@ -74,6 +74,15 @@ class RunData:
         """Architectures in the order of their first trial."""
         return list(dict.fromkeys(row.architecture for row in sorted(self.rows, key=lambda row: row.number)))
 
+    @property
+    def finished_first(self) -> list[Row]:
+        """Trials as plots draw them: finished ones by number, then the others; a legend shows how the first is drawn."""
+        return sorted(self.rows, key=lambda row: (row.status != "complete", row.number))
+
+    def legend_rank(self, architecture: str) -> int:
+        """Return the place of an architecture in every legend."""
+        return 1000 + (self.architectures.index(architecture) if architecture in self.architectures else 999)
+
     def has(self, metric: str) -> bool:
         """Return whether any trial has a metric."""
         return any(metric in row.metrics for row in self.rows)
@@ -155,6 +164,7 @@ def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float,
     placed: dict[int, tuple[int, int, float]] = {}
     now = last = offset = 0.0
     starts = 0
+    has_ended = False
 
     def leave(trial: int, status: str) -> None:
         if trial in placed:
@@ -171,8 +181,9 @@ def _times(events: list[dict[str, Any]]) -> tuple[list[Stay], list[Rate], float,
             for trial in list(placed):
                 leave(trial, "interrupted")
             starts += 1
+        if kind == "RunStarted" or has_ended:  # a finished run that is asked for again says its end once more
             offset += clock - last
-        last = clock
+        last, has_ended = clock, kind == "RunEnded"
         now = clock - offset
         if kind == "TrialStarted":
             leave(int(event["number"]), "interrupted")  # it goes back to a checkpoint, or to another worker

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from saesweep.events import Row
 from saesweep.report.curves import thinned
 from saesweep.report.data import RunData
-from saesweep.report.style import ACCENT, INK, MUTED, PAPER, axis_for, figure, style_of, text_on
+from saesweep.report.style import ACCENT, INK, MUTED, PAPER, axis_for, bar_of, figure, style_of, text_on
 
 MAX_RATES = 2_000
 NEVER = -10.0
@@ -41,7 +41,7 @@ def timeline_figure(run: RunData) -> go.Figure:
     )
     rows = {row.number: row for row in run.rows}
     named: set[str] = set()
-    for stay in run.stays:
+    for stay in sorted(run.stays, key=lambda stay: stay.status != "complete"):  # whose colour in the legend is not pale
         row = rows.get(stay.trial)
         architecture = row.architecture if row is not None else "?"
         length = (stay.end_seconds - stay.begin_seconds) / 60
@@ -54,16 +54,17 @@ def timeline_figure(run: RunData) -> go.Figure:
             base=[stay.begin_seconds / 60],
             name=architecture,
             legendgroup=architecture,
+            legendrank=run.legend_rank(architecture),
             showlegend=architecture not in named,
             text=str(stay.trial),
             textposition="inside",
             insidetextanchor="middle",
             insidetextfont={"color": text_on(style_of(architecture).colour) if stay.status == "complete" else INK},
-            marker={
-                "color": style_of(architecture).colour,
-                "opacity": 1.0 if stay.status == "complete" else 0.55,
-                "line": {"color": _OUTLINES.get(stay.status, PAPER), "width": 1.5},
-            },
+            marker=bar_of(
+                architecture,
+                opacity=1.0 if stay.status == "complete" else 0.55,
+                line={"color": _OUTLINES.get(stay.status, PAPER), "width": 1.5},
+            ),
             hovertemplate=f"trial {stay.trial}, {architecture}: {said}<extra></extra>",
         )
         named.add(architecture)
@@ -87,10 +88,7 @@ def dead_figure(run: RunData) -> go.Figure:
                 x=[str(row.number) for row in mine],
                 y=[100 * row.metrics["dead_fraction"] for row in mine],
                 name=architecture,
-                marker={
-                    "color": style_of(architecture).colour,
-                    "opacity": [1 if r.status == "complete" else 0.5 for r in mine],
-                },
+                marker=bar_of(architecture, opacity=[1 if r.status == "complete" else 0.5 for r in mine]),
                 hovertemplate=[
                     f"trial {row.number}: %{{y:.2f}}% silent for {row.dead_window_tokens or 0:,} tokens<extra></extra>"
                     for row in mine

@@ -39,7 +39,7 @@ def _environment() -> Environment:
         "packed_script": packed_script,
         "packed_plotly": packed_plotly,
         "colour_of": lambda architecture: style_of(architecture).colour,
-        "symbol_of": lambda architecture: style_of(architecture).symbol,
+        "pattern_of": lambda architecture: style_of(architecture).pattern,
         "version": __version__,
     }
     return environment

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -15,8 +17,14 @@ from saesweep.report.tables import Table, row_of
 
 WORDS = (
     "Each architecture's best trial at each target, read off at exactly that L0 from the curve through its trials where "
-    "there are three. Errors are standard errors; a trial within two of them of the best is tied with it."
+    "there are three. Errors are standard errors; a trial within two of them of the best is tied with it, by the error of "
+    "the difference (behind), which is paired over contexts and usually smaller than that of each value. In the plot bars are two "
+    "errors of each value, and those of one target stand side by side."
 )
+_APART = 0.012
+"""Between two lines at one target, as a share of the axis: markers and bars would cover each other."""
+_MOST_APART = 0.35
+"""Between the first and the last line, as a share of the way to the nearest other target."""
 
 
 def matched_table(entries: Sequence[MatchedEntry]) -> Table:
@@ -51,6 +59,9 @@ def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]
     made.update_xaxes(tickvals=targets, ticktext=[f"{target:g}" for target in targets])
     ends = [entry.metrics[goal] + sign * 2 * (entry.stderr or 0.0) for entry in shown for sign in (-1, 1)]
     made.update_yaxes(**metric_axis(goal, ends))
+    lines = list(dict.fromkeys((entry.architecture, entry.hook) for entry in shown))
+    lines.sort(key=lambda line: architectures.index(line[0]))
+    places = dict(zip(lines, _side_by_side(len(lines), targets), strict=True))
     hooks = list(dict.fromkeys(entry.hook for entry in entries))
     dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
     for architecture in architectures:
@@ -62,7 +73,7 @@ def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]
             style = style_of(architecture)
             dash = style.dash if len(hooks) == 1 else dashes[number % len(dashes)]
             made.add_scatter(
-                x=[entry.target_l0 for entry in own],
+                x=[entry.target_l0 * places[architecture, hook] for entry in own],
                 y=[entry.metrics[goal] for entry in own],
                 error_y={"type": "data", "array": [2 * (entry.stderr or 0.0) for entry in own], "thickness": 1},
                 mode="lines+markers",
@@ -75,6 +86,14 @@ def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]
     if not shown:
         say_empty(made, "No trial ended near its target L0.")
     return made
+
+
+def _side_by_side(n_lines: int, targets: Sequence[float]) -> list[float]:
+    """Return the factors that the targets are multiplied by for each line, around 1."""
+    whole = math.log(max(2.0, targets[-1] / targets[0]))
+    nearest = min((math.log(b / a) for a, b in itertools.pairwise(targets)), default=whole)
+    apart = min(_APART * whole, _MOST_APART * nearest / max(1, n_lines - 1))
+    return [math.exp((number - (n_lines - 1) / 2) * apart) for number in range(n_lines)]
 
 
 def _describe(entry: MatchedEntry) -> str:

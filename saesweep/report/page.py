@@ -168,7 +168,13 @@ def _latents(run: RunData, plots: Plots) -> dict[str, Any] | None:
 
 def _cost(run: RunData, plots: Plots) -> dict[str, Any]:
     total = sum(row.tokens for row in run.rows)
+    spared = sum(row.total_tokens - row.tokens for row in run.rows if row.status == "pruned")
     full = sum(row.total_tokens for row in run.rows)
+    pruning = (
+        f" Pruning saved {100 * spared / full:.0f}% of what {len(run.rows)} full trials would have cost."
+        if spared
+        else ""
+    )
     by_status = Counter(row.status for row in run.rows)
     tokens = {status: sum(row.tokens for row in run.rows if row.status == status) for status in by_status}
     rows = [
@@ -182,8 +188,8 @@ def _cost(run: RunData, plots: Plots) -> dict[str, Any]:
     words = (
         f"{duration(run.seconds)} of running time in {run.starts} start{'s' * (run.starts != 1)}{busy}; "
         f"{short_count(total)} SAE tokens trained ({short_rate(total / run.seconds) if run.seconds else '-'} per second) from "
-        f"{short_count(stream)} tokens of the stream: each activation was used {total / max(1, stream):.1f} times. "
-        f"Pruning saved {100 * (1 - total / max(1, full)):.0f}% of what {len(run.rows)} full trials would have cost."
+        f"{short_count(stream)} tokens of the stream: each activation was used {total / max(1, stream):.1f} times."
+        f"{pruning}"
     )
     return {
         "words": words,

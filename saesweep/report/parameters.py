@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import plotly.graph_objects as go
 
-from saesweep.display.text import label, metric_value, setting
+from saesweep.display.text import label, metric_value, parameter_label, setting
 from saesweep.events import Row
 from saesweep.experiment import ARCHITECTURE
 from saesweep.report.data import RunData
@@ -39,7 +39,7 @@ def importance_figure(run: RunData) -> go.Figure | None:
     names: dict[str, None] = {}
     for index, goal in enumerate(run.board.goals):
         shares = {
-            path if item.group == "all trials" else f"{path} ({item.group})": share
+            parameter_label(path) if item.group == "all trials" else f"{parameter_label(path)} ({item.group})": share
             for item in reversed(found)
             if item.goal == goal
             for path, share in reversed(list(item.shares.items()))
@@ -61,6 +61,8 @@ def importance_figure(run: RunData) -> go.Figure | None:
 
 
 _TICKS = 5
+_AXIS_WIDTH = 84
+"""Pixels that an axis with its labels needs: on a phone the figure scrolls where it has more of them than have room."""
 _NEAR = 0.07
 """Share of an axis within which two labels would overlap."""
 
@@ -91,7 +93,7 @@ def parallel_figure(run: RunData) -> go.Figure | None:
         values = {row.number: row.metrics[metric] for row in rows if math.isfinite(row.metrics.get(metric, math.nan))}
         axes.append(_axis(label(metric), values, metric))
     made = figure(x="", y="", height=460)
-    made.update_layout(margin={"l": 40, "r": 60, "t": 88, "b": 24})
+    made.update_layout(margin={"l": 40, "r": 60, "t": 88, "b": 24}, meta={"min_width": _AXIS_WIDTH * len(axes)})
     made.update_xaxes(visible=False, range=[-0.25, len(axes) - 0.75], fixedrange=True)
     made.update_yaxes(visible=False, range=[-0.05, 1.08], fixedrange=True)
     for i, axis in enumerate(axes):
@@ -120,10 +122,11 @@ def parallel_figure(run: RunData) -> go.Figure | None:
             mode="lines+markers",
             name=row.architecture,
             legendgroup=row.architecture,
+            legendrank=run.legend_rank(row.architecture),
             showlegend=row.architecture not in named,
             line={"color": style.colour, "width": 3.5 if is_best else 1.4},
             marker={"size": 6, "symbol": style.symbol, "line": {"color": INK, "width": 1 if is_best else 0}},
-            opacity=1.0 if is_best else 0.75,
+            opacity=1.0 if is_best else 0.85,
             hovertemplate=f"<b>trial {row.number}</b> {row.architecture}<br>{'<br>'.join(texts)}<extra></extra>",
         )
         named.add(row.architecture)
@@ -137,7 +140,8 @@ def _paths(rows: Sequence[Row]) -> list[str]:
 
 
 def _short(path: str) -> str:
-    return path.removeprefix("sae.").replace("_", "_<br>", 1) if len(path) > 14 else path.removeprefix("sae.")
+    name = parameter_label(path).removeprefix("sae.")
+    return name.replace("_", "_<br>", 1) if len(path) > 14 else name
 
 
 def _axis(title: str, values: Mapping[int, Any], metric: str | None = None) -> _Axis:

@@ -57,7 +57,7 @@ def rung_figures(run: RunData) -> dict[str, go.Figure]:
 def _rungs(run: RunData, metric: str) -> go.Figure:
     made = figure(x="tokens that the trial has trained on", y=metric_title(metric))
     values, named = [], set()
-    for row in sorted(run.rows, key=lambda row: row.number):
+    for row in run.finished_first:
         points = _measured(run, row, metric)
         if not points:
             continue
@@ -70,6 +70,7 @@ def _rungs(run: RunData, metric: str) -> go.Figure:
             mode="lines+markers",
             name=row.architecture,
             legendgroup=row.architecture,
+            legendrank=run.legend_rank(row.architecture),
             showlegend=row.architecture not in named,
             line={"color": style.colour, "width": 1.5},
             marker=marker(row.architecture, size=7, line={"color": INK, "width": 0}),

@@ -32,6 +32,8 @@ class ArchitectureStyle:
     """Plotly's name of its marker: print and colour blindness leave it readable."""
     dash: str = "solid"
     """Of a line, where nothing else decides it."""
+    pattern: str = ""
+    """Of a bar, as plotly names it, and of the mark in a table; empty: none."""
 
 
 ARCHITECTURE_STYLES = {
@@ -54,18 +56,18 @@ _OTHER_SYMBOLS = ("star-triangle-down", "hexagon", "pentagon", "star-diamond", "
 def style_of(architecture: str) -> ArchitectureStyle:
     """Return the style of an architecture; of one that a plug-in adds, by its name alone.
 
-    A transcoder has the colour of its SAE, an open marker and broken lines, with a dot in it and dotted ones for a skip
-    connection; a crosscoder a marker with a dot.
+    A transcoder has the colour of its SAE, an open marker, broken lines and striped bars, with a dot in it, dotted and
+    chequered ones for a skip connection; a crosscoder a marker with a dot and dotted bars.
     """
     if (of := architecture.removesuffix("_crosscoder")) in ARCHITECTURE_STYLES and of != architecture:
-        return ArchitectureStyle(ARCHITECTURE_STYLES[of].colour, f"{ARCHITECTURE_STYLES[of].symbol}-dot")
+        return ArchitectureStyle(ARCHITECTURE_STYLES[of].colour, f"{ARCHITECTURE_STYLES[of].symbol}-dot", pattern=".")
     sae, is_transcoder, _ = architecture.partition("_transcoder")
     known = ARCHITECTURE_STYLES.get(sae.removesuffix("_skip"))
     if known is not None:
         if not is_transcoder:
             return known
-        opened, dash = ("-open-dot", "dot") if sae.endswith("_skip") else ("-open", "dash")
-        return ArchitectureStyle(known.colour, known.symbol + opened, dash)
+        opened, dash, pattern = ("-open-dot", "dot", "x") if sae.endswith("_skip") else ("-open", "dash", "/")
+        return ArchitectureStyle(known.colour, known.symbol + opened, dash, pattern)
     number = zlib.crc32(architecture.encode())
     return ArchitectureStyle(
         _OTHER_COLOURS[number % len(_OTHER_COLOURS)], _OTHER_SYMBOLS[number // 2 % len(_OTHER_SYMBOLS)]
@@ -75,7 +77,15 @@ def style_of(architecture: str) -> ArchitectureStyle:
 def marker(architecture: str, **more: Any) -> dict[str, Any]:
     """Return a marker of an architecture, outlined so that pale colours keep their contrast."""
     style = style_of(architecture)
-    return {"color": style.colour, "symbol": style.symbol, "size": 9, "line": {"color": INK, "width": 0.8}, **more}
+    width = 1.8 if "-open" in style.symbol else 0.8  # an open one is nothing but its outline
+    return {"color": style.colour, "symbol": style.symbol, "size": 9, "line": {"color": INK, "width": width}, **more}
+
+
+def bar_of(architecture: str, **more: Any) -> dict[str, Any]:
+    """Return the marker of an architecture's bars."""
+    style = style_of(architecture)
+    pattern = {"shape": style.pattern, "fillmode": "overlay", "fgcolor": PAPER, "size": 7, "solidity": 0.25}
+    return {"color": style.colour, **({"pattern": pattern} if style.pattern else {}), **more}
 
 
 def text_on(colour: str) -> str:

@@ -97,13 +97,15 @@ def board_section(run: RunData) -> dict[str, Any]:
     """Return what the section of the leaderboard shows."""
     metrics = [name for name in dict.fromkeys([*run.board.metrics, *COLUMNS]) if run.has(name)]
     paths = [path for path in dict.fromkeys(p for row in run.rows for p in row.params) if path not in _SAID]
+    is_ranked = any(row.rank is not None for row in run.board.table_rows)
+    first = int(is_ranked)
     rows = []
     for row in run.board.table_rows:
         is_best = row.number == run.board.best and row.status != "reference"
         css = "best" if is_best else ("" if row.status in ("complete", "reference") else "unfinished")
         known = known_metrics(row)
         cells = [
-            "" if row.rank is None else str(row.rank),
+            *(["" if row.rank is None else str(row.rank)] if is_ranked else []),
             row_label(row),
             row.architecture,
             row.sparsity,
@@ -112,10 +114,19 @@ def board_section(run: RunData) -> dict[str, Any]:
             "" if row.status == "reference" else short_count(row.tokens),
             row.status if row.feasible else "infeasible",
         ]
-        rows.append(row_of(cells, css, {2: row.architecture}))
-    heads = ["rank", "trial", "architecture", "sparsity", *map(metric_name, metrics), *paths, "tokens", "state"]
+        rows.append(row_of(cells, css, {first + 1: row.architecture}))
+    heads = [
+        *(["rank"] if is_ranked else []),
+        "trial",
+        "architecture",
+        "sparsity",
+        *map(metric_name, metrics),
+        *paths,
+        "tokens",
+        "state",
+    ]
     return {
-        "table": Table(heads=heads, rows=rows, text_columns={2, 3, len(heads) - 1}),
+        "table": Table(heads=heads, rows=rows, text_columns={first + 1, first + 2, len(heads) - 1}),
         "has_baselines": any(row.is_baseline for row in run.rows),
         "references": [(row_label(row), row.source, f"{row.d_sae:,}") for row in run.board.references],
         "failures": [(row.number, row.reason) for row in run.rows if row.reason and row.status == "failed"],

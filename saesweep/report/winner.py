@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saesweep.display.columns import row_label
-from saesweep.display.text import metric_value, setting
+from saesweep.display.text import metric_value, parameter_label, setting
 from saesweep.events import Row
 from saesweep.messages import short_count
 from saesweep.report.data import RunData
@@ -102,7 +102,11 @@ def winner_section(run: RunData) -> dict[str, Any]:
         "best": best,
         "notes": _notes(run),
         "tokens": short_count(best.tokens),
-        "params": [f"{path} = {setting(value)}" for path, value in best.params.items() if path != "sae.architecture"],
+        "params": [
+            f"{parameter_label(path)} = {setting(value)}"
+            for path, value in best.params.items()
+            if path != "sae.architecture"
+        ],
         "cards": [(metric_name(name), *_value(name, metrics)) for name in _CARDS if name in metrics],
         "is_test": bool(run.board.test_metrics),
         "margins": _margins(run, best),

@@ -15,6 +15,7 @@ from saesweep.cohort import CALIBRATION_BATCHES
 from saesweep.cohort.kernels import SparseEngine, gpu_step_bytes
 from saesweep.evaluation.predictions import logit_bytes
 from saesweep.experiment import Experiment, with_widths
+from saesweep.messages import short_bytes
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.saes import architecture_for
 from saesweep.saes.exported import rows_at_once
@@ -192,7 +193,7 @@ def plan_slots(
         else:
             is_copied = copied <= host_bytes * cohort.memory_fraction
         copy = (
-            f"{copied / (1 << 30):.2f} GiB of main memory to write checkpoints from"
+            f"{short_bytes(copied)} of main memory to write checkpoints from"
             if is_copied
             else "no room for a copy: training waits while checkpoints are written"
         )
@@ -208,8 +209,7 @@ def plan_slots(
     worthwhile = max(4, -(-n_trials // 3), _PEERS * len(runs))
     wanted = replicates * max(1, min(n_trials, _AUTO_MAX_SLOTS // replicates, worthwhile))
     slots = max(replicates, min(wanted, fitting // replicates * replicates))
-    gib = 1 << 30
-    why = f"{per_slot / gib:.2f} GiB per SAE, {shared / gib:.2f} GiB shared, {free_bytes / gib:.1f} GiB free" + (
+    why = f"{short_bytes(per_slot)} per SAE, {short_bytes(shared)} shared, {short_bytes(free_bytes)} free" + (
         f"; memory holds {max(fitting, 0)}"
         if fitting < wanted
         else f"; a third of {n_trials} trials"

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from saesweep.display import leaderboard_table, render_text
-from saesweep.display.columns import fit_columns, leaderboard_columns, table_width
+from saesweep.display.columns import Column, fit_columns, leaderboard_columns, table_width
 from saesweep.display.table import caption_lines, visible_rows
 from saesweep.events import ReferenceRow
 
@@ -69,6 +69,32 @@ def test_the_least_important_columns_go_first():
     assert next(c for c in leaderboard_columns(ROWS) if c.name == "architecture").heading == "architecture"
     kept, _ = fit_columns(leaderboard_columns(ROWS), 1)
     assert [c.name for c in kept] == ["trial"]
+
+
+def test_a_column_that_fits_in_the_room_of_a_wider_one_comes_back():
+    columns = [
+        Column(name="a", heading="a", cells=("x" * 20,), keep=90),
+        Column(name="narrow", heading="n", cells=("1",), keep=10),
+        Column(name="wide", heading="w", cells=("y" * 30,), keep=20),
+        Column(name="gone", heading="g", cells=("z" * 15,), keep=5),
+    ]
+    kept, left_out = fit_columns(columns, 30)
+    assert [column.name for column in kept] == ["a", "narrow"]
+    assert left_out == ["gone", "wide"]
+
+
+def test_a_learning_rate_that_is_the_same_for_all_is_left_out():
+    fixed = [row(i, params={"sae.k": 8 * (i + 1)}) for i in range(2)]
+    assert "lr" not in columns_of(fixed)
+    assert "lr" in columns_of([fixed[0], row(1, params={}, lr=1e-2)])
+    assert "lr" in columns_of([row(0), row(1)])  # it was searched
+
+
+def test_the_target_of_a_trial_is_named_and_right_aligned():
+    rows = [row(i, target_l0=l0, params={"target_l0": l0, "sae.name": "a" * i}) for i, l0 in enumerate((8.0, 16.0))]
+    columns = columns_of(rows)
+    assert (columns["target L0"].cells, columns["target L0"].align) == (("8", "16"), "right")
+    assert columns["name"].align == "left"
 
 
 def test_front_baseline_and_infeasible_are_marked():

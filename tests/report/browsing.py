@@ -97,12 +97,11 @@ class Tab:
             "menu.dispatchEvent(new Event('change', {bubbles: true})); })()"
         )
 
-    def screenshot(self, file: Path, *, whole: bool = False) -> None:
-        """Write a PNG of what the window shows, or of the whole page."""
-        more: dict[str, Any] = {}
-        if whole:
-            size = self._call("Page.getLayoutMetrics")["cssContentSize"]
-            more = {"captureBeyondViewport": True, "clip": {**size, "scale": 1}}
+    def screenshot(self, file: Path, *, top: int, height: int) -> None:
+        """Write a PNG of a part of the page, at most down to its end."""
+        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {**size, "y": top, "height": min(height, size["height"] - top), "scale": 1}
+        more = {"captureBeyondViewport": True, "clip": clip}
         file.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", **more)["data"]))
 
     def _middle(self, selector: str) -> tuple[float, float]:

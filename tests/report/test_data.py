@@ -51,6 +51,16 @@ def test_the_pause_between_two_starts_is_no_running_time(tmp_path: Path) -> None
     assert stays == [(1, 1, 0.0, 10.0, "pruned"), (0, 0, 0.0, 10.0, "interrupted"), (0, 0, 10.0, 15.0, "complete")]
 
 
+def test_asking_for_a_finished_run_again_is_no_running_time(tmp_path: Path) -> None:
+    over = {"event": "RunEnded", "status": "complete"}
+    events = [started(100.0), enters(100.0, 0, 0), ends(110.0, 0, "complete"), {**over, "time_seconds": 112.0}]
+    events += [{**over, "status": "already complete", "time_seconds": at} for at in (5000.0, 9000.0)]
+    events += [started(10_000.0), enters(10_001.0, 1, 0), ends(10_003.0, 1, "complete")]  # and then with more trials
+    run = read_run(write_run(tmp_path, events))
+    assert (run.seconds, run.starts) == (15.0, 2)
+    assert [(s.begin_seconds, s.end_seconds) for s in run.stays] == [(0.0, 10.0), (13.0, 15.0)]
+
+
 def test_slots_belong_to_workers_and_a_trial_that_moves_stays_in_both(tmp_path: Path) -> None:
     events = [
         started(0.0),

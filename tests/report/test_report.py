@@ -94,7 +94,33 @@ def test_an_unfinished_run_has_a_report(run_dir: Path, tmp_path: Path) -> None:
     text = report.page.read_text()
     assert "still going" in text
     assert "run the same command again" in text
+    assert "Pruning saved" not in text  # what is not done yet was not saved
+    board = text.split('<section id="leaderboard">')[1]
+    assert "<th>trial</th>" in board
+    assert "<th>rank</th>" not in board
     assert "no SAE is exported yet" in report.notes[0]
+
+
+def figure_of(page: Path, key: str) -> dict[str, Any]:
+    found = re.search(rf'<script type="application/json" id="figure-{key}">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found is not None
+    figure: dict[str, Any] = json.loads(found[1])
+    return figure
+
+
+def test_legends_name_architectures_in_one_order_as_finished_trials_look(page: Path, run_dir: Path) -> None:
+    rows = sorted(json.loads((run_dir / "leaderboard.json").read_text())["rows"], key=lambda row: row["number"])
+    order = list(dict.fromkeys(row["architecture"] for row in rows))
+    finished = {row["architecture"] for row in rows if row["status"] == "complete"}
+    for key in ("curves", "rungs", "slots", "parallel"):
+        shown = [trace for trace in figure_of(page, key)["data"] if trace.get("showlegend") and trace.get("name")]
+        names = [trace["name"] for trace in sorted(shown, key=lambda trace: trace["legendrank"])]
+        assert names == [name for name in order if name in names]
+        assert finished <= set(names)
+        if key == "curves":
+            assert {trace["line"]["dash"] for trace in shown if trace["name"] in finished} == {"solid"}
+        if key == "slots":
+            assert {trace["marker"]["opacity"] for trace in shown if trace["name"] in finished} == {1}
 
 
 def test_pruned_trials_come_with_rung_forecast_and_reason(page: Path, run_dir: Path) -> None:
@@ -235,6 +261,30 @@ def test_menus_hover_and_legend_work(pages: dict[str, Path], tab: Tab, kind: str
     tab.click(".plot[data-name=front] .legendtoggle")
     tab.wait_for("document.querySelector('.plot[data-name=front]').data[0].visible === 'legendonly'")
     assert tab.errors == []
+
+
+@needs_browser
+def test_parallel_axes_keep_their_distance_on_a_phone(page: Path, tab: Tab) -> None:
+    width = figure_of(page, "parallel")["layout"]["meta"]["min_width"]
+    assert width > 400
+    box = "document.querySelector('.plot[data-name=parallel]')"
+    tab.open(page.as_uri(), width=400)
+    assert tab.ask(f"{box}.clientWidth") == width
+    assert tab.ask(f"{box}.parentElement.scrollWidth > {box}.parentElement.clientWidth")
+    assert tab.ask("document.documentElement.scrollWidth") <= 400
+    tab.open(page.as_uri(), width=1400)
+    assert tab.ask(f"{box}.clientWidth") > width
+
+
+@needs_browser
+def test_a_long_legend_has_room_below_the_buttons(pages: dict[str, Path], tab: Tab, tmp_path: Path) -> None:
+    text = pages["matched"].read_text()
+    for name in ("topk", "batchtopk", "gated"):
+        text = text.replace(f'"name":"{name}"', f'"name":"{name * 9}"')
+    crowded = tmp_path / "crowded.html"
+    crowded.write_text(text)
+    tab.open(crowded.as_uri(), width=1400)
+    assert faults_of(tab) == []
 
 
 @needs_browser

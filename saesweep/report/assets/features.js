@@ -6,7 +6,9 @@
   const pick = at("sae"), beside = at("beside");
   const PAGE = 30, BEFORE = 14, AFTER = 6;
   const text = (id) => (id in data.vocabulary ? data.vocabulary[id] : "");
-  const shown = (s) => s.replace(/\n/g, "↵").replace(/\t/g, "⇥");
+  // What has no glyph is named, as bytes of a part of a character are.
+  const hex = (c) => `<0x${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}>`;
+  const shown = (s) => s.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/[\x00-\x1f\x7f-\x9f]/g, hex);
   // In a table, blanks would be nothing to see.
   const named = (s) => shown(s).replace(/ {2,}/g, (run) => `␣×${run.length}`).replace(/^ $/, "␣");
   const make = (tag, css, content) => { const e = document.createElement(tag); if (css) e.className = css; if (content !== undefined) e.textContent = content; return e; };
@@ -16,7 +18,7 @@
   const which = () => (pick ? Number(pick.value) : 0);
 
   function histogram(latent, max) {
-    const width = 160, height = 64, top = Math.log1p(Math.max(...latent.h)), step = width / data.bins;
+    const width = 140, height = 64, top = Math.log1p(Math.max(...latent.h)), step = width / data.bins;
     const box = make("div"); box.append(make("h4", "", "Activations, log scale")); box.title = "tokens by activation";
     const picture = svg("svg", { width, height: height + 16, role: "img", "aria-label": "activation histogram", class: "histogram" });
     latent.h.forEach((n, i) => {
@@ -66,7 +68,10 @@
       const [from, to] = windowOf(found, open);
       words.replaceChildren();
       for (let i = from; i < to; i++) {
-        const token = make("span", "token" + (i === peak ? " peak" : ""), shown(text(data.contexts[context][i])));
+        const label = shown(text(data.contexts[context][i])), token = make("span", "token", i === peak ? undefined : label);
+        // The outline begins with the word: a line may end with the space before it.
+        const blanks = label.trim() ? label.length - label.trimStart().length : 0;
+        if (i === peak) token.append(label.slice(0, blanks), make("span", "peak", label.slice(blanks)));
         const value = values.get(i);
         if (value) { token.style.background = `rgba(${theme(value > 0 ? "--heat" : "--cold")}, ${(0.06 + (most - 0.06) * Math.min(1, Math.abs(value) / max)).toFixed(3)})`; token.title = number(value); }
         words.append(token);

@@ -8,15 +8,25 @@
     const text = document.getElementById(box.dataset.figure).textContent.replace(/var\((--[a-z]+)\)/g, (_, name) => theme(name));
     const figure = JSON.parse(text), layout = figure.layout;
     if (forPictures) { layout.paper_bgcolor = "#ffffff"; layout.plot_bgcolor = "#ffffff"; }
-    if (box.clientWidth < 560 && !forPictures) {  // a phone: the legend below, and no room lost at the sides
+    if (matchMedia("(prefers-color-scheme: dark)").matches && !forPictures) for (const trace of figure.data) if (trace.type === "scatter" && trace.opacity) trace.opacity = Math.min(1, trace.opacity + 0.2);  // pale is dim there
+    const entries = figure.data.filter((trace) => trace.name && trace.showlegend !== false), names = entries.map((trace) => trace.name.length);
+    const roomy = layout.meta && layout.meta.min_width;
+    box.style.width = "";
+    if (roomy && roomy > box.parentElement.clientWidth && !forPictures) { box.style.width = roomy + "px"; layout.width = roomy; }
+    if (box.parentElement.clientWidth < 560 && !forPictures) {  // a phone: the legend below, and no room lost at the sides
       layout.font = { ...layout.font, size: 11 };
-      const names = figure.data.filter((trace) => trace.name && trace.showlegend !== false).map((trace) => trace.name.length);
       const columns = Math.max(1, Math.floor((box.clientWidth - 80) / (52 + 6.2 * Math.max(0, ...names))));
       const legend = names.length > 1 || layout.showlegend ? 12 + 21 * Math.ceil(names.length / columns) : 0;
       layout.height += legend - (layout.annotations ? 0 : 24);
       layout.margin = { ...layout.margin, l: Math.min(layout.margin.l, 48), r: layout.annotations ? layout.margin.r : Math.min(layout.margin.r, 16), t: layout.margin.t - (layout.annotations ? 0 : 24), b: Math.max(layout.margin.b, 52) + legend };
       layout.legend = { ...layout.legend, yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } };
       for (const note of layout.annotations || []) if (note.font) note.font.size = Math.min(note.font.size || 12, 10);
+    } else if (names.length > 1) {  // room above the plot for every row of the legend, below the buttons
+      const isGrouped = entries.some((trace) => trace.legendgroup), wide = box.clientWidth - 90, most = Math.max(...names);
+      const rows = isGrouped ? Math.ceil(names.reduce((sum, n) => sum + 56 + 7.4 * n, 0) / wide) : Math.ceil(names.length / Math.max(1, Math.floor(wide / (56 + 7.4 * most))));
+      const extra = (isGrouped ? 30 : 21) * (rows - 1);
+      layout.height += extra;
+      layout.margin = { ...layout.margin, t: layout.margin.t + extra };
     }
     return figure;
   }
