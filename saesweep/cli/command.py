@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 def _hint(extra: Sequence[str]) -> str:
     """Return what to write in place of arguments that no command has."""
-    from saesweep.experiment.fields import known_paths
+    from saesweep.experiment.fields import WITHOUT_EFFECT, known_paths
     from saesweep.messages import nearest
     from saesweep.specs import SearchSpec
 
@@ -57,6 +57,9 @@ def _hint(extra: Sequence[str]) -> str:
         return ""
     if name in ("resume", "continue"):
         return "; the same command without it resumes a run"
+    for path, advice in WITHOUT_EFFECT.items():
+        if name in (path, path.rpartition(".")[2]):
+            return f"; {advice}"
     settings = [*(f"search.{field}" for field in SearchSpec.model_fields), *(f"base.{path}" for path in known_paths())]
     setting = nearest(name, settings)
     if setting is None or setting.rpartition(".")[2] != name.rpartition(".")[2]:

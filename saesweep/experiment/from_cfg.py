@@ -172,8 +172,9 @@ def _read_own(path: Path) -> Imported:
     # Where its snapshots went: a run that begins from there must not write over them. And whether code may run is for
     # the file that names this folder to say.
     kept = {key: value for key, value in base.items() if key not in ("checkpoint_path", OPT_IN, *WITHOUT_EFFECT)}
-    if isinstance(logger := kept.get("logger"), dict):
-        kept["logger"] = {key: value for key, value in logger.items() if f"logger.{key}" not in WITHOUT_EFFECT}
+    for block in NESTED:
+        if isinstance(fields := kept.get(block), dict):
+            kept[block] = {key: value for key, value in fields.items() if f"{block}.{key}" not in WITHOUT_EFFECT}
     return Imported(kept)
 
 
