@@ -87,7 +87,7 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     A kill between the two renames leaves no target, never a half-written one; what follows a kill, this or
     `sweep_left_overs`, puts the old one back.
     """
-    tmp, old = _aside(target)
+    tmp, old = _temporary_names(target)
     _put_back(target)
     if tmp.exists():
         shutil.rmtree(tmp)
@@ -133,14 +133,14 @@ def sweep_left_overs(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _aside(target: Path) -> tuple[Path, Path]:
+def _temporary_names(target: Path) -> tuple[Path, Path]:
     """Return the names of the folder that is being written, and of the one whose place it takes."""
     return target.with_name(f".{target.name}.tmp"), target.with_name(f".{target.name}.old")
 
 
 def _put_back(target: Path) -> None:
     """Undo a replacement that a kill cut off between its two renames; finish one that it cut off after them."""
-    _, old = _aside(target)
+    _, old = _temporary_names(target)
     if old.exists() and not target.exists():
         os.replace(old, target)
     elif old.exists():

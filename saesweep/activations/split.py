@@ -122,13 +122,13 @@ def split_documents(
 def _part(takers: Sequence[_Taker], name: str, sizes: dict[str, int], trains: bool) -> Tensor:
     """Return the contexts of the part `name`, int64 [N,T]; training needs what is left where it `trains`."""
     size = takers[0].text.packing.context_size
-    wanted = -(-sizes[name] // size)
+    n_contexts = -(-sizes[name] // size)
     shares = Shares([taker.text.share for taker in takers], size)
     for taker in takers:
         taker.begin_part()
     contexts: list[list[int]] = []
-    while len(contexts) < wanted:
-        doing("tokenising the held-out text", len(contexts), wanted)
+    while len(contexts) < n_contexts:
+        doing("tokenising the held-out text", len(contexts), n_contexts)
         chosen = shares.choose()
         taker = takers[chosen]
         context = taker.next_context()
@@ -146,7 +146,7 @@ def _part(takers: Sequence[_Taker], name: str, sizes: dict[str, int], trains: bo
             )
         shares.note(chosen, context)
         contexts.append(context)
-    return torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(wanted, size))
+    return torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(n_contexts, size))
 
 
 class _Taker:

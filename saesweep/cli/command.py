@@ -21,7 +21,7 @@ BROKEN_PIPE = 141
 """128 + SIGPIPE, what a shell reports of a program that writes to a closed pipe."""
 
 
-def say(text: object, *, file: TextIO | None = None, flush: bool = False) -> None:
+def echo(text: object, *, file: TextIO | None = None, flush: bool = False) -> None:
     """Print a line (or several) to standard output, or to `file`."""
     print(printable(masked(str(text))), file=sys.stdout if file is None else file, flush=flush)
 

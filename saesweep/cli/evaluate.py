@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, add_overrides, new_parser, say
+from saesweep.cli.command import DONE, add_overrides, echo, new_parser
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def execute(args: argparse.Namespace) -> int:
         ks=_ks_of(args.k),
     )
     if args.json:
-        say(json.dumps(found.to_json(), indent=1, allow_nan=False))
+        echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:
         _print_table(found)
     return DONE
@@ -151,10 +151,10 @@ def _saebench(args: argparse.Namespace) -> int:
     )
     if args.json:
         rows = [{**vars(result), "file": str(result.file)} for result in found]
-        say(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
     else:
         for result in found:
-            say(f"{result.source}: {result.evaluation} -> {result.file}")
+            echo(f"{result.source}: {result.evaluation} -> {result.file}")
     return DONE
 
 
@@ -170,4 +170,4 @@ def _print_table(found: Comparison) -> None:
     from saesweep.display.text import encodable
     from saesweep.evaluation import registered_metrics
 
-    say(encodable(evaluation_text(found.to_json(), registered_metrics()), sys.stdout.encoding))
+    echo(encodable(evaluation_text(found.to_json(), registered_metrics()), sys.stdout.encoding))

@@ -117,12 +117,12 @@ def fit_columns(columns: Sequence[Column], width: int) -> tuple[list[Column], li
     kept = list(columns)
     left_out: list[str] = []
     while len(kept) > 1 and table_width(kept) > width:
-        least = min(kept, key=lambda column: column.keep)
-        if least.keep >= _SHORTENED_BEFORE and any(column.short for column in kept):
+        last_kept = min(kept, key=lambda column: column.keep)
+        if last_kept.keep >= _SHORTENED_BEFORE and any(column.short for column in kept):
             kept = [replace(column, heading=column.short or column.heading, short="") for column in kept]
             continue
-        kept.remove(least)
-        left_out.append(least.name)
+        kept.remove(last_kept)
+        left_out.append(last_kept.name)
     return kept, left_out
 
 

@@ -81,13 +81,13 @@ def best_lines(entries: Sequence[MatchedEntry]) -> list[str]:
 
 
 def _remarks(entry: MatchedEntry) -> str:
-    said = ["best"] * entry.is_winner + ["tied with the best"] * entry.is_tied
+    remarks = ["best"] * entry.is_winner + ["tied with the best"] * entry.is_tied
     if not entry.is_comparable:
-        said.append("too far from this L0 to compare")
+        remarks.append("too far from this L0 to compare")
     elif not entry.is_interpolated:
-        said.append("as measured, not interpolated")
-    said += ["still improving"] * bool(entry.still_improving)
-    return ", ".join(said)
+        remarks.append("as measured, not interpolated")
+    remarks += ["still improving"] * bool(entry.still_improving)
+    return ", ".join(remarks)
 
 
 def _with_error(name: str, value: float, error: float | None) -> str:

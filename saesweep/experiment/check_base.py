@@ -151,6 +151,7 @@ def _check_override(draft: Draft, architecture: str, path: str, value: Any, plac
     if path not in known_paths():
         message = why_without_effect(path) or f"unknown field {path!r}{known_path_hint(path)}"
         document.add(place, message, at_key=True)
+        draft.broken.add(path)
     elif not architectures_with(path, (architecture,)):
         having = listed(architectures_with(path, architectures()))
         document.add(place, f"{architecture} has no {path[4:]}, a field of {having}", at_key=True)

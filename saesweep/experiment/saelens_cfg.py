@@ -132,7 +132,9 @@ def run_of_runner(cfg: dict[str, Any]) -> Imported:
     sae = cfg.get("sae")
     sae = sae if isinstance(sae, dict) else {}
     known = sae_fields()
-    lost += [f"sae.{key}" for key in sae if key not in known and key not in _EXPORT_ONLY and not _has_no_effect(key, sae)]
+    lost += [
+        f"sae.{key}" for key in sae if key not in known and key not in _EXPORT_ONLY and not _has_no_effect(key, sae)
+    ]
     base["sae"] = {key: _dtype(key, value) for key, value in sae.items() if key in known}
     logger = cfg.get("logger")
     if isinstance(logger, dict):

@@ -92,8 +92,8 @@ def _teach_several(document: Document) -> None:
             path = ".".join((*where, name))
             is_plain = isinstance(values, list) and values and not any(isinstance(v, (list, dict)) for v in values)
             if is_plain and path in known_paths() and not _is_list(path):
-                said = f"takes one value; to try each, write under space: {path}: {flow({'choice': values})}"
-                document.add(("base", *where, name), said)
+                message = f"takes one value; to try each, write under space: {path}: {flow({'choice': values})}"
+                document.add(("base", *where, name), message)
                 base[name] = values[0]
 
 

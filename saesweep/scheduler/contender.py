@@ -140,8 +140,8 @@ class Pack:
     def _about_better(self, others: Sequence[Contender], sign: int) -> Array:
         found = np.ones((len(others), len(self)))
         for goal in self.aim.goals:
-            theirs, slack = [other.forecasts[goal.metric] for other in others], slack_of(goal.metric, self.aim)
-            found *= self.forecasts[goal.metric].about_better(theirs, sign * goal.sign, slack)
+            rival_forecasts, slack = [other.forecasts[goal.metric] for other in others], slack_of(goal.metric, self.aim)
+            found *= self.forecasts[goal.metric].about_better(rival_forecasts, sign * goal.sign, slack)
         return found
 
 

@@ -153,9 +153,9 @@ def _without_contradictions(
         for number in sorted(kept):
             trial = state.trials[number]
             rung = max(trial.reports)
-            mine = _costs(trial, rung, state)
+            own_costs = _costs(trial, rung, state)
             if any(
-                dominates(mine, _costs(other, rung, state))
+                dominates(own_costs, _costs(other, rung, state))
                 for other in at_hand
                 if other.number not in kept
                 and rung in other.reports
@@ -173,11 +173,11 @@ def _contradicts_elsewhere(state: State, found: Outlook, at_hand: Numbers, field
     """
     trial, rival = state.trials[found.contender.number], found.rival
     rung, kind = max(trial.reports), kind_of(trial)
-    mine = np.array(_costs(trial, rung, state))
+    own_costs = np.array(_costs(trial, rung, state))
     for (latest, reported_at), section in state.rivals.sections[kind].items():
         if reported_at != rung:
             continue
-        is_worse = (section.costs >= mine).all(axis=1) & (section.costs > mine).any(axis=1)
+        is_worse = (section.costs >= own_costs).all(axis=1) & (section.costs > own_costs).any(axis=1)
         rows = np.flatnonzero(is_worse & (section.groups == state.rivals.groups[trial.group]))
         place = np.searchsorted(at_hand, section.numbers[rows]).clip(max=len(at_hand) - 1)
         rows = rows[at_hand[place] != section.numbers[rows]]

@@ -57,8 +57,8 @@ def remove_left_overs(storage: RDBStorage, name: str, owner: str | None) -> None
 
 def beside(name: str, owner: str | None) -> tuple[str, str]:
     """Return the names of the new and the old study while one takes the place of the other."""
-    mine = name if owner is None else f"{name}~{owner}"
-    return mine + _NEW, mine + _OLD
+    prefix = name if owner is None else f"{name}~{owner}"
+    return prefix + _NEW, prefix + _OLD
 
 
 def whole_study(storage: RDBStorage) -> optuna.Study:

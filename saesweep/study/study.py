@@ -354,12 +354,12 @@ class Study:
         """
         if (state == "complete") != (values is not None):
             raise ValueError(f"trial {number}: a complete trial has values, a pruned one none; got {state} {values}")
-        told = None if values is None else self._checked(number, values)
-        if told is not None and not all(map(math.isfinite, told)):
-            raise ValueError(f"trial {number}: {told} is not finite; prune the trial with the reason instead")
+        checked_values = None if values is None else self._checked(number, values)
+        if checked_values is not None and not all(map(math.isfinite, checked_values)):
+            raise ValueError(f"trial {number}: {checked_values} is not finite; prune the trial with the reason instead")
         trial = self._trial(number)
         if trial.state.is_finished():
-            verify_end(to_record(trial, self._encoding), state, told, constraints or {})
+            verify_end(to_record(trial, self._encoding), state, checked_values, constraints or {})
             return
         handle = self._handle(trial)
         for key, value in (attrs or {}).items():
@@ -370,10 +370,10 @@ class Study:
                 handle.set_constraint(key, float(violation))
             elif trial.constraints[key] != violation:
                 raise RuntimeError(f"trial {number}: {key} was {trial.constraints[key]} before, now {violation}")
-        if told is None:
+        if checked_values is None:
             self._study.tell(number, state=TrialState.PRUNED)
         else:
-            self._study.tell(number, list(told))
+            self._study.tell(number, list(checked_values))
 
     @outlasting
     def trials(self) -> list[TrialRecord]:
