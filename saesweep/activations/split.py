@@ -104,7 +104,7 @@ def split_documents(
         UserError: A dataset is too small for its share of both parts and training.
     """
     trains = held_out is None and test_tokens > 0
-    takers = [_Taker(text, tokenizer, seed) for text in (texts if held_out is None else [held_out])]
+    takers = [_DocumentReader(text, tokenizer, seed) for text in (texts if held_out is None else [held_out])]
     sizes = {"select_tokens": select_tokens, "test_tokens": test_tokens}
     select_NT, test_NT = (_part(takers, name, sizes, trains) for name in sizes)
     if held_out is not None:
@@ -119,7 +119,7 @@ def split_documents(
     return Split(select_NT, test_NT, train)
 
 
-def _part(takers: Sequence[_Taker], name: str, sizes: dict[str, int], trains: bool) -> Tensor:
+def _part(takers: Sequence[_DocumentReader], name: str, sizes: dict[str, int], trains: bool) -> Tensor:
     """Return the contexts of the part `name`, int64 [N,T]; training needs what is left where it `trains`."""
     size = takers[0].text.packing.context_size
     n_contexts = -(-sizes[name] // size)
@@ -149,7 +149,7 @@ def _part(takers: Sequence[_Taker], name: str, sizes: dict[str, int], trains: bo
     return torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(n_contexts, size))
 
 
-class _Taker:
+class _DocumentReader:
     """Reads the documents of a dataset one after the other and counts them."""
 
     def __init__(self, text: Text, tokenizer: Any, seed: int) -> None:

@@ -123,7 +123,7 @@ class SweepLoop:
         state, policy = State.from_json(saved["scheduler"]), self._search.policy
         if self._history is None:
             # What the study holds beyond the checkpoint is repeated by the rules of that time: trials keep their numbers.
-            if saved["stream"] == self._session.label and not policy.decides_as(state.policy):
+            if saved["stream"] == self._session.label and not policy.is_equivalent_to(state.policy):
                 self._new_policy, policy = policy, replace(state.policy, n_slots=policy.n_slots)
             self._state = replace(state, policy=policy, workers={0: policy.n_slots})
         else:  # so is the log

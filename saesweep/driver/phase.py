@@ -68,7 +68,7 @@ def train(
             for message_line in message:
                 bus.emit(Note(level="info", message=message_line))
         own = directory.of_stream(stream.folder) if stream.label else directory
-        phase = _Stay(experiment, own, facts, engine, bus, stop, stream, message, is_first).train()
+        phase = _StreamTraining(experiment, own, facts, engine, bus, stop, stream, message, is_first).train()
         spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
         phase = replace(phase, trained_tokens=spent_tokens)
         if not phase.is_complete or not stream.label:
@@ -123,7 +123,7 @@ def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Se
 
 
 @dataclass
-class _Stay:
+class _StreamTraining:
     """Training on one stream, from its workers' opening to its end."""
 
     experiment: Experiment

@@ -29,7 +29,7 @@ from saesweep.study.encoding import (
     verify_end,
 )
 from saesweep.study.history import EarlierTrial, as_trials
-from saesweep.study.observed import Observations, kin_of
+from saesweep.study.observed import Observations, related_trials
 from saesweep.study.opening import open_study
 from saesweep.study.outage import Outage, outlasting
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
@@ -280,11 +280,11 @@ class Study:
             raise UserError(f"search.baselines[{number}] does not belong to its stratum {stratum}")
         if self._sampler == "grid":
             return next_of_grid(self._encoding, trials, settings)
-        kin = kin_of(self._space, stratum, aim, until=N_STARTUP_TRIALS)
+        related = related_trials(self._space, stratum, aim, until=N_STARTUP_TRIALS)
         sampler = sampler_factory(
             self._sampler,
             # Trials that teach a part of the settings are to a sampler like trials that have no others.
-            conditional=kin is not None or self._space.is_conditional(tuple(stratum)),
+            conditional=related is not None or self._space.is_conditional(tuple(stratum)),
             n_startup_trials=N_STARTUP_TRIALS // 2 if stratum else N_STARTUP_TRIALS,
         )
         return suggest(
@@ -295,7 +295,7 @@ class Study:
             entropy=(self._seed, number),
             settings=settings,
             stratum=stratum,
-            kin=kin,
+            related=related,
             n_earlier=self._observations.n_earlier,
             refuses=refuses,
         )

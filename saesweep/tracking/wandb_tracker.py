@@ -103,9 +103,9 @@ class WandbTracker:
         self._batch_tokens_of = batch_tokens_of
         self._sae_folder = sae_folder
         self._notify = notify
-        self._trouble: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._failures: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._warned: set[str] = set()
-        self._opener = RunOpener(self._settings, self._trouble.put)
+        self._opener = RunOpener(self._settings, self._failures.put)
         self._trials: dict[int, _TrialThread] = {}
         self._sweep: threading.Thread | None = None
         self._goals: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ class WandbTracker:
                 ),
                 min_tokens=self._frequency * batch_tokens,
                 export=self._sae_folder(event.number),
-                warn=self._trouble.put,
+                warn=self._failures.put,
             )
         elif (
             isinstance(event, (TrialTrained, TrialMeasured, SnapshotSaved, TrialEnded)) and event.number in self._trials
@@ -137,7 +137,7 @@ class WandbTracker:
             if event.status == "complete" and not self._settings.is_single:
                 self._log_sweep(event)
             self.close()
-        self._pass_on_trouble()
+        self._forward_warnings()
 
     def close(self, timeout_seconds: float | None = None) -> None:
         """Wait until W&B has everything, or give up: its local files are complete either way."""
@@ -148,25 +148,25 @@ class WandbTracker:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in threads):
-            self._trouble.put(
+            self._failures.put(
                 "Weights & Biases has not taken everything yet; "
                 f"upload the rest with `wandb sync {self._settings.directory / 'wandb'}/*run-*`"
             )
-        self._pass_on_trouble()
+        self._forward_warnings()
 
     def _log_sweep(self, event: RunEnded) -> None:
         """Log the sweep as a whole, on a thread of its own."""
 
         def work() -> None:
-            with warning_on_failure(self._trouble.put):
+            with warning_on_failure(self._failures.put):
                 log_sweep(self._opener.open_sweep(), event, self._goals)
 
         self._sweep = threading.Thread(target=work, name=THREAD_NAME, daemon=True)
         self._sweep.start()
 
-    def _pass_on_trouble(self) -> None:
-        while not self._trouble.empty():
-            message = self._trouble.get()
+    def _forward_warnings(self) -> None:
+        while not self._failures.empty():
+            message = self._failures.get()
             if message not in self._warned:  # a service that is gone fails at every point
                 self._warned.add(message)
                 self._notify(Note(level="warning", message=message))

@@ -80,12 +80,11 @@ def test_equal_to_whole_passes(folders: dict[str, Path], family: str, hook: str)
 def blocks_of_a_spliced_pass(blocks: Any, start: Passes) -> list[int]:
     """The numbers of the blocks that a spliced pass runs, by their attention."""
     ran: list[int] = []
-    handles = [
-        block.get_submodule("self_attn" if hasattr(block, "self_attn") else "attn").register_forward_hook(
-            lambda *_, i=i: ran.append(i)
-        )
-        for i, block in enumerate(blocks)
-    ]
+    handles = []
+    for i, block in enumerate(blocks):
+        children = dict(block.named_children())
+        attention = children.get("self_attn") or children["attn"]
+        handles.append(attention.register_forward_hook(lambda *_, i=i: ran.append(i)))
     start.spliced(tokens(0), lambda a: a)
     for handle in handles:
         handle.remove()
@@ -226,7 +225,7 @@ def test_other_libraries_run_in_full(folders: dict[str, Path]) -> None:
     model = opened(folders["llama"], hook, model_class_name="TransformerBridge")
     start = Passes(model, hook)
     start.clean(tokens(0))
-    assert blocks_of_a_spliced_pass(model.model.blocks, start) == [0, 1, 2]  # type: ignore[attr-defined]
+    assert blocks_of_a_spliced_pass(model.bridge.blocks, start) == [0, 1, 2]  # type: ignore[attr-defined]
     start.clean(tokens(0))
     assert torch.equal(
         start.spliced(tokens(0), lambda a: 2 * a), model.logits(tokens(0), replace=(hook, lambda a: 2 * a))

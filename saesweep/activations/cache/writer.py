@@ -33,7 +33,7 @@ from saesweep.activations.open import ActivationSource, open_source
 from saesweep.activations.preflight import check_source
 from saesweep.activations.rows import first_rows
 from saesweep.activations.stream import BatchStream
-from saesweep.atomic import sweep_left_overs
+from saesweep.atomic import remove_leftovers
 from saesweep.errors import UserError
 from saesweep.lock import held
 
@@ -112,7 +112,7 @@ def write_cache(
         folder / ".lock",
         lambda holder: UserError(f"{folder}: {holder} writes this cache; wait for it or choose another folder"),
     ):
-        sweep_left_overs(folder)
+        remove_leftovers(folder)
         source = open_source(live, evaluation, hooks)
         try:
             writer = _Writer(run, evaluation, source, folder, tokens=tokens, dtype=dtype, shard_bytes=shard_bytes)
