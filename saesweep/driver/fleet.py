@@ -129,7 +129,7 @@ class Member:
             "stream_tokens": self.stream_tokens,
             "todo": json.loads(self.todo.waiting().to_json()),
             "taken": None if self.taken is None else json.loads(self.taken.to_json()),
-            "wanted": self.requested_device,
+            "wanted": self.requested_device,  # keys of the run directory keep their names
             "is_gone": self.is_lost,
         }
 

@@ -18,7 +18,7 @@ from saesweep.driver.replacing import halve, shrink, tokens_at
 from saesweep.driver.search import open_search
 from saesweep.driver.session import Facts, Session, saved_attempts, worker_plan
 from saesweep.driver.stopping import StopFlag
-from saesweep.driver.visits import Attempt, next_stream, suggested_by_stream, trials_of_streams
+from saesweep.driver.visits import Attempt, next_stream, suggested_per_stream, trials_per_stream
 from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted
 from saesweep.experiment import Experiment, Stream, streams_of
@@ -65,8 +65,8 @@ def train(
     while True:
         message = _opening(stream, streams)
         if not is_first:  # the first one's is part of what the run says when it starts
-            for message_line in message:
-                bus.emit(Note(level="info", message=message_line))
+            for text in message:
+                bus.emit(Note(level="info", message=text))
         own = directory.of_stream(stream.folder) if stream.label else directory
         phase = _StreamTraining(experiment, own, facts, engine, bus, stop, stream, message, is_first).train()
         spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
@@ -116,7 +116,7 @@ def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Se
     own = sum(trial.stream == current.label for trial in trials)
     is_over = (
         saved["scheduler"]["stopped"] == "complete"
-        and suggested_by_stream(trials)[current.label] >= trials_of_streams(experiment, streams)[current.label]
+        and suggested_per_stream(trials)[current.label] >= trials_per_stream(experiment, streams)[current.label]
         and is_finished(directory.of_stream(current.folder), own)
     )
     return (later or first or current) if is_over else current
@@ -164,10 +164,10 @@ class _StreamTraining:
         if History(self.directory).exists:  # while a winner was measured, or with a single worker left, in this process
             where, replicates = self.directory.of_worker(folder_of(used)), self.experiment.spec.search.replicates
             before, after = halve(where, replicates, reason, is_measuring=is_measuring)
-            message_line = f"out of memory with {before} SAEs at once; the run continues with {after}"
+            text = f"out of memory with {before} SAEs at once; the run continues with {after}"
         else:
-            message_line = shrink(self.experiment, self.directory, reason, is_measuring=is_measuring)
-        self.bus.emit(Note(level="warning", message=message_line))
+            text = shrink(self.experiment, self.directory, reason, is_measuring=is_measuring)
+        self.bus.emit(Note(level="warning", message=text))
 
     def _opened(self) -> Phase:
         """Train with workers that are open for that long."""

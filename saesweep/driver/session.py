@@ -11,7 +11,7 @@ from saesweep.driver.fleet import Member, folder_of
 from saesweep.driver.progress import Board
 from saesweep.driver.search import Rules, rules_of
 from saesweep.driver.trial_results import cannot_keep_limits
-from saesweep.driver.visits import Attempt, Visit, suggested_by_stream, trials_of_streams, visit_of
+from saesweep.driver.visits import Attempt, Visit, suggested_per_stream, trials_per_stream, visit_of
 from saesweep.engines.protocol import Engine
 from saesweep.engines.records import Opened, StreamFacts, WorkerPlan
 from saesweep.errors import UserError
@@ -70,7 +70,7 @@ class Session:
         """
         streams = streams_of(experiment)
         saved = opened.driver if saved is None else saved
-        own, suggested = stream.experiment, suggested_by_stream(saved_attempts(saved))
+        own, suggested = stream.experiment, suggested_per_stream(saved_attempts(saved))
         visit = visit_of(experiment, streams, stream, suggested)
         objective = own.objective(has_lm_head=opened.has_lm_head)
         blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
@@ -138,7 +138,7 @@ def worker_plan(
         member: Who it is; the only one when left out.
         sharing: How many workers there are.
     """
-    wanted = trials_of_streams(experiment, streams_of(experiment))[stream.label]
+    wanted = trials_per_stream(experiment, streams_of(experiment))[stream.label]
     member = member or Member(number=0)
     return WorkerPlan(
         experiment=_without_storage(experiment.written),

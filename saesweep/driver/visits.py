@@ -25,7 +25,7 @@ def shares(n_trials: int, limits: Sequence[int | None]) -> list[int]:
     return found
 
 
-def trials_of_streams(experiment: Experiment, streams: Sequence[Stream]) -> dict[str, int]:
+def trials_per_stream(experiment: Experiment, streams: Sequence[Stream]) -> dict[str, int]:
     """Return how many trials each stream is to have, by label; all of them for the only one."""
     if len(streams) == 1:
         return {streams[0].label: experiment.n_trials}
@@ -85,7 +85,7 @@ def visit_of(experiment: Experiment, streams: Sequence[Stream], stream: Stream, 
     if budget is not None:
         visited = {label for label, trials in suggested.items() if trials} | {stream.label}
         budget = budget * len(visited) // len(streams)
-    share = trials_of_streams(experiment, streams)[stream.label]
+    share = trials_per_stream(experiment, streams)[stream.label]
     left = max(0, share - suggested.get(stream.label, 0))
     given = tuple(stream.own(search.fixed or search.baselines))
     return Visit(
@@ -133,7 +133,7 @@ def next_stream(
         current: The open one.
         trials: All trials so far.
     """
-    targets, suggested = trials_of_streams(experiment, streams), suggested_by_stream(trials)
+    targets, suggested = trials_per_stream(experiment, streams), suggested_per_stream(trials)
     retrying = _to_retry(trials, experiment.spec.search.retry_failed)
     lacking = [
         stream for stream in streams if targets[stream.label] > suggested[stream.label] or stream.label in retrying
@@ -142,7 +142,7 @@ def next_stream(
     return next(iter(later), None), next(iter(lacking), None)
 
 
-def suggested_by_stream(trials: Iterable[Attempt]) -> Counter[str]:
+def suggested_per_stream(trials: Iterable[Attempt]) -> Counter[str]:
     """Count the trials of each stream; those that repeat a failed one come on top of its share."""
     return Counter(trial.stream for trial in trials if trial.retry_of is None)
 

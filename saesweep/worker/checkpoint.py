@@ -50,8 +50,10 @@ def saved_slots(checkpoint: Checkpoint) -> dict[int, list[SavedSlot]]:
     found: dict[int, list[SavedSlot]] = {}
     for meta in checkpoint.state["slots"]:
         prefix = _prefix(meta["trial"], meta["replicate"])
-        replicates = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
-        found.setdefault(meta["trial"], []).append((meta, replicates))
+        own_tensors = {
+            name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)
+        }
+        found.setdefault(meta["trial"], []).append((meta, own_tensors))
     return found
 
 
