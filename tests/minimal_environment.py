@@ -51,26 +51,27 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def declared(name: str) -> list[Requirement]:
-    """What a distribution requires on this machine, without its extras."""
+def declared(name: str, extra: str = "") -> list[Requirement]:
+    """What a distribution requires on this machine, with one of its extras or without."""
     found = [Requirement(text) for text in distribution(name).requires or ()]
-    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": extra})]
 
 
 def closure(name: str) -> set[str]:
-    """A distribution and all that it requires, whatever that requires included."""
-    found, waiting = {canonical(name)}, [name]
+    """A distribution and all that it requires, with what that requires in turn."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(name, "")]
     while waiting:
-        for each in declared(waiting.pop()):
-            if canonical(each.name) not in found:
-                found.add(canonical(each.name))
-                waiting.append(each.name)
-    return found
+        name, extra = waiting.pop()
+        if (canonical(name), extra) not in found:
+            found.add((canonical(name), extra))
+            waiting += [(each.name, one) for each in declared(name, extra) for one in ("", *each.extras)]
+    return {name for name, _ in found}
 
 
 def check_environment() -> None:
-    installed = {canonical(str(each.metadata["Name"])) for each in distributions()}
-    assert installed <= closure("saesweep"), f"installed, and not required: {sorted(installed - closure('saesweep'))}"
+    others = {canonical(str(each.metadata["Name"])) for each in distributions()} - closure("saesweep")
+    assert not others, f"installed, and not required: {', '.join(sorted(others))}"
     for each in declared("saesweep"):
         found = Version(version(each.name))
         (bound,) = each.specifier
