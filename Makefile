@@ -49,7 +49,7 @@ minimal: $(VENV)/run.stamp  ## imports, commands and two small sweeps with the l
 	.venv-minimal/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 	.venv-minimal/uv/bin/uv venv --quiet --python $(BIN)/python .venv-minimal/env
 	$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > .venv-minimal/torch.txt
-	UV_FIND_LINKS="$$($(BIN)/python -m pip config get global.find-links 2>/dev/null | paste -sd, -)" VIRTUAL_ENV=.venv-minimal/env \
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null | paste -sd, -)}" VIRTUAL_ENV=.venv-minimal/env \
 		.venv-minimal/uv/bin/uv pip install --quiet --resolution lowest-direct --constraint .venv-minimal/torch.txt .
 	OMP_NUM_THREADS=1 .venv-minimal/env/bin/python tests/minimal_environment.py
 	rm -rf .venv-minimal
