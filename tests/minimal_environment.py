@@ -126,7 +126,7 @@ def main() -> None:
         saesweep("--help", folder=folder)
         saesweep("validate", *(str(ROOT / f"experiments/{name}.yaml") for name in SMALL), folder=folder)
         saesweep("leaderboard", "run", folder=folder)
-        saesweep("report", "run", folder=folder)
+        saesweep("report", "run", "--no-png", folder=folder)
         saesweep("export", "run", "--to", "sae", folder=folder)
         settings = [word for setting in SMALL["quickstart"] for word in ("--set", setting)]
         command = ["run", str(ROOT / "experiments/quickstart.yaml"), "--run-dir", "lm", "--display", "none", *settings]
