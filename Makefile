@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-long triton check lint types docs interop interop-circuit-tracer interop-quickstart bench-env clean
+.PHONY: quickstart minimal test test-long triton check lint types docs interop interop-circuit-tracer interop-quickstart bench-env clean
 
 $(VENV)/run.stamp: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -50,6 +50,18 @@ check: lint types test  ## what CI checks
 
 docs: $(VENV)/docs.stamp  ## the documentation as a site in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The declared dependencies alone, at their lower bounds; of torch the build that $(VENV) has, which pip found by its settings.
+minimal: $(VENV)/run.stamp  ## imports, commands and two small sweeps with the least that pyproject.toml declares (a minute)
+	rm -rf .venv-minimal
+	$(PYTHON) -m venv .venv-minimal/uv
+	.venv-minimal/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	.venv-minimal/uv/bin/uv venv --quiet --python $(BIN)/python .venv-minimal/env
+	$(BIN)/python -c "from importlib.metadata import version; print('torch==' + version('torch'))" > .venv-minimal/torch.txt
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null | paste -sd, -)}" VIRTUAL_ENV=.venv-minimal/env \
+		.venv-minimal/uv/bin/uv pip install --quiet --resolution lowest-direct --constraint .venv-minimal/torch.txt .
+	OMP_NUM_THREADS=1 .venv-minimal/env/bin/python tests/minimal_environment.py
+	rm -rf .venv-minimal
 
 # SAELens pins other versions of TransformerLens, so it lives in an environment of its own.
 .venv-bench/stamp: constraints.txt
@@ -103,4 +115,4 @@ interop-quickstart: $(VENV)/run.stamp .venv-bench/stamp  ## SAELens loads every 
 	PYTHONPATH=. .venv-bench/bin/python tests/interop/saelens_docs.py runs/quickstart
 
 clean:
-	rm -rf $(VENV) .venv-bench .venv-circuit .venv-triton .pytest_cache .mypy_cache .ruff_cache site
+	rm -rf $(VENV) .venv-bench .venv-circuit .venv-triton .venv-minimal .pytest_cache .mypy_cache .ruff_cache site

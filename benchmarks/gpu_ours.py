@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from cohort_setup import BATCH_TOKENS, COUNTED, Setup
-from cohort_worker import BATCHES, our_cohort, synchronise
+from cohort_subjects import BATCHES, our_cohort, synchronise
 from counting import Counting
 from pretended_gpu import DEVICE, Answers, pretended_gpu
 

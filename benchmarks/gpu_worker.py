@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import cohort_worker
+import cohort_subjects
 from cohort_setup import Setup
-from cohort_worker import answer, keep_answers_apart, synchronise
+from cohort_subjects import synchronise
+from cohort_worker import answer, keep_answers_apart
 
 PACKAGES = {"ours": ("saesweep", "torch", "triton"), "peers": ("sae-lens", "dictionary-learning", "torch")}
 
@@ -73,18 +74,18 @@ class Side:
 
             # As the cache of a machine would have it, measured for a bounded time.
             os.environ["SAESWEEP_KERNELS"] = json.dumps(choice_for(setup).to_json())
-        build, n_saes = cohort_worker.SUBJECTS[command["subject"]](setup)
+        build, n_saes = cohort_subjects.SUBJECTS[command["subject"]](setup)
         advance = build()
         advance(1)
         self._trainers[command["build"]] = (advance, n_saes, setup)
-        return {"saes": n_saes, **cohort_worker.NOTES}
+        return {"saes": n_saes, **cohort_subjects.NOTES}
 
     def _read_batches(self, setup: Setup) -> None:
         """Make the activations of a size, if they are not there yet; trainers of another size go with them."""
         key = (setup.size, setup.device)
         if key != self._read:
             self._drop()
-            cohort_worker.BATCHES[:] = [x_BD.to(setup.device) for x_BD in setup.batches()]
+            cohort_subjects.BATCHES[:] = [x_BD.to(setup.device) for x_BD in setup.batches()]
             self._read = key
 
     def _drop(self) -> None:

@@ -29,7 +29,7 @@ from benchmarks.curves.curves import Curve, Point, load, shipped
 from benchmarks.curves.fit import course_of, fit
 from saesweep.driver.search import min_probability
 from saesweep.forecast import Table, from_json, to_scale
-from saesweep.scheduler import Ask, Asked, BlockDone, Opened, Policy, State, Stop, decide, dominates, rungs
+from saesweep.scheduler import Ask, BlockDone, Opened, Policy, State, Stop, Suggested, decide, dominates, rungs
 from saesweep.scheduler.aim import Aim, GoalAim, Limit
 from saesweep.specs import SearchSpec
 
@@ -125,11 +125,11 @@ def replay(trials: Sequence[Curve], aim: Aim, policy: Policy, shares: Sequence[f
     return state, sum(spent.values()) / len(trials), seconds / sum(curve.end.sae_seconds for curve in trials)
 
 
-def _answer(ask: Ask, trials: Sequence[Curve], aim: Aim, shares: Sequence[float]) -> Asked:
+def _answer(ask: Ask, trials: Sequence[Curve], aim: Aim, shares: Sequence[float]) -> Suggested:
     curve = trials[ask.number]
     course = course_of(curve, [max(1, round(share * curve.total_steps)) for share in shares])
     target = target_of(curve, aim)
-    return Asked(
+    return Suggested(
         number=ask.number,
         stratum=ask.stratum,
         group=str(target),

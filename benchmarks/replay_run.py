@@ -19,7 +19,7 @@ from typing import Any
 from saesweep.driver.search import min_probability
 from saesweep.experiment import Experiment, load_experiment, settings_for
 from saesweep.forecast import Course
-from saesweep.scheduler import Ask, Asked, BlockDone, Opened, Policy, State, Stop, decide
+from saesweep.scheduler import Ask, BlockDone, Opened, Policy, State, Stop, Suggested, decide
 from saesweep.scheduler.aim import Aim, GoalAim, Limit
 from saesweep.specs import SearchSpec
 
@@ -105,8 +105,8 @@ def search(trials: Sequence[Recorded], stops: Sequence[int], aim: Aim, *, matche
     return state
 
 
-def _answer(ask: Ask, trial: Recorded, *, matched: bool) -> Asked:
-    return Asked(
+def _answer(ask: Ask, trial: Recorded, *, matched: bool) -> Suggested:
+    return Suggested(
         number=ask.number,
         stratum=ask.stratum,
         group=trial.group if matched else trial.group.partition(" / ")[0],

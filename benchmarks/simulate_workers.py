@@ -29,7 +29,6 @@ from saesweep.scheduler import (
     Action,
     Aim,
     Ask,
-    Asked,
     BlockDone,
     Complete,
     Opened,
@@ -37,6 +36,7 @@ from saesweep.scheduler import (
     Policy,
     Prune,
     State,
+    Suggested,
     decide,
 )
 from tests.engines.long_sweep import long_sweep
@@ -83,7 +83,7 @@ def main() -> None:
         nonlocal ended
         for action in actions:
             if isinstance(action, Ask):
-                answer = Asked(number=action.number, stratum=action.stratum, group="all", course=course)
+                answer = Suggested(number=action.number, stratum=action.stratum, group="all", course=course)
                 state, more = decide(state, answer)
                 state = obey(state, more)
             elif isinstance(action, Place):

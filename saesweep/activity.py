@@ -14,7 +14,7 @@ _listener: ContextVar[ActivityListener | None] = ContextVar("saesweep_activity_l
 
 
 @contextmanager
-def hearing(listener: ActivityListener) -> Iterator[None]:
+def listening(listener: ActivityListener) -> Iterator[None]:
     """Hand what `doing` says to a listener, on this thread, while the context is open."""
     before = _listener.set(listener)
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from saesweep.activity import doing
 from saesweep.display import DisplayKind, make_display
-from saesweep.events import telling
+from saesweep.events import reporting_activity
 
 if TYPE_CHECKING:
     from saesweep.driver import Result
@@ -48,7 +48,7 @@ def run(
         KeyboardInterrupt: Ctrl-C was pressed twice, or before or after training; its text is the command that resumes.
     """
     # Something is on the screen before PyTorch is imported, which takes seconds.
-    with make_display(display, verbose=verbose) as shown, telling(shown):
+    with make_display(display, verbose=verbose) as shown, reporting_activity(shown):
         from saesweep.at_hand import check_here
         from saesweep.experiment import Experiment, load_experiment
 

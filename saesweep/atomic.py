@@ -85,9 +85,9 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
     """Build a folder under a temporary name, then put it in the target's place.
 
     A kill between the two renames leaves no target, never a half-written one; what follows a kill, this or
-    `sweep_left_overs`, puts the old one back.
+    `remove_leftovers`, puts the old one back.
     """
-    tmp, old = _aside(target)
+    tmp, old = _temporary_names(target)
     _put_back(target)
     if tmp.exists():
         shutil.rmtree(tmp)
@@ -108,12 +108,12 @@ def replace_folder(target: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(old)
 
 
-def is_left_over(name: str) -> bool:
+def is_temporary_name(name: str) -> bool:
     """Return whether a name is one that only a file or folder of ours has, and only while it is written."""
     return _LEFT_OVER.fullmatch(name) is not None
 
 
-def sweep_left_overs(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what a killed writer left anywhere in a run directory; put back a folder whose place nothing has taken.
 
     The caller holds the run's lock, so that no other process is writing. W&B's folder is left alone.
@@ -124,7 +124,7 @@ def sweep_left_overs(folder: Path) -> None:
         is_folder = path.is_dir() and not path.is_symlink()
         if found is None:
             if is_folder and name != WANDB_FOLDER:
-                sweep_left_overs(path)
+                remove_leftovers(path)
         elif found["old"] is not None and is_folder:
             _put_back(folder / found["target"])
         elif is_folder:
@@ -133,14 +133,14 @@ def sweep_left_overs(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _aside(target: Path) -> tuple[Path, Path]:
+def _temporary_names(target: Path) -> tuple[Path, Path]:
     """Return the names of the folder that is being written, and of the one whose place it takes."""
     return target.with_name(f".{target.name}.tmp"), target.with_name(f".{target.name}.old")
 
 
 def _put_back(target: Path) -> None:
     """Undo a replacement that a kill cut off between its two renames; finish one that it cut off after them."""
-    _, old = _aside(target)
+    _, old = _temporary_names(target)
     if old.exists() and not target.exists():
         os.replace(old, target)
     elif old.exists():

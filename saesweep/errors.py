@@ -88,6 +88,11 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 """How safetensors names the error of the operating system that it met."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; the name of its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def fault_of(error: BaseException | None) -> str | None:
     """Return what the surroundings did, and what to do about it, in one line; None where an error says nothing of them.
 

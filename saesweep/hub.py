@@ -12,13 +12,21 @@ from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import getproxies
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 
 CONNECT_SECONDS = 4.0
 
 
 class HubError(UserError):
     """The Hub, or the repository that was named, cannot be reached."""
+
+
+def http_error() -> type[Exception]:
+    """Return the base class of what the Hub's client raises: that of its HTTP library, httpx, or httpx2 since version 2.4."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    found: type[Exception] = HfHubHTTPError.__mro__[1]
+    return found
 
 
 @contextmanager
@@ -64,7 +72,7 @@ def download(source: str, repo: str, name: str, *, revision: str | None = None) 
         UserError: The name is no place in a repository.
     """
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
     if {".", ".."} & {*repo.split("/"), *name.split("/")}:
         raise UserError(f"{source!r} is no place on the Hub; write user/repo/folder, without `.` and `..`")
@@ -78,9 +86,8 @@ def download(source: str, repo: str, name: str, *, revision: str | None = None) 
         ) from None
     except EntryNotFoundError:
         return None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HubError(f"{source!r} could not be read from the Hub: {reason}") from error
+    except (http_error(), HFValidationError, OSError) as error:
+        raise HubError(f"{source!r} could not be read from the Hub: {first_line(error)}") from error
 
 
 @lru_cache

@@ -49,7 +49,7 @@ def read_progress(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def is_gone(folder: Path) -> bool:
+def is_dead(folder: Path) -> bool:
     """Return whether the process that held a run directory is known not to run any more.
 
     The lock names it; taking the lock to find out would get into the way of a run that begins.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from saesweep.progress_file import ProgressFile, is_gone, read_progress
+from saesweep.progress_file import ProgressFile, is_dead, read_progress
 
 
 def test_the_latest_news_come_back(tmp_path):
@@ -37,14 +37,14 @@ def test_a_folder_that_is_gone_is_not_made_and_a_link_is_not_followed(tmp_path):
 
 def test_a_process_that_has_ended_is_gone(tmp_path):
     lock, node = tmp_path / "lock", os.uname().nodename
-    assert not is_gone(tmp_path)
+    assert not is_dead(tmp_path)
     lock.write_text(f"process {os.getpid()} on {node}")
-    assert not is_gone(tmp_path)
+    assert not is_dead(tmp_path)
     child = os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
     lock.write_text(f"process {child} on {node}")
-    assert is_gone(tmp_path)
+    assert is_dead(tmp_path)
     lock.write_text(f"process {child} on another-{node}")  # nothing is known of another machine's processes
-    assert not is_gone(tmp_path)
+    assert not is_dead(tmp_path)

@@ -72,7 +72,7 @@ class HeldOutActivations(HeldOut):
     ) -> None:
         self.tokens_NT: Tensor = token_ids_NT(tokens_NT)
         # The last token before padding predicts nothing that was written.
-        self._wanted_NT = rows.mask(tokens_NT) & predicts_NT(tokens_NT)
+        self._counted_NT = rows.mask(tokens_NT) & predicts_NT(tokens_NT)
         self._norm_limit = norm_limit
         self._model = model
         self._hooks = tuple(hooks)
@@ -88,7 +88,7 @@ class HeldOutActivations(HeldOut):
         if self._norm_limit is not None:
             for number in range(len(self._pieces)):
                 self._rows(number)
-        return self._wanted_NT
+        return self._counted_NT
 
     @cached_property
     def n_tokens(self) -> int:
@@ -116,11 +116,11 @@ class HeldOutActivations(HeldOut):
 
     def _compute(self, piece: slice) -> dict[str, Tensor]:
         acts = self._model.activations(self.tokens_NT[piece], self._hooks)
-        wanted_NT = self._wanted_NT[piece]
-        found = {hook: select_rows(shape_activations(acts[hook], self._head_index), wanted_NT) for hook in self._hooks}
+        counted_NT = self._counted_NT[piece]
+        found = {hook: select_rows(shape_activations(acts[hook], self._head_index), counted_NT) for hook in self._hooks}
         if self._norm_limit is not None:
             keep_M = self._norm_limit.keep(found)
-            wanted_NT[wanted_NT.clone()] = keep_M.cpu()  # a view: the part's own mask changes
+            counted_NT[counted_NT.clone()] = keep_M.cpu()  # a view: the part's own mask changes
             found = {hook: rows_MD[keep_M] for hook, rows_MD in found.items()}
         # Kept in main memory: the test part of a wide model is gigabytes. Copied, so that the rows are no view
         # of the whole output and no inference tensor, which autograd would refuse.

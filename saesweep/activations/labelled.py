@@ -84,7 +84,8 @@ def read_labelled(task: ProbeTaskSpec, place: str, seed: int) -> LabelledTexts:
                 f"{task.split!r} ({_listed(classes)})"
             )
     parts = [
-        _texts(rows, classes, most // len(classes)) for rows, most in ((train, task.max_train), (test, task.max_test))
+        _texts(rows, classes, max_texts // len(classes))
+        for rows, max_texts in ((train, task.max_train), (test, task.max_test))
     ]
     for texts, what in zip(parts, ("to train a probe on", "to test it on"), strict=True):
         if len(texts[0]) < _MIN_TEXTS:
@@ -129,23 +130,23 @@ def _open_split(task: ProbeTaskSpec, split: str, place: str, rng: np.random.Gene
     return _Rows(table, column, {label: rng.permutation(own).tolist() for label, own in rows.items()})
 
 
-def _texts(rows: _Rows, classes: Sequence[Class], most: int) -> tuple[tuple[str, ...], ...]:
+def _texts(rows: _Rows, classes: Sequence[Class], max_texts: int) -> tuple[tuple[str, ...], ...]:
     """Return at most so many texts of each class, as many of each."""
-    found = [_first_texts(rows, rows.by_class[label], most) for label in classes]
+    found = [_first_texts(rows, rows.by_class[label], max_texts) for label in classes]
     count = min(map(len, found))
     return tuple(tuple(texts[:count]) for texts in found)
 
 
-def _first_texts(rows: _Rows, numbers: Sequence[int], most: int) -> list[str]:
+def _first_texts(rows: _Rows, numbers: Sequence[int], max_texts: int) -> list[str]:
     """Return the first texts of these rows that are there; a block is read at a time, as most are."""
     assert rows.table.read is not None
     texts: list[str] = []
-    for start in range(0, len(numbers), max(most, 1)):
-        cells: list[Any] = rows.table.read(numbers[start : start + most], rows.column)
+    for start in range(0, len(numbers), max(max_texts, 1)):
+        cells: list[Any] = rows.table.read(numbers[start : start + max_texts], rows.column)
         texts += [cell for cell in cells if isinstance(cell, str) and cell.strip()]
-        if len(texts) >= most:
+        if len(texts) >= max_texts:
             break
-    return texts[:most]
+    return texts[:max_texts]
 
 
 def _listed(classes: Any) -> str:

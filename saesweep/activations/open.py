@@ -73,8 +73,10 @@ def open_source(
     model = load_model(run) if model is None else model
     texts, rows = packed(run, model.tokenizer, opened, facts.n_token_ids)
     held_out = None
-    if (apart := held_out_text(run, evaluation)) is not None:
-        (held_out,), _ = packed(run, model.tokenizer, [(1.0, apart.open(facts.n_token_ids))], facts.n_token_ids)
+    if (held_out_source := held_out_text(run, evaluation)) is not None:
+        (held_out,), _ = packed(
+            run, model.tokenizer, [(1.0, held_out_source.open(facts.n_token_ids))], facts.n_token_ids
+        )
     parts = open_live(
         run,
         evaluation,

@@ -40,8 +40,6 @@ class SourceFacts:
     """Width of the activations at every hook."""
     n_documents: int | None
     """Documents in the dataset; None for a stream or synthetic activations."""
-    tokens_estimate: int | None
-    """Tokens in the dataset, from a sample of documents; None where the number of documents is not known."""
     column: str | None
     """Column of the dataset that holds the documents."""
     is_tokenized: bool
@@ -71,7 +69,6 @@ def check_source(
             model=None,
             d_in=dict.fromkeys(hooks, synthetic_d_in(run)),
             n_documents=None,
-            tokens_estimate=None,
             column=None,
             is_tokenized=False,
             warnings=(),
@@ -84,7 +81,6 @@ def check_source(
             model=None,
             d_in=cache.d_in,
             n_documents=None,
-            tokens_estimate=cache.tokens,
             column=None,
             is_tokenized=True,
             warnings=cache.warnings,
@@ -97,29 +93,34 @@ def check_source(
     slow = slow_half_precision(model, resolve_device("auto").type if run.device == "auto" else run.device)
     if slow is not None:
         warnings.append(slow)
-    looked = []
+    inspected = []
     for named in training_texts(run):
-        text = _look_at(named, tokenizer, model.n_token_ids)
-        looked.append(text)
+        text = _inspect_text(named, tokenizer, model.n_token_ids)
+        inspected.append(text)
         warnings += [*text.warnings, *_compare_sizes(named, text, evaluation, training_tokens)]
-    if run.prepend_bos and tokenizer.bos_token_id is None and not all(text.documents.is_tokenized for text in looked):
+    if (
+        run.prepend_bos
+        and tokenizer.bos_token_id is None
+        and not all(text.documents.is_tokenized for text in inspected)
+    ):
         warnings.append("base.prepend_bos: the tokenizer has no BOS token, so contexts begin without one")
-    if (apart := held_out_text(run, evaluation)) is not None:
-        warnings += _check_held_out(apart, evaluation, tokenizer, model.n_token_ids)
-    columns = dict.fromkeys(text.documents.column for text in looked if text.documents.column is not None)
+    if (held_out_source := held_out_text(run, evaluation)) is not None:
+        warnings += _check_held_out(held_out_source, evaluation, tokenizer, model.n_token_ids)
+    columns = dict.fromkeys(text.documents.column for text in inspected if text.documents.column is not None)
     return SourceFacts(
         model=model,
         d_in=model.hooks,
-        n_documents=_sum(text.documents.size if isinstance(text.documents, MapDocuments) else None for text in looked),
-        tokens_estimate=_sum(text.tokens for text in looked),
+        n_documents=_sum(
+            text.documents.size if isinstance(text.documents, MapDocuments) else None for text in inspected
+        ),
         column=", ".join(columns) or None,
-        is_tokenized=all(text.documents.is_tokenized for text in looked),
+        is_tokenized=all(text.documents.is_tokenized for text in inspected),
         warnings=tuple(warnings),
     )
 
 
 @dataclass(frozen=True)
-class _Looked:
+class _TextFacts:
     """What the first documents of a dataset show."""
 
     documents: Documents
@@ -136,7 +137,7 @@ def _sum(counts: Iterable[int | None]) -> int | None:
     return sum(known) if len(known) == len(found) else None
 
 
-def _look_at(named: Named, tokenizer: Any, n_token_ids: int) -> _Looked:
+def _inspect_text(named: Named, tokenizer: Any, n_token_ids: int) -> _TextFacts:
     """Read, tokenise and pack the first documents of a dataset.
 
     Raises:
@@ -164,8 +165,8 @@ def _look_at(named: Named, tokenizer: Any, n_token_ids: int) -> _Looked:
             "lower context_size or use a larger dataset"
         )
     if documents.unreadable.count:
-        warnings.append(documents.unreadable.said_of_sample(len(sample)))
-    return _Looked(documents, _estimate(documents, sample), rows.rows_per_context, warnings)
+        warnings.append(documents.unreadable.sample_warning(len(sample)))
+    return _TextFacts(documents, _estimate(documents, sample), rows.rows_per_context, warnings)
 
 
 def _estimate(documents: Documents, sample: Sequence[Sequence[int]]) -> int | None:
@@ -173,7 +174,7 @@ def _estimate(documents: Documents, sample: Sequence[Sequence[int]]) -> int | No
     return round(sum(map(len, sample)) * documents.size / len(sample)) if isinstance(documents, MapDocuments) else None
 
 
-def _compare_sizes(named: Named, text: _Looked, evaluation: EvaluationSpec, training_tokens: int) -> list[str]:
+def _compare_sizes(named: Named, text: _TextFacts, evaluation: EvaluationSpec, training_tokens: int) -> list[str]:
     """Return what to say where a dataset is read several times to give its share of the training.
 
     Raises:
@@ -192,24 +193,24 @@ def _compare_sizes(named: Named, text: _Looked, evaluation: EvaluationSpec, trai
             "the rest; lower them or use a larger dataset"
         )
     per_epoch = round((text.tokens - held_out) * text.rows_per_context / named.run.context_size)
-    asked = round(named.share * training_tokens)
-    if per_epoch >= asked:
+    required = round(named.share * training_tokens)
+    if per_epoch >= required:
         return []
     return [
         f"base.training_tokens: {name} has about {per_epoch} activations to train on, so {share}{training_tokens} take "
-        f"about {asked / max(1, per_epoch):.1f} epochs"
+        f"about {required / max(1, per_epoch):.1f} epochs"
     ]
 
 
-def _check_held_out(apart: Named, evaluation: EvaluationSpec, tokenizer: Any, n_token_ids: int) -> list[str]:
+def _check_held_out(held_out_source: Named, evaluation: EvaluationSpec, tokenizer: Any, n_token_ids: int) -> list[str]:
     """Refuse a dataset of the held-out parts that cannot be read, or is too small for them; return what to know of it."""
-    doing(f"checking {apart.run.dataset_path}")
-    documents = apart.open(n_token_ids)
+    doing(f"checking {held_out_source.run.dataset_path}")
+    documents = held_out_source.open(n_token_ids)
     warnings = list(documents.notes)
-    sample = _encoded_sample(documents, tokenizer, apart.run.seed, n_token_ids)
+    sample = _encoded_sample(documents, tokenizer, held_out_source.run.seed, n_token_ids)
     documents.unreadable.check_sample(len(sample))
     if documents.unreadable.count:
-        warnings.append(documents.unreadable.said_of_sample(len(sample)))
+        warnings.append(documents.unreadable.sample_warning(len(sample)))
     estimate = _estimate(documents, sample)
     if estimate is not None and estimate < (needed := evaluation.select_tokens + evaluation.test_tokens):
         raise UserError(

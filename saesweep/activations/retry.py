@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TypeVar
 
+from saesweep.hub import http_error
+
 T = TypeVar("T")
 
 WAITS_SECONDS = (1, 2, 4, 8, 16, 32)
@@ -50,9 +52,7 @@ def resuming(open_at: Callable[[int], Iterator[T]], start: int, *, name: str) ->
 
 @lru_cache
 def connection_errors() -> tuple[type[Exception], ...]:
-    """Return what the clients of the Hub raise when a connection fails: httpx and aiohttp do not use OSError."""
-    import httpx
-
+    """Return what the clients of the Hub raise when a connection fails: their HTTP libraries do not use OSError."""
     if find_spec("aiohttp") is None:  # fsspec's choice for plain URLs, where it is installed
-        return (OSError, httpx.HTTPError)
-    return (OSError, httpx.HTTPError, import_module("aiohttp").ClientError)
+        return (OSError, http_error())
+    return (OSError, http_error(), import_module("aiohttp").ClientError)

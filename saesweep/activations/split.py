@@ -104,7 +104,7 @@ def split_documents(
         UserError: A dataset is too small for its share of both parts and training.
     """
     trains = held_out is None and test_tokens > 0
-    takers = [_Taker(text, tokenizer, seed) for text in (texts if held_out is None else [held_out])]
+    takers = [_DocumentReader(text, tokenizer, seed) for text in (texts if held_out is None else [held_out])]
     sizes = {"select_tokens": select_tokens, "test_tokens": test_tokens}
     select_NT, test_NT = (_part(takers, name, sizes, trains) for name in sizes)
     if held_out is not None:
@@ -119,16 +119,16 @@ def split_documents(
     return Split(select_NT, test_NT, train)
 
 
-def _part(takers: Sequence[_Taker], name: str, sizes: dict[str, int], trains: bool) -> Tensor:
+def _part(takers: Sequence[_DocumentReader], name: str, sizes: dict[str, int], trains: bool) -> Tensor:
     """Return the contexts of the part `name`, int64 [N,T]; training needs what is left where it `trains`."""
     size = takers[0].text.packing.context_size
-    wanted = -(-sizes[name] // size)
+    n_contexts = -(-sizes[name] // size)
     shares = Shares([taker.text.share for taker in takers], size)
     for taker in takers:
         taker.begin_part()
     contexts: list[list[int]] = []
-    while len(contexts) < wanted:
-        doing("tokenising the held-out text", len(contexts), wanted)
+    while len(contexts) < n_contexts:
+        doing("tokenising the held-out text", len(contexts), n_contexts)
         chosen = shares.choose()
         taker = takers[chosen]
         context = taker.next_context()
@@ -146,10 +146,10 @@ def _part(takers: Sequence[_Taker], name: str, sizes: dict[str, int], trains: bo
             )
         shares.note(chosen, context)
         contexts.append(context)
-    return torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(wanted, size))
+    return torch.from_numpy(np.asarray(contexts, dtype=np.int64).reshape(n_contexts, size))
 
 
-class _Taker:
+class _DocumentReader:
     """Reads the documents of a dataset one after the other and counts them."""
 
     def __init__(self, text: Text, tokenizer: Any, seed: int) -> None:

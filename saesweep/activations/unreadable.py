@@ -84,7 +84,7 @@ class UnreadableRows:
                 f"{self.example}; correct the data, or name another column with {self._column_field}"
             )
 
-    def said_of_sample(self, n_rows: int) -> str:
+    def sample_warning(self, n_rows: int) -> str:
         """Return what to tell about a sample, where there is something to tell."""
         return (
             f"{self._place}: {self.count} of the {n_rows} rows of {self._name} looked at cannot be used and are left out: "

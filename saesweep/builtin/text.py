@@ -16,6 +16,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from saesweep.builtin.text_cache import cached_documents
+
 MAX_CHARS = 1500
 """Longer texts are split at paragraphs, so that held-out parts drawn by document are fine-grained."""
 
@@ -38,7 +40,8 @@ def documents() -> list[str]:
     """All documents, of `MIN_CHARS` to `MAX_CHARS` characters each, without repeats.
 
     The order is that of the documents' SHA-256, so it does not depend on the file system and any prefix is a fair sample.
-    The first call takes about 2.5 s on one core, later ones nothing.
+    Extracting them takes about 2.5 s on one core; they are kept in the user's cache, from which the first call of a process reads
+    them until a file changes, and later calls take nothing.
 
     Returns:
         A new list of the documents: the same ones in the same order for one Python installation.
@@ -49,8 +52,13 @@ def documents() -> list[str]:
 @functools.cache
 def _documents() -> tuple[str, ...]:
     standard_library = Path(sysconfig.get_path("stdlib"))
-    unique = {document for text in [*_topics(), *module_texts(standard_library)] for document in split(text)}
-    return tuple(sorted(unique, key=_digest))
+
+    def extract() -> tuple[str, ...]:
+        unique = {document for text in [*_topics(), *module_texts(standard_library)] for document in split(text)}
+        return tuple(sorted(unique, key=_digest))
+
+    read = [Path(__file__), standard_library / "pydoc_data" / "topics.py", *sorted(_module_paths(standard_library))]
+    return cached_documents([path for path in read if path.is_file()], extract)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, add_overrides, new_parser, say
+from saesweep.cli.command import DONE, add_overrides, echo, new_parser
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -76,8 +76,8 @@ def execute(args: argparse.Namespace) -> int:
 
     line = ProgressLine("tokens")
 
-    def say_need(need: DiskNeed) -> None:
-        say(
+    def print_requirements(need: DiskNeed) -> None:
+        echo(
             f"{need.folder}: {need.rows} rows to write in {need.dtype}, {need.needed_bytes / 1e9:.2f} GB; "
             f"{need.free_bytes / 1e9:.2f} GB are free",
             flush=True,
@@ -95,14 +95,14 @@ def execute(args: argparse.Namespace) -> int:
             tokens=tokens,
             dtype=None if args.dtype == "auto" else args.dtype,
             shard_bytes=shard_bytes,
-            on_disk_need=say_need,
-            on_damage=lambda message: say(f"warning: {message}", flush=True),
-            on_warning=lambda message: say(f"warning: {message}", flush=True),
+            on_disk_need=print_requirements,
+            on_damage=lambda message: echo(f"warning: {message}", flush=True),
+            on_warning=lambda message: echo(f"warning: {message}", flush=True),
             on_progress=show,
         )
     finally:
         line.close()
-    say(
+    echo(
         f"{target}: complete, {manifest.rows('train')} training rows at {', '.join(manifest.hooks)}; train from it with "
         f"base.use_cached_activations: true, base.cached_activations_path: {target}"
     )
@@ -110,7 +110,7 @@ def execute(args: argparse.Namespace) -> int:
         from saesweep.activations.cache.hub import upload_cache
 
         upload_cache(Path(target).expanduser(), args.hf_repo_id, private=args.hf_is_private_repo)
-        say(f"uploaded; train from it anywhere with base.cached_activations_path: {args.hf_repo_id}")
+        echo(f"uploaded; train from it anywhere with base.cached_activations_path: {args.hf_repo_id}")
     return DONE
 
 

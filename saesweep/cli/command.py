@@ -21,7 +21,7 @@ BROKEN_PIPE = 141
 """128 + SIGPIPE, what a shell reports of a program that writes to a closed pipe."""
 
 
-def say(text: object, *, file: TextIO | None = None, flush: bool = False) -> None:
+def echo(text: object, *, file: TextIO | None = None, flush: bool = False) -> None:
     """Print a line (or several) to standard output, or to `file`."""
     print(printable(masked(str(text))), file=sys.stdout if file is None else file, flush=flush)
 
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 def _hint(extra: Sequence[str]) -> str:
     """Return what to write in place of arguments that no command has."""
-    from saesweep.experiment.fields import known_paths
+    from saesweep.experiment.fields import WITHOUT_EFFECT, known_paths
     from saesweep.messages import nearest
     from saesweep.specs import SearchSpec
 
@@ -57,6 +57,9 @@ def _hint(extra: Sequence[str]) -> str:
         return ""
     if name in ("resume", "continue"):
         return "; the same command without it resumes a run"
+    for path, advice in WITHOUT_EFFECT.items():
+        if name in (path, path.rpartition(".")[2]):
+            return f"; {advice}"
     settings = [*(f"search.{field}" for field in SearchSpec.model_fields), *(f"base.{path}" for path in known_paths())]
     setting = nearest(name, settings)
     if setting is None or setting.rpartition(".")[2] != name.rpartition(".")[2]:

@@ -27,7 +27,7 @@ from saesweep.cli import (
     train,
     validate,
 )
-from saesweep.cli.command import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE, Parser, say
+from saesweep.cli.command import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE, Parser, echo
 from saesweep.errors import UserError, fault_of
 from saesweep.messages import presentable
 from saesweep.plugins import load_plugin
@@ -99,10 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UserError as error:
-        _tell(error)
+        _echo_error(error)
         return MISTAKE
     except KeyboardInterrupt as stopped:
-        _tell(str(stopped) or "interrupted")
+        _echo_error(str(stopped) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has left. Without this the interpreter fails once more when it flushes on exit.
@@ -110,17 +110,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except Exception as error:
         if (fault := fault_of(error)) is not None:  # no command need look out for the disk, permissions and locks
-            _tell(fault)
+            _echo_error(fault)
             return MISTAKE
-        _tell(presentable(traceback.format_exc()))
-        _tell(f"this is a bug in saesweep {__version__}: please report it with the traceback above")
+        _echo_error(presentable(traceback.format_exc()))
+        _echo_error(f"this is a bug in saesweep {__version__}: please report it with the traceback above")
         return BUG
 
 
-def _tell(message: object) -> None:
+def _echo_error(message: object) -> None:
     """Say what went wrong; where even that cannot be written (a full disk, a reader that has left) the exit code says it."""
     with contextlib.suppress(OSError):
-        say(message, file=sys.stderr)
+        echo(message, file=sys.stderr)
 
 
 def _refuse_empty(argv: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, add_overrides, new_parser, say
+from saesweep.cli.command import DONE, add_overrides, echo, new_parser
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def execute(args: argparse.Namespace) -> int:
         ks=_ks_of(args.k),
     )
     if args.json:
-        say(json.dumps(found.to_json(), indent=1, allow_nan=False))
+        echo(json.dumps(found.to_json(), indent=1, allow_nan=False))
     else:
         _print_table(found)
     return DONE
@@ -152,10 +152,10 @@ def _saebench(args: argparse.Namespace) -> int:
     )
     if args.json:
         rows = [{**vars(result), "file": str(result.file)} for result in found]
-        say(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
     else:
         for result in found:
-            say(f"{result.source}: {result.evaluation} -> {result.file}")
+            echo(f"{result.source}: {result.evaluation} -> {result.file}")
     return DONE
 
 
@@ -172,4 +172,4 @@ def _print_table(found: Comparison) -> None:
     from saesweep.evaluation import registered_metrics
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    say(encodable(evaluation_text(found.to_json(), registered_metrics(), width=width), sys.stdout.encoding))
+    echo(encodable(evaluation_text(found.to_json(), registered_metrics(), width=width), sys.stdout.encoding))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 from saesweep.errors import UserError
 from saesweep.files import no_run_directory, refuse_links
 
@@ -76,7 +76,7 @@ def execute(args: argparse.Namespace) -> int:
         check_target(target, source, args.force)
         # resolve(): a link to a folder is filled, not replaced
         replace_folder(target.resolve(), lambda folder: _copy(source, folder))
-    say(f"copied {source} to {args.to}")
+    echo(f"copied {source} to {args.to}")
     return DONE
 
 
@@ -98,7 +98,7 @@ def _write_set(args: argparse.Namespace) -> int:
     check_target(target, None, args.force, _is_of_set, "a set of transcoders")
     layers, described = write_transcoder_set(target.resolve(), sources)
     skip = ", with skip connections" if described.has_skip else ""
-    say(
+    echo(
         f"wrote {layers} transcoders of {described.d_sae} latents{skip} to {args.to}: {described.feature_input_hook} to "
         f"{described.feature_output_hook} of {described.model_name}"
     )
@@ -155,12 +155,10 @@ def check_target(
         return
     if source is not None and source.resolve() == target.resolve():
         raise UserError(f"{target}: is the SAE itself; name another folder with --to")
-    found = sorted(path.name for path in target.iterdir())
-    strangers = [name for name in found if not is_own(name)]
-    if strangers:
-        raise UserError(f"{target}: holds files that are not of {kind} ({strangers[0]}); name an empty or new folder")
-    if found and not force:
-        raise UserError(f"{target}: holds {kind} already; name a new folder, or replace it with --force")
+    from saesweep.runs import check_replaceable
+
+    names = [path.name for path in target.iterdir()]
+    check_replaceable(target, names, is_own=is_own, kind=kind, force=force)
 
 
 def _copy(source: Path, folder: Path) -> None:

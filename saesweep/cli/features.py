@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, add_overrides, new_parser, say
+from saesweep.cli.command import DONE, add_overrides, echo, new_parser
 from saesweep.cli.report import latents_of
 from saesweep.errors import UserError
 
@@ -101,9 +101,9 @@ def execute(args: argparse.Namespace) -> int:
         neuronpedia_set=args.neuronpedia_set,
         allow_code_execution=args.allow_code_execution,
     )
-    say(f"wrote {done.page}")
+    echo(f"wrote {done.page}")
     if done.neuronpedia:
-        say(f"wrote {len(done.neuronpedia)} batches for Neuronpedia to {done.neuronpedia[0].parent}")
+        echo(f"wrote {len(done.neuronpedia)} batches for Neuronpedia to {done.neuronpedia[0].parent}")
     for note in done.notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     return DONE

@@ -7,7 +7,7 @@ import json
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -88,7 +88,7 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError(f"--match {args.match!r}: no hook of {args.model} has such a name; leave it out to list all")
     if args.json:
         for point in points:
-            say(json.dumps({"name": point.name, "axes": point.axes, "counterpart": point.counterpart}))
+            echo(json.dumps({"name": point.name, "axes": point.axes, "counterpart": point.counterpart}))
     else:
         _print_table(points)
     return DONE
@@ -106,4 +106,4 @@ def _print_table(points: list[HookPoint]) -> None:
     name_width, shape_width = max(len(point.name) for point in points), max(map(len, shapes))
     for point, shape in zip(points, shapes, strict=True):
         counterpart = "" if point.counterpart is None else f"= {point.counterpart}"
-        say(f"{point.name:<{name_width}}  {shape:<{shape_width}}  {counterpart}".rstrip())
+        echo(f"{point.name:<{name_width}}  {shape:<{shape_width}}  {counterpart}".rstrip())

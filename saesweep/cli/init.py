@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError(f"{args.path}: exists already and is left as it is; name a new file") from None
     except OSError as error:
         raise UserError(f"{args.path}: cannot be written ({error.strerror}); name another file") from error
-    say(
+    echo(
         f"wrote {args.path}, and {schema} for editors that complete YAML\nnext:\n  saesweep validate {args.path}\n  saesweep run {args.path}"
     )
     return DONE

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -60,5 +60,5 @@ def execute(args: argparse.Namespace) -> int:
         if not args.run.is_dir():
             raise UserError(f"--details: {args.run} is no run directory")
         for line in ["", *details_lines(args.run, read_leaderboard(args.run))]:
-            say(encodable(line, sys.stdout.encoding))
+            echo(encodable(line, sys.stdout.encoding))
     return DONE

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, add_overrides, new_parser, say
+from saesweep.cli.command import DONE, add_overrides, echo, new_parser
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -48,5 +48,5 @@ def execute(args: argparse.Namespace) -> int:
         load_experiment(args.experiment, overrides=args.overrides, also=(check_before_run,)),
         with_calibration=args.calibrate,
     )
-    say(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
+    echo(json.dumps(made.to_json(), indent=2) if args.json else "\n".join(made.lines()))
     return DONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -77,11 +77,11 @@ def execute(args: argparse.Namespace) -> int:
         done = pretokenize(spec, on_progress=show)
     finally:
         line.close()
-    say(f"{done.path}: {done.rows} rows of {spec.context_size} tokens ({done.tokens}) from {done.documents} documents")
+    echo(f"{done.path}: {done.rows} rows of {spec.context_size} tokens ({done.tokens}) from {done.documents} documents")
     for note in done.notes:
-        say(f"warning: {note}")
+        echo(f"warning: {note}")
     if done.skipped:
-        say(f"warning: {done.skipped} documents could not be used (empty, or not text) and were left out")
+        echo(f"warning: {done.skipped} documents could not be used (empty, or not text) and were left out")
     return DONE
 
 

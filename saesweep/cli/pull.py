@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -36,5 +36,5 @@ def execute(args: argparse.Namespace) -> int:
 
     check_target(args.to, None, args.force)
     sae = pull(args.source, args.to, revision=args.revision)
-    say(f"copied {args.source} ({sae.architecture}, {sae.d_in} to {sae.d_sae}) to {args.to}")
+    echo(f"copied {args.source} ({sae.architecture}, {sae.d_in} to {sae.d_sae}) to {args.to}")
     return DONE

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -54,12 +54,12 @@ def execute(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
     )
     if args.dry_run and done.card is not None:
-        say(encodable(done.card, sys.stdout.encoding))
+        echo(encodable(done.card, sys.stdout.encoding))
     for path, size in done.files:
-        say(f"{size:>14,}  {path}")
+        echo(f"{size:>14,}  {path}")
     for note in done.notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     total = sum(size for _, size in done.files)
     where = f"to {done.repo}" + (f": {done.url}" if done.url else "")
-    say(f"{'would upload' if args.dry_run else 'uploaded'} {len(done.files)} files, {total:,} bytes, {where}")
+    echo(f"{'would upload' if args.dry_run else 'uploaded'} {len(done.files)} files, {total:,} bytes, {where}")
     return DONE

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def execute(args: argparse.Namespace) -> int:
         feature_tokens=args.feature_tokens,
         allow_code_execution=args.allow_code_execution,
     )
-    say(f"wrote {report.page}")
+    echo(f"wrote {report.page}")
     if report.features is not None:
-        say(f"wrote {report.features}")
+        echo(f"wrote {report.features}")
     if report.pngs:
-        say(f"wrote {len(report.pngs)} plots to {report.pngs[0].parent}")
+        echo(f"wrote {len(report.pngs)} plots to {report.pngs[0].parent}")
     for note in report.notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     return DONE
 
 

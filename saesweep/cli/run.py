@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import add_overrides, new_parser, say
+from saesweep.cli.command import add_overrides, echo, new_parser
 from saesweep.display.choose import DISPLAY_KINDS, DisplayKind
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run_with_display(
         command = shlex.join(["saesweep", *sys.argv[1:]])
         raise KeyboardInterrupt(f"interrupted before training began; start again with: {command}") from None
     if result.resume_command is not None and display == "none":
-        say(f"interrupted; resume with: {result.resume_command}", file=sys.stderr)
+        echo(f"interrupted; resume with: {result.resume_command}", file=sys.stderr)
     _leave_uploads(result.exit_code)
     return result.exit_code
 

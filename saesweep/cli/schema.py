@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, new_parser, say
+from saesweep.cli.command import DONE, echo, new_parser
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def execute(args: argparse.Namespace) -> int:
 
     text = json.dumps(experiment_schema(), indent=2)
     if args.output is None:
-        say(text)
+        echo(text)
         return DONE
     try:
         args.output.write_text(text + "\n", encoding="utf-8")

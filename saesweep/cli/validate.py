@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saesweep.cli.command import DONE, MISTAKE, add_overrides, new_parser, say
+from saesweep.cli.command import DONE, MISTAKE, add_overrides, echo, new_parser
 from saesweep.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ def execute(args: argparse.Namespace) -> int:
         try:
             experiment = load_experiment(path, overrides=args.overrides, also=(check_before_run,))
         except UserError as error:
-            say(error, file=sys.stderr)
+            echo(error, file=sys.stderr)
             code = MISTAKE
         else:
-            say(f"{path}: ok: {_counts(experiment)}")
+            echo(f"{path}: ok: {_counts(experiment)}")
             for warning in experiment.warnings:
-                say(f"{path}: warning: {warning}", file=sys.stderr)
+                echo(f"{path}: warning: {warning}", file=sys.stderr)
     return code
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 from saesweep.saes import Architecture, Knobs, Params, TrainOutput
 
 _NO_LIMIT = 1 << 20
@@ -63,7 +63,7 @@ class CompiledForward:
             with config.patch(recompile_limit=_NO_LIMIT, accumulated_recompile_limit=_NO_LIMIT):
                 return self._compiled(architecture, params, x_BD, replace(knobs, **as_tensors), target_BD)
         except (BackendCompilerFailed, InductorError) as error:
-            reason = str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
+            reason = first_line(getattr(error, "inner_exception", error))
             raise UserError(
                 f"base.compile_sae: torch.compile failed ({reason}); on a CPU it needs a C++ compiler. Leave compile_sae out"
             ) from error

@@ -117,8 +117,8 @@ def fit_columns(columns: Sequence[Column], width: int) -> tuple[list[Column], li
     shown = dict(enumerate(columns))
     left_out: list[int] = []
     while len(shown) > 1 and table_width([*shown.values()]) > width:
-        place, least = min(shown.items(), key=lambda item: item[1].keep)
-        if least.keep >= _SHORTENED_BEFORE and any(column.short or column.short_cells for column in shown.values()):
+        place, last_kept = min(shown.items(), key=lambda item: item[1].keep)
+        if last_kept.keep >= _SHORTENED_BEFORE and any(column.short or column.short_cells for column in shown.values()):
             shown = {place: _shortened(column) for place, column in shown.items()}
             continue
         del shown[place]

@@ -26,14 +26,14 @@ class JsonDisplay:
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._throttle = Throttle(_COUNT_SECONDS, clock)
-        self._said = ""
+        self._last_message = ""
 
     def __call__(self, event: Event) -> None:
         """Write one event; of an activity that counts, at most one line a second."""
         if isinstance(event, Activity):
-            if event.message == self._said and not self._throttle.ready():
+            if event.message == self._last_message and not self._throttle.ready():
                 return
-            self._said = event.message
+            self._last_message = event.message
         self._stream.write(json_line(event.to_json()) + "\n")
         self._stream.flush()
 

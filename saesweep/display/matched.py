@@ -110,14 +110,14 @@ def best_lines(entries: Sequence[MatchedEntry]) -> list[str]:
 
 
 def _remarks(entry: MatchedEntry, *, short: bool = False) -> str:
-    said = ["best"] * entry.is_winner
-    said += ["tied" if short else "tied with the best"] * entry.is_tied
+    remarks = ["best"] * entry.is_winner
+    remarks += ["tied" if short else "tied with the best"] * entry.is_tied
     if not entry.is_comparable:
-        said.append("too far off" if short else "too far from this L0 to compare")
+        remarks.append("too far off" if short else "too far from this L0 to compare")
     elif not entry.is_interpolated:
-        said.append("as measured" if short else "as measured, not interpolated")
-    said += ["improving" if short else "still improving"] * bool(entry.still_improving)
-    return ", ".join(said)
+        remarks.append("as measured" if short else "as measured, not interpolated")
+    remarks += ["improving" if short else "still improving"] * bool(entry.still_improving)
+    return ", ".join(remarks)
 
 
 def _with_error(name: str, value: float, error: float | None) -> str:

@@ -111,7 +111,7 @@ class PlainDisplay:
         self._states: Mapping[str, Mapping[str, int]] = {}
         self._workers: dict[int, WorkerNews] = {}
         self._has_started = False
-        self._said = ""
+        self._last_message = ""
 
     def __call__(self, event: Event) -> None:
         """Write the lines of one event."""
@@ -123,18 +123,18 @@ class PlainDisplay:
             if isinstance(event, BlockDone):
                 self._states = event.states
             if self._progress.ready():
-                self._say(" · ".join(progress_parts(event, self._states, self._narrator.trials)))
+                self._print(" · ".join(progress_parts(event, self._states, self._narrator.trials)))
                 for line in worker_lines(self._workers):
-                    self._say(line)
+                    self._print(line)
         elif isinstance(event, WorkerNews):
             self._workers[event.worker] = event
             if event.state == "gone":  # how the others are, is said with the progress
-                self._say(worker_line(event))
+                self._print(worker_line(event))
         elif isinstance(event, Activity):
-            self._say_activity(event)
+            self._print_activity(event)
         elif self._verbose or not isinstance(event, _VERBOSE_ONLY):
             for line in lines:
-                self._say(line)
+                self._print(line)
 
     def __enter__(self) -> PlainDisplay:
         """Return itself; lines need no set-up."""
@@ -145,12 +145,12 @@ class PlainDisplay:
     ) -> None:
         """Nothing to give back."""
 
-    def _say_activity(self, event: Activity) -> None:
+    def _print_activity(self, event: Activity) -> None:
         """Say what is done before training as it begins; later only what would else be a long silence."""
-        if event.message == self._said or (self._has_started and not self._activity.ready()):
+        if event.message == self._last_message or (self._has_started and not self._activity.ready()):
             return
-        self._said = event.message
-        self._say(event.message)
+        self._last_message = event.message
+        self._print(event.message)
 
     def _end(self, event: RunEnded) -> None:
         metrics = self._narrator.metrics
@@ -161,7 +161,7 @@ class PlainDisplay:
         for line in closing_lines(event, metrics):
             self._write(line + "\n")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._write(f"[{duration(self._clock() - self._began):>7}] {line}\n")
 
     def _write(self, text: str) -> None:

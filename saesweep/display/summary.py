@@ -117,8 +117,8 @@ def closing_lines(event: RunEnded, metrics: Sequence[str] = (), *, width: int | 
             f"{event.status}: {counts or 'no trials'}; {short_count(event.trained_tokens)} tokens trained in "
             f"{duration(event.seconds)} ({short_rate(rate)} SAE-tokens/s)"
         ]
-    if said := cost_line(event.costs, duration):
-        lines.append(f"where the time went: {said}")
+    if times := cost_line(event.costs, duration):
+        lines.append(f"where the time went: {times}")
     lines += [
         f"{trial_label(row.number, row.architecture, row.sparsity)} failed: {row.reason or 'no reason given'}"
         for row in event.rows

@@ -14,7 +14,7 @@ from saesweep.display.saved import Leaderboard, read_leaderboard, show_leaderboa
 from saesweep.display.state import RunState
 from saesweep.display.text import duration, encodable
 from saesweep.events import Activity, BlockProgress, WorkerNews
-from saesweep.progress_file import is_gone, read_progress
+from saesweep.progress_file import is_dead, read_progress
 
 WATCH_SECONDS = 0.5
 _QUIET_SECONDS = 15.0
@@ -41,7 +41,7 @@ def watch_leaderboard(
             if board is not None and board.data != shown:
                 shown = board.data
                 show_leaderboard(board, stream, as_json=as_json, env=env)
-        _say_if_gone(path, stream)
+        _report_if_dead(path, stream)
         return
     from saesweep.display.live import LiveView, make_console
 
@@ -58,7 +58,7 @@ def watch_leaderboard(
         view.stop()
     if last is not None:
         show_leaderboard(last, stream, env=env)
-    _say_if_gone(path, stream)
+    _report_if_dead(path, stream)
 
 
 def _looks(path: Path, sleep: Callable[[float], None]) -> Iterator[tuple[Leaderboard | None, dict[str, Any]]]:
@@ -67,7 +67,7 @@ def _looks(path: Path, sleep: Callable[[float], None]) -> Iterator[tuple[Leaderb
     The last leaderboard is that of the run that has ended, or whose process is gone.
     """
     while True:
-        is_over = is_gone(path)  # before the files are read: what a process writes as it ends is not missed
+        is_over = is_dead(path)  # before the files are read: what a process writes as it ends is not missed
         board = None
         # A run directory without a leaderboard is a run in its first block.
         if (path / "leaderboard.json").exists() or not (path / "experiment.yaml").exists():
@@ -114,7 +114,7 @@ def _progress(data: Mapping[str, Any]) -> BlockProgress:
     )
 
 
-def _say_if_gone(path: Path, stream: TextIO) -> None:
+def _report_if_dead(path: Path, stream: TextIO) -> None:
     """Say how to resume a run that did not finish."""
     if not path.is_dir():
         return

@@ -96,12 +96,12 @@ def conclude(
         notes: What to say about the run before what is to be said about its winners.
     """
     found = {stream.label: _read(directory, stream) for stream in streams}
-    said = [*notes]
+    all_notes = [*notes]
     for label, own in found.items():
-        said += [f"{label}: {note}" for note in own.notes] if own is not None else [f"{label}: no trial ran there"]
+        all_notes += [f"{label}: {note}" for note in own.notes] if own is not None else [f"{label}: no trial ran there"]
     winners = {own.best: (stream, own) for stream in streams if (own := found[stream.label]) and own.best is not None}
     for number, (stream, _) in winners.items():
-        said.append(f"{stream.label}: the best trial is {number}, in streams/{stream.folder}/best")
+        all_notes.append(f"{stream.label}: the best trial is {number}, in streams/{stream.folder}/best")
     best: int | None = None
     if are_comparable(streams):
         candidates = rank([row for row in rows if row.number in winners], objective)
@@ -111,18 +111,18 @@ def conclude(
     elif winners:
         best = next(iter(winners))
         assert best is not None
-        said.append(
+        all_notes.append(
             "values of different streams are not comparable (another model, dataset or choice of positions): ranks are "
             f"within a stream, and best/ holds the winner of the first, {winners[best][0].label}"
         )
     if best is None:
-        return Outcome(None, None, notes=tuple(said))
+        return Outcome(None, None, notes=tuple(all_notes))
     stream, chosen = winners[best]
     source = directory.of_stream(stream.folder).stream_path
     _copy(source / "best", directory.best)
     if objective.is_pareto and not are_comparable(streams):
         _copy(source / "pareto", directory.pareto)
-    return Outcome(best, directory.best, dict(chosen.test_metrics), tuple(said))
+    return Outcome(best, directory.best, dict(chosen.test_metrics), tuple(all_notes))
 
 
 def copy_stream_exports(source: RunDirectory, target: RunDirectory, streams: Sequence[Stream]) -> None:

@@ -150,8 +150,8 @@ def _matched_finalists(rows: Sequence[Row], objective: ObjectiveSpec, top: int) 
 
 def confirm_training_tokens(experiment: Experiment, confirm: ConfirmSpec) -> int:
     """Return the training tokens of one finalist."""
-    wanted = confirm.training_tokens
-    return round(multiple_of(wanted) * experiment.base_run().training_tokens) if isinstance(wanted, str) else wanted
+    stated = confirm.training_tokens
+    return round(multiple_of(stated) * experiment.base_run().training_tokens) if isinstance(stated, str) else stated
 
 
 def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Sequence[Row]) -> Experiment:

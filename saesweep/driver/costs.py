@@ -67,9 +67,9 @@ class CostBook:
 
     def count_rest_as_set_up(self) -> None:
         """Count what nothing was said about since the start as set-up: libraries that are loaded, a study that is opened."""
-        self.add({"set_up": max(0.0, self._unsaid())})
+        self.add({"set_up": max(0.0, self._unattributed())})
 
-    def _unsaid(self) -> float:
+    def _unattributed(self) -> float:
         return time.perf_counter() - self._started - sum(self._seconds.values())
 
     def costs(self) -> dict[Kind, float]:
@@ -77,7 +77,7 @@ class CostBook:
 
         Several workers spend more seconds than pass, so that nothing is left over for `other`.
         """
-        now: dict[Kind, float] = {**self._seconds, "other": max(0.0, self._unsaid())}
+        now: dict[Kind, float] = {**self._seconds, "other": max(0.0, self._unattributed())}
         return {kind: round(self._earlier.get(kind, 0.0) + now.get(kind, 0.0), 3) for kind in KINDS}
 
     def write(self) -> None:

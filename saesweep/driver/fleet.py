@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saesweep.engines.protocol import Worker
-from saesweep.engines.records import BlockReport, Commands, Opened, Place, Said, SnapshotTaken
+from saesweep.engines.records import BlockReport, Commands, Notice, Opened, Place, SnapshotTaken
 from saesweep.events import Event, Note, SnapshotSaved
 from saesweep.scheduler import SlotsChanged
 
@@ -48,12 +48,16 @@ class Todo:
         self._remove, self._place = [*commands.remove, *self._remove], [*kept, *self._place]
 
 
-def told(said: Said | SnapshotTaken) -> Event:
-    """Return the event that tells people what a worker said."""
-    if isinstance(said, Said):
-        return Note(level=said.level, message=said.message)
+def event_of(happened: Notice | SnapshotTaken) -> Event:
+    """Return the event for what a worker reported while it trained."""
+    if isinstance(happened, Notice):
+        return Note(level=happened.level, message=happened.message)
     return SnapshotSaved(
-        number=said.number, tokens=said.tokens, path=said.path, is_final=said.is_final, replicate=said.replicate
+        number=happened.number,
+        tokens=happened.tokens,
+        path=happened.path,
+        is_final=happened.is_final,
+        replicate=happened.replicate,
     )
 
 
@@ -69,7 +73,7 @@ class Member:
     number: int
     worker: Worker | None = None
     """None while its reports are repeated from the log, and when it is gone."""
-    wanted: str = ""
+    requested_device: str = ""
     """The device that it was to have; empty: `base.device`."""
     device: str = ""
     """The one that it has."""
@@ -87,7 +91,7 @@ class Member:
     wants_checkpoint: bool = False
     steps: int = 0
     """Of that block which are trained, where it is known."""
-    is_gone: bool = False
+    is_lost: bool = False
 
     def adopt(self, worker: Worker) -> None:
         """Take an opened worker that is where the driver believes it to be."""
@@ -98,11 +102,11 @@ class Member:
         self.block, self.stream_tokens = opened.block, opened.stream_tokens
         self.skipped_batches = opened.skipped_batches
 
-    def goes_back(self, line: SlotsLine) -> None:
+    def resumed_at(self, line: SlotsLine) -> None:
         """Note where a worker is that has gone back to a checkpoint, or begins, or is gone."""
         self.block, self.first_block, self.stream_tokens = line.block, line.first_block, line.stream_tokens
         self.taken, self.wants_checkpoint, self.steps, self.todo = None, False, 0, Todo()
-        self.is_gone = line.n_slots == 0
+        self.is_lost = line.n_slots == 0
 
     def reported(self, report: BlockReport) -> None:
         """Note a report."""
@@ -125,8 +129,8 @@ class Member:
             "stream_tokens": self.stream_tokens,
             "todo": json.loads(self.todo.waiting().to_json()),
             "taken": None if self.taken is None else json.loads(self.taken.to_json()),
-            "wanted": self.wanted,
-            "is_gone": self.is_gone,
+            "wanted": self.requested_device,  # keys of the run directory keep their names
+            "is_gone": self.is_lost,
         }
 
     @classmethod
@@ -143,8 +147,8 @@ class Member:
             stream_tokens=data["stream_tokens"],
             todo=Todo(commands(data["todo"])),
             taken=None if data["taken"] is None else commands(data["taken"]),
-            wanted=data["wanted"],
-            is_gone=data["is_gone"],
+            requested_device=data["wanted"],
+            is_lost=data["is_gone"],
         )
 
 
@@ -179,14 +183,14 @@ class Fleet:
         return self.members.setdefault(number, Member(number=number))
 
     @property
-    def open_ones(self) -> list[Member]:
+    def open_members(self) -> list[Member]:
         """Those that are open."""
         return [member for member in self if member.worker is not None]
 
     @property
     def running(self) -> list[Member]:
         """Those that train a block."""
-        return [member for member in self.open_ones if member.taken is not None]
+        return [member for member in self.open_members if member.taken is not None]
 
     @property
     def next_number(self) -> int:
@@ -220,7 +224,7 @@ class Fleet:
 
     def any_worker(self) -> Worker:
         """Return a worker that is open: winners are measured by any, their exports lie in the run directory."""
-        worker = self.open_ones[0].worker
+        worker = self.open_members[0].worker
         assert worker is not None
         return worker
 
@@ -235,7 +239,7 @@ class Fleet:
 
     def free_device(self) -> str | None:
         """Return a device that no open worker has; None where each has one."""
-        used = Counter(member.wanted for member in [*self.open_ones, *self.opened.values()])
+        used = Counter(member.requested_device for member in [*self.open_members, *self.opened.values()])
         free = Counter(self.devices) - used
         return next((device for device in self.devices if free[device]), None)
 

@@ -137,7 +137,7 @@ def save_workers(
         warn: Tells the user.
         is_only: Whether the run has one worker, whose fault ends it.
     """
-    for member in fleet.open_ones:
+    for member in fleet.open_members:
         assert member.worker is not None
         commands = member.todo.taken()
         request = SaveRequest(number=member.block + 1, commands=commands, driver=driver() if is_only else {})

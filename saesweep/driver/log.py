@@ -107,7 +107,7 @@ class TrialLog:
             if name.isascii() and name.isdecimal():  # other folders are nobody's
                 _drop_after(JsonLines(file), tokens.get(int(name), -1))
 
-    def go_back_one(self, number: int, tokens: int) -> None:
+    def rewind_trial(self, number: int, tokens: int) -> None:
         """Drop what was written about a trial after it had seen this many tokens."""
         _drop_after(self._file(number), tokens)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from saesweep.collection import paused_collection
-from saesweep.driver.fleet import Fleet, Member, SlotsLine, told
+from saesweep.driver.fleet import Fleet, Member, SlotsLine, event_of
 from saesweep.driver.history import History, save_workers
 from saesweep.driver.log import TrialLog
 from saesweep.driver.progress import Pace
@@ -24,7 +24,7 @@ from saesweep.driver.roster import Roster
 from saesweep.driver.search import Search
 from saesweep.driver.session import Session
 from saesweep.driver.stopping import StopFlag, stop_reason
-from saesweep.driver.told import expected_of, result_to_tell
+from saesweep.driver.trial_results import expected_of, tell_arguments
 from saesweep.driver.trials import Trial, answer, save_trial_record, started
 from saesweep.engines.protocol import Engine, Worker, WorkerFault
 from saesweep.engines.records import BlockReport
@@ -123,7 +123,7 @@ class SweepLoop:
         state, policy = State.from_json(saved["scheduler"]), self._search.policy
         if self._history is None:
             # What the study holds beyond the checkpoint is repeated by the rules of that time: trials keep their numbers.
-            if saved["stream"] == self._session.label and not policy.decides_as(state.policy):
+            if saved["stream"] == self._session.label and not policy.is_equivalent_to(state.policy):
                 self._new_policy, policy = policy, replace(state.policy, n_slots=policy.n_slots)
             self._state = replace(state, policy=policy, workers={0: policy.n_slots})
         else:  # so is the log
@@ -230,10 +230,10 @@ class SweepLoop:
         member.reported(report)
         self.publisher.checkpoints(report.saved)
         for event in report.events:
-            self._bus.emit(told(event))
+            self._bus.emit(event_of(event))
         self._decide(self._reports.record(self._state, report, member.number))
         for note in report.notes:
-            self._bus.emit(told(note))
+            self._bus.emit(event_of(note))
 
     def _while_waiting(self, worker: Worker | None, steps: int | None) -> None:
         """Say how far the block is, and that a stop was asked for.
@@ -271,13 +271,13 @@ class SweepLoop:
     def _take_slots(self, line: SlotsLine) -> None:
         """A worker has joined, gone back to a checkpoint or left: its trials are again what its checkpoint holds of them."""
         member = self.fleet.get_or_add(line.worker)
-        member.goes_back(line)
+        member.resumed_at(line)
         own = self.roster.go_back(line)
         for number in line.tokens:  # its checkpoint may hold some that have ended since, or train elsewhere
             if number not in own:
                 member.todo.remove(number)
         for trial in own.values():
-            self._log.go_back_one(trial.number, trial.tokens)
+            self._log.rewind_trial(trial.number, trial.tokens)
         stay = [trial for trial in own.values() if trial.slot is not None]
         self._decide(line.event({number: trial.tokens for number, trial in own.items()}))
         for trial in stay:
@@ -332,7 +332,7 @@ class SweepLoop:
             if action.retry_of is not None:
                 params = self._search.study.repeat(action.number, self.roster[action.retry_of].params)
             else:
-                position = self.roster.asked[self._session.label]
+                position = self.roster.suggested[self._session.label]
                 expected = expected_of(expected_ends(self._state), self._session.objective)
                 params = self._search.ask(
                     action.number, action.stratum, position, expected, self._session.cannot_keep_limits
@@ -365,7 +365,7 @@ class SweepLoop:
     def _end(self, trial: Trial, status: EndedStatus, reason: str) -> None:
         self.fleet.get_or_add(trial.worker).todo.remove(trial.number)
         self.roster.end(trial, status, reason)
-        self._search.study.tell(trial.number, **result_to_tell(trial.state(), self._session.objective))
+        self._search.study.tell(trial.number, **tell_arguments(trial.state(), self._session.objective))
         save_trial_record(self._session.directory, trial)
         self._bus.emit(TrialEnded(number=trial.number, status=status, tokens=trial.tokens, reason=reason))
 

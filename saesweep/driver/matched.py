@@ -182,7 +182,7 @@ def _at_target(
     entries = []
     for architecture, point in points.items():
         names = dict.fromkeys(name for name in (goal.metric, *_SHOWN) if name in point.row.metrics)
-        asked = [r for r in rows if (r.architecture, r.target_l0, r.hook) == (architecture, target, point.row.hook)]
+        at_target = [r for r in rows if (r.architecture, r.target_l0, r.hook) == (architecture, target, point.row.hook)]
         entries.append(
             MatchedEntry(
                 target_l0=target,
@@ -198,8 +198,8 @@ def _at_target(
                 seed_stderr=_seed_stderr(point.weights, by_number, goal.metric),
                 replicates=point.row.replicates,
                 tokens=point.row.tokens,
-                n_trials=len(asked),
-                n_complete=sum(r.status == "complete" for r in asked),
+                n_trials=len(at_target),
+                n_complete=sum(r.status == "complete" for r in at_target),
                 still_improving=still_improving(point.row, objective),
             )
         )

@@ -105,7 +105,9 @@ def taken_over(experiment: Experiment, directory: RunDirectory, first: Member) -
         return None
     rewind(experiment, directory, tokens_at(saved))
     opened = first.worker.opened
-    known = Member(number=0, block=opened.block, stream_tokens=opened.stream_tokens, wanted=first.wanted)
+    known = Member(
+        number=0, block=opened.block, stream_tokens=opened.stream_tokens, requested_device=first.requested_device
+    )
     return {**saved, "workers": [known.to_json()]}
 
 
@@ -117,15 +119,15 @@ def _members(history: History, stream: Stream, devices: Sequence[str]) -> list[M
         if line["kind"] == "slots":
             found = SlotsLine.from_json(line["slots"])
             member = known.setdefault(found.worker, Member(number=found.worker))
-            member.first_block, member.is_gone = found.first_block, found.n_slots == 0
+            member.first_block, member.is_lost = found.first_block, found.n_slots == 0
     if saved is not None and saved["stream"] != stream.label:
         for member in known.values():
             member.first_block = member.block
     free, chosen = list(devices), list[Member]()
     for member in known.values():
-        if not member.is_gone and free:
-            member.wanted = member.wanted if member.wanted in free else free[0]
-            free.remove(member.wanted)
+        if not member.is_lost and free:
+            member.requested_device = member.requested_device if member.requested_device in free else free[0]
+            free.remove(member.requested_device)
             chosen.append(member)
     begin = max(known, default=-1) + 1
-    return [*chosen, *(Member(number=begin + place, wanted=device) for place, device in enumerate(free))]
+    return [*chosen, *(Member(number=begin + place, requested_device=device) for place, device in enumerate(free))]

@@ -62,21 +62,21 @@ def claim_checkpoint_path(experiment: Experiment, directory: RunDirectory) -> No
     if chosen is None:
         return
     marker = Path(chosen).expanduser() / _OWNER
-    mine = {"run_dir": str(directory.path.resolve()), "fingerprint": experiment.fingerprint()}
+    owned = {"run_dir": str(directory.path.resolve()), "fingerprint": experiment.fingerprint()}
     if marker.exists():
         try:
             owner = read_json_object(marker)
         except UserError:
             owner = {}
-        known = (mine["fingerprint"], *directory.fingerprints())
-        if owner.get("run_dir") != mine["run_dir"] or owner.get("fingerprint") not in known:
+        known = (owned["fingerprint"], *directory.fingerprints())
+        if owner.get("run_dir") != owned["run_dir"] or owner.get("fingerprint") not in known:
             raise UserError(
                 f"base.checkpoint_path: {chosen} holds the snapshots of the run in {owner.get('run_dir', '(unreadable)')}; "
                 f"choose another folder, or delete {marker} if that run has moved or is of no use any more"
             )
         return
     try:
-        write_json(marker, mine)
+        write_json(marker, owned)
     except OSError as error:
         raise UserError(f"base.checkpoint_path: {chosen} cannot be written: {error.strerror or error}") from None
 
@@ -99,5 +99,5 @@ def make_tracker(experiment: Experiment, directory: RunDirectory, bus: EventBus)
         config_of=lambda params: runner_cfg(experiment.resolve(params)),
         batch_tokens_of=lambda params: experiment.resolve(params).train_batch_size_tokens,
         sae_folder=directory.trial_sae,
-        say=bus.emit,
+        notify=bus.emit,
     )

@@ -18,7 +18,7 @@ from saesweep.driver.replacing import halve, shrink, tokens_at
 from saesweep.driver.search import open_search
 from saesweep.driver.session import Facts, Session, saved_attempts, worker_plan
 from saesweep.driver.stopping import StopFlag
-from saesweep.driver.visits import Attempt, asked_by_stream, next_stream, wanted_trials
+from saesweep.driver.visits import Attempt, next_stream, suggested_per_stream, trials_per_stream
 from saesweep.engines.protocol import Engine, OutOfMemory
 from saesweep.events import EventBus, Note, Row, RunStarted
 from saesweep.experiment import Experiment, Stream, streams_of
@@ -65,10 +65,10 @@ def train(
     while True:
         message = _opening(stream, streams)
         if not is_first:  # the first one's is part of what the run says when it starts
-            for said in message:
-                bus.emit(Note(level="info", message=said))
+            for text in message:
+                bus.emit(Note(level="info", message=text))
         own = directory.of_stream(stream.folder) if stream.label else directory
-        phase = _Stay(experiment, own, facts, engine, bus, stop, stream, message, is_first).train()
+        phase = _StreamTraining(experiment, own, facts, engine, bus, stop, stream, message, is_first).train()
         spent_tokens, is_first = spent_tokens + phase.trained_tokens, False
         phase = replace(phase, trained_tokens=spent_tokens)
         if not phase.is_complete or not stream.label:
@@ -116,14 +116,14 @@ def _stream_to_open(experiment: Experiment, directory: RunDirectory, streams: Se
     own = sum(trial.stream == current.label for trial in trials)
     is_over = (
         saved["scheduler"]["stopped"] == "complete"
-        and asked_by_stream(trials)[current.label] >= wanted_trials(experiment, streams)[current.label]
+        and suggested_per_stream(trials)[current.label] >= trials_per_stream(experiment, streams)[current.label]
         and is_finished(directory.of_stream(current.folder), own)
     )
     return (later or first or current) if is_over else current
 
 
 @dataclass
-class _Stay:
+class _StreamTraining:
     """Training on one stream, from its workers' opening to its end."""
 
     experiment: Experiment
@@ -153,7 +153,7 @@ class _Stay:
             used = 0
             if self.loop is not None:
                 self.spent_tokens += self.loop.trained_tokens
-                used = next((member.number for member in self.loop.fleet if not member.is_gone), 0)
+                used = next((member.number for member in self.loop.fleet if not member.is_lost), 0)
             # The traceback is gone with the except block; the loop is the last that holds the worker.
             self.is_first, self.loop = False, None
             self.engine.release()
@@ -164,10 +164,10 @@ class _Stay:
         if History(self.directory).exists:  # while a winner was measured, or with a single worker left, in this process
             where, replicates = self.directory.of_worker(folder_of(used)), self.experiment.spec.search.replicates
             before, after = halve(where, replicates, reason, is_measuring=is_measuring)
-            said = f"out of memory with {before} SAEs at once; the run continues with {after}"
+            text = f"out of memory with {before} SAEs at once; the run continues with {after}"
         else:
-            said = shrink(self.experiment, self.directory, reason, is_measuring=is_measuring)
-        self.bus.emit(Note(level="warning", message=said))
+            text = shrink(self.experiment, self.directory, reason, is_measuring=is_measuring)
+        self.bus.emit(Note(level="warning", message=text))
 
     def _opened(self) -> Phase:
         """Train with workers that are open for that long."""
@@ -175,7 +175,7 @@ class _Stay:
         devices = self.engine.devices(experiment)
         known = None
         if len(devices) == 1 and not history.exists:
-            only = Member(number=0, wanted=devices[0])
+            only = Member(number=0, requested_device=devices[0])
             fleet = Fleet.of(self.engine.open(worker_plan(experiment, directory, self.stream, only), experiment))
             first = fleet[0]
         else:

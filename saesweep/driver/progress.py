@@ -17,7 +17,7 @@ from saesweep.runs import write_table
 from saesweep.specs import ExperimentSpec, ObjectiveSpec
 
 _BLOCKS = 20
-_TELL_SECONDS = 0.5
+_EMIT_SECONDS = 0.5
 _SHARE = 0.02
 _INTERVAL_SECONDS = 1.0
 
@@ -56,7 +56,7 @@ class Progress:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._blocks: deque[tuple[float, int]] = deque(maxlen=_BLOCKS)
         self._clock = clock
-        self._began = self._told = clock()
+        self._began = self._emitted_at = clock()
         self._done = self._expected = 0
 
     def update(self, seconds: float, tokens: int, tokens_left: int) -> tuple[float, float]:
@@ -66,15 +66,15 @@ class Progress:
 
     def begin_block(self, done: int, expected: int) -> None:
         """Begin a block, with what is trained by then and what is expected at the end of the run, over all trials."""
-        self._began = self._told = self._clock()
+        self._began = self._emitted_at = self._clock()
         self._done, self._expected = done, expected
 
     def is_due(self) -> bool:
         """Return whether it is time to say how far the block is; a True starts the next interval."""
         now = self._clock()
-        if now - self._told < _TELL_SECONDS:
+        if now - self._emitted_at < _EMIT_SECONDS:
             return False
-        self._told = now
+        self._emitted_at = now
         return True
 
     def within(self, tokens: Mapping[int, int], done: int, *, stream_tokens: int, epoch: int) -> BlockProgress:

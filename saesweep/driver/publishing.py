@@ -119,7 +119,7 @@ class Publisher:
             WorkerNews(
                 worker=member.number,
                 device=member.device,
-                state="gone" if member.is_gone else "training" if trials else "idle",
+                state="gone" if member.is_lost else "training" if trials else "idle",
                 stream_tokens=member.stream_tokens,
                 sae_tokens_per_second=tokens_per_second,
                 trials=tuple(trials),

@@ -76,7 +76,7 @@ def by_knee_distance(candidates: Mapping[int, Sequence[float]], objective: Objec
     return sorted(points, key=lambda n: (distance(n), n))
 
 
-def _what_would_help(missed: Mapping[str, float], metrics: Mapping[str, float]) -> str:
+def _advice(missed: Mapping[str, float], metrics: Mapping[str, float]) -> str:
     """Return advice on a search in which every finished trial missed a limit; `missed` and `metrics` are the nearest trial's."""
     if ALIVE in missed and math.isnan(metrics.get("explained_variance", 0.0)):
         return "the activations of its hook do not vary, so that there is nothing to learn: choose another hook"
@@ -109,13 +109,13 @@ def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, l
         if any(infeasibility(row.metrics, objective) > 0 for row in finished):
             nearest = min(finished, key=lambda row: (infeasibility(row.metrics, objective), row.number))
             missed = {n: v for n, v in violations(nearest.metrics, objective).items() if v > 0}
-            said = ", ".join(
+            violated = ", ".join(
                 "no latent ever fires" if name == ALIVE else f"misses {name} by {100 * v:.3g}%"
                 for name, v in missed.items()
             )
             return nearest.number, [
-                f"no feasible trial: best/ holds the least infeasible one, trial {nearest.number} ({said}); "
-                f"{_what_would_help(missed, nearest.metrics)}"
+                f"no feasible trial: best/ holds the least infeasible one, trial {nearest.number} ({violated}); "
+                f"{_advice(missed, nearest.metrics)}"
             ]
         return None, ["no finished trial has a value of the objective; nothing is exported"]
     if objective.matched is not None:

@@ -18,7 +18,7 @@ from saesweep.runs import CheckpointStore, RunDirectory
 from saesweep.scheduler import State
 from saesweep.status import is_live
 
-_ASK_SECONDS = 5.0
+_REQUEST_SECONDS = 5.0
 """How often the engine is asked whether there is a device again for a worker that is gone."""
 
 
@@ -49,7 +49,7 @@ class Replacing:
         self._session = session
         self._engine = engine
         self._fleet = fleet
-        self._asked_at = time.monotonic()
+        self._requested_at = time.monotonic()
 
     def begin(self) -> dict[int, int]:
         """Meet the workers of a run that begins; return the slots of each."""
@@ -73,10 +73,10 @@ class Replacing:
         opened, self._fleet.opened = self._fleet.opened, {}
         for number, n_slots in list(state.workers.items()):
             if n_slots and number not in opened:
-                yield self._gone(self._fleet.get_or_add(number))
+                yield self._lost_line(self._fleet.get_or_add(number))
         for number, new in opened.items():
             member, found = self._fleet.get_or_add(number), _opened(new)
-            member.worker, member.wanted, member.device = new.worker, new.wanted, new.device
+            member.worker, member.requested_device, member.device = new.worker, new.requested_device, new.device
             member.first_block = new.first_block
             if found.block > member.block:  # it was asked for that after its reports had been noted
                 raise UserError(
@@ -84,7 +84,7 @@ class Replacing:
                     f"block {found.block}, and they end at block {member.block}; start a new run with --run-dir"
                 )
             if state.workers.get(number) != self._slots(found) or not found.block <= member.block <= found.last_block:
-                yield self._back(member, found)
+                yield self._resumed_line(member, found)
 
     def joined(self, *, must_wait: bool) -> SlotsLine | None:
         """Return what is to be noted of a worker that has joined in the place of one that is gone; None where none has.
@@ -95,7 +95,7 @@ class Replacing:
         Raises:
             UserError: Nobody can.
         """
-        self._ask(now=must_wait)
+        self._request_worker(now=must_wait)
         member = self._fleet.opening
         if member is None or member.worker is None:
             if must_wait:
@@ -113,7 +113,7 @@ class Replacing:
             return None
         member.adopt(member.worker)
         self._fleet.members[member.number] = member
-        return self._back(member, found)
+        return self._resumed_line(member, found)
 
     def after(self, member: Member, fault: WorkerFault, trials: Sequence[int]) -> Replaced:
         """Replace a worker that is of no use any more: with fewer SAEs at once where memory has run out.
@@ -132,22 +132,24 @@ class Replacing:
             replicates = self._session.replicates
             try:
                 before, after = halve(where, replicates, fault.reason, is_measuring=fault.is_measuring)
-                said = f"out of memory with {before} SAEs at once; it continues with {after} from its last checkpoint"
+                what_happened = (
+                    f"out of memory with {before} SAEs at once; it continues with {after} from its last checkpoint"
+                )
             except UserError:
                 failed = dict.fromkeys(trials, f"memory does not suffice for this trial alone: {fault.reason}")
-                said = f"out of memory with a single trial, {', '.join(map(str, trials))}, which has failed"
+                what_happened = f"out of memory with a single trial, {', '.join(map(str, trials))}, which has failed"
             try:
-                again = self._open(member)
-                line = self._back(member, again)
+                reopened = self._open(member)
+                line = self._resumed_line(member, reopened)
             except WorkerFault as second:
-                fault, said = second, f"{said}; then {second.reason}"
+                fault, what_happened = second, f"{what_happened}; then {second.reason}"
             else:
-                return Replaced(line, f"worker {member.number}: {said}; no other trial is lost", failed)
+                return Replaced(line, f"worker {member.number}: {what_happened}; no other trial is lost", failed)
         else:
-            said = fault.reason
-        line = self._gone(member)
+            what_happened = fault.reason
+        line = self._lost_line(member)
         kept = "its trials continue from its last checkpoint as soon as another worker has a free slot"
-        return Replaced(line, f"worker {member.number} is gone: {said}; {kept}", failed)
+        return Replaced(line, f"worker {member.number} is gone: {what_happened}; {kept}", failed)
 
     def _open(self, member: Member) -> Opened:
         worker = self._engine.open(self._plan(member), self._session.experiment)
@@ -168,14 +170,14 @@ class Replacing:
             sharing=len(self._fleet.devices),
         )
 
-    def _ask(self, *, now: bool) -> None:
+    def _request_worker(self, *, now: bool) -> None:
         """Begin to open another worker where one is gone and there is a device for it."""
         device = self._fleet.free_device()
-        is_time = now or time.monotonic() - self._asked_at >= _ASK_SECONDS
+        is_time = now or time.monotonic() - self._requested_at >= _REQUEST_SECONDS
         if device is None or self._fleet.opening is not None or not is_time:
             return
-        self._asked_at = time.monotonic()
-        member = Member(number=self._fleet.next_number, wanted=device)
+        self._requested_at = time.monotonic()
+        member = Member(number=self._fleet.next_number, requested_device=device)
         plan = self._plan(member)
         if self._engine.has_room(plan):
             member.worker = self._engine.open(plan, self._session.experiment)
@@ -185,7 +187,7 @@ class Replacing:
         """Return the driver's slots, each of which holds all replicates of a trial."""
         return max(1, opened.n_slots // self._session.replicates)
 
-    def _back(self, member: Member, opened: Opened) -> SlotsLine:
+    def _resumed_line(self, member: Member, opened: Opened) -> SlotsLine:
         return SlotsLine(
             worker=member.number,
             n_slots=self._slots(opened),
@@ -195,7 +197,7 @@ class Replacing:
             tokens=self._tokens(opened.steps),
         )
 
-    def _gone(self, member: Member) -> SlotsLine:
+    def _lost_line(self, member: Member) -> SlotsLine:
         """Return the line of a worker that is gone, with what the last checkpoint in its folder holds."""
         folder = self._session.directory.of_worker(folder_of(member.number)).checkpoints
         saved = CheckpointStore(folder).latest_state()

@@ -10,7 +10,7 @@ from saesweep.driver.fleet import SlotsLine, folder_of
 from saesweep.driver.search import Search
 from saesweep.driver.session import Session
 from saesweep.driver.standings import Leaderboard
-from saesweep.driver.told import result_to_tell
+from saesweep.driver.trial_results import tell_arguments
 from saesweep.driver.trials import Trial, new_trial, row_of
 from saesweep.events import Row
 from saesweep.scheduler import Action, Ask, State, Stop
@@ -32,7 +32,7 @@ class Roster:
         self.trials: dict[int, Trial] = {}
         self.live: dict[int, Trial] = {}
         """Those that have not ended: all that changes in a block."""
-        self.asked: Counter[str] = Counter()
+        self.suggested: Counter[str] = Counter()
         """How many trials each stream has had; those that repeat a failed one are not counted."""
         self.ended: list[int] = []
         """Those that were pruned or finished, in that order."""
@@ -80,13 +80,13 @@ class Roster:
 
     def is_new(self, action: Action) -> bool:
         """Return whether an action goes beyond what the study holds: a further trial, or that there is none."""
-        asked_all = isinstance(action, Stop) and action.reason in ("complete", "tokens_budget")
-        return asked_all or (isinstance(action, Ask) and not self._search.study.has(action.number))
+        all_suggested = isinstance(action, Stop) and action.reason in ("complete", "tokens_budget")
+        return all_suggested or (isinstance(action, Ask) and not self._search.study.has(action.number))
 
     def _kept(self, data: Mapping[str, Any]) -> KeptTrial:
         """Return what a checkpoint holds of a trial, as the study would."""
         has_ended = not is_live(data["status"])
-        result = result_to_tell(data, self._session.objective) if has_ended else {"state": None, "values": None}
+        result = tell_arguments(data, self._session.objective) if has_ended else {"state": None, "values": None}
         return KeptTrial(number=data["number"], params=data["params"], rungs=dict(data["rungs"]), **result)
 
     def add(self, number: int, params: dict[str, Any], retry_of: int | None = None) -> Trial:
@@ -99,13 +99,13 @@ class Roster:
             session.resolve(params),
             objective=session.objective,
             target_l0=session.experiment.target_l0(params),
-            is_baseline=retry_of is None and self._search.is_baseline(self.asked[label]),
+            is_baseline=retry_of is None and self._search.is_baseline(self.suggested[label]),
             replicates=session.replicates,
             stream=label,
         )
         self.trials[number] = self.live[number] = trial
         trial.retry_of = retry_of
-        self.asked[label] += retry_of is None  # what repeats a failed trial comes on top
+        self.suggested[label] += retry_of is None  # what repeats a failed trial comes on top
         return trial
 
     def go_back(self, line: SlotsLine) -> dict[int, Trial]:
@@ -152,5 +152,5 @@ class Roster:
 
     def expected_sae_tokens(self) -> int:
         """Return what `sae_tokens` will be at the end if no further trial is pruned."""
-        to_come = self._session.experiment.n_trials - sum(self.asked.values()) + len(self.live)
+        to_come = self._session.experiment.n_trials - sum(self.suggested.values()) + len(self.live)
         return self._session.replicates * (self._ended_tokens + to_come * self._session.blocks.total_tokens)

@@ -25,7 +25,7 @@ from saesweep.driver.stopping import StopFlag
 from saesweep.engines.choose import open_engine
 from saesweep.engines.protocol import Engine
 from saesweep.errors import UserError, fault_of
-from saesweep.events import EventBus, Listener, MatchedEntry, Note, ReferenceRow, Row, RunEnded, telling
+from saesweep.events import EventBus, Listener, MatchedEntry, Note, ReferenceRow, Row, RunEnded, reporting_activity
 from saesweep.experiment import Experiment, dump_yaml, load_experiment
 from saesweep.messages import keep_readable
 from saesweep.plugins import named_plugins
@@ -88,7 +88,7 @@ def run(
             )
             return finished
         started, book = time.monotonic(), CostBook(directory)
-        with book.kept(), StopFlag() as stop, _marked_interrupted(directory, command), telling(bus.emit):
+        with book.kept(), StopFlag() as stop, _marked_interrupted(directory, command), reporting_activity(bus.emit):
             doing("checking the model, the hooks and the dataset")
             with book.spending("set_up"):
                 timed = TimedEngine(engine or open_engine(loaded, bus), book)
@@ -250,8 +250,10 @@ def _read_complete(board: dict[str, Any], directory: RunDirectory, experiment: E
         return None  # more attempts are allowed by now
     if any(is_live(row["status"]) for row in board["rows"]):
         return None  # a limit stopped it, perhaps since raised
-    wanted = experiment.spec.search.confirm
-    if board.get("confirm", {}).get("settings") != (None if wanted is None else wanted.model_dump(mode="json")):
+    confirm_spec = experiment.spec.search.confirm
+    if board.get("confirm", {}).get("settings") != (
+        None if confirm_spec is None else confirm_spec.model_dump(mode="json")
+    ):
         return None
     references = tuple(map(ReferenceRow.from_json, board.get("references", ())))
     if tuple(row.source for row in references) != experiment.written_references:

@@ -99,7 +99,7 @@ def rules_of(experiment: Experiment, objective: ObjectiveSpec, blocks: BlockPlan
     own_strata = [_of_stream(label, name) for name in _strata_of(visit.given, strata, space)]
     strata = {_of_stream(label, name): {**settings, **visit.stratum} for name, settings in strata.items()}
     # Of the trials asked before only the number counts.
-    asked_strata = (next(iter(strata)),) * visit.n_asked if visit.n_asked else ()
+    earlier_strata = (next(iter(strata)),) * visit.n_suggested if visit.n_suggested else ()
     limits = tuple(
         trial_limit(space, search.sampler, given, {**own, **visit.stream.settings}) for own in strata.values()
     )
@@ -113,7 +113,7 @@ def rules_of(experiment: Experiment, objective: ObjectiveSpec, blocks: BlockPlan
         quota=search.min_per_architecture,
         strata=tuple(strata),
         stratum_limits=limits if any(limit is not None for limit in limits) else (),
-        baseline_strata=(*asked_strata, *own_strata[visit.n_own :]),
+        baseline_strata=(*earlier_strata, *own_strata[visit.n_own :]),
         pruner=search.pruner,
         retry_failed=search.retry_failed,
         tokens_budget=None if budget is None else budget // search.replicates,
@@ -197,9 +197,9 @@ def _strata_of(
     """Return the stratum of each baseline: of those that its settings allow, the one with the fewest so far."""
     names: list[str] = []
     for baseline in given:
-        asked = Counter(names)
+        counts = Counter(names)
         fitting = [name for name, settings in strata.items() if has_settings({**settings, **baseline}, settings)]
-        names.append(min(fitting or list(strata), key=lambda name: asked[name]))
+        names.append(min(fitting or list(strata), key=lambda name: counts[name]))
     return tuple(names)
 
 

@@ -10,8 +10,8 @@ from saesweep.driver.blocks import BlockPlan, plan_blocks
 from saesweep.driver.fleet import Member, folder_of
 from saesweep.driver.progress import Board
 from saesweep.driver.search import Rules, rules_of
-from saesweep.driver.told import cannot_keep_limits
-from saesweep.driver.visits import Attempt, Visit, asked_by_stream, visit_of, wanted_trials
+from saesweep.driver.trial_results import cannot_keep_limits
+from saesweep.driver.visits import Attempt, Visit, suggested_per_stream, trials_per_stream, visit_of
 from saesweep.engines.protocol import Engine
 from saesweep.engines.records import Opened, StreamFacts, WorkerPlan
 from saesweep.errors import UserError
@@ -70,8 +70,8 @@ class Session:
         """
         streams = streams_of(experiment)
         saved = opened.driver if saved is None else saved
-        own, asked = stream.experiment, asked_by_stream(saved_attempts(saved))
-        visit = visit_of(experiment, streams, stream, asked)
+        own, suggested = stream.experiment, suggested_per_stream(saved_attempts(saved))
+        visit = visit_of(experiment, streams, stream, suggested)
         objective = own.objective(has_lm_head=opened.has_lm_head)
         blocks = plan_blocks(own.base_run(), own.spec.search, own.spec.cohort)
         return cls(
@@ -138,7 +138,7 @@ def worker_plan(
         member: Who it is; the only one when left out.
         sharing: How many workers there are.
     """
-    wanted = wanted_trials(experiment, streams_of(experiment))[stream.label]
+    wanted = trials_per_stream(experiment, streams_of(experiment))[stream.label]
     member = member or Member(number=0)
     return WorkerPlan(
         experiment=_without_storage(experiment.written),
@@ -148,7 +148,7 @@ def worker_plan(
         n_trials=max(1, -(-wanted // sharing)),
         measures_references=member.number == 0,
         folder=folder_of(member.number),
-        device=member.wanted,
+        device=member.requested_device,
         sharing=sharing,
         first_block=member.first_block,
     )

@@ -74,10 +74,10 @@ class Standings:
             limit: Of the ended trials return only so many, from the top; all when left out.
         """
         found = list(self._ranked(limit))
-        wanted = len(self._rows) if limit is None else limit
-        for missed, _, number in self._unranked[: max(0, wanted - len(found))]:
+        n_rows = len(self._rows) if limit is None else limit
+        for missed, _, number in self._unranked[: max(0, n_rows - len(found))]:
             found.append(self._rows[number].placed(None, on_front=False, feasible=missed == 0))
-        others = self._others[: max(0, wanted - len(found))]
+        others = self._others[: max(0, n_rows - len(found))]
         found += sorted(live, key=self._place)
         return found + [self._rows[number] for *_, number in others]
 

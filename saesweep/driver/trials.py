@@ -10,7 +10,7 @@ from saesweep.events import Row, TrialStarted
 from saesweep.experiment import TrialSettings, control_plan
 from saesweep.forecast import Course
 from saesweep.runs import RunDirectory, write_json
-from saesweep.scheduler import Ask, Asked, Policy
+from saesweep.scheduler import Ask, Policy, Suggested
 from saesweep.specs import BaseRun, ObjectiveSpec
 from saesweep.status import TrialStatus, is_live
 
@@ -190,11 +190,11 @@ def save_trial_record(directory: RunDirectory, trial: Trial) -> None:
     )
 
 
-def answer(ask: Ask, trial: Trial, policy: Policy) -> Asked:
+def answer(ask: Ask, trial: Trial, policy: Policy) -> Suggested:
     """Return what the scheduler needs to know of the trial that answers an ask."""
     place = f"{trial.stream} / " if trial.stream else ""  # rivals and quotas are of one stream
     scope = place + trial.run.target_hook
-    return Asked(
+    return Suggested(
         number=ask.number,
         stratum=ask.stratum,
         retry_of=ask.retry_of,

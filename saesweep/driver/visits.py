@@ -18,14 +18,14 @@ def shares(n_trials: int, limits: Sequence[int | None]) -> list[int]:
     """Return how many of the trials each stream gets: equal shares, as far as a grid or a list reaches."""
     found = [0] * len(limits)
     for _ in range(n_trials):
-        open_ones = [i for i, limit in enumerate(limits) if limit is None or found[i] < limit]
-        if not open_ones:
+        open_indices = [i for i, limit in enumerate(limits) if limit is None or found[i] < limit]
+        if not open_indices:
             break
-        found[min(open_ones, key=lambda i: found[i])] += 1
+        found[min(open_indices, key=lambda i: found[i])] += 1
     return found
 
 
-def wanted_trials(experiment: Experiment, streams: Sequence[Stream]) -> dict[str, int]:
+def trials_per_stream(experiment: Experiment, streams: Sequence[Stream]) -> dict[str, int]:
     """Return how many trials each stream is to have, by label; all of them for the only one."""
     if len(streams) == 1:
         return {streams[0].label: experiment.n_trials}
@@ -38,7 +38,7 @@ class Visit:
     """A stream that is open, or will be, and the trials that all streams have had by then."""
 
     stream: Stream
-    asked: Mapping[str, int]
+    suggested: Mapping[str, int]
     """By label of the stream."""
     share: int
     """Trials that the stream is to have."""
@@ -54,14 +54,14 @@ class Visit:
     """The stream's settings where the sampler may only look at trials of this stream, because others are on another scale."""
 
     @property
-    def n_asked(self) -> int:
+    def n_suggested(self) -> int:
         """Trials that all streams have had."""
-        return sum(self.asked.values())
+        return sum(self.suggested.values())
 
     @property
     def n_own(self) -> int:
         """Trials that this stream has had."""
-        return self.asked.get(self.stream.label, 0)
+        return self.suggested.get(self.stream.label, 0)
 
     def settings_of(self, position: int) -> dict[str, Any]:
         """Return what is given of a trial: the stream's settings, and those of a baseline.
@@ -72,27 +72,27 @@ class Visit:
         return {**(self.given[position] if position < len(self.given) else {}), **self.stream.settings}
 
 
-def visit_of(experiment: Experiment, streams: Sequence[Stream], stream: Stream, asked: Mapping[str, int]) -> Visit:
+def visit_of(experiment: Experiment, streams: Sequence[Stream], stream: Stream, suggested: Mapping[str, int]) -> Visit:
     """Return the visit of a stream.
 
     Args:
         experiment: The whole experiment.
         streams: All its streams.
         stream: The one to visit.
-        asked: Trials that each stream has had, by label.
+        suggested: Trials that each stream has had, by label.
     """
     search, budget = experiment.spec.search, experiment.spec.search.tokens_budget
     if budget is not None:
-        visited = {label for label, trials in asked.items() if trials} | {stream.label}
+        visited = {label for label, trials in suggested.items() if trials} | {stream.label}
         budget = budget * len(visited) // len(streams)
-    share = wanted_trials(experiment, streams)[stream.label]
-    left = max(0, share - asked.get(stream.label, 0))
+    share = trials_per_stream(experiment, streams)[stream.label]
+    left = max(0, share - suggested.get(stream.label, 0))
     given = tuple(stream.own(search.fixed or search.baselines))
     return Visit(
         stream=stream,
-        asked=asked,
+        suggested=suggested,
         share=share,
-        n_trials=max(1, min(sum(asked.values()) + left, experiment.n_trials)),
+        n_trials=max(1, min(sum(suggested.values()) + left, experiment.n_trials)),
         given=given,
         n_baselines=0 if search.fixed else len(given),
         tokens_budget=budget,
@@ -102,11 +102,11 @@ def visit_of(experiment: Experiment, streams: Sequence[Stream], stream: Stream, 
 
 def planned_visits(experiment: Experiment, streams: Sequence[Stream]) -> list[Visit]:
     """Return the visits of a run whose streams all use up their shares, also of those that get no trials."""
-    found, asked = [], dict[str, int]()
+    found, suggested = [], dict[str, int]()
     for stream in streams:
-        visit = visit_of(experiment, streams, stream, dict(asked))
+        visit = visit_of(experiment, streams, stream, dict(suggested))
         found.append(visit)
-        asked[stream.label] = visit.share
+        suggested[stream.label] = visit.share
     return found
 
 
@@ -133,14 +133,16 @@ def next_stream(
         current: The open one.
         trials: All trials so far.
     """
-    wanted, asked = wanted_trials(experiment, streams), asked_by_stream(trials)
+    targets, suggested = trials_per_stream(experiment, streams), suggested_per_stream(trials)
     retrying = _to_retry(trials, experiment.spec.search.retry_failed)
-    lacking = [stream for stream in streams if wanted[stream.label] > asked[stream.label] or stream.label in retrying]
+    lacking = [
+        stream for stream in streams if targets[stream.label] > suggested[stream.label] or stream.label in retrying
+    ]
     later = [stream for stream in lacking if streams.index(stream) > streams.index(current)]
     return next(iter(later), None), next(iter(lacking), None)
 
 
-def asked_by_stream(trials: Iterable[Attempt]) -> Counter[str]:
+def suggested_per_stream(trials: Iterable[Attempt]) -> Counter[str]:
     """Count the trials of each stream; those that repeat a failed one come on top of its share."""
     return Counter(trial.stream for trial in trials if trial.retry_of is None)
 

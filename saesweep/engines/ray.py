@@ -229,7 +229,7 @@ class RayEngine:
             own = {"num_cpus": max(os.cpu_count() or 1, len(worker_devices(experiment, visible_gpus())))}
         try:
             _check_answers(spec.address or os.environ.get("RAY_ADDRESS") or "")
-            with _own_sigterm():
+            with _keeping_sigterm_handler():
                 ray.init(
                     address=spec.address, include_dashboard=False, log_to_driver=False, logging_level="error", **own
                 )
@@ -315,7 +315,7 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
+def _keeping_sigterm_handler() -> Iterator[None]:
     """Keep what SIGTERM does: Ray would end the driver at once, in mid-block."""
     before = signal.getsignal(signal.SIGTERM)
     try:

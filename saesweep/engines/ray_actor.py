@@ -53,9 +53,9 @@ class RayActor:
     def block(self, request: str) -> Answer:
         """Train a block."""
         self._steps = 0
-        started, asked = time.monotonic(), BlockRequest.from_json(request)
-        answer = self._answer(lambda: self._opened().block(asked, self._set_steps).to_json())
-        print(f"{_now()} block {asked.number}: {answer[0]}, {time.monotonic() - started:.1f} s", flush=True)
+        started, requested = time.monotonic(), BlockRequest.from_json(request)
+        answer = self._answer(lambda: self._opened().block(requested, self._set_steps).to_json())
+        print(f"{_now()} block {requested.number}: {answer[0]}, {time.monotonic() - started:.1f} s", flush=True)
         return answer
 
     @ray.method(concurrency_group="progress")  # type: ignore[untyped-decorator]

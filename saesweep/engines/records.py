@@ -172,7 +172,7 @@ class BlockRequest(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said(Message):
+class Notice(Message):
     """Something to tell the user."""
 
     level: Literal["info", "warning"]
@@ -256,9 +256,9 @@ class BlockReport(Message):
     """Batches left out because of NaN or infinities, over all starts of the run."""
     unreadable_rows: int
     """Rows of the dataset that this worker could not use."""
-    events: tuple[Said | SnapshotTaken, ...] = ()
+    events: tuple[Notice | SnapshotTaken, ...] = ()
     """What happened while it trained, in order."""
-    notes: tuple[Said, ...] = ()
+    notes: tuple[Notice, ...] = ()
     """What it noticed while it measured."""
     saved: tuple[Saved, ...] = ()
     """Checkpoints that have reached the disk since the last report."""

@@ -57,7 +57,7 @@ class HeldOutEvaluator:
         kept_bytes: int = 0,
     ) -> None:
         self._kept_bytes = kept_bytes
-        self._said: set[str] = set()
+        self._noted: set[str] = set()
         self._ablation = ablation
         self._part = part
         self._model = model if model is not None and model.has_lm_head else None
@@ -175,8 +175,8 @@ class HeldOutEvaluator:
             for hook, spliced in self._spliced.items()
             for name, reason in spliced.shortcuts_off().items()
         ]
-        found = [note for note in notes if note not in self._said]
-        self._said.update(found)
+        found = [note for note in notes if note not in self._noted]
+        self._noted.update(found)
         return found
 
     def _batches(

@@ -42,7 +42,7 @@ def overflow_of(sae: ExportedSAE, part: HeldOut, hook: str) -> str | None:
         overflows |= not bool(torch.isfinite(sae.decode(sae.encode(x_ND), x_ND)).all())
     if not overflows:
         return None
-    beyond = [f"{what} at {hook} reach {most:.3g}" for what, most in reached.items() if most > largest]
+    beyond = [f"{what} at {hook} reach {highest:.3g}" for what, highest in reached.items() if highest > largest]
     return _message(name, largest, beyond[0] if beyond else f"sums on the way to its latents at {hook} are larger")
 
 

@@ -184,8 +184,8 @@ def _held_out(source: str | Path, measured: Experiment, part: Literal["select", 
         own = load_experiment(own_file, is_own=False, reads_environment=False)
     except UserError:  # such as a variable of the environment that is not set here
         return False
-    ours, theirs = own.base_run(), measured.base_run()
-    if any(getattr(ours, name) != getattr(theirs, name) for name in _DECIDE_THE_SPLIT):
+    own_run, measured_run = own.base_run(), measured.base_run()
+    if any(getattr(own_run, name) != getattr(measured_run, name) for name in _DECIDE_THE_SPLIT):
         return False
     if own.spec.evaluation.dataset != measured.spec.evaluation.dataset:
         return False

@@ -1,6 +1,6 @@
 """Typed events of a run."""
 
-from saesweep.events.bus import EventBus, Listener, telling
+from saesweep.events.bus import EventBus, Listener, reporting_activity
 from saesweep.events.types import (
     DENSITY_EDGES,
     Activity,
@@ -45,5 +45,5 @@ __all__ = [
     "TrialStarted",
     "TrialTrained",
     "WorkerNews",
-    "telling",
+    "reporting_activity",
 ]

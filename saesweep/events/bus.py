@@ -7,21 +7,21 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from saesweep.activity import hearing
+from saesweep.activity import listening
 from saesweep.events.types import Activity, Event
 from saesweep.messages import presentable
 
 
-def telling(listener: Callable[[Event], None]) -> AbstractContextManager[None]:
+def reporting_activity(listener: Callable[[Event], None]) -> AbstractContextManager[None]:
     """Hand what `saesweep.activity.doing` says to a listener of events, on this thread, while the context is open."""
-    return hearing(lambda message, done, total: listener(Activity(message=message, done=done, total=total)))
+    return listening(lambda message, done, total: listener(Activity(message=message, done=done, total=total)))
 
 
 Listener: TypeAlias = Callable[[Event], None]
 
 
-_SAID = ("message", "reason")
-_SAID_LISTS = ("notes",)
+_TEXT_FIELDS = ("message", "reason")
+_TEXT_LIST_FIELDS = ("notes",)
 
 
 class EventBus:
@@ -52,10 +52,10 @@ class EventBus:
 
 def _presentable(event: Event) -> Event:
     changes: dict[str, Any] = {}
-    for name in _SAID:
+    for name in _TEXT_FIELDS:
         if text := getattr(event, name, ""):
             changes[name] = presentable(text)
-    for name in _SAID_LISTS:
+    for name in _TEXT_LIST_FIELDS:
         if texts := getattr(event, name, ()):
             changes[name] = tuple(map(presentable, texts))
     return replace(event, **changes) if changes else event

@@ -45,7 +45,7 @@ def translate_hooks(document: Document) -> list[str]:
     if "model_name" in block(document.tree, "space"):
         return []
     config = None
-    said: list[str] = []
+    notes: list[str] = []
     for parent, key, _ in _hooks(document.tree):
         hooks = list(hooks_in(parent[key])) if isinstance(parent[key], str) else []
         for index, hook in enumerate(hooks):
@@ -54,14 +54,14 @@ def translate_hooks(document: Document) -> list[str]:
                 continue
             config = config or local_config(base.get("model_name"), base.get("model_from_pretrained_kwargs"))
             if config is None or config.model_type is None:
-                return said
+                return notes
             translate = hugging_face_hook if is_lens else transformer_lens_hook
             if (name := translate(hook, config.model_type)) is not None:
                 hooks[index] = name
                 parent[key] = joined(hooks)
                 library = "TransformerLens" if is_lens else "Hugging Face"
-                said.append(f"hook_name: {hook} is {library}'s name for {name}, which is used")
-    return list(dict.fromkeys(said))
+                notes.append(f"hook_name: {hook} is {library}'s name for {name}, which is used")
+    return list(dict.fromkeys(notes))
 
 
 def check_at_hand(draft: Draft) -> None:

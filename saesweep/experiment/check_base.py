@@ -11,7 +11,6 @@ from saesweep.experiment.explain import field_problems, unknown_key
 from saesweep.experiment.fields import (
     ARCHITECTURE,
     NESTED,
-    WITHOUT_EFFECT,
     architectures_with,
     flatten,
     known_paths,
@@ -21,6 +20,7 @@ from saesweep.experiment.fields import (
     sae_fields,
     synthetic_fields,
     trial_paths,
+    why_without_effect,
 )
 from saesweep.experiment.parameters import build_run, for_architecture, layered, place_of
 from saesweep.messages import did_you_mean
@@ -42,8 +42,8 @@ def check_base(draft: Draft) -> None:
             block, _, name = key.partition(".")
             message, near = unknown_key(key, (*run_fields(), "from_cfg"))
             meant: Place | None = None if near is None else ("base", near)
-            if key in WITHOUT_EFFECT:
-                message, meant = _without_effect(key, key), None
+            if (why := why_without_effect(key)) is not None:
+                message, meant = why, None
             elif block in NESTED and name:
                 message = f"unknown key {key!r}; write it nested, as {block}: {{{name}: ...}}"
                 meant = ("base", block, name)
@@ -61,8 +61,8 @@ def check_base(draft: Draft) -> None:
         for key in draft.block("base", block):
             if key not in known:
                 message, near = unknown_key(key, known)
-                if (path := f"{block}.{key}") in WITHOUT_EFFECT:
-                    message, near = _without_effect(key, path), None
+                if (why := why_without_effect(f"{block}.{key}")) is not None:
+                    message, near = why, None
                 document.add_unknown_key(("base", block, key), message, None if near is None else ("base", block, near))
                 draft.broken.add(f"{block}.{key}")
     for key in draft.block("base", "sae"):
@@ -70,6 +70,8 @@ def check_base(draft: Draft) -> None:
         having = architectures_with(f"sae.{key}", architectures())
         if not having:
             message, near = unknown_key(key, sae_fields())
+            if (why := why_without_effect(f"sae.{key}")) is not None:
+                message, near = why, None
             document.add_unknown_key(place, message, None if near is None else ("base", "sae", near))
         elif not set(having).intersection(draft.architectures) and place not in draft.filled:
             document.add(
@@ -102,10 +104,6 @@ def check_base(draft: Draft) -> None:
         owners = [a for a in architectures_with(path, draft.architectures) if path in known_paths()]
         if path not in ("sae.architecture", *NESTED):  # an unknown architecture has been noted
             _check_value(draft, path, value, ("base", *parts_of(path)), owners)
-
-
-def _without_effect(key: str, path: str) -> str:
-    return f"{key!r} has no effect here: {WITHOUT_EFFECT[path]}"
 
 
 def check_by_architecture(draft: Draft) -> None:
@@ -151,7 +149,9 @@ def _check_preset(draft: Draft, architecture: str, preset: object) -> None:
 def _check_override(draft: Draft, architecture: str, path: str, value: Any, place: Place) -> None:
     document = draft.document
     if path not in known_paths():
-        document.add(place, f"unknown field {path!r}{known_path_hint(path)}", at_key=True)
+        message = why_without_effect(path) or f"unknown field {path!r}{known_path_hint(path)}"
+        document.add(place, message, at_key=True)
+        draft.broken.add(path)
     elif not architectures_with(path, (architecture,)):
         having = listed(architectures_with(path, architectures()))
         document.add(place, f"{architecture} has no {path[4:]}, a field of {having}", at_key=True)

@@ -17,6 +17,7 @@ from saesweep.experiment.fields import (
     known_paths,
     searchable_paths,
     why_not_searchable,
+    why_without_effect,
 )
 from saesweep.experiment.parameters import flatten_space, for_architecture, overrides_of
 from saesweep.messages import did_you_mean, nearest
@@ -75,6 +76,8 @@ def _place(draft: Draft, path: str, index: int) -> Place:
 
 
 def _path_problem(draft: Draft, path: str) -> str:
+    if (why := why_without_effect(path)) is not None:
+        return why
     if path not in (*known_paths(), *NESTED):
         guess = nearest(path, searchable_paths(draft.architectures)) or nearest(path, known_paths())
         hint = f"; did you mean {guess!r}?" if guess else "; name a field of base, such as lr or sae.k"

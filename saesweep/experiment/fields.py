@@ -66,8 +66,6 @@ _FIXED_SAE = {
     "dtype": "it is the type of the exported weights; set it under base",
     "device": "it is only named in the exported file; set it under base",
     "reshape_activations": "it follows from the hook; set it under base",
-    "topk_threshold_lr": "it changes nothing: the exported threshold is calibrated by quantile",
-    "use_sparse_activations": "it changes nothing: activations are always sparse here",
 }
 
 READ_ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -98,8 +96,15 @@ WITHOUT_EFFECT = {
     "logger.log_activations_store_to_wandb": "SAELens does not read it either; leave it out",
     "logger.log_optimizer_state_to_wandb": "SAELens does not read it either; leave it out",
     "logger.eval_every_n_wandb_logs": "trials are measured at rungs and at their end; leave it out",
+    "sae.use_sparse_activations": "only active latents are computed in any case; leave it out",
+    "sae.topk_threshold_lr": "the exported threshold is a quantile of recent training batches, not a running average; leave it out",
 }
-"""SAELens' fields that would do nothing here, and what to do instead. `from_cfg` leaves them out without a word."""
+"""SAELens' fields that would do nothing here, and what to do instead. `from_cfg` leaves them out."""
+
+
+def why_without_effect(path: str) -> str | None:
+    """Return the message about a field of SAELens that would do nothing here; None for any other path."""
+    return f"{path.rpartition('.')[2]!r} has no effect here: {WITHOUT_EFFECT[path]}" if path in WITHOUT_EFFECT else None
 
 
 def run_fields() -> tuple[str, ...]:

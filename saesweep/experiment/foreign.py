@@ -13,7 +13,7 @@ from typing import Any
 
 from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import NESTED, known_paths
-from saesweep.experiment.shorthand import span, teach_objective, teach_shorthand
+from saesweep.experiment.shorthand import correct_objective, correct_shorthand, span
 from saesweep.experiment.yaml_text import parse_scalar
 from saesweep.specs import ParameterSpec
 
@@ -39,12 +39,12 @@ _SEARCH = {
 SAMPLERS_ELSEWHERE = {"bayes": "tpe", "bayesian": "tpe", "bo": "tpe", "tpesampler": "tpe", "randomsampler": "random"}
 
 
-def teach(document: Document) -> None:
+def correct_foreign_syntax(document: Document) -> None:
     """Note what other tools would read in the file, and put what was meant in its place."""
-    _teach_blanks(document, document.tree, ())
-    _teach_space(document)
-    teach_objective(document)
-    teach_shorthand(document)
+    _correct_missing_blanks(document, document.tree, ())
+    _correct_space(document)
+    correct_objective(document)
+    correct_shorthand(document)
     search = document.tree.get("search")
     if not isinstance(search, dict):
         return
@@ -55,7 +55,7 @@ def teach(document: Document) -> None:
         search.setdefault(*next(iter(meant.items())))
 
 
-def _teach_blanks(document: Document, node: Any, place: Place) -> None:
+def _correct_missing_blanks(document: Document, node: Any, place: Place) -> None:
     """Note `{lr:1e-3}`, which YAML reads as a key without a value."""
     for key in list(node) if isinstance(node, dict) else ():
         if node[key] is None and (match := _NO_BLANK.fullmatch(key)):
@@ -68,10 +68,10 @@ def _teach_blanks(document: Document, node: Any, place: Place) -> None:
             node.setdefault(match[1], parse_scalar(match[2]))
     for key, item in node.items() if isinstance(node, dict) else enumerate(node):
         if isinstance(item, (dict, list)):
-            _teach_blanks(document, item, (*place, key))
+            _correct_missing_blanks(document, item, (*place, key))
 
 
-def _teach_space(document: Document) -> None:
+def _correct_space(document: Document) -> None:
     space = document.tree.get("space")
     if not isinstance(space, dict):
         return
@@ -100,9 +100,9 @@ def _teach_space(document: Document) -> None:
         elif isinstance(entry, list):
             for index, item in enumerate(entry):
                 if isinstance(item, dict):
-                    entry[index] = _taught(document, path, item, (*place, index))
+                    entry[index] = _corrected(document, path, item, (*place, index))
         elif isinstance(entry, dict):
-            found = _taught(document, path, entry, place)
+            found = _corrected(document, path, entry, place)
             if found is None:
                 del space[path]
             else:
@@ -125,7 +125,7 @@ def _teach_space(document: Document) -> None:
             del space[path]
 
 
-def _taught(document: Document, path: str, entry: dict[str, Any], place: Place) -> dict[str, Any] | None:
+def _corrected(document: Document, path: str, entry: dict[str, Any], place: Place) -> dict[str, Any] | None:
     """Return an entry in our own words, noted where it was not in them; None for one that cannot be searched."""
     if len(_OWN.intersection(entry)) == len(entry):
         return entry

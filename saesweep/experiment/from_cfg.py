@@ -76,21 +76,22 @@ def _check_references(document: Document, place: Place, filled: Iterable[Place])
 
     `model_name: evil/${env:HF_TOKEN}` would send the token as part of a request.
     """
-    asked: dict[str, Any] = {}
+    references: dict[str, Any] = {}
     for filled_place in filled:
         value: Any = document.tree
         for part in filled_place:
             value = value[part]
         # The parts of a block are places of their own.
         if has_reference(value) and not (len(filled_place) == 2 and filled_place[1] in NESTED):
-            asked[dotted(filled_place)] = value
-    if asked:
+            references[dotted(filled_place)] = value
+    if references:
         again = " ".join(
-            f"--set '{path}={value if isinstance(value, str) else json.dumps(value)}'" for path, value in asked.items()
+            f"--set '{path}={value if isinstance(value, str) else json.dumps(value)}'"
+            for path, value in references.items()
         )
         document.add(
             place,
-            f"sets {', '.join(asked)} by references to environment variables, which a file that somebody else may have written "
+            f"sets {', '.join(references)} by references to environment variables, which a file that somebody else may have written "
             f"must not; where it is yours, repeat them beside from_cfg, or by {again}",
         )
 
@@ -172,8 +173,9 @@ def _read_own(path: Path) -> Imported:
     # Where its snapshots went: a run that begins from there must not write over them. And whether code may run is for
     # the file that names this folder to say.
     kept = {key: value for key, value in base.items() if key not in ("checkpoint_path", OPT_IN, *WITHOUT_EFFECT)}
-    if isinstance(logger := kept.get("logger"), dict):
-        kept["logger"] = {key: value for key, value in logger.items() if f"logger.{key}" not in WITHOUT_EFFECT}
+    for block in NESTED:
+        if isinstance(fields := kept.get(block), dict):
+            kept[block] = {key: value for key, value in fields.items() if f"{block}.{key}" not in WITHOUT_EFFECT}
     return Imported(kept)
 
 

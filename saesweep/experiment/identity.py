@@ -136,8 +136,8 @@ def _searched_text(path: str, old: Any, new: Any) -> str:
         return f"{path}: {'added' if old is _ABSENT else 'removed'}"
     if path.endswith(_LISTED) and isinstance(old, list) and isinstance(new, list):
         parts = [("added", [v for v in new if v not in old]), ("removed", [v for v in old if v not in new])]
-        said = [f"{what} {', '.join(map(show, values))}" for what, values in parts if values]
-        return f"{path.removesuffix('.choice')}: {'; '.join(said) or 'in another order'}"
+        changes = [f"{what} {', '.join(map(show, values))}" for what, values in parts if values]
+        return f"{path.removesuffix('.choice')}: {'; '.join(changes) or 'in another order'}"
     return f"{path}: {_text(old)} -> {_text(new)}"
 
 

@@ -19,7 +19,7 @@ from saesweep.experiment.check_space import check_space
 from saesweep.experiment.document import Document, from_mapping
 from saesweep.experiment.draft import Draft, read_draft
 from saesweep.experiment.experiment import Experiment
-from saesweep.experiment.foreign import teach
+from saesweep.experiment.foreign import correct_foreign_syntax
 from saesweep.experiment.from_cfg import apply_from_cfg
 from saesweep.experiment.overrides import LABEL, AsWritten, apply_overrides, check_overridden, fill_environment
 from saesweep.experiment.parameters import target_parameters
@@ -85,7 +85,7 @@ def checked(
     fill_environment(document, env)
     imported_warnings, filled = apply_from_cfg(document)
     join_hooks(document)
-    teach(document)
+    correct_foreign_syntax(document)
     translated = translate_hooks(document)
     draft = read_draft(document, filled)
     parameters = (*check_space(draft), *target_parameters(draft.objective))

@@ -66,6 +66,8 @@ _SWITCHES_OFF: dict[str, Any] = {
     "activations_mixing_fraction": 0.5,
 }
 """Fields about the speed on that machine, or without a counterpart here: left out with a warning where they differ."""
+_THRESHOLD_LR = 0.01
+"""SAELens' default of `topk_threshold_lr`, which all its files of such SAEs hold: only another value is named as lost."""
 _TRANSCODERS = {"transcoder": "standard_transcoder", "skip_transcoder": "standard_skip_transcoder"}
 """SAELens' names of architectures that have another one here."""
 _DEVICES = ("device", "llm_device", "act_store_device")
@@ -130,7 +132,9 @@ def run_of_runner(cfg: dict[str, Any]) -> Imported:
     sae = cfg.get("sae")
     sae = sae if isinstance(sae, dict) else {}
     known = sae_fields()
-    lost += [f"sae.{key}" for key in sae if key not in known and key not in _EXPORT_ONLY]
+    lost += [
+        f"sae.{key}" for key in sae if key not in known and key not in _EXPORT_ONLY and not _has_no_effect(key, sae)
+    ]
     base["sae"] = {key: _dtype(key, value) for key, value in sae.items() if key in known}
     logger = cfg.get("logger")
     if isinstance(logger, dict):
@@ -149,6 +153,10 @@ def run_of_runner(cfg: dict[str, Any]) -> Imported:
 _EXPORT_ONLY = frozenset(
     {"metadata", "sae_lens_version", "sae_lens_training_version", "layer_scales", *METADATA_FIELDS}
 )
+
+
+def _has_no_effect(key: str, sae: Mapping[str, Any]) -> bool:
+    return f"sae.{key}" in WITHOUT_EFFECT and (key != "topk_threshold_lr" or sae[key] == _THRESHOLD_LR)
 
 
 def _dtype(key: str, value: Any) -> Any:

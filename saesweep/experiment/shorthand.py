@@ -44,7 +44,7 @@ _LISTS: tuple[Place, ...] = (
 )
 
 
-def teach_shorthand(document: Document) -> None:
+def correct_shorthand(document: Document) -> None:
     """Note values of the wrong shape whose meaning is plain, and put what was meant in their place."""
     if _node(document, "search").get("confirm") is True:
         _meant(document, ("search", "confirm"), {"top": 3})
@@ -57,7 +57,7 @@ def teach_shorthand(document: Document) -> None:
     for path, entry in _node(document, "space").items():
         for index, one in enumerate(entry if isinstance(entry, list) else [entry]):
             if isinstance(one, dict):
-                _teach_range(document, ("space", path, index) if isinstance(entry, list) else ("space", path), one)
+                _correct_range(document, ("space", path, index) if isinstance(entry, list) else ("space", path), one)
     for place in _LISTS:
         value = _node(document, *map(str, place[:-1])).get(str(place[-1]))
         if value is not None and not isinstance(value, list):
@@ -65,7 +65,7 @@ def teach_shorthand(document: Document) -> None:
     devices = _node(document, "cohort").get("devices")
     if isinstance(devices, list) and devices and all(type(one) is int for one in devices):
         _meant(document, ("cohort", "devices"), [_CUDA.format(one) for one in devices])
-    _teach_several(document)
+    _correct_several_values(document)
 
 
 def span(text: str) -> list[Any] | None:
@@ -75,7 +75,7 @@ def span(text: str) -> list[Any] | None:
     return bounds if bounds and all(isinstance(b, (int, float)) for b in bounds) else None
 
 
-def _teach_range(document: Document, place: Place, entry: dict[str, Any]) -> None:
+def _correct_range(document: Document, place: Place, entry: dict[str, Any]) -> None:
     for key in ("float", "int"):
         if isinstance(entry.get(key), str) and (bounds := span(entry[key])) is not None:
             _meant(document, (*place, key), bounds, entry)
@@ -84,7 +84,7 @@ def _teach_range(document: Document, place: Place, entry: dict[str, Any]) -> Non
             _meant(document, (*place, key), [entry[key]], entry)
 
 
-def _teach_several(document: Document) -> None:
+def _correct_several_values(document: Document) -> None:
     """Several values of a field of the base run are searched."""
     for where in ((), ("sae",)):
         base = _node(document, "base", *where)
@@ -92,8 +92,8 @@ def _teach_several(document: Document) -> None:
             path = ".".join((*where, name))
             is_plain = isinstance(values, list) and values and not any(isinstance(v, (list, dict)) for v in values)
             if is_plain and path in known_paths() and not _is_list(path):
-                said = f"takes one value; to try each, write under space: {path}: {flow({'choice': values})}"
-                document.add(("base", *where, name), said)
+                message = f"takes one value; to try each, write under space: {path}: {flow({'choice': values})}"
+                document.add(("base", *where, name), message)
                 base[name] = values[0]
 
 
@@ -124,9 +124,9 @@ _GOAL = re.compile(r"(min|max)(?:imi[sz]e)?[\s:(]+(\w+)\)?")
 _LIMIT = re.compile(r"\s*(\w*)\s*(<=|<|>=|>)\s*([-+0-9.e]+)\s*")
 
 
-def teach_objective(document: Document) -> None:
+def correct_objective(document: Document) -> None:
     """Note an objective that is written as another tool or another reader would."""
-    _teach_text(document)
+    _correct_text(document)
     objective = document.tree.get("objective")
     if not isinstance(objective, dict):
         return
@@ -154,11 +154,11 @@ def teach_objective(document: Document) -> None:
         if isinstance(goal, str) and goal in METRICS:
             goals[index] = {METRICS[goal].better: goal}
             document.add(("objective", "pareto", index), f"needs its direction; write {flow(goals[index])}")
-    _teach_several_goals(document)
-    _teach_limits(document)
+    _correct_several_goals(document)
+    _correct_limits(document)
 
 
-def _teach_text(document: Document) -> None:
+def _correct_text(document: Document) -> None:
     """Note a metric alone, `minimize delta_ce` in one piece, and a list of goals."""
     objective = document.tree.get("objective")
     if isinstance(objective, str) and objective in METRICS:
@@ -174,7 +174,7 @@ def _teach_text(document: Document) -> None:
         document.tree["objective"] = {"pareto": objective}
 
 
-def _teach_several_goals(document: Document) -> None:
+def _correct_several_goals(document: Document) -> None:
     """Note two goals beside each other: they make a front."""
     objective = document.tree["objective"]
     goals = []
@@ -189,7 +189,7 @@ def _teach_several_goals(document: Document) -> None:
     document.tree["objective"] = {"pareto": goals, **rest}
 
 
-def _teach_limits(document: Document) -> None:
+def _correct_limits(document: Document) -> None:
     """Note limits that are written as comparisons or single values."""
     place: Place = ("objective", "subject_to")
     objective = document.tree["objective"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from saesweep.forecast.evidence import Array, Key
 from saesweep.forecast.forecast import Forecast
-from saesweep.forecast.noise import about_cdf
+from saesweep.forecast.noise import approx_cdf
 
 Rows = NDArray[np.signedinteger[Any]]
 """Indices of rows."""
@@ -117,15 +117,15 @@ class Forecasts(Sequence[Forecast]):
         found: Array = self.own_variances + np.maximum(0.0, shared)
         return found
 
-    def about_below(self, scaled: float | Array) -> Array:
+    def approx_probability_below(self, scaled: float | Array) -> Array:
         """Return about which probability each end has of lying at or below a number on the scale."""
-        return _about(scaled - self.means, self._variances, self.freedom, tied=1.0)
+        return _approx_probability(scaled - self.means, self._variances, self.freedom, tied=1.0)
 
-    def about_above(self, scaled: float | Array) -> Array:
+    def approx_probability_above(self, scaled: float | Array) -> Array:
         """Return about which probability each end has of lying at or above a number on the scale."""
-        return _about(self.means - scaled, self._variances, self.freedom, tied=1.0)
+        return _approx_probability(self.means - scaled, self._variances, self.freedom, tied=1.0)
 
-    def about_better(self, others: Sequence[Forecast], sign: int, slack: float = 0.0) -> Array:
+    def approx_probability_better(self, others: Sequence[Forecast], sign: int, slack: float = 0.0) -> Array:
         """Return [others, n] about which probability each row has of ending better than others (see `probability_better`)."""
         means = np.array([other.mean for other in others])
         leads = sign * (means[:, None] - self.means) + slack
@@ -141,14 +141,14 @@ class Forecasts(Sequence[Forecast]):
         freedoms = [min(self.freedom, other.freedom) for other in others]
         for freedom in set(freedoms):
             rows = [place for place, own_freedom in enumerate(freedoms) if own_freedom == freedom]
-            found[rows] = _about(leads[rows], variances[rows], freedom, tied=0.5)
+            found[rows] = _approx_probability(leads[rows], variances[rows], freedom, tied=0.5)
         return found
 
 
-def _about(leads: Array, variances: Array, freedom: float, *, tied: float) -> Array:
+def _approx_probability(leads: Array, variances: Array, freedom: float, *, tied: float) -> Array:
     """Return about the distribution function of leads over standard deviations; 1/2 where the variance is infinite."""
     certain = variances == 0
     if not certain.any():
-        return about_cdf(leads / np.sqrt(variances), freedom)
-    found = about_cdf(leads / np.sqrt(np.where(certain, 1.0, variances)), freedom)
+        return approx_cdf(leads / np.sqrt(variances), freedom)
+    found = approx_cdf(leads / np.sqrt(np.where(certain, 1.0, variances)), freedom)
     return np.where(certain, np.where(leads == 0, tied, leads > 0), found)

@@ -83,7 +83,7 @@ def cdf(t: float, freedom: float) -> float:
     return _STANDARD.cdf(math.copysign(normal, t))
 
 
-def about_cdf(t: Array, freedom: float) -> Array:
+def approx_cdf(t: Array, freedom: float) -> Array:
     """Return `cdf` of many numbers, but for rounding."""
     from scipy.special import ndtr  # imported where it is first needed: it takes a tenth of a second
 

@@ -158,7 +158,7 @@ class Captures:
     """The outputs seen so far; stops the forward pass once every hook has one."""
 
     def __init__(self, hooks: Sequence[str]) -> None:
-        self._wanted = set(hooks)
+        self._hooks = set(hooks)
         self.seen: dict[str, Tensor] = {}
 
     def put(self, hook: str, output: Tensor) -> None:
@@ -168,5 +168,5 @@ class Captures:
             StopForward: It was the last one missing.
         """
         self.seen.setdefault(hook, output)
-        if len(self.seen) == len(self._wanted):
+        if len(self.seen) == len(self._hooks):
             raise StopForward

@@ -52,11 +52,6 @@ class LateStart:
         self.reason: str | None = None
         """What the proof found wrong; None where there was nothing to skip, or nothing wrong."""
 
-    @property
-    def skips(self) -> int:
-        """Blocks that spliced passes leave out; known for certain after the first `clean`."""
-        return len(self._skipped)
-
     def clean(self, tokens_NT: Tensor, number: int | None = None) -> Tensor:
         """Run the whole model and return its states [N,T,X]; spliced passes of the same tokens may follow.
 

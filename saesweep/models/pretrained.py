@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 from saesweep.hub import offline_where_unreachable, unreachable_text
 from saesweep.models.location import ModelLocation
 from saesweep.specs.model_loading import WEIGHT_PROCESSING
@@ -176,8 +176,7 @@ def loading(location: ModelLocation, what: str, *, offline: bool = False) -> Ite
     except (OSError, ValueError, TypeError, ImportError, RuntimeError, SafetensorError, *_DAMAGED) as error:
         if location.gguf_file is not None:
             raise UserError(_gguf_message(location, what, error)) from error
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = lines[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         if isinstance(error, TypeError) and "unexpected keyword" in reason:
             raise UserError(f"base.model_from_pretrained_kwargs: {reason}") from error
         if "custom code" in reason:

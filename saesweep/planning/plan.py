@@ -94,7 +94,7 @@ class _Part:
         """
         if self.rules is None:
             return Work(0, 0, 0, 0)
-        policy, first = self.rules.policy, self.visit.n_asked
+        policy, first = self.rules.policy, self.visit.n_suggested
         budget = policy.tokens_budget
         policy = replace(
             policy,
@@ -202,8 +202,8 @@ def _matched_text(experiment: Experiment, runs: Sequence[BaseRun]) -> str:
     if matched is None:
         return ""
     targets = ", ".join(f"{target:g}" for target in matched.l0)
-    least, more = divmod(experiment.n_trials, len(runs) * len(matched.l0))
-    share = f"{least} to {least + 1} trials" if more else "1 trial" if least == 1 else f"{least} trials"
+    lowest, more = divmod(experiment.n_trials, len(runs) * len(matched.l0))
+    share = f"{lowest} to {lowest + 1} trials" if more else "1 trial" if lowest == 1 else f"{lowest} trials"
     text = f"at L0 {targets}: {share} for each of {len(runs)} architectures"
     plans = [plan for run in runs if (plan := ControlPlan.of(run, matched.l0[0], matched)) is not None]
     if plans:
@@ -353,14 +353,14 @@ def _samples(experiment: Experiment, part: _Part) -> tuple[PlannedTrial, ...]:
         directory = RunDirectory(Path(folder))
         objective = experiment.objective(experiment.reads_language_model())
         search = open_search(experiment, directory, objective, part.rules, experiment.base_run().seed, part.visit)
-        asked: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         names = list(part.rules.strata)
         with search.study:
             for number in range(min(_SAMPLES, part.trials)):
                 # As the scheduler does: baselines first, then the stratum with the fewest trials.
                 given = search.policy.baseline_strata
-                name = given[number] if number < len(given) else min(names, key=lambda n: (asked[n], names.index(n)))
-                asked[name] += 1
+                name = given[number] if number < len(given) else min(names, key=lambda n: (counts[n], names.index(n)))
+                counts[name] += 1
                 params = search.ask(number, name, number)
                 trial = experiment.resolve(params)
                 found.append(PlannedTrial(number, trial.sae.architecture, sparsity_label(trial), params))

@@ -66,9 +66,9 @@ def simulate(
             params, run = _between(rng.choice(corners[ask.stratum]), rng)
             target_l0 = experiment.target_l0(params)
             trial = new_trial(ask.number, params, run, objective=objective, target_l0=target_l0, stream=stream)
-            asked = answer(ask, trial, policy)
-            ends[ask.number] = _end(asked.course, policy.aim, rng)
-            state, more = decide(state, asked)
+            suggestion = answer(ask, trial, policy)
+            ends[ask.number] = _end(suggestion.course, policy.aim, rng)
+            state, more = decide(state, suggestion)
             pending += more
         if any(isinstance(action, Stop) for action in pending):
             break

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
+from saesweep.hub import http_error
 
 ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 1.0
@@ -74,8 +75,7 @@ class Hub:
         """Call, again with growing pauses while the Hub is busy or the network down."""
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-        # The error class of the HTTP library that this release of the client is built on (httpx, or httpx2 since 2.4).
-        http_error: type[Exception] = HfHubHTTPError.__mro__[1]
+        connection_error = http_error()
         wait = FIRST_WAIT_SECONDS
         reason: Exception = RuntimeError("no attempt")
         for attempt in range(1, ATTEMPTS + 1):
@@ -89,18 +89,18 @@ class Hub:
                     raise UserError(self._refusal(status, error)) from None
                 reason = error
             except HFValidationError as error:
-                raise UserError(f"{self._repo}: {_first_line(error)}") from None
+                raise UserError(f"{self._repo}: {first_line(error)}") from None
             except RuntimeError as error:  # how the client reports that sending a large file failed
-                if not isinstance(error.__cause__, (http_error, OSError)):
+                if not isinstance(error.__cause__, (connection_error, OSError)):
                     raise
                 reason = error.__cause__
-            except (http_error, OSError) as error:
+            except (connection_error, OSError) as error:
                 reason = error
             if attempt < ATTEMPTS:
                 time.sleep(wait)
                 wait *= 2
         raise UserError(
-            f"{self._repo}: the Hub did not take the upload in {ATTEMPTS} attempts ({_first_line(reason)}); run the same "
+            f"{self._repo}: the Hub did not take the upload in {ATTEMPTS} attempts ({first_line(reason)}); run the same "
             "command again: what has arrived is not sent twice"
         ) from None
 
@@ -113,8 +113,4 @@ class Hub:
             )
         if status == 404:
             return f"{self._repo}: the Hub has no such repository or revision, or this token may not see it"
-        return f"{self._repo}: the Hub refused ({status}): {_first_line(error)}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return f"{self._repo}: the Hub refused ({status}): {first_line(error)}"

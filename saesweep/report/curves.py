@@ -92,7 +92,7 @@ def _points(run: RunData, row: Row, key: Key) -> list[tuple[int, float]]:
     ]
 
 
-def thinned(points: Sequence[T], most: int) -> Sequence[T]:
+def thinned(points: Sequence[T], max_points: int) -> Sequence[T]:
     """Return at most about `most` points, evenly spaced, the last one among them."""
-    stride = -(-len(points) // max(2, most))
+    stride = -(-len(points) // max(2, max_points))
     return points[(len(points) - 1) % stride :: stride] if stride > 1 else points

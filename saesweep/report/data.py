@@ -99,7 +99,7 @@ def read_run(path: Path) -> RunData:
     refuse_links(path)
     directory = RunDirectory(path)
     board = read_leaderboard(path)
-    with _telling(directory.events_file):
+    with _located_errors(directory.events_file):
         stays, rates, seconds, starts = _times(_lines(directory.events_file))
     metrics = {row.number: _measurements(directory.trial(row.number) / "metrics.jsonl") for row in board.rows}
     return RunData(
@@ -119,7 +119,7 @@ def _expected(directory: RunDirectory, number: int) -> dict[str, float]:
     file = directory.trial(number) / "trial.json"
     if not file.exists():
         return {}
-    with _telling(file):
+    with _located_errors(file):
         found = read_json(file).get("expected") or {}
         return {str(name): math.nan if value is None else float(value) for name, value in found.items()}
 
@@ -128,7 +128,7 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     """Return a log's lines without touching it: the run may still be writing."""
     if not file.exists():
         return []
-    with _telling(file):
+    with _located_errors(file):
         lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line end is torn
         found = [json.loads(line) for line in lines]
         for line in found:
@@ -144,12 +144,12 @@ def _measurements(file: Path) -> list[dict[str, Any]]:
         numbers = {name: value for name, value in line.items() if isinstance(value, (int, float))}
         return {**numbers, "tokens": int(line["tokens"]), "kind": str(line["kind"])}
 
-    with _telling(file):
+    with _located_errors(file):
         return [checked(line) for line in _lines(file)]
 
 
 @contextmanager
-def _telling(file: Path) -> Iterator[None]:
+def _located_errors(file: Path) -> Iterator[None]:
     """Turn what a damaged log does to its reader into one message."""
     try:
         yield

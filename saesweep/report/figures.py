@@ -46,7 +46,7 @@ def timeline_figure(run: RunData) -> go.Figure:
         architecture = row.architecture if row is not None else "?"
         length = (stay.end_seconds - stay.begin_seconds) / 60
         slot = line[stay.worker, stay.slot]
-        said = f"{stay.status} after {length:.2f} min in slot {names[slot]}"
+        outcome = f"{stay.status} after {length:.2f} min in slot {names[slot]}"
         made.add_bar(
             orientation="h",
             x=[length],
@@ -65,13 +65,13 @@ def timeline_figure(run: RunData) -> go.Figure:
                 opacity=1.0 if stay.status == "complete" else 0.55,
                 line={"color": _OUTLINES.get(stay.status, PAPER), "width": 1.5},
             ),
-            hovertemplate=f"trial {stay.trial}, {architecture}: {said}<extra></extra>",
+            hovertemplate=f"trial {stay.trial}, {architecture}: {outcome}<extra></extra>",
         )
         named.add(architecture)
     return made
 
 
-def knows_dead(row: Row) -> bool:
+def has_dead_fraction(row: Row) -> bool:
     """Return whether a trial has trained for its whole dead-latent window: before that no latent can be dead."""
     window = row.dead_window_tokens or 0
     return "dead_fraction" in row.metrics and (row.measured_at_tokens or 0) >= window
@@ -80,18 +80,18 @@ def knows_dead(row: Row) -> bool:
 def dead_figure(run: RunData) -> go.Figure:
     """Return the share of dead latents of each trial when it was last measured."""
     made = figure(x="trial (best first)", y="dead latents, %", height=340)
-    rows = [row for row in run.rows if knows_dead(row)]
+    rows = [row for row in run.rows if has_dead_fraction(row)]
     for architecture in run.architectures:
-        mine = [row for row in rows if row.architecture == architecture]
-        if mine:
+        own_rows = [row for row in rows if row.architecture == architecture]
+        if own_rows:
             made.add_bar(
-                x=[str(row.number) for row in mine],
-                y=[100 * row.metrics["dead_fraction"] for row in mine],
+                x=[str(row.number) for row in own_rows],
+                y=[100 * row.metrics["dead_fraction"] for row in own_rows],
                 name=architecture,
-                marker=bar_of(architecture, opacity=[1 if r.status == "complete" else 0.5 for r in mine]),
+                marker=bar_of(architecture, opacity=[1 if r.status == "complete" else 0.5 for r in own_rows]),
                 hovertemplate=[
                     f"trial {row.number}: %{{y:.2f}}% silent for {row.dead_window_tokens or 0:,} tokens<extra></extra>"
-                    for row in mine
+                    for row in own_rows
                 ],
             )
     made.update_xaxes(type="category", categoryorder="array", categoryarray=[str(row.number) for row in rows])

@@ -129,11 +129,11 @@ def _front(run: RunData, x: str, y: str) -> go.Figure:
             hoverinfo="skip",
         )
     if not made.data:
-        say_empty(made, "No trial has been measured yet.")
+        annotate_empty(made, "No trial has been measured yet.")
     return made
 
 
-def say_empty(made: go.Figure, text: str) -> None:
+def annotate_empty(made: go.Figure, text: str) -> None:
     """Write into a figure why it shows nothing; its axes stay."""
     made.add_scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip")
     made.add_annotation(

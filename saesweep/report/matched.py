@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from saesweep.display.matched import matched_columns
 from saesweep.display.text import label, metric_value
 from saesweep.events import MatchedEntry
-from saesweep.report.fronts import say_empty
+from saesweep.report.fronts import annotate_empty
 from saesweep.report.style import axis_for, figure, marker, metric_axis, metric_title, style_of
 from saesweep.report.tables import Table, row_of
 
@@ -84,7 +84,7 @@ def matched_figure(entries: Sequence[MatchedEntry], architectures: Sequence[str]
                 hovertemplate="%{text}<extra></extra>",
             )
     if not shown:
-        say_empty(made, "No trial ended near its target L0.")
+        annotate_empty(made, "No trial ended near its target L0.")
     return made
 
 

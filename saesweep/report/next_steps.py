@@ -11,7 +11,7 @@ from saesweep.errors import UserError
 from saesweep.experiment import AsWritten, Experiment, Parameter, load_experiment
 from saesweep.messages import short_count
 from saesweep.report.data import RunData
-from saesweep.report.figures import knows_dead
+from saesweep.report.figures import has_dead_fraction
 from saesweep.report.winner import comparisons
 from saesweep.specs import ObjectiveSpec
 from saesweep.specs.architectures import spec_class
@@ -251,7 +251,7 @@ def _few(run: RunData) -> list[Step]:
 
 def _dead(run: RunData) -> list[Step]:
     best = run.best
-    if best is None or not knows_dead(best) or best.metrics["dead_fraction"] <= _MANY_DEAD:
+    if best is None or not has_dead_fraction(best) or best.metrics["dead_fraction"] <= _MANY_DEAD:
         return []
     return [
         Step(

@@ -9,7 +9,7 @@ from saesweep.display.text import duration, short_rate
 from saesweep.messages import short_count
 from saesweep.report.curves import curve_figures
 from saesweep.report.data import RunData
-from saesweep.report.figures import dead_figure, density_figure, knows_dead, rate_figure, timeline_figure
+from saesweep.report.figures import dead_figure, density_figure, has_dead_fraction, rate_figure, timeline_figure
 from saesweep.report.fronts import better_corner, front_figures, front_pairs, goals_in_words
 from saesweep.report.html import Plots, render
 from saesweep.report.matched import WORDS as MATCHED_WORDS
@@ -145,7 +145,7 @@ def _slots(run: RunData, plots: Plots) -> dict[str, Any] | None:
 
 def _latents(run: RunData, plots: Plots) -> dict[str, Any] | None:
     log10_densities = read_log10_densities(run.directory.best)
-    dead = any(map(knows_dead, run.rows))
+    dead = any(map(has_dead_fraction, run.rows))
     if not dead and not log10_densities:
         return None
     return {

@@ -15,7 +15,7 @@ from saesweep.errors import UserError
 from saesweep.events import Row
 from saesweep.messages import short_count
 from saesweep.report.data import RunData
-from saesweep.report.figures import knows_dead
+from saesweep.report.figures import has_dead_fraction
 from saesweep.runs import read_costs, read_json
 
 
@@ -79,7 +79,7 @@ _NAMES = {
     "seed_stability": "seed stability",
     "seed_stability_both": "seed stability, encoder and decoder",
 }
-_SAID = ("sae.architecture", "sae.k", "sae.l0_coefficient", "sae.l1_coefficient", "target_l0")
+_IN_SPARSITY_COLUMN = ("sae.architecture", "sae.k", "sae.l0_coefficient", "sae.l1_coefficient", "target_l0")
 """Searched parameters that the first columns tell: the table would be wider than the page."""
 
 
@@ -90,13 +90,15 @@ def metric_name(metric: str) -> str:
 
 def known_metrics(row: Row) -> dict[str, float]:
     """Return a trial's metrics; dead latents only where it has trained for a whole window."""
-    return {name: value for name, value in row.metrics.items() if name != "dead_fraction" or knows_dead(row)}
+    return {name: value for name, value in row.metrics.items() if name != "dead_fraction" or has_dead_fraction(row)}
 
 
 def board_section(run: RunData) -> dict[str, Any]:
     """Return what the section of the leaderboard shows."""
     metrics = [name for name in dict.fromkeys([*run.board.metrics, *COLUMNS]) if run.has(name)]
-    paths = [path for path in dict.fromkeys(p for row in run.rows for p in row.params) if path not in _SAID]
+    paths = [
+        path for path in dict.fromkeys(p for row in run.rows for p in row.params) if path not in _IN_SPARSITY_COLUMN
+    ]
     is_ranked = any(row.rank is not None for row in run.board.table_rows)
     first = int(is_ranked)
     rows = []

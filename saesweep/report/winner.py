@@ -115,8 +115,8 @@ def winner_section(run: RunData) -> dict[str, Any]:
 
 def _notes(run: RunData) -> list[str]:
     """Return the run's notes; with matched L0 the sections below say what won at each L0, and what still improves."""
-    said = ("at L0 ", "still improving ") if run.board.matched else ()
-    notes = [note for note in run.board.notes if not note.startswith(said)]
+    known_prefixes = ("at L0 ", "still improving ") if run.board.matched else ()
+    notes = [note for note in run.board.notes if not note.startswith(known_prefixes)]
     # A note begins with a word or with a name as the file has it, such as best/ or delta_ce.
     return [note[:1].upper() + note[1:] if note.split(" ")[0].isalpha() else note for note in notes]
 

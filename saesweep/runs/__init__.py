@@ -6,7 +6,7 @@ from saesweep.files import read_json, sha256
 from saesweep.runs.checkpoint_writer import CheckpointWriter
 from saesweep.runs.checkpoints import Checkpoint, CheckpointStore
 from saesweep.runs.directory import FORMAT_VERSION, RunDirectory
-from saesweep.runs.exports import copy_export
+from saesweep.runs.exports import check_replaceable, copy_export
 from saesweep.runs.jsonl import JsonLines, SealedLines, sealed, unsealed
 from saesweep.runs.stores import is_url, upload_export
 
@@ -18,6 +18,7 @@ __all__ = [
     "JsonLines",
     "RunDirectory",
     "SealedLines",
+    "check_replaceable",
     "copy_export",
     "finite",
     "is_url",

@@ -149,13 +149,13 @@ class CheckpointWriter:
 
     def _copy(self, tensors: Mapping[str, Tensor]) -> bool:
         """Copy to the CPU, into the memory of the copy before where shapes agree; return whether memory sufficed."""
-        wanted: dict[Any, list[str]] = defaultdict(list)
+        needed: dict[Any, list[str]] = defaultdict(list)
         for name, tensor in tensors.items():
-            wanted[tuple(tensor.shape), tensor.dtype].append(name)
+            needed[tuple(tensor.shape), tensor.dtype].append(name)
         pools: dict[Any, list[Tensor]] = defaultdict(list)
         for buffer in self._snapshot.values():
             key = (tuple(buffer.shape), buffer.dtype)
-            if len(pools[key]) < len(wanted.get(key, ())):
+            if len(pools[key]) < len(needed.get(key, ())):
                 pools[key].append(buffer)
         self._snapshot = {}  # what no tensor of now fits into is given back before anything new is asked for
         found: dict[str, Tensor] = {}

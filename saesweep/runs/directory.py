@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saesweep.atomic import is_left_over, sweep_left_overs, write_json, write_text
+from saesweep.atomic import is_temporary_name, remove_leftovers, write_json, write_text
 from saesweep.errors import UserError
 from saesweep.files import read_json_object, refuse_links
 from saesweep.lock import take
@@ -151,7 +151,7 @@ class RunDirectory:
         marker = self.path / "run.json"
         if self.path.is_dir():
             # A process that was killed while it made the folder left its lock, and perhaps an unfinished run.json.
-            strangers = [p.name for p in self.path.iterdir() if p.name != "lock" and not is_left_over(p.name)]
+            strangers = [p.name for p in self.path.iterdir() if p.name != "lock" and not is_temporary_name(p.name)]
             if strangers and not marker.exists():
                 raise UserError(
                     f"{self.path}: holds other files and is no run directory; "
@@ -163,7 +163,7 @@ class RunDirectory:
         try:
             if marker.exists():
                 self._check_format(marker)
-            sweep_left_overs(self.path)
+            remove_leftovers(self.path)
             if not marker.exists():
                 write_json(marker, {"format_version": FORMAT_VERSION})
         except BaseException:

@@ -1,13 +1,14 @@
-"""Copies of exported SAEs: a winner's folder, with what the run says about it added to its provenance."""
+"""Copies of exported SAEs: a winner's folder, with what the run says about it added to its provenance, and what a copy may replace."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from saesweep.atomic import replace_folder, write_json
+from saesweep.errors import UserError
 from saesweep.files import read_json_object
 
 _TRAIN_AGAIN = "restore it, or start a new run with --run-dir: this trial's SAE is written once, at its end"
@@ -37,3 +38,26 @@ def copy_export(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_folder(target, fill)
+
+
+def check_replaceable(
+    place: object, names: Iterable[str], *, is_own: Callable[[str], bool], kind: str, force: bool
+) -> None:
+    """Refuse to write over anything but an export of the same kind, and over that one only with `--force`.
+
+    Args:
+        place: The folder, or its URL.
+        names: Of the files that it holds.
+        is_own: Whether a file of this name belongs to such an export.
+        kind: What that is, such as "an exported SAE".
+        force: Whether to replace it.
+
+    Raises:
+        UserError: The folder may not be written.
+    """
+    found = sorted(names)
+    others = [name for name in found if not is_own(name)]
+    if others:
+        raise UserError(f"{place}: holds files that are not of {kind} ({others[0]}); name an empty or new folder")
+    if found and not force:
+        raise UserError(f"{place}: holds {kind} already; name a new folder, or replace it with --force")

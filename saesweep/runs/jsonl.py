@@ -39,7 +39,7 @@ class JsonLines:
             for line in self.path.read_bytes().splitlines():
                 yield json.loads(line)
 
-    def keep(self, wanted: Callable[[Any], bool]) -> None:
+    def keep(self, is_kept: Callable[[Any], bool]) -> None:
         """Drop the lines that are not wanted: those written after the checkpoint that a run resumes from.
 
         Raises:
@@ -51,7 +51,7 @@ class JsonLines:
         found = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         for number, line in enumerate(found, start=1):
             try:
-                lines += [line] * wanted(json.loads(line))
+                lines += [line] * is_kept(json.loads(line))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(
                     f"{self.path}:{number}: damaged ({type(error).__name__}: {error}); remove this line to resume"

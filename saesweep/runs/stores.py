@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
+from saesweep.runs.exports import check_replaceable
 
 _LAST = "cfg.json"
 """Written after all other files: what has none is no SAE, so nobody loads half of one."""
@@ -35,11 +36,7 @@ def upload_export(source: Path, url: str, *, exported_files: Collection[str], fo
     with _translated(url):
         store, folder = fsspec.core.url_to_fs(url)
         found = _names(store, folder)
-    strangers = sorted(name for name in found if name not in exported_files)
-    if strangers:
-        raise UserError(f"{url}: holds files that are no exported SAE ({strangers[0]}); name an empty or new folder")
-    if found and not force:
-        raise UserError(f"{url}: holds an SAE already; name a new folder, or replace it with --force")
+    check_replaceable(url, found, is_own=exported_files.__contains__, kind="an exported SAE", force=force)
     files = sorted(
         (file for file in source.iterdir() if file.is_file()), key=lambda file: (file.name == _LAST, file.name)
     )
@@ -76,5 +73,5 @@ def _translated(url: str) -> Iterator[None]:
     except ImportError as error:
         raise UserError(f"{url}: {error}; that package lets fsspec reach this store") from error
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{url}: {reason}; check the address, the network and the credentials of the store") from error

@@ -125,12 +125,12 @@ class MatchingPursuitForm(ExportedForm):
 
     def encode(self, cfg: Cfg, tensors: Tensors, x_ND: Tensor) -> Tensor:
         """Return the latents [N, F]."""
-        most = cfg.get("max_iterations")
+        stated = cfg.get("max_iterations")
         acts_BF = pursue(
             x_ND.reshape(-1, x_ND.shape[-1]),
             tensors["W_dec"],
             residual_threshold=float(cfg.get("residual_threshold", 0.01)),
-            max_iterations=int(cfg["d_in"] if most is None else most),
+            max_iterations=int(cfg["d_in"] if stated is None else stated),
             stop_on_duplicate_support=bool(cfg.get("stop_on_duplicate_support", True)),
         )
         return acts_BF.reshape(*x_ND.shape[:-1], acts_BF.shape[1])

@@ -3,7 +3,7 @@
 The caller keeps one `State`, tells it what happened and carries out the actions:
 
     state, actions = decide(State.new(policy), Opened())
-    # Ask -> suggest, then decide(state, Asked(...)); Place -> load the slot; after each block:
+    # Ask -> suggest, then decide(state, Suggested(...)); Place -> load the slot; after each block:
     state, actions = decide(state, BlockDone(tokens_seen=..., values=...))
 """
 
@@ -13,7 +13,6 @@ from saesweep.scheduler.dominance import dominates, fronts, insert
 from saesweep.scheduler.messages import (
     Action,
     Ask,
-    Asked,
     BlockDone,
     Complete,
     Event,
@@ -25,6 +24,7 @@ from saesweep.scheduler.messages import (
     SlotsChanged,
     Stop,
     StopRequested,
+    Suggested,
 )
 from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.rungs import expected_ends
@@ -45,7 +45,7 @@ __all__ = [
     "Event",
     "Opened",
     "PolicyChanged",
-    "Asked",
+    "Suggested",
     "BlockDone",
     "Failed",
     "SlotsChanged",

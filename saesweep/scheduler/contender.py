@@ -106,42 +106,44 @@ class Pack:
         return Pack(self.aim, self.numbers[rows], forecasts, self.near[rows], self.is_finished)
 
     @cached_property
-    def about_feasible(self) -> Array:
+    def approx_probability_feasible(self) -> Array:
         """About the probability of each to end within every limit."""
         found = np.ones(len(self))
         for limit in self.aim.limits:
-            found = found * self._about_within(limit.metric, *limit.scaled())
+            found = found * self._approx_probability_within(limit.metric, *limit.scaled())
         return found
 
     @cached_property
-    def _about_counts(self) -> Array:
+    def _approx_probability_counts(self) -> Array:
         """About the probability of each to be a rival at all."""
         if not self.aim.matched:
-            return self.about_feasible
-        return self.about_feasible * self._about_within("l0", self.near[:, 0], self.near[:, 1])
+            return self.approx_probability_feasible
+        return self.approx_probability_feasible * self._approx_probability_within(
+            "l0", self.near[:, 0], self.near[:, 1]
+        )
 
-    def _about_within(self, metric: str, low: float | Array, high: float | Array) -> Array:
+    def _approx_probability_within(self, metric: str, low: float | Array, high: float | Array) -> Array:
         known = self.forecasts[metric]
         with np.errstate(invalid="ignore"):  # no bound, and nothing known: both are seen to below
-            inside = known.about_below(high) - (1.0 - known.about_above(low))
+            inside = known.approx_probability_below(high) - (1.0 - known.approx_probability_above(low))
         free = np.isneginf(low) & np.isposinf(high)  # also where nothing is known
         return np.where(free, 1.0, np.where(np.isfinite(known.own_variances), np.maximum(0.0, inside), 0.5))
 
-    def about_beats(self, others: Sequence[Contender]) -> Array:
+    def approx_probability_beats(self, others: Sequence[Contender]) -> Array:
         """Return [others, n] about the probability of each to beat other trials (see `Contender.beats`)."""
-        return self._about_counts * self._about_better(others, 1)
+        return self._approx_probability_counts * self._approx_probability_better(others, 1)
 
-    def about_stands(self, rival: Contender) -> Array:
+    def approx_probability_unbeaten(self, rival: Contender) -> Array:
         """Return about the probability of each to end within the limits and not to be beaten by a rival."""
-        beaten = rival.feasible * rival.near * self._about_better([rival], -1)[0]
-        found: Array = self.about_feasible * (1.0 - beaten)
+        beaten = rival.feasible * rival.near * self._approx_probability_better([rival], -1)[0]
+        found: Array = self.approx_probability_feasible * (1.0 - beaten)
         return found
 
-    def _about_better(self, others: Sequence[Contender], sign: int) -> Array:
+    def _approx_probability_better(self, others: Sequence[Contender], sign: int) -> Array:
         found = np.ones((len(others), len(self)))
         for goal in self.aim.goals:
-            theirs, slack = [other.forecasts[goal.metric] for other in others], slack_of(goal.metric, self.aim)
-            found *= self.forecasts[goal.metric].about_better(theirs, sign * goal.sign, slack)
+            rival_forecasts, slack = [other.forecasts[goal.metric] for other in others], slack_of(goal.metric, self.aim)
+            found *= self.forecasts[goal.metric].approx_probability_better(rival_forecasts, sign * goal.sign, slack)
         return found
 
 

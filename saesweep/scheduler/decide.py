@@ -12,7 +12,6 @@ from math import isfinite
 
 from saesweep.scheduler.messages import (
     Action,
-    Asked,
     BlockDone,
     Complete,
     Event,
@@ -23,6 +22,7 @@ from saesweep.scheduler.messages import (
     Prune,
     SlotsChanged,
     Stop,
+    Suggested,
 )
 from saesweep.scheduler.policy import Policy
 from saesweep.scheduler.refill import place, refill
@@ -36,7 +36,7 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     """Return the state after an event and the actions to carry out, in order.
 
     Actions come as: prunes, completions, placements, asks, stop; each kind by trial number. The caller answers every
-    `Ask` with an `Asked`, in order, before the next block.
+    `Ask` with a `Suggested`, in order, before the next block.
 
     Args:
         state: The sweep so far.
@@ -48,8 +48,8 @@ def decide(state: State, event: Event) -> tuple[State, list[Action]]:
     """
     if isinstance(event, Opened):
         return _opened(state, event)
-    if isinstance(event, Asked):
-        return place(_asked(state, event))
+    if isinstance(event, Suggested):
+        return place(_suggested(state, event))
     if isinstance(event, BlockDone):
         return _block_done(state, event)
     if isinstance(event, Failed):
@@ -78,7 +78,7 @@ def _opened(state: State, event: Opened) -> tuple[State, list[Action]]:
     return _then_refill(state, placed)
 
 
-def _asked(state: State, event: Asked) -> State:
+def _suggested(state: State, event: Suggested) -> State:
     """Record an answered ask as a waiting trial."""
     expected = (len(state.trials), state.pending.get(len(state.trials)))
     if (event.number, event.stratum) != expected or event.retry_of != state.retrying.get(event.number):

@@ -23,7 +23,7 @@ class Opened:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Suggested:
     """The answer to one `Ask`: the study has suggested trial `number`."""
 
     number: int
@@ -91,7 +91,7 @@ class StopRequested:
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Suggest the settings of trial `number` within `stratum`; answer with `Asked`."""
+    """Suggest the settings of trial `number` within `stratum`; answer with `Suggested`."""
 
     number: int
     stratum: str
@@ -134,5 +134,5 @@ class Stop:
     reason: str
 
 
-Event = Opened | Asked | BlockDone | Failed | SlotsChanged | PolicyChanged | StopRequested
+Event = Opened | Suggested | BlockDone | Failed | SlotsChanged | PolicyChanged | StopRequested
 Action = Ask | Place | Prune | Complete | Stop

@@ -100,7 +100,7 @@ class Field:
         """Return by pack of a group [own, n] about the probability of each rival to beat its trials; 0 of beating themselves."""
         found = []
         for pack in self.in_group(group):
-            about = pack.about_beats(own)
+            about = pack.approx_probability_beats(own)
             for place, one in enumerate(own):
                 if not pack.is_finished and (row := pack.row_of(one.number)) is not None:
                     about[place, row] = 0.0

@@ -80,7 +80,7 @@ class Policy:
         """Index of the end among the stops."""
         return len(self.rungs_tokens)
 
-    def decides_as(self, other: Policy) -> bool:
+    def is_equivalent_to(self, other: Policy) -> bool:
         """Return whether two policies ask for the same trials; memory, and baselines that are past, do not matter."""
         return replace(self, n_slots=1, baseline_strata=()) == replace(other, n_slots=1, baseline_strata=())
 

@@ -20,12 +20,12 @@ def refill(state: State) -> tuple[State, list[Action]]:
     if state.stopped is not None:
         return state, []
     state, actions = place(state)
-    state, asks = _ask(state)
+    state, asks = _suggest(state)
     actions += asks
     if not state.pending and not state.trials.tally.n_live:
         # Trials that no stratum can supply (a finite grid) are not missing; those that the budget forbids are, as are retries.
-        asked_all = _next_stratum(state, _asked_by_stratum(state)) is None and not _to_retry(state)
-        state = replace(state, stopped="complete" if asked_all else "tokens_budget")
+        all_suggested = _next_stratum(state, _suggested_by_stratum(state)) is None and not _to_retry(state)
+        state = replace(state, stopped="complete" if all_suggested else "tokens_budget")
         actions.append(Stop(reason=str(state.stopped)))
     return state, actions
 
@@ -75,25 +75,25 @@ def place(state: State) -> tuple[State, list[Action]]:
     return state.updated(placed), actions
 
 
-def _ask(state: State) -> tuple[State, list[Action]]:
+def _suggest(state: State) -> tuple[State, list[Action]]:
     """Ask for as many new trials as free slots can hold and the budget can finish."""
-    wanted = _free_slots(state) - len(state.pending)
-    if wanted <= 0:
+    lacking = _free_slots(state) - len(state.pending)
+    if lacking <= 0:
         return state, []
-    asked = _asked_by_stratum(state)
+    suggested = _suggested_by_stratum(state)
     pending, retrying = dict(state.pending), dict(state.retrying)
     affordable = _affordable(state)
     actions: list[Action] = []
     number = state.next_number
-    for first in _to_retry(state)[: min(wanted, affordable)]:
+    for first in _to_retry(state)[: min(lacking, affordable)]:
         pending[number], retrying[number] = state.trials[first].stratum, first
         actions.append(Ask(number=number, stratum=pending[number], retry_of=first))
         number += 1
-    while len(actions) < min(wanted, affordable):
-        stratum = _next_stratum(state, asked)
+    while len(actions) < min(lacking, affordable):
+        stratum = _next_stratum(state, suggested)
         if stratum is None:
             break
-        asked[stratum] += 1
+        suggested[stratum] += 1
         pending[number] = stratum
         actions.append(Ask(number=number, stratum=stratum))
         number += 1
@@ -112,23 +112,23 @@ def _to_retry(state: State) -> list[int]:
     )
 
 
-def _asked_by_stratum(state: State) -> Counter[str]:
+def _suggested_by_stratum(state: State) -> Counter[str]:
     """Count the trials asked of each stratum, answered or not; those that repeat a failed one come on top."""
     new = [stratum for number, stratum in state.pending.items() if number not in state.retrying]
-    return Counter(new) + state.trials.tally.asked
+    return Counter(new) + state.trials.tally.suggested
 
 
-def _next_stratum(state: State, asked: Counter[str]) -> str | None:
+def _next_stratum(state: State, suggested: Counter[str]) -> str | None:
     """Return the stratum of the next new trial; None when all trials have been asked."""
     policy = state.policy
-    number = sum(asked.values())
+    number = sum(suggested.values())
     if number >= policy.n_trials:
         return None
     if number < len(policy.baseline_strata):
         return policy.baseline_strata[number]
     limits = policy.stratum_limits or (None,) * len(policy.strata)
-    open_strata = [s for s, limit in zip(policy.strata, limits, strict=True) if limit is None or asked[s] < limit]
-    return min(open_strata, key=lambda s: asked[s], default=None)
+    open_strata = [s for s, limit in zip(policy.strata, limits, strict=True) if limit is None or suggested[s] < limit]
+    return min(open_strata, key=lambda s: suggested[s], default=None)
 
 
 def _affordable(state: State) -> int:

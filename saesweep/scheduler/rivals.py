@@ -137,14 +137,14 @@ class Rivals:
     def _finish(self, trial: TrialState) -> None:
         """Put a feasible finished trial into the front of its group."""
         values = dict(zip(self.aim.metrics, trial.reports[self.end_rung], strict=True))
-        mine = tuple(goal.sign * to_scale(goal.metric, values[goal.metric]) for goal in self.aim.goals)
+        own_costs = tuple(goal.sign * to_scale(goal.metric, values[goal.metric]) for goal in self.aim.goals)
         front = [entry for entry in self._fronts.get(trial.group, ()) if entry[1] != trial.number]
-        if any(dominates(costs, mine) for costs, _ in front):
+        if any(dominates(costs, own_costs) for costs, _ in front):
             return
-        kept = [entry for entry in front if not dominates(mine, entry[0])]
+        kept = [entry for entry in front if not dominates(own_costs, entry[0])]
         for _, number in set(front).difference(kept):
             del self._finished[number]
-        insort(kept, (mine, trial.number))
+        insort(kept, (own_costs, trial.number))
         self._fronts[trial.group], self._finished[trial.number] = tuple(kept), trial
         self._packs.pop(trial.group, None)
 

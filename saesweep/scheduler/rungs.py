@@ -54,7 +54,7 @@ def judge(state: State, worker: int) -> list[Prune]:
     at_hand = [trial for trial in (*state.with_status("waiting"), *state.training_on(worker)) if trial.reports]
     judged = [trial.number for trial in at_hand if max(trial.reports) >= trial.course.first_rung]
     doomed = {found.contender.number: found for found in field.hopeless(judged, state.policy.min_probability)}
-    doomed = _without_hopes(state, doomed, field)
+    doomed = _sparing_likeliest(state, doomed, field)
     doomed = _without_quota(state, doomed)
     doomed = _without_contradictions(state, doomed, at_hand, field)  # last: whoever is kept for another reason counts
     return [
@@ -79,7 +79,7 @@ def expected_ends(state: State) -> dict[int, Mapping[str, float]]:
     }
 
 
-def _without_hopes(state: State, doomed: Mapping[int, Outlook], field: Field) -> dict[int, Outlook]:
+def _sparing_likeliest(state: State, doomed: Mapping[int, Outlook], field: Field) -> dict[int, Outlook]:
     """Return those doomed trials that are not their group's likeliest way to a feasible end, while it has none.
 
     A trial that cannot be feasible (a k above the limit) is no hope as long as others are still to come.
@@ -90,7 +90,7 @@ def _without_hopes(state: State, doomed: Mapping[int, Outlook], field: Field) ->
     for number, found in doomed.items():
         by_group.setdefault(state.trials[number].group, []).append(found)
     for group, own in by_group.items():
-        hope = max(own, key=_hopefulness)
+        hope = max(own, key=_likelihood_key)
         if hope.contender.feasible <= _NO_HOPE and more_to_come:
             continue
         if not state.rivals.has_finished(group) and not _is_another_likelier(hope, group, field):
@@ -107,7 +107,7 @@ def _is_another_likelier(hope: Outlook, group: str, field: Field) -> bool:
             continue
         if (other.feasible, -other.excess) > (own.feasible, -own.excess):
             return True
-        if _hopefulness(field.outlook(number)) > _hopefulness(hope):
+        if _likelihood_key(field.outlook(number)) > _likelihood_key(hope):
             return True
     return False
 
@@ -119,12 +119,12 @@ def _likely(hope: Outlook, group: str, field: Field) -> Iterator[int]:
     threshold = tie_threshold(hope.contender.feasible)
     for pack in field.in_group(group):
         if not pack.is_finished:
-            about = pack.about_feasible
+            about = pack.approx_probability_feasible
             order = np.argsort(-about, kind="stable")
             yield from pack.numbers[order[about[order] >= threshold]].tolist()
 
 
-def _hopefulness(found: Outlook) -> tuple[float, ...]:
+def _likelihood_key(found: Outlook) -> tuple[float, ...]:
     own = found.contender
     return own.feasible, -own.excess, found.probability, -own.number
 
@@ -153,9 +153,9 @@ def _without_contradictions(
         for number in sorted(kept):
             trial = state.trials[number]
             rung = max(trial.reports)
-            mine = _costs(trial, rung, state)
+            own_costs = _costs(trial, rung, state)
             if any(
-                dominates(mine, _costs(other, rung, state))
+                dominates(own_costs, _costs(other, rung, state))
                 for other in at_hand
                 if other.number not in kept
                 and rung in other.reports
@@ -173,11 +173,11 @@ def _contradicts_elsewhere(state: State, found: Outlook, at_hand: Numbers, field
     """
     trial, rival = state.trials[found.contender.number], found.rival
     rung, kind = max(trial.reports), kind_of(trial)
-    mine = np.array(_costs(trial, rung, state))
+    own_costs = np.array(_costs(trial, rung, state))
     for (latest, reported_at), section in state.rivals.sections[kind].items():
         if reported_at != rung:
             continue
-        is_worse = (section.costs >= mine).all(axis=1) & (section.costs > mine).any(axis=1)
+        is_worse = (section.costs >= own_costs).all(axis=1) & (section.costs > own_costs).any(axis=1)
         rows = np.flatnonzero(is_worse & (section.groups == state.rivals.groups[trial.group]))
         place = np.searchsorted(at_hand, section.numbers[rows]).clip(max=len(at_hand) - 1)
         rows = rows[at_hand[place] != section.numbers[rows]]
@@ -185,7 +185,7 @@ def _contradicts_elsewhere(state: State, found: Outlook, at_hand: Numbers, field
             continue
         pack = field.of_kind(kind)[latest]
         others = pack.taken(np.searchsorted(pack.numbers, section.numbers[rows]))
-        stands = others.about_feasible if rival is None else others.about_stands(rival)
+        stands = others.approx_probability_feasible if rival is None else others.approx_probability_unbeaten(rival)
         has_hopes = (stands >= state.policy.min_probability) | (section.first_rungs[rows] > latest)
         if has_hopes.any() or (rival is not None and (others.numbers == rival.number).any()):
             return True

@@ -21,7 +21,7 @@ class Tally:
     waiting: tuple[int, ...] = ()
     """Numbers of the waiting trials, ascending."""
     n_training: int = 0
-    asked: Counter[str] = field(default_factory=Counter)
+    suggested: Counter[str] = field(default_factory=Counter)
     """Answered asks by stratum, without those that repeat a failed trial."""
     measured: Counter[str] = field(default_factory=Counter)
     """By architecture, trials that have reported and were not pruned."""
@@ -45,7 +45,7 @@ class Tally:
         """Return the tally after changes of trials, each as it was (None where it is new) and as it is."""
         new = copy(self)
         new.training, new.courses = self.training.copy(), self.courses.copy()
-        new.asked, new.measured = self.asked.copy(), self.measured.copy()
+        new.suggested, new.measured = self.suggested.copy(), self.measured.copy()
         for before, after in changes:
             if before is None:
                 new._add(after)
@@ -58,7 +58,7 @@ class Tally:
         """Count what never changes of a trial."""
         self.courses[trial.course.scoped_kind] = trial.course
         if trial.retry_of is None:
-            self.asked[trial.stratum] += 1
+            self.suggested[trial.stratum] += 1
         else:
             self._has_failed(trial.retry_of, -1)
             self.retries = self.retries + Counter([trial.retry_of])

@@ -56,19 +56,19 @@ def all_points(
     """Return every point with these settings; None where they are more than `limit`, or infinitely many."""
     try:
         found = list(itertools.islice(points(parameters, _listed, settings), limit + 1))
-    except _TooMany:
+    except _TooManyValues:
         return None
     return found if len(found) <= limit else None
 
 
-class _TooMany(Exception):
+class _TooManyValues(Exception):
     """A parameter has infinitely many values, or more than are listed."""
 
 
 def _listed(spec: ParameterSpec) -> Sequence[Any]:
     n_values = spec.n_values()
     if n_values is None or n_values > MAX_LISTED:
-        raise _TooMany
+        raise _TooManyValues
     return spec.values()
 
 
@@ -97,7 +97,7 @@ def _count(
             if None in free:
                 return None
             counted += math.prod(n for n in free if n is not None)
-    except _TooMany:
+    except _TooManyValues:
         return None
     return counted
 

@@ -64,7 +64,7 @@ class ProbesSpec(Spec):
 
     @field_validator("tasks")
     @classmethod
-    def _have_names_of_their_own(cls, value: tuple[ProbeTaskSpec, ...]) -> tuple[ProbeTaskSpec, ...]:
+    def _check_unique_names(cls, value: tuple[ProbeTaskSpec, ...]) -> tuple[ProbeTaskSpec, ...]:
         if not value:
             raise ValueError("is empty; name at least one labelled dataset, or leave `probes` out")
         names = [task.name for task in value]

@@ -25,6 +25,12 @@ _ELSEWHERE = {
 }
 
 
+def _snapshot_problems(run: BaseRun, kind: str) -> list[tuple[str, str]]:
+    """Return the fields that ask for snapshots of SAEs that SAELens does not train."""
+    message = f"snapshots are in SAELens' training form, which it does not have for {kind}; leave it out"
+    return [(field, message) for field in ("n_checkpoints", "save_final_checkpoint") if getattr(run, field)]
+
+
 def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
     """Return what keeps a run from training a transcoder, or an SAE where it names a second hook."""
     if not run.sae.is_transcoder:
@@ -39,12 +45,7 @@ def _transcoder_problems(run: BaseRun) -> list[tuple[str, str]]:
         found.append(("hook_name_out", "is hook_name itself; name another hook, or choose an SAE's architecture"))
     if run.hook_head_index is not None:
         found.append(("hook_head_index", "a transcoder reads and reconstructs whole activations; leave it out"))
-    for field in ("n_checkpoints", "save_final_checkpoint"):
-        if getattr(run, field):
-            found.append(
-                (field, "snapshots are in SAELens' training form, which it does not have for transcoders; leave it out")
-            )
-    return found
+    return [*found, *_snapshot_problems(run, "transcoders")]
 
 
 def _pair_problems(run: BaseRun) -> list[tuple[str, str]]:
@@ -96,12 +97,7 @@ def _joint_hook_problems(run: BaseRun) -> list[tuple[str, str]]:
         )
     if run.hook_head_index is not None:
         found.append(("hook_head_index", "a crosscoder reads whole activations; leave it out"))
-    for field in ("n_checkpoints", "save_final_checkpoint"):
-        if getattr(run, field):
-            found.append(
-                (field, "snapshots are in SAELens' training form, which it does not have for crosscoders; leave it out")
-            )
-    return found
+    return [*found, *_snapshot_problems(run, "crosscoders")]
 
 
 def _standard_problems(run: BaseRun) -> list[tuple[str, str]]:

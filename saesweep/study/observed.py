@@ -90,7 +90,7 @@ class Observations:
 
 
 @dataclass(frozen=True)
-class Kin:
+class RelatedTrials:
     """Trials that differ from a stratum in what they aim at alone, so that some of their settings teach something too."""
 
     settings: Mapping[str, Any]
@@ -101,7 +101,9 @@ class Kin:
     """Finished trials of the stratum from which on it learns from its own alone: what is best there may be a little different."""
 
 
-def kin_of(space: Space, stratum: Mapping[str, Any], aim: Collection[str], *, until: int) -> Kin | None:
+def related_trials(
+    space: Space, stratum: Mapping[str, Any], aim: Collection[str], *, until: int
+) -> RelatedTrials | None:
     """Return from which trials of other strata a stratum learns; None where it aims at nothing, or there is nothing to learn.
 
     Args:
@@ -114,11 +116,11 @@ def kin_of(space: Space, stratum: Mapping[str, Any], aim: Collection[str], *, un
     paths = space.paths - set(stratum) - _AIMED
     if len(shared) == len(stratum) or not paths:
         return None
-    return Kin(shared, frozenset(paths), until)
+    return RelatedTrials(shared, frozenset(paths), until)
 
 
 def seen_by(
-    encoding: Encoding, observed: Sequence[Observation], stratum: Mapping[str, Any], kin: Kin | None
+    encoding: Encoding, observed: Sequence[Observation], stratum: Mapping[str, Any], related: RelatedTrials | None
 ) -> list[FrozenTrial]:
     """Return the trials that the sampler of a stratum learns from.
 
@@ -127,13 +129,13 @@ def seen_by(
         observed: All trials.
         stratum: Settings by path that all trials of the stratum share: only trials with these values are seen, and without
             these parameters, which are constant for them.
-        kin: Which trials of other strata are seen as well.
+        related: Which trials of other strata are seen as well.
     """
     own = [one for one in observed if has_settings(one.params, stratum)]
-    if kin is None or sum(one.trial.state.is_finished() for one in own) >= kin.until:
+    if related is None or sum(one.trial.state.is_finished() for one in own) >= related.until:
         paths = encoding.space.paths - set(stratum)
         return [one.shown(encoding, paths) for one in own]
-    return _with_kin(encoding, observed, stratum, kin)
+    return _with_related(encoding, observed, stratum, related)
 
 
 def as_expected(trial: FrozenTrial, expected: ExpectedEnd | None) -> FrozenTrial:
@@ -156,22 +158,22 @@ def as_expected(trial: FrozenTrial, expected: ExpectedEnd | None) -> FrozenTrial
     )
 
 
-def _with_kin(
-    encoding: Encoding, observed: Sequence[Observation], stratum: Mapping[str, Any], kin: Kin
+def _with_related(
+    encoding: Encoding, observed: Sequence[Observation], stratum: Mapping[str, Any], related: RelatedTrials
 ) -> list[FrozenTrial]:
-    """Return the trials of a stratum and its finished kin, each with its rank among those that aim at the same.
+    """Return the trials of a stratum and its finished related ones, each with its rank among those that aim at the same.
 
     What trials with different aims reach cannot be compared; which of them are the better ones of their aim can.
     """
-    aims = [path for path in stratum if path not in kin.settings]
+    aims = [path for path in stratum if path not in related.settings]
     by_aim: dict[tuple[Any, ...], list[Observation]] = {}
     for one in observed:
-        if has_settings(one.params, kin.settings):
+        if has_settings(one.params, related.settings):
             by_aim.setdefault(tuple(one.params.get(path) for path in aims), []).append(one)
     own = tuple(stratum[path] for path in aims)
     found = []
     for aim, members in by_aim.items():
-        paths = encoding.space.paths - set(stratum) if aim == own else kin.paths
+        paths = encoding.space.paths - set(stratum) if aim == own else related.paths
         results = {
             place: one.trial.value
             for place, one in enumerate(members)

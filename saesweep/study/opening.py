@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from saesweep.errors import UserError
 from saesweep.space import Space
 from saesweep.study.move import move_study
-from saesweep.study.rewrite import remove_left_overs
+from saesweep.study.rewrite import remove_unfinished_rewrite
 from saesweep.study.samplers import Direction
 from saesweep.study.storage import FINGERPRINT_KEY, OWNER_KEY, SETUP_KEY
 
@@ -54,7 +54,7 @@ def open_study(
     study = optuna.create_study(
         sampler=sampler, storage=storage, study_name=name, directions=list(directions), load_if_exists=True
     )
-    remove_left_overs(storage, name, owner)
+    remove_unfinished_rewrite(storage, name, owner)
     attrs = study.user_attrs
     if owner is not None and attrs.get(OWNER_KEY, owner) != owner:
         raise UserError(

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 from saesweep.study.storage import shown
 
 MAX_WAIT_SECONDS = 600.0
@@ -94,6 +94,6 @@ def _reason(error: BaseException | None) -> str | None:
         if isinstance(error, DBAPIError) and (
             isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
         ):
-            return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0][:200]
+            return first_line(error.orig or error)[:200]
         error = error.__cause__
     return None

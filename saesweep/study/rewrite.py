@@ -35,7 +35,7 @@ def rewrite(
     """
     name = study.study_name
     new, old = beside(name, owner)
-    remove_left_overs(storage, name, owner)
+    remove_unfinished_rewrite(storage, name, owner)
     copy = optuna.create_study(sampler=study.sampler, study_name=new, directions=study.directions, storage=storage)
     for key, value in attrs.items():
         copy.set_user_attr(key, value)
@@ -49,7 +49,7 @@ def rewrite(
     return optuna.load_study(study_name=name, storage=storage, sampler=study.sampler)
 
 
-def remove_left_overs(storage: RDBStorage, name: str, owner: str | None) -> None:
+def remove_unfinished_rewrite(storage: RDBStorage, name: str, owner: str | None) -> None:
     """Delete what a rewriting that was killed has left of a study: the unfinished new one, or the old one."""
     for found in set(beside(name, owner)).intersection(optuna.get_all_study_names(storage)):
         optuna.delete_study(study_name=found, storage=storage)
@@ -57,8 +57,8 @@ def remove_left_overs(storage: RDBStorage, name: str, owner: str | None) -> None
 
 def beside(name: str, owner: str | None) -> tuple[str, str]:
     """Return the names of the new and the old study while one takes the place of the other."""
-    mine = name if owner is None else f"{name}~{owner}"
-    return mine + _NEW, mine + _OLD
+    prefix = name if owner is None else f"{name}~{owner}"
+    return prefix + _NEW, prefix + _OLD
 
 
 def whole_study(storage: RDBStorage) -> optuna.Study:

@@ -14,7 +14,7 @@ import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from sqlalchemy import make_url
 
-from saesweep.errors import STUDY_FIX, UserError, fault_of
+from saesweep.errors import STUDY_FIX, UserError, fault_of, first_line
 
 SQLITE_TIMEOUT_SECONDS = 60
 """How long to wait for a dashboard that reads the same file."""
@@ -54,7 +54,7 @@ def open_storage(path_or_url: str) -> RDBStorage:
             # A file that Optuna makes now has its own version; to check that, it would read its migrations from disk again.
             return RDBStorage(url, engine_kwargs=engine, skip_compatibility_check=is_new)
     except (ImportError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"{shown(path_or_url)}: not a storage that Optuna can open: {reason}") from error
 
 
@@ -91,11 +91,11 @@ def translate_damage(path_or_url: str) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:
-        reason = (str(getattr(error, "orig", None) or error) or type(error).__name__).splitlines()[0][:300]
-        told = (fault_of(error) or "").replace(
+        reason = first_line(getattr(error, "orig", None) or error)[:300]
+        message = (fault_of(error) or "").replace(
             "(study.db) ", ""
         ) or f"damaged, or no Optuna study ({type(error).__name__}: {reason}); {STUDY_FIX}"
-        raise UserError(f"{path_or_url}: {told}") from error
+        raise UserError(f"{path_or_url}: {message}") from error
 
 
 def refuse_empty(path: Path) -> None:

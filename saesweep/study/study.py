@@ -29,7 +29,7 @@ from saesweep.study.encoding import (
     verify_end,
 )
 from saesweep.study.history import EarlierTrial, as_trials
-from saesweep.study.observed import Observations, kin_of
+from saesweep.study.observed import Observations, related_trials
 from saesweep.study.opening import open_study
 from saesweep.study.outage import Outage, outlasting
 from saesweep.study.samplers import Direction, check_sampler, sampler_factory
@@ -280,11 +280,11 @@ class Study:
             raise UserError(f"search.baselines[{number}] does not belong to its stratum {stratum}")
         if self._sampler == "grid":
             return next_of_grid(self._encoding, trials, settings)
-        kin = kin_of(self._space, stratum, aim, until=N_STARTUP_TRIALS)
+        related = related_trials(self._space, stratum, aim, until=N_STARTUP_TRIALS)
         sampler = sampler_factory(
             self._sampler,
             # Trials that teach a part of the settings are to a sampler like trials that have no others.
-            conditional=kin is not None or self._space.is_conditional(tuple(stratum)),
+            conditional=related is not None or self._space.is_conditional(tuple(stratum)),
             n_startup_trials=N_STARTUP_TRIALS // 2 if stratum else N_STARTUP_TRIALS,
         )
         return suggest(
@@ -295,7 +295,7 @@ class Study:
             entropy=(self._seed, number),
             settings=settings,
             stratum=stratum,
-            kin=kin,
+            related=related,
             n_earlier=self._observations.n_earlier,
             refuses=refuses,
         )
@@ -354,12 +354,12 @@ class Study:
         """
         if (state == "complete") != (values is not None):
             raise ValueError(f"trial {number}: a complete trial has values, a pruned one none; got {state} {values}")
-        told = None if values is None else self._checked(number, values)
-        if told is not None and not all(map(math.isfinite, told)):
-            raise ValueError(f"trial {number}: {told} is not finite; prune the trial with the reason instead")
+        checked_values = None if values is None else self._checked(number, values)
+        if checked_values is not None and not all(map(math.isfinite, checked_values)):
+            raise ValueError(f"trial {number}: {checked_values} is not finite; prune the trial with the reason instead")
         trial = self._trial(number)
         if trial.state.is_finished():
-            verify_end(to_record(trial, self._encoding), state, told, constraints or {})
+            verify_end(to_record(trial, self._encoding), state, checked_values, constraints or {})
             return
         handle = self._handle(trial)
         for key, value in (attrs or {}).items():
@@ -370,10 +370,10 @@ class Study:
                 handle.set_constraint(key, float(violation))
             elif trial.constraints[key] != violation:
                 raise RuntimeError(f"trial {number}: {key} was {trial.constraints[key]} before, now {violation}")
-        if told is None:
+        if checked_values is None:
             self._study.tell(number, state=TrialState.PRUNED)
         else:
-            self._study.tell(number, list(told))
+            self._study.tell(number, list(checked_values))
 
     @outlasting
     def trials(self) -> list[TrialRecord]:

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from saesweep.errors import UserError
 from saesweep.space import all_points, next_point
 from saesweep.study.encoding import Encoding
-from saesweep.study.observed import Kin, Observation, seen_by
+from saesweep.study.observed import Observation, RelatedTrials, seen_by
 from saesweep.study.samplers import SamplerFactory
 
 _ATTEMPTS = 11
@@ -52,7 +52,7 @@ def suggest(
     entropy: Sequence[int],
     settings: Mapping[str, Any],
     stratum: Mapping[str, Any],
-    kin: Kin | None = None,
+    related: RelatedTrials | None = None,
     n_earlier: int = 0,
     refuses: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> Suggestion:
@@ -67,7 +67,7 @@ def suggest(
         settings: Values by path that are given rather than suggested.
         stratum: The part of `settings` that all trials of the stratum share: the sampler sees only trials with these
             values, and without these parameters, which are constant for it.
-        kin: Which trials of other strata it sees as well.
+        related: Which trials of other strata it sees as well.
         n_earlier: How many of them are of an earlier study.
         refuses: Whether settings by path are not worth a trial. One that is refused is suggested after all where the space
             seems to have no other.
@@ -75,7 +75,7 @@ def suggest(
     seen = [one.params for one in observed]
     storage = InMemoryStorage()
     study_id = storage.create_new_study(directions, _COPY)
-    for trial in seen_by(encoding, observed, stratum, kin):  # `Study.add_trials` would check each of them again
+    for trial in seen_by(encoding, observed, stratum, related):  # `Study.add_trials` would check each of them again
         storage.create_new_trial(study_id, template_trial=trial)
     study = optuna.load_study(study_name=_COPY, storage=storage, sampler=sampler(_seed(entropy, 0)))
     suggestion = _draw(study, encoding, settings)

@@ -30,19 +30,19 @@ def register_tracker(make: _FactoryT) -> _FactoryT:
     return make
 
 
-def registered_trackers(experiment: Experiment, run_dir: Path, say: Callable[[Note], None]) -> list[Listener]:
+def registered_trackers(experiment: Experiment, run_dir: Path, notify: Callable[[Note], None]) -> list[Listener]:
     """Return the listeners of this run; `say` is told of one that fails."""
     made = {name: make(experiment, run_dir) for name, make in _FACTORIES.items()}
-    return [_Guarded(name, listener, say) for name, listener in made.items() if listener is not None]
+    return [_Guarded(name, listener, notify) for name, listener in made.items() if listener is not None]
 
 
 class _Guarded:
     """Passes events on until the listener raises."""
 
-    def __init__(self, name: str, listener: Listener, say: Callable[[Note], None]) -> None:
+    def __init__(self, name: str, listener: Listener, notify: Callable[[Note], None]) -> None:
         self._name = name
         self._listener: Listener | None = listener
-        self._say = say
+        self._notify = notify
 
     def __call__(self, event: Event) -> None:
         """Hand over one event."""
@@ -60,4 +60,4 @@ class _Guarded:
                 f"tracker {self._name} failed on {type(event).__name__} ({type(error).__name__}: {error}{where}) and gets no "
                 "more events; every metric is in trials/*/metrics.jsonl too"
             )
-            self._say(Note(level="warning", message=message))
+            self._notify(Note(level="warning", message=message))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saesweep.errors import first_line
 from saesweep.events import DENSITY_EDGES
 
 _SAELENS = {"cosine_similarity": "cossim"}
@@ -29,8 +30,8 @@ def trial_name(architecture: str, sparsity: str, params: Mapping[str, Any]) -> s
         sparsity: Its sparsity setting as the leaderboard says it.
         params: The searched parameters; those that the first two do not tell are added.
     """
-    said = sparsity.replace("steered to ", "").replace("λ", "lambda").split()
-    parts = [architecture, *(["".join(said[:2]), *said[2:]] if said else [])]
+    words = sparsity.replace("steered to ", "").replace("λ", "lambda").split()
+    parts = [architecture, *(["".join(words[:2]), *words[2:]] if words else [])]
     for path, value in params.items():
         name = path.rpartition(".")[2]
         if path == "sae.architecture" or name in ("k", "target_l0") or name.endswith(_SPARSITY):
@@ -78,12 +79,12 @@ class RunOpener:
 
     Args:
         settings: What the runs share.
-        tell: Told when W&B cannot be reached.
+        warn: Called when W&B cannot be reached.
     """
 
-    def __init__(self, settings: RunSettings, tell: Callable[[str], None]) -> None:
+    def __init__(self, settings: RunSettings, warn: Callable[[str], None]) -> None:
         self._settings = settings
-        self._tell = tell
+        self._warn = warn
         self._is_offline = False
         self._one_at_a_time = threading.Lock()
 
@@ -110,8 +111,8 @@ class RunOpener:
                 return self._init(run_id, name, config, tags, job_type, None)
             except wandb.errors.Error as error:
                 self._is_offline = True
-                reason = str(error).strip().splitlines()[0]
-                self._tell(
+                reason = first_line(error)
+                self._warn(
                     f"Weights & Biases cannot be reached ({reason}); logging offline, "
                     f"upload later with `wandb sync {self._settings.directory / 'wandb'}/offline-run-*`"
                 )

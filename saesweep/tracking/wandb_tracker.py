@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 from saesweep.events import (
     Event,
     Note,
@@ -52,7 +52,7 @@ def check_wandb(env: Mapping[str, str] | None = None) -> None:
     try:
         found = wandb.login(prompt=False, verify=False)
     except (wandb.errors.UsageError, ValueError) as error:  # a key that cannot be one
-        raise UserError(f"base.logger.log_to_wandb: {str(error).splitlines()[0]}") from error
+        raise UserError(f"base.logger.log_to_wandb: {first_line(error)}") from error
     if not found:
         raise UserError(
             "base.logger.log_to_wandb: no Weights & Biases key; run `wandb login`, set WANDB_API_KEY, or log offline "
@@ -71,7 +71,7 @@ class WandbTracker:
         config_of: From a trial's searched parameters to the full configuration of its run.
         batch_tokens_of: From the same to the tokens per training step.
         sae_folder: From a trial's number to the folder of its exported SAE.
-        say: Told of trouble, on the thread that emits events.
+        notify: Called with a note about a failure, on the thread that emits events.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class WandbTracker:
         config_of: Callable[[Mapping[str, Any]], dict[str, Any]],
         batch_tokens_of: Callable[[Mapping[str, Any]], int],
         sae_folder: Callable[[int], Path],
-        say: Callable[[Note], None],
+        notify: Callable[[Note], None],
     ) -> None:
         identity = _identity(run_dir, experiment)
         self._settings = RunSettings(
@@ -102,10 +102,10 @@ class WandbTracker:
         self._config_of = config_of
         self._batch_tokens_of = batch_tokens_of
         self._sae_folder = sae_folder
-        self._say = say
-        self._trouble: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._told: set[str] = set()
-        self._opener = RunOpener(self._settings, self._trouble.put)
+        self._notify = notify
+        self._failures: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._warned: set[str] = set()
+        self._opener = RunOpener(self._settings, self._failures.put)
         self._trials: dict[int, _TrialThread] = {}
         self._sweep: threading.Thread | None = None
         self._goals: tuple[str, ...] = ()
@@ -125,7 +125,7 @@ class WandbTracker:
                 ),
                 min_tokens=self._frequency * batch_tokens,
                 export=self._sae_folder(event.number),
-                tell=self._trouble.put,
+                warn=self._failures.put,
             )
         elif (
             isinstance(event, (TrialTrained, TrialMeasured, SnapshotSaved, TrialEnded)) and event.number in self._trials
@@ -137,7 +137,7 @@ class WandbTracker:
             if event.status == "complete" and not self._settings.is_single:
                 self._log_sweep(event)
             self.close()
-        self._pass_on_trouble()
+        self._forward_warnings()
 
     def close(self, timeout_seconds: float | None = None) -> None:
         """Wait until W&B has everything, or give up: its local files are complete either way."""
@@ -148,68 +148,68 @@ class WandbTracker:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in threads):
-            self._trouble.put(
+            self._failures.put(
                 "Weights & Biases has not taken everything yet; "
                 f"upload the rest with `wandb sync {self._settings.directory / 'wandb'}/*run-*`"
             )
-        self._pass_on_trouble()
+        self._forward_warnings()
 
     def _log_sweep(self, event: RunEnded) -> None:
         """Log the sweep as a whole, on a thread of its own."""
 
         def work() -> None:
-            with telling(self._trouble.put):
+            with warning_on_failure(self._failures.put):
                 log_sweep(self._opener.open_sweep(), event, self._goals)
 
         self._sweep = threading.Thread(target=work, name=THREAD_NAME, daemon=True)
         self._sweep.start()
 
-    def _pass_on_trouble(self) -> None:
-        while not self._trouble.empty():
-            message = self._trouble.get()
-            if message not in self._told:  # a service that is gone fails at every point
-                self._told.add(message)
-                self._say(Note(level="warning", message=message))
+    def _forward_warnings(self) -> None:
+        while not self._failures.empty():
+            message = self._failures.get()
+            if message not in self._warned:  # a service that is gone fails at every point
+                self._warned.add(message)
+                self._notify(Note(level="warning", message=message))
 
 
 @contextmanager
-def telling(tell: Callable[[str], None]) -> Iterator[None]:
+def warning_on_failure(warn: Callable[[str], None]) -> Iterator[None]:
     """Tell of what W&B raises: a tracker must never end a run, whatever a client library does."""
     try:
         yield
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(": ")
-        tell(f"Weights & Biases: {reason}; the metrics are also in trials/*/metrics.jsonl")
+        warn(f"Weights & Biases: {reason}; the metrics are also in trials/*/metrics.jsonl")
 
 
 class _TrialThread:
     """Logs one trial. A thread each, so that a trial whose end waits for the network holds up no other."""
 
     def __init__(
-        self, *, open_run: Callable[[], OpenRun], min_tokens: int, export: Path, tell: Callable[[str], None]
+        self, *, open_run: Callable[[], OpenRun], min_tokens: int, export: Path, warn: Callable[[str], None]
     ) -> None:
         self._open_run = open_run
         self._min_tokens = min_tokens
         self._last_tokens: int | None = None
         self._export = export
-        self._tell = tell
+        self._warn = warn
         self.events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name=THREAD_NAME, daemon=True)
         self.thread.start()
 
     def _work(self) -> None:
         run: OpenRun | None = None
-        with telling(self._tell):
+        with warning_on_failure(self._warn):
             run = self._open_run()
         if run is None:
             return
         while (event := self.events.get()) is not None:
-            with telling(self._tell):
+            with warning_on_failure(self._warn):
                 self._handle(run, event)
             if isinstance(event, TrialEnded):
                 break
         else:  # the process ends before the trial does: it continues in the same run
-            with telling(self._tell):
+            with warning_on_failure(self._warn):
                 run.finish()
 
     def _handle(self, run: OpenRun, event: Event) -> None:

@@ -12,7 +12,7 @@ from saesweep.activations import HeldOut
 from saesweep.errors import UserError
 from saesweep.messages import short_count
 
-_SAID = 3
+_MAX_WARNINGS = 3
 """After this many messages the rest are only counted."""
 
 
@@ -37,13 +37,13 @@ class FiniteBatches:
     Args:
         stream: Where batches come from.
         max_skipped: More skipped batches than this end the run.
-        say: Called with a warning for the first few.
+        warn: Called with a warning for the first few.
     """
 
-    def __init__(self, stream: Stream, *, max_skipped: int, say: Callable[[str], None]) -> None:
+    def __init__(self, stream: Stream, *, max_skipped: int, warn: Callable[[str], None]) -> None:
         self._stream = stream
         self._max_skipped = max_skipped
-        self._say = say
+        self._warn = warn
         self.skipped = 0
         """Batches skipped so far, over all starts of the run."""
 
@@ -68,9 +68,9 @@ class FiniteBatches:
                     "(model_from_pretrained_kwargs: {dtype: ...}), or look at the data; "
                     "the same command resumes from the last checkpoint"
                 )
-            if self.skipped <= _SAID:
-                last = "; further ones are only counted" if self.skipped == _SAID else ""
-                self._say(
+            if self.skipped <= _MAX_WARNINGS:
+                last = "; further ones are only counted" if self.skipped == _MAX_WARNINGS else ""
+                self._warn(
                     f"skipped a batch with NaN or infinite activations at {bad}, {short_count(at_tokens)} tokens in{last}"
                 )
 

@@ -34,12 +34,12 @@ def slots_to_save(
         placed: How each trial in the cohort was placed.
     """
     live = {
-        number: [({**slot.meta(), "place": asdict(placed[number])}, slot.tensors()) for slot in mine]
-        for number, mine in slots.items()
+        number: [({**slot.meta(), "place": asdict(placed[number])}, slot.tensors()) for slot in replicates]
+        for number, replicates in slots.items()
     }
     metas, tensors = [], {}
-    for number, mine in {**live, **waiting}.items():
-        for replicate, (meta, named) in enumerate(mine):
+    for number, replicates in {**live, **waiting}.items():
+        for replicate, (meta, named) in enumerate(replicates):
             metas.append({**meta, "replicate": replicate})
             tensors.update({f"{_prefix(number, replicate)}{name}": tensor for name, tensor in named.items()})
     return metas, tensors
@@ -50,8 +50,10 @@ def saved_slots(checkpoint: Checkpoint) -> dict[int, list[SavedSlot]]:
     found: dict[int, list[SavedSlot]] = {}
     for meta in checkpoint.state["slots"]:
         prefix = _prefix(meta["trial"], meta["replicate"])
-        mine = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
-        found.setdefault(meta["trial"], []).append((meta, mine))
+        own_tensors = {
+            name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)
+        }
+        found.setdefault(meta["trial"], []).append((meta, own_tensors))
     return found
 
 

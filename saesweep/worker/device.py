@@ -10,7 +10,7 @@ import torch
 
 from saesweep.costs import Stopwatch
 from saesweep.engines.protocol import OutOfMemory
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 
 _MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "cannot allocate memory")
 
@@ -46,7 +46,7 @@ def translate_out_of_memory() -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError) as error:
         if isinstance(error, UserError) or not is_out_of_memory(error):
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         is_measuring = isinstance(error, MeasuringMemoryError)
     # Outside of the except block: the traceback would hold the cohort and the model.
     raise OutOfMemory(reason, is_measuring)

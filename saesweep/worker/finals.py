@@ -61,12 +61,12 @@ class Finals:
         """
         self._numbers, self._sums = {}, {}
         for trial in trials:  # one at a time: all SAEs of a comparison need not fit into memory
-            found = load_by_context(self._setup.directory, trial.number, metric) or self._again(trial, metric)
+            found = load_by_context(self._setup.directory, trial.number, metric) or self._remeasure(trial, metric)
             if found is not None:
                 self._numbers.setdefault(trial.hook, []).append(trial.number)
                 self._sums.setdefault(trial.hook, []).append(found)
 
-    def _again(self, trial: Finished, metric: str) -> PairedSums | None:
+    def _remeasure(self, trial: Finished, metric: str) -> PairedSums | None:
         """Return a trial's metric by context, measured anew; None for one that contexts do not add up to."""
         doing(f"measuring trial {trial.number} for the comparison at matched L0")
         saes, by_context = self._replicates(trial), ByContext(metric)

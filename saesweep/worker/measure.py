@@ -44,7 +44,7 @@ def measure_slots(
     *,
     with_model: Mapping[int, bool],
     with_spread: Mapping[int, bool],
-    asked: Collection[str] = (),
+    metrics_needed: Collection[str] = (),
     compared: str | None = None,
     probes: Probes | None = None,
     watch: Stopwatch,
@@ -57,7 +57,7 @@ def measure_slots(
         evaluator: The held-out part to measure on.
         with_model: By trial number, whether to run the language model's head too.
         with_spread: By trial number, whether to take standard errors over contexts too.
-        asked: Metrics that rungs need, besides those that cost little.
+        metrics_needed: Metrics that rungs need, besides those that cost little.
         compared: A metric to take by context too, where standard errors are taken.
         probes: Measures what standard errors are taken of, and others where a rung needs it; None without.
         watch: Counts the time.
@@ -82,10 +82,10 @@ def measure_slots(
                 by_context=by_context,
                 hook_in=hook_in,
             )
-            if not spread and "decoder_cosine" in asked:
+            if not spread and "decoder_cosine" in metrics_needed:
                 for sae, values in zip(saes, results, strict=True):
                     values["decoder_cosine"] = decoder_cosine(sae.tensors["W_dec"])
-            if probes is not None and (spread or any(METRICS[m].needs_probes for m in asked if m in METRICS)):
+            if probes is not None and (spread or any(METRICS[m].needs_probes for m in metrics_needed if m in METRICS)):
                 for sae, values in zip(saes, results, strict=True):
                     values |= probes.measure(sae, hook_in)
         for place, (index, sae, metrics) in enumerate(zip(members, saes, results, strict=True)):

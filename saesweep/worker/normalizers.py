@@ -50,13 +50,13 @@ def normalizers_of(
         UserError: What was kept is damaged, or no factor scales the only hook: its activations are all zero.
     """
     found = _kept(directory)
-    wanted = [
+    needed = [
         (hook, mode)
         for mode in normalize_modes(experiment)
         for hook in d_in
         if not (is_joint(hook) and mode == "covariance_whitening")  # which crosscoders do not have
     ]
-    missing = [key for key in wanted if key not in found]
+    missing = [key for key in needed if key not in found]
     if not missing and _file(directory).exists():
         return found
     max_tokens = run.n_batches_for_norm_estimate * run.train_batch_size_tokens
@@ -119,8 +119,8 @@ def _restore(name: str, data: dict[str, Any], tensors: Mapping[str, Tensor]) -> 
     is_whole = isinstance(factors, list) and all(isinstance(f, float) and 0 < f < float("inf") for f in factors)
     if data["mode"] != mode or not is_whole or len(factors) != n_factors:
         raise ValueError(f"{name!r} has mode {data['mode']!r} and scale {layer_scales or scale!r}")
-    mine = {key.removeprefix(f"{name} "): t for key, t in tensors.items() if key.startswith(f"{name} ")}
-    return Normalizer.from_state_dict(data, mine)
+    own_tensors = {key.removeprefix(f"{name} "): t for key, t in tensors.items() if key.startswith(f"{name} ")}
+    return Normalizer.from_state_dict(data, own_tensors)
 
 
 def _finite(rows_ND: Tensor) -> Tensor:

@@ -44,21 +44,21 @@ def report_trials(
     Raises:
         UserError: The held-out activations hold NaN or infinities.
     """
-    finite = {number: all(bool(slot.is_finite) for slot in mine) for number, mine in slots.items()}
-    wanted = [n for n, mine in slots.items() if finite[n] and (n in measure or mine[0].is_done)]
+    finite = {number: all(bool(slot.is_finite) for slot in replicates) for number, replicates in slots.items()}
+    to_measure = [n for n, replicates in slots.items() if finite[n] and (n in measure or replicates[0].is_done)]
     measured = measure_slots(
         setup.cohort,
-        [slot for number in wanted for slot in slots[number]],
+        [slot for number in to_measure for slot in slots[number]],
         setup.evaluator,
-        with_model={n: slots[n][0].is_done or needs_language_model(metrics) for n in wanted},
-        with_spread={n: slots[n][0].is_done for n in wanted},
-        asked=metrics,
+        with_model={n: slots[n][0].is_done or needs_language_model(metrics) for n in to_measure},
+        with_spread={n: slots[n][0].is_done for n in to_measure},
+        metrics_needed=metrics,
         compared=None if setup.objective.matched is None else setup.objective.goals[0].metric,
         probes=setup.probes,
         watch=watch,
     )
     scores: dict[int, Scores] = {}
-    for number in wanted:
+    for number in to_measure:
         count = len(slots[number])
         results, measured = measured[:count], measured[count:]
         scores[number] = _scores(slots[number][0], results)
@@ -75,16 +75,16 @@ def report_trials(
                 _export(setup, trials[number], slots[number], results, scores[number])
     return {
         number: TrialReport(
-            tokens=mine[0].tokens,
-            step=mine[0].step,
-            joined_at_tokens=mine[0].joined_at_tokens,
+            tokens=replicates[0].tokens,
+            step=replicates[0].step,
+            joined_at_tokens=replicates[0].joined_at_tokens,
             is_finite=finite[number],
-            values=_values(mine),
-            readings=tuple(_readings(mine)),
+            values=_values(replicates),
+            readings=tuple(_readings(replicates)),
             scores=scores.get(number),
-            frozen=_frozen(mine) if mine[0].is_done else (),
+            frozen=_frozen(replicates) if replicates[0].is_done else (),
         )
-        for number, mine in slots.items()
+        for number, replicates in slots.items()
     }
 
 

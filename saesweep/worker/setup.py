@@ -34,7 +34,7 @@ def derive(seed: int, *purpose: object) -> int:
 
 
 def make_engine(
-    wanted: Literal["auto", "reference"],
+    requested: Literal["auto", "reference"],
     stored: dict[str, Any] | None,
     runs: list[BaseRun],
     *,
@@ -45,14 +45,14 @@ def make_engine(
     """Return the engine, the choice to store (None for the reference path), and notes for the user.
 
     Args:
-        wanted: The file's `cohort.kernels`.
+        requested: The file's `cohort.kernels`.
         stored: What an earlier start of this run chose.
         runs: One run per architecture in play, widths known.
         device: Training device.
         reference: The reference path.
         autocast: bfloat16 matrix products.
     """
-    if wanted == "reference":
+    if requested == "reference":
         return reference, None, ["kernels: reference, as the file says"]
     # Without Triton a GPU's sparse products are slower than bf16 ones.
     keeps_topk = device.type != "cuda" or triton_or_none() is not None

@@ -207,11 +207,11 @@ def plan_slots(
     # A third of the trials at once leaves the sampler something to learn from; two of each architecture show at the first
     # rung how they differ.
     worthwhile = max(4, -(-n_trials // 3), _PEERS * len(runs))
-    wanted = replicates * max(1, min(n_trials, _AUTO_MAX_SLOTS // replicates, worthwhile))
-    slots = max(replicates, min(wanted, fitting // replicates * replicates))
+    useful = replicates * max(1, min(n_trials, _AUTO_MAX_SLOTS // replicates, worthwhile))
+    slots = max(replicates, min(useful, fitting // replicates * replicates))
     why = f"{short_bytes(per_slot)} per SAE, {short_bytes(shared)} shared, {short_bytes(free_bytes)} free" + (
         f"; memory holds {max(fitting, 0)}"
-        if fitting < wanted
+        if fitting < useful
         else f"; a third of {n_trials} trials"
         + f" or {_PEERS} of each architecture"
         + f", at most {_AUTO_MAX_SLOTS}"

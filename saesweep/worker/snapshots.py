@@ -21,13 +21,13 @@ class Snapshots:
 
     Args:
         setup: The run.
-        say: Told of each.
+        notify: Called with each.
         replicates: SAEs per trial, in neighbouring slots.
     """
 
-    def __init__(self, setup: Setup, say: Callable[[SnapshotTaken], None], replicates: int) -> None:
+    def __init__(self, setup: Setup, notify: Callable[[SnapshotTaken], None], replicates: int) -> None:
         self._setup = setup
-        self._say = say
+        self._notify = notify
         self._replicates = replicates
         self._finished: set[tuple[int, int]] = set()
 
@@ -61,7 +61,7 @@ class Snapshots:
             write_text(target / "experiment.yaml", dump_yaml(single_run_tree(setup.experiment, trial)))
 
         replace_folder(folder, fill)
-        self._say(
+        self._notify(
             SnapshotTaken(
                 number=trial.number, tokens=slot.tokens, path=str(folder), is_final=is_final, replicate=replicate
             )

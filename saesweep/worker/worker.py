@@ -16,9 +16,9 @@ from saesweep.engines.records import (
     Commands,
     Export,
     Finished,
+    Notice,
     Opened,
     Place,
-    Said,
     Saved,
     SaveReply,
     SaveRequest,
@@ -82,11 +82,11 @@ class DeviceWorker:
         self._writer = CheckpointWriter(
             self._store, in_background=setup.background_checkpoints, min_seconds=cohort.checkpoint_seconds
         )
-        self._events: list[Said | SnapshotTaken] = []
+        self._events: list[Notice | SnapshotTaken] = []
         self._batches = FiniteBatches(
             setup.source.stream,
             max_skipped=cohort.max_skipped_batches,
-            say=lambda message: self._events.append(Said(level="warning", message=message)),
+            warn=lambda message: self._events.append(Notice(level="warning", message=message)),
         )
         self._snapshots = Snapshots(setup, self._events.append, self._replicates)
         self._finals = Finals(setup)
@@ -115,7 +115,7 @@ class DeviceWorker:
             skipped_batches=self._batches.skipped,
             driver=None if checkpoint is None else checkpoint.state["driver"],
             last_block=self._journal.last_after(self._block),
-            steps={number: mine[0][0]["step"] for number, mine in saved.items()},
+            steps={number: replicates[0][0]["step"] for number, replicates in saved.items()},
             damaged=(*damaged, *self._journal.damaged()),
             costs=self._watch.taken(),
         )
@@ -129,8 +129,8 @@ class DeviceWorker:
         else:
             self._block = max(self._block, first_block)
         self._restored = dict(saved)
-        for mine in list(self._restored.values()):
-            place = Place(**mine[0][0]["place"])
+        for replicates in list(self._restored.values()):
+            place = Place(**replicates[0][0]["place"])
             if (place.slot + 1) * self._replicates <= self._setup.n_slots:
                 self._place(place)
             # Else the cohort has shrunk: the trial waits until the driver finds it another slot.
@@ -200,13 +200,13 @@ class DeviceWorker:
             skipped_batches=self._batches.skipped,
             unreadable_rows=stream.unreadable_rows,
             events=self._new_events(),
-            notes=tuple(Said(level="info", message=note) for note in self._setup.evaluator.new_notes()),
+            notes=tuple(Notice(level="info", message=note) for note in self._setup.evaluator.new_notes()),
             saved=self._new_saved(),
             wants_checkpoint=self._writer.is_due(lambda: self._to_save()[1]),
             costs=watch.taken(),
         )
 
-    def _new_events(self) -> tuple[Said | SnapshotTaken, ...]:
+    def _new_events(self) -> tuple[Notice | SnapshotTaken, ...]:
         found = tuple(self._events)
         self._events.clear()
         return found
@@ -267,7 +267,7 @@ class DeviceWorker:
         found = None if checkpoint is None else saved_slots(checkpoint).get(number)
         if found is None:
             message = f"trial {number} begins again: no checkpoint of the worker that trained it is whole"
-            self._events.append(Said(level="warning", message=message))
+            self._events.append(Notice(level="warning", message=message))
         return found
 
     # ---------------------------------------------------------------- checkpoints

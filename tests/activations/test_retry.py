@@ -2,12 +2,16 @@
 
 import logging
 from collections.abc import Iterator
+from importlib import import_module
 
-import httpx
 import pytest
 
 from saesweep.activations import retry
 from saesweep.activations.retry import WAITS_SECONDS, resuming
+from saesweep.hub import http_error
+
+# Of httpx or httpx2, whichever the Hub's client is built on.
+HTTP = import_module(http_error().__module__.split(".")[0])
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ class Flaky:
             yield row
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError("reset"), httpx.ReadTimeout("slow"), TimeoutError()])
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), HTTP.ReadTimeout("slow"), TimeoutError()])
 def test_no_row_is_lost_or_repeated(error: Exception, waits: list[float], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "saesweep")
     assert list(resuming(Flaky([0, 4, 4, 4, 9], error), 0, name="some/data")) == list(range(10))

@@ -3,9 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from saesweep.builtin import text
+from saesweep.builtin.text_cache import cache_file
 
 
 def test_documents_are_many_english_and_of_bounded_length() -> None:
@@ -20,14 +24,70 @@ def test_documents_are_many_english_and_of_bounded_length() -> None:
     assert everything.count(" the ") / len(everything.split()) > 0.02
 
 
-def test_another_process_reads_the_same_documents_without_a_warning() -> None:
-    """Under another hash seed, where the order of sets differs, and with warnings as errors."""
+def test_another_process_extracts_the_same_documents_without_a_warning(tmp_path: Path) -> None:
+    """Under another hash seed, where the order of sets differs, with warnings as errors, and without a cache."""
     command = [sys.executable, "-W", "error", "-c"]
     script = "from saesweep.builtin.text import documents_digest as d; import sys; print(d(), 'torch' in sys.modules)"
-    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    own_cache = {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    environment = {**os.environ, **own_cache, "PYTHONHASHSEED": "12345"}
     result = subprocess.run([*command, script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.split() == [text.documents_digest(), "False"]
     assert result.stderr == ""
+
+
+@pytest.fixture
+def extracted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """A cache of the test's own; one entry for each file that is parsed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    library = tmp_path / "library"
+    library.mkdir()
+    for name in ("one", "two"):
+        (library / f"{name}.py").write_text(f'"""Module {name}. {"words " * 40}"""\n')
+    monkeypatch.setattr(text.sysconfig, "get_path", lambda name: str(library))
+    parsed: list[Path] = []
+    english = text._english
+    monkeypatch.setattr(text, "_english", lambda *arguments: parsed.append(library) or english(*arguments))
+    text._documents.cache_clear()
+    yield parsed
+    text._documents.cache_clear()
+
+
+def in_a_new_process() -> list[str]:
+    text._documents.cache_clear()
+    return text.documents()
+
+
+def test_documents_are_extracted_once_until_a_file_changes(extracted: list[Path], tmp_path: Path) -> None:
+    first = text.documents()
+    assert any(document.startswith("Module one.") for document in first)
+    assert len(extracted) == 2
+    assert in_a_new_process() == first
+    assert len(extracted) == 2
+    (tmp_path / "library" / "one.py").write_text(f'"""Another module. {"words " * 40}"""\n')
+    changed = in_a_new_process()
+    assert len(extracted) == 4
+    assert any(document.startswith("Another module.") for document in changed)
+    assert not any(document.startswith("Module one.") for document in changed)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", "cut", "altered"])
+def test_a_damaged_cache_is_made_again(damage: str, extracted: list[Path]) -> None:
+    first, file = text.documents(), cache_file()
+    whole = file.read_text()
+    file.write_text({"cut": whole[:-9], "altered": whole.replace("Module one", "Module 0ne")}.get(damage, damage))
+    assert in_a_new_process() == first
+    assert len(extracted) == 4
+    assert file.read_text() == whole
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(extracted: list[Path]) -> None:
+    file = cache_file()
+    file.parent.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.write_text("a file where a folder should be")
+    first = text.documents()
+    assert in_a_new_process() == first
+    assert len(extracted) == 4
 
 
 def test_callers_cannot_change_each_others_documents() -> None:

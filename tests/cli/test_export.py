@@ -109,7 +109,7 @@ def test_a_url_names_a_folder_of_a_store(run, store, capsys):
     assert stored(store, "/saes/mine") == {name: f"trials/0003/sae {name}" for name in FILES}
     assert f"copied {run / 'trials/0003/sae'} to memory://saes/mine" in capsys.readouterr().out
     assert export(run, "memory://saes/mine") == 2
-    assert "memory://saes/mine: holds an SAE already" in capsys.readouterr().err
+    assert "memory://saes/mine: holds an exported SAE already" in capsys.readouterr().err
     store.pipe_file("/saes/mine/experiment.yaml", b"an older one's")
     assert export(run, "memory://saes/mine", "--force") == 0
     assert stored(store, "/saes/mine") == {name: f"best {name}" for name in FILES}

@@ -90,6 +90,8 @@ def test_a_run_from_its_first_second_to_its_end(tmp_path, columns):
 def test_an_interrupted_run_says_how_to_resume_and_resumes(tmp_path):
     # More tokens than can be trained before Ctrl-C, which comes as soon as the speed of training is shown.
     more = ("--set", "base.training_tokens=50M", "--set", "cohort.block_tokens=8192")  # the block is finished first
+    # Activations without a language model, whose libraries would take most of the time of both starts.
+    more += ("--set", "base.model_name=null", "--set", "base.dataset_path=builtin:synthetic")
     found = run(tmp_path, 80, *more, interrupt_at="SAE-tokens/s")
     assert found.exit_code == 130
     said = re.search(r"resume with: (saesweep run [^\r\n]*)", CONTROL.sub("", found.text).replace("\r\n", "\n"))

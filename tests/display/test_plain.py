@@ -24,7 +24,7 @@ class FakeClock:
         return self.seconds
 
 
-def say(*events, clock=None, **options) -> str:
+def printed(*events, clock=None, **options) -> str:
     stream = io.StringIO()
     with make_display("plain", stream, {}, clock=clock or FakeClock(), **options) as display:
         for event in events:
@@ -33,7 +33,7 @@ def say(*events, clock=None, **options) -> str:
 
 
 def test_one_line_per_measurement_prune_and_failure():
-    text = say(STARTED, JOINED, MEASURED, PRUNED, TrialEnded(number=4, status="failed", tokens=5, reason="NaN"))
+    text = printed(STARTED, JOINED, MEASURED, PRUNED, TrialEnded(number=4, status="failed", tokens=5, reason="NaN"))
     assert text.splitlines()[2:] == [
         "[     0s] trial 3 (batchtopk k 32) at 200k tokens (20%): L0 31.9 · expl. var 0.5000",
         "[     0s] trial 3 (batchtopk k 32) pruned at 200k tokens (20%): 5th of 6 at rung 1",
@@ -42,7 +42,7 @@ def test_one_line_per_measurement_prune_and_failure():
 
 
 def test_the_opening_says_what_runs_and_why():
-    lines = say(STARTED, verbose=True).splitlines()
+    lines = printed(STARTED, verbose=True).splitlines()
     assert (
         "quickstart: 12 trials of 1M tokens, 4 at once; minimize l0, minimize delta_ce -> runs/quickstart" in lines[0]
     )
@@ -51,12 +51,12 @@ def test_the_opening_says_what_runs_and_why():
 
 
 def test_what_was_chosen_and_why_is_said_only_when_verbose():
-    assert "cohort of 4" not in say(STARTED)
-    assert "the text has 2 epochs" in say(STARTED)
+    assert "cohort of 4" not in printed(STARTED)
+    assert "the text has 2 epochs" in printed(STARTED)
 
 
 def test_each_step_before_training_is_said_once():
-    lines = say(
+    lines = printed(
         Activity(message="loading PyTorch"),
         Activity(message="tokenising the held-out text", done=0, total=8),
         Activity(message="tokenising the held-out text", done=4, total=8),
@@ -97,19 +97,21 @@ def test_progress_at_most_once_a_minute():
 
 
 def test_trials_of_an_earlier_process_are_named_from_the_leaderboard():
-    assert "trial 1 (jumprelu λ 1.5) pruned" in say(STARTED, block(), TrialEnded(number=1, status="pruned", tokens=9))
+    assert "trial 1 (jumprelu λ 1.5) pruned" in printed(
+        STARTED, block(), TrialEnded(number=1, status="pruned", tokens=9)
+    )
 
 
 def test_starts_and_checkpoints_only_when_verbose():
     events = (STARTED, JOINED, CheckpointSaved(block=1, stream_tokens=4096, seconds=0.25))
-    assert len(say(*events).splitlines()) == 2
-    text = say(*events, verbose=True)
+    assert len(printed(*events).splitlines()) == 2
+    text = printed(*events, verbose=True)
     assert "trial 3 (batchtopk k 32) enters slot 1 at 0 tokens of the stream: lr=0.0003" in text
     assert "checkpoint at 4.1k tokens of the stream, 0.2 s" in text
 
 
 def test_the_end_is_the_final_table_and_what_to_know():
-    text = say(STARTED, ended(resume_command="saesweep run a.yaml", status="interrupted"))
+    text = printed(STARTED, ended(resume_command="saesweep run a.yaml", status="interrupted"))
     assert render_text(ROWS, metrics=STARTED.metrics, best=3) in text
     assert text.splitlines()[-6:] == [
         "interrupted: 2 complete, 1 pruned, 1 failed, 1 training; 1.49M tokens trained in 10s (149k SAE-tokens/s)",
@@ -122,19 +124,19 @@ def test_the_end_is_the_final_table_and_what_to_know():
 
 
 def test_a_complete_study_says_that_nothing_was_trained():
-    text = say(STARTED, ended(status="already complete"))
+    text = printed(STARTED, ended(status="already complete"))
     assert "already complete (2 complete, 1 pruned, 1 failed, 1 training): nothing was trained" in text
     assert "tokens trained" not in text
 
 
 def test_an_end_without_trials_does_not_fail():
-    text = say(ended(status="interrupted", rows=(), best=None, best_dir=None, test_metrics={}, seconds=0.0))
+    text = printed(ended(status="interrupted", rows=(), best=None, best_dir=None, test_metrics={}, seconds=0.0))
     assert "interrupted: no trials" in text
     assert "best" not in text.replace("best/ is the knee", "")
 
 
 def test_warnings_are_named():
-    text = say(Note(level="warning", message="2 epochs"), Note(level="info", message="hello"))
+    text = printed(Note(level="warning", message="2 epochs"), Note(level="info", message="hello"))
     assert text.splitlines() == ["[     0s] warning: 2 epochs", "[     0s] hello"]
 
 
@@ -161,11 +163,11 @@ def test_workers_have_a_line_each_with_the_progress_and_one_when_they_are_gone()
         )
 
     clock = FakeClock()
-    lines = say(STARTED, news(0, "training", 3, 5), news(1, "gone"), block(), clock=clock).splitlines()
+    lines = printed(STARTED, news(0, "training", 3, 5), news(1, "gone"), block(), clock=clock).splitlines()
     assert lines[2:3] == ["[     0s] worker 1 (cuda:1): gone"]
     assert lines[-2:] == [
         "[     0s] worker 0 (cuda:0): training trials 3, 5 · stream 1.2M tokens · 40k SAE-tokens/s",
         "[     0s] worker 1 (cuda:1): gone",
     ]
-    many = say(STARTED, *(news(number, "idle") for number in range(20)), block()).splitlines()
+    many = printed(STARTED, *(news(number, "idle") for number in range(20)), block()).splitlines()
     assert many[-1] == "[     0s] and 13 more workers"

@@ -55,7 +55,7 @@ def several_workers(engine: SimulatedEngine) -> Iterator[None]:
     """Let runs open this engine."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(runner, "open_engine", lambda *_: engine)
-        patched.setattr(replacing, "_ASK_SECONDS", 0.0)
+        patched.setattr(replacing, "_REQUEST_SECONDS", 0.0)
         yield
 
 

@@ -17,7 +17,7 @@ from saesweep.driver.loop import SweepLoop
 from saesweep.driver.search import Search, open_search
 from saesweep.driver.session import Session, worker_plan
 from saesweep.driver.stopping import StopFlag
-from saesweep.driver.told import result_to_tell
+from saesweep.driver.trial_results import tell_arguments
 from saesweep.driver.trials import Trial, new_trial
 from saesweep.engines.records import Opened
 from saesweep.events import EventBus, Listener
@@ -144,7 +144,7 @@ def _stored(trial: Trial, session: Session, encoding: Encoding) -> optuna.trial.
     if trial.is_live:
         state, told = optuna.trial.TrialState.RUNNING, {}
     else:
-        state, told = optuna.trial.TrialState.COMPLETE, result_to_tell(trial.state(), session.objective)
+        state, told = optuna.trial.TrialState.COMPLETE, tell_arguments(trial.state(), session.objective)
     return optuna.trial.create_trial(
         state=state,
         params=point.named,
@@ -172,7 +172,7 @@ def _store_rest(file: Path, trials: Sequence[Trial], session: Session) -> None:
 
         rest = trials[1:]
         ended = [trial for trial in rest if not trial.is_live]
-        told = {trial.number: result_to_tell(trial.state(), session.objective) for trial in ended}
+        told = {trial.number: tell_arguments(trial.state(), session.objective) for trial in ended}
         like_first(
             "trials",
             [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from saesweep.activity import doing
-from saesweep.events import Activity, telling
+from saesweep.events import Activity, reporting_activity
 
 
 def test_activities_need_no_listener():
@@ -15,9 +15,9 @@ def test_activities_need_no_listener():
 def test_the_innermost_listener_hears_it_and_only_while_it_listens():
     outer: list[object] = []
     inner: list[object] = []
-    with telling(outer.append):
+    with reporting_activity(outer.append):
         doing("a", 1, 2)
-        with telling(inner.append):
+        with reporting_activity(inner.append):
             doing("b")
         doing("c")
     doing("d")
@@ -27,7 +27,7 @@ def test_the_innermost_listener_hears_it_and_only_while_it_listens():
 
 def test_another_thread_is_not_heard():
     heard: list[object] = []
-    with telling(heard.append):
+    with reporting_activity(heard.append):
         thread = threading.Thread(target=doing, args=("b",))
         thread.start()
         thread.join()

@@ -154,7 +154,16 @@ def test_fields_of_saelens_without_effect_are_left_out_without_a_word(tmp_path: 
     assert experiment.tree["base"]["logger"] == {"wandb_project": "mine"}
     assert experiment.resolve({}) == load(put(tmp_path, "runner_cfg.json", RUNNER)).resolve({})
     named = "".join(w for w in experiment.warnings if "not carried over" in w)
-    assert not any(name in named for name in ("wandb", "dead_feature", "n_eval", "verbose"))
+    assert not any(name in named for name in ("wandb", "dead_feature", "n_eval", "verbose", "sae."))
+
+
+def test_another_rate_of_the_exported_threshold_is_named_as_lost(tmp_path: Path) -> None:
+    cfg = {**RUNNER, "sae": {**RUNNER["sae"], "topk_threshold_lr": 0.1, "use_sparse_activations": True}}
+    experiment = load(put(tmp_path, "runner_cfg.json", cfg))
+    assert experiment.resolve({}) == load(put(tmp_path, "runner_cfg.json", RUNNER)).resolve({})
+    lost = next(w for w in experiment.warnings if "not carried over" in w)
+    assert "sae.topk_threshold_lr" in lost
+    assert "use_sparse_activations" not in lost
 
 
 @pytest.mark.parametrize("path", WITHOUT_EFFECT)
@@ -162,10 +171,22 @@ def test_fields_without_effect_are_refused_with_what_to_do_instead(
     path: str, tree: dict[str, Any], only_problem: One
 ) -> None:
     block, _, key = path.rpartition(".")
-    (tree["base"].setdefault(block, {}) if block else tree["base"])[key] = 1
-    problem = only_problem(tree)
-    assert problem.path == f"base.{path}"
-    assert problem.message == f"{key!r} has no effect here: {WITHOUT_EFFECT[path]}"
+    message = f"{key!r} has no effect here: {WITHOUT_EFFECT[path]}"
+    for changed, place in (
+        (with_value(tree, {"base": {block: {key: 1}} if block else {key: 1}}), f"base.{path}"),
+        (with_value(tree, {"by_architecture": {"topk": {path: 1}}}), f"by_architecture.topk.{path}"),
+        (with_value(tree, {"space": {path: {"choice": [1, 2]}}}), f"space.{path}"),
+    ):
+        problem = only_problem(changed)
+        assert (problem.path, problem.message) == (place, message)
+
+
+def with_value(tree: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment with further keys in its sections."""
+    merged = dict(tree)
+    for key, value in change.items():
+        merged[key] = with_value(tree.get(key) or {}, value) if isinstance(value, dict) else value
+    return merged
 
 
 def test_what_is_not_carried_over_is_named(tmp_path: Path) -> None:

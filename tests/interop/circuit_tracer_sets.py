@@ -13,7 +13,6 @@ where something differs by more than the bound.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from two_sides import make_or_check
 
 KINDS = ("standard_transcoder", "batchtopk_transcoder", "topk_skip_transcoder", "gated_skip_transcoder")
 READ, TARGET = "model.layers.{}.post_attention_layernorm", "model.layers.{}.mlp"
@@ -152,17 +152,7 @@ def check(folder: Path) -> int:
 
 def main() -> int:
     """Make or check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--make", type=Path)
-    chosen.add_argument("--check", type=Path)
-    arguments = parser.parse_args()
-    if arguments.make is not None:
-        make(arguments.make)
-        return 0
-    misses = check(arguments.check)
-    print(f"{misses} sets differ")
-    return int(misses > 0)
+    return make_or_check(__doc__, make=make, check=check)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ layout, and SAELens' loader says what they mean.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from two_sides import make_or_check
 
 D_IN, D_SAE, K, BATCH = 16, 1024, 8, 128
 BOUND = 1e-5
@@ -239,19 +239,16 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
 
 
+def make(folder: Path) -> None:
+    """Write an SAE in each format."""
+    torch.manual_seed(0)
+    for maker in (make_dictionary_learning, make_sparsify, make_in_saelens_words):
+        maker(folder)
+
+
 def main() -> int:
     """Make or check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--make", type=Path)
-    parser.add_argument("--check", type=Path)
-    args = parser.parse_args()
-    if args.make is not None:
-        torch.manual_seed(0)
-        for maker in (make_dictionary_learning, make_sparsify, make_in_saelens_words):
-            maker(args.make)
-    if args.check is not None:
-        return check(args.check)
-    return 0
+    return make_or_check(__doc__, make=make, check=check)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ gives is compared with saesweep's own metrics on the tokens that the store gave.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from two_sides import make_or_check
 
 HUB_ID = "gpt2"
 """Listed by TransformerLens, so that `HookedTransformer` loads it; what the cache holds under it is a small random GPT-2."""
@@ -202,17 +204,16 @@ def measured_here(cfg: dict[str, Any], sae: Any, tokens_NT: Any, special: tuple[
 
 
 def main() -> int:
-    """Parse the arguments and do one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--make", type=Path, metavar="FOLDER")
-    parser.add_argument("--check", type=Path, metavar="FOLDER")
-    args = parser.parse_args()
-    folder = (args.make or args.check).absolute()
-    use_cache(folder)
-    if args.make:
-        make(folder)
-        return 0
-    return int(check(folder) > 0)
+    """Make or check."""
+
+    def with_cache(step: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        def run(folder: Path) -> Any:
+            use_cache(folder.absolute())
+            return step(folder.absolute())
+
+        return run
+
+    return make_or_check(__doc__, make=with_cache(make), check=with_cache(check))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Two environments, from the root of the repository:
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from two_sides import make_or_check
 
 D_IN, D_SAE = 32, 128
 SAES: dict[str, dict[str, Any]] = {
@@ -97,14 +97,8 @@ def check(folder: Path) -> int:
 
 
 def main() -> int:
-    """Parse the arguments and do one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--make", type=Path, metavar="FOLDER")
-    parser.add_argument("--check", type=Path, metavar="FOLDER")
-    args = parser.parse_args()
-    if args.make:
-        make(args.make)
-    return int(args.check is not None and check(args.check) > 0)
+    """Make or check."""
+    return make_or_check(__doc__, make=make, check=check)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ clipping. Prints the largest difference of each and exits with 1 above the bound
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from two_sides import make_or_check
 
 READ, TARGET = "model.layers.2.post_attention_layernorm", "model.layers.2.mlp"
 BOUND = 1e-5
@@ -195,17 +195,7 @@ def check_trajectories() -> int:
 
 def main() -> int:
     """Make or check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--make", type=Path)
-    chosen.add_argument("--check", type=Path)
-    arguments = parser.parse_args()
-    if arguments.make is not None:
-        make(arguments.make)
-        return 0
-    misses = check_exports(arguments.check) + check_trajectories()
-    print(f"{misses} above their bound")
-    return int(misses > 0)
+    return make_or_check(__doc__, make=make, check=lambda folder: check_exports(folder) + check_trajectories())
 
 
 if __name__ == "__main__":

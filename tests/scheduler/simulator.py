@@ -13,7 +13,6 @@ from saesweep.scheduler import (
     Action,
     Aim,
     Ask,
-    Asked,
     BlockDone,
     Complete,
     Event,
@@ -23,6 +22,7 @@ from saesweep.scheduler import (
     Prune,
     State,
     Stop,
+    Suggested,
     decide,
 )
 from saesweep.scheduler.aim import GoalAim
@@ -113,7 +113,7 @@ class Simulator:
                 like = ask.number if ask.retry_of is None else ask.retry_of
                 group = self.group(like, ask.stratum)
                 course = self.course(like) or plain_course(self.policy)
-                answer = Asked(
+                answer = Suggested(
                     number=ask.number, stratum=ask.stratum, group=group, course=course, retry_of=ask.retry_of
                 )
                 self.send(answer)
@@ -153,10 +153,10 @@ def policy(**fields: Any) -> Policy:
     return Policy(**{**given, **fields})
 
 
-def answered(rules: Policy, ask: Ask, **fields: Any) -> Asked:
+def answered(rules: Policy, ask: Ask, **fields: Any) -> Suggested:
     course = {name: fields.pop(name) for name in ("kind", "family", "l0", "target_l0", "first_rung") if name in fields}
     given = {"number": ask.number, "stratum": ask.stratum, "group": "g", "course": plain_course(rules, **course)}
-    return Asked(**{**given, **fields})
+    return Suggested(**{**given, **fields})
 
 
 def opened(rules: Policy, **by_number: dict[str, Any]) -> State:

@@ -188,8 +188,8 @@ def test_other_rules_hold_at_once_and_a_search_that_was_over_continues_by_them()
     state, actions = decide(state, BlockDone(tokens_seen={0: 90, 1: 90}, values=ends))
     assert actions[-1] == Stop(reason="complete")
     more = policy(n_trials=5, n_slots=2, strata=("c", "a", "b"))
-    assert not rules.decides_as(more)
-    assert rules.decides_as(policy(n_trials=2, n_slots=7, strata=("a", "b"), baseline_strata=("b",)))
+    assert not rules.is_equivalent_to(more)
+    assert rules.is_equivalent_to(policy(n_trials=2, n_slots=7, strata=("a", "b"), baseline_strata=("b",)))
     state, actions = decide(state, PolicyChanged(policy=more))
     # The added stratum has had no trial yet.
     assert actions == [Ask(number=2, stratum="c"), Ask(number=3, stratum="c")]

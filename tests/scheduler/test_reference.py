@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from saesweep.forecast import shipped_table
 from saesweep.scheduler import (
     Ask,
-    Asked,
     BlockDone,
     Opened,
     Policy,
     Prune,
     SlotsChanged,
     State,
+    Suggested,
     Trials,
     decide,
     rungs,
@@ -63,7 +63,7 @@ def check_counts(state: State) -> None:
     assert refilling._free_slots(state) == len(free)
     assert refilling._next_slots(state, len(free) + 1) == free
     assert refilling._to_retry(state) == reference.to_retry(state)
-    assert refilling._asked_by_stratum(state) == reference.asked_by_stratum(state)
+    assert refilling._suggested_by_stratum(state) == reference.asked_by_stratum(state)
     assert refilling._affordable(state) == reference.affordable(state)
     again = Rivals(state.policy.aim, state.policy.end_rung).changed((None, trial) for trial in state.trials.values())
     assert state.rivals._fronts == again._fronts
@@ -161,7 +161,7 @@ class SeveralWorkers:
         for action in actions:
             if isinstance(action, Ask):
                 like = action.number if action.retry_of is None else action.retry_of
-                answer = Asked(
+                answer = Suggested(
                     number=action.number,
                     stratum=action.stratum,
                     group=self.curves.group(like, action.stratum),

@@ -13,7 +13,6 @@ from saesweep.forecast import Course
 from saesweep.scheduler import (
     Aim,
     Ask,
-    Asked,
     BlockDone,
     Complete,
     Event,
@@ -22,6 +21,7 @@ from saesweep.scheduler import (
     Policy,
     Prune,
     State,
+    Suggested,
     decide,
 )
 from saesweep.scheduler.aim import GoalAim
@@ -93,7 +93,7 @@ class MiniSweep:
         for ask in asks:
             self.storing()
             self.study.ask(ask.number, STRATA[ask.stratum])
-            self.handle(Asked(number=ask.number, stratum=ask.stratum, group="g", course=COURSE))
+            self.handle(Suggested(number=ask.number, stratum=ask.stratum, group="g", course=COURSE))
 
     def run(self) -> list[TrialRecord]:
         try:

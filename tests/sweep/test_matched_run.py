@@ -43,7 +43,7 @@ def matched_sweep() -> Tree:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> saesweep.Result:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Finals, "_again", None)  # nothing that has finished is measured a second time
+        patch.setattr(Finals, "_remeasure", None)  # nothing that has finished is measured a second time
         return saesweep.run(matched_sweep(), run_dir=tmp_path_factory.mktemp("matched") / "run")
 
 

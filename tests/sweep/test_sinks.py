@@ -12,6 +12,7 @@ import saesweep
 from saesweep.activations import open_source
 from saesweep.events import RunStarted, TrialStarted
 from saesweep.experiment import load_experiment
+from saesweep.planning import calibrate
 from saesweep.planning.plan import plan
 from tests.models.tiny import BOS, save_llama
 
@@ -96,7 +97,8 @@ def test_the_advised_setting_ends_the_warning(tree: dict[str, Any], tmp_path: Pa
     assert metrics["explained_variance_no_sinks"] == metrics["explained_variance"]
 
 
-def test_a_calibrated_plan_says_so(tree: dict[str, Any]) -> None:
+def test_a_calibrated_plan_says_so(tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "_SECONDS", 0.05)
     found = plan(load_experiment(tree), with_calibration=True)
     assert any(f"attention sinks at {HOOK}" in warning for warning in found.warnings)
     assert any("attention sinks" in line for line in found.lines())

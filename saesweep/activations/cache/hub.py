@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from saesweep.activations.cache.manifest import read_manifest
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
+from saesweep.hub import http_error
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -23,7 +24,7 @@ def upload_cache(folder: Path, repo: str, *, private: bool) -> None:
         UserError: It could not be uploaded; the same command tries again and sends only what is not there yet.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     assert read_manifest(folder) is not None
     api = HfApi()
@@ -37,9 +38,9 @@ def upload_cache(folder: Path, repo: str, *, private: bool) -> None:
             ignore_patterns=[".*"],
             commit_message="Cached activations",
         )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (http_error(), HFValidationError, OSError) as error:
         raise UserError(
-            f"--hf_repo_id: {repo} could not be uploaded: {_first_line(error)}. The cache is complete in {folder}; run the "
+            f"--hf_repo_id: {repo} could not be uploaded: {first_line(error)}. The cache is complete in {folder}; run the "
             "same command again to upload it"
         ) from error
 
@@ -51,16 +52,12 @@ def download_cache(repo: str) -> Path:
         UserError: It could not be downloaded.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repo, repo_type="dataset"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (http_error(), LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"base.cached_activations_path: there is no folder {repo!r}, and the dataset {repo} could not be downloaded from "
-            f"the Hub: {_first_line(error)}. Make a cache with `saesweep cache-activations`"
+            f"the Hub: {first_line(error)}. Make a cache with `saesweep cache-activations`"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -121,12 +121,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_text(folder / FILE_NAME, json.dumps(data, indent=1) + "\n")
 
 
-def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def differences(found: Mapping[str, Any], requested: Mapping[str, Any]) -> list[str]:
     """Return `field: in the cache -> in the run` for every field that differs; a missing one counts as null."""
     return [
-        f"{name}: {json.dumps(found.get(name))} in the cache, {json.dumps(wanted.get(name))} in this run"
-        for name in dict.fromkeys([*wanted, *found])
-        if found.get(name) != wanted.get(name)
+        f"{name}: {json.dumps(found.get(name))} in the cache, {json.dumps(requested.get(name))} in this run"
+        for name in dict.fromkeys([*requested, *found])
+        if found.get(name) != requested.get(name)
     ]
 
 

@@ -33,7 +33,7 @@ from saesweep.activations.open import ActivationSource, open_source
 from saesweep.activations.preflight import check_source
 from saesweep.activations.rows import first_rows
 from saesweep.activations.stream import BatchStream
-from saesweep.atomic import sweep_left_overs
+from saesweep.atomic import remove_leftovers
 from saesweep.errors import UserError
 from saesweep.lock import held
 
@@ -112,7 +112,7 @@ def write_cache(
         folder / ".lock",
         lambda holder: UserError(f"{folder}: {holder} writes this cache; wait for it or choose another folder"),
     ):
-        sweep_left_overs(folder)
+        remove_leftovers(folder)
         source = open_source(live, evaluation, hooks)
         try:
             writer = _Writer(run, evaluation, source, folder, tokens=tokens, dtype=dtype, shard_bytes=shard_bytes)
@@ -159,7 +159,7 @@ class _Writer:
         stored = dtype or (model_dtype if model_dtype in DTYPES else "float32")
         batch = run.train_batch_size_tokens
         row_bytes = sum(source.stream.d_in.values()) * DTYPES[stored].itemsize
-        wanted = Manifest(
+        requested = Manifest(
             source=source_fields(run, evaluation),
             hooks=dict(source.stream.d_in),
             dtype=stored,
@@ -174,20 +174,20 @@ class _Writer:
                 "store_batch_size_prompts": run.store_batch_size_prompts,
             },
         )
-        self.manifest = self._continued(wanted)
+        self.manifest = self._continued(requested)
 
-    def _continued(self, wanted: Manifest) -> Manifest:
+    def _continued(self, requested: Manifest) -> Manifest:
         found = read_manifest(self._folder)
         if found is None:
-            return wanted
-        changed = differences(_fixed(found), _fixed(wanted))
+            return requested
+        changed = differences(_fixed(found), _fixed(requested))
         if changed:
             raise UserError(
                 f"{self._folder}: holds another cache; what differs:\n"
                 + "\n".join(f"  {change}" for change in changed)
                 + "\nundo the changes to resume it, or choose another folder with --to"
             )
-        return replace(found, tokens=max(found.tokens, wanted.tokens))
+        return replace(found, tokens=max(found.tokens, requested.tokens))
 
     def drop_damaged(self, on_damage: Callable[[str], None]) -> None:
         """Look at every finished shard; those that are not as written are made again."""

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
+from saesweep.hub import http_error
 from saesweep.models.pretrained import quiet
 from saesweep.specs.pretokenize import PretokenizeSpec
 
@@ -62,22 +63,22 @@ def check_vocabulary(run: BaseRun, tokenizer: Any, block: str = "base.") -> tupl
     Raises:
         UserError: Their vocabularies differ.
     """
-    ours = _read(run, SAESWEEP_FILE)
-    if ours is not None:
-        name = str(ours["fields"]["tokenizer_name"])
-        theirs: str | None = ours["tokenizer_sha256"]
+    own_file = _read(run, SAESWEEP_FILE)
+    if own_file is not None:
+        name = str(own_file["fields"]["tokenizer_name"])
+        recorded_sha256: str | None = own_file["tokenizer_sha256"]
     else:
         made_by_saelens = _read(run, SAELENS_FILE)
         name = "" if made_by_saelens is None else str(made_by_saelens["tokenizer_name"])
         if name in ("", run.model_name):
             return ()
-        theirs = _vocabulary_of(name)
-    if theirs is None:
+        recorded_sha256 = _vocabulary_of(name)
+    if recorded_sha256 is None:
         return (
             f"{block}dataset_path: {run.dataset_path} was tokenised with {name!r}, which cannot be had to compare; make sure "
             f"that its vocabulary is that of {run.model_name}",
         )
-    if theirs != vocabulary_sha256(tokenizer):
+    if recorded_sha256 != vocabulary_sha256(tokenizer):
         raise UserError(
             f"{block}dataset_path: {run.dataset_path} was tokenised with {name!r}, whose vocabulary is not that of "
             f"{run.model_name}; tokenise it again with `saesweep pretokenize --tokenizer_name {run.model_name}`"
@@ -92,12 +93,12 @@ def _read(run: BaseRun, name: str) -> dict[str, Any] | None:
         file = folder / name
         return json.loads(file.read_text()) if file.is_file() else None
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         found = hf_hub_download(run.dataset_path, name, repo_type="dataset", etag_timeout=5)
         data: dict[str, Any] = json.loads(Path(found).read_text())
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError):
+    except (http_error(), HFValidationError, OSError, ValueError):
         return None
     return data
 
@@ -120,7 +121,6 @@ def upload(spec: PretokenizeSpec, folder: Path) -> None:
     """
     import datasets
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     assert spec.hf_repo_id is not None
     dataset = datasets.load_from_disk(str(folder))
@@ -140,8 +140,8 @@ def upload(spec: PretokenizeSpec, folder: Path) -> None:
                 revision=spec.hf_revision,
                 commit_message=f"Add {file}",
             )
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (http_error(), OSError, ValueError) as error:
+        reason = first_line(error)
         raise UserError(
             f"hf_repo_id: {spec.hf_repo_id} could not be uploaded: {reason}. The dataset is complete in {folder}; "
             "run the same command again to upload it"

@@ -22,7 +22,7 @@ from saesweep.activations.encoding import encode_documents, special_token
 from saesweep.activations.packing import Packer, Packing
 from saesweep.activations.tables import Selection, Unreadable, open_table
 from saesweep.activations.unreadable import UnreadableRow, UnreadableRows
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 from saesweep.models.pretrained import quiet
 from saesweep.specs.pretokenize import PretokenizeSpec
 
@@ -101,7 +101,7 @@ def read_tokenizer(spec: PretokenizeSpec) -> Any:
                 source if is_local else name, local_files_only=is_local, trust_remote_code=False
             )
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise UserError(f"tokenizer_name: {name!r} could not be downloaded or read: {reason}") from error
     if spec.use_chat_formatting and not tokenizer.chat_template:
         raise UserError(f"use_chat_formatting: the tokenizer {name!r} has no chat template; leave it out")

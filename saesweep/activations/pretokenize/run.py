@@ -23,7 +23,7 @@ from saesweep.activations.pretokenize.metadata import (
 )
 from saesweep.activations.pretokenize.parts import Part, finished_parts, write_part
 from saesweep.activations.pretokenize.rows import Cells, Tokens, open_cells, packed_batches, read_tokenizer
-from saesweep.atomic import sweep_left_overs, write_json
+from saesweep.atomic import remove_leftovers, write_json
 from saesweep.errors import UserError
 from saesweep.lock import held
 from saesweep.specs.pretokenize import PretokenizeSpec
@@ -86,7 +86,7 @@ def pretokenize(
             work / ".lock",
             lambda holder: UserError(f"save_path: {holder} writes {work}; wait for it or choose another folder"),
         ):
-            sweep_left_overs(work)
+            remove_leftovers(work)
             seed = _continue(work, spec)
             tokenizer = read_tokenizer(spec)
             cells = open_cells(spec)

@@ -15,7 +15,7 @@ from saesweep.activations.retry import connection_errors, resuming
 from saesweep.activations.tables.local_files import LocalData
 from saesweep.activations.tables.selection import Selection, bad_slice, rows_of_split
 from saesweep.activations.tables.table import Table, random_access
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 from saesweep.hub import offline_where_unreachable, unreachable_text
 
 _BLOCK_ROWS = 1000
@@ -163,20 +163,20 @@ def _wrong_name(selection: Selection, error: Exception) -> UserError | None:
     text, path = str(error), selection.path
     files = None if selection.data_files is None else list(selection.data_files)
     if isinstance(error, ValueError) and re.search(r"BuilderConfig .* not found|Config name is missing", text):
-        known = _asked(lambda: datasets.get_dataset_config_names(path, data_files=files))
+        known = _names(lambda: datasets.get_dataset_config_names(path, data_files=files))
         if selection.name is not None:
             return selection.unknown("dataset_name", selection.name, known)
         return selection.mistake("dataset_name", f"missing; {path} has the configurations {', '.join(sorted(known))}")
     if isinstance(error, ValueError) and re.match(r"(Unknown|Bad) split", text):
-        known = _asked(lambda: datasets.get_dataset_split_names(path, selection.name, data_files=files))
+        known = _names(lambda: datasets.get_dataset_split_names(path, selection.name, data_files=files))
         wrong = next((name for name in selection.split_names if name not in known), selection.split)
         return selection.unknown("split", wrong, known)
     if selection.data_files:
-        there = _asked(lambda: _files_on_the_hub(path))
+        files_there = _names(lambda: _files_on_the_hub(path))
         inside = f"{selection.data_dir}/" if selection.data_dir else ""
         for pattern in selection.data_files:
-            if there and "://" not in pattern and not fnmatch.filter(there, f"{inside}{pattern}"):
-                return selection.unknown("data_files", pattern, there)
+            if files_there and "://" not in pattern and not fnmatch.filter(files_there, f"{inside}{pattern}"):
+                return selection.unknown("data_files", pattern, files_there)
     return None
 
 
@@ -186,7 +186,7 @@ def _files_on_the_hub(repo: str) -> list[str]:
     return list(HfApi().list_repo_files(repo, repo_type="dataset"))
 
 
-def _asked(ask: Callable[[], Iterable[str]]) -> list[str]:
+def _names(ask: Callable[[], Iterable[str]]) -> list[str]:
     """Return the names that are there, none where even that cannot be asked."""
     try:
         return list(ask())
@@ -268,4 +268,4 @@ def _reason(error: BaseException) -> str:
     # Where the library says only that a dataset could not be made, the cause says why.
     while isinstance(error, datasets.exceptions.DatasetsError) and error.__cause__ is not None:
         error = error.__cause__
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return first_line(error)

@@ -57,7 +57,7 @@ def each_chunk(
     n_waiting = 0
     max_waiting = PENDING_PAIRS if frame.x_BD.device.type == "cpu" else _PENDING_PAIRS_GPU
 
-    def work_off() -> None:
+    def process_waiting() -> None:
         nonlocal n_waiting
         if waiting:
             sparse(_join(waiting, frame))
@@ -80,7 +80,7 @@ def each_chunk(
             screening = not is_dense
             if is_dense:
                 # Pieces are runs of neighbouring rows: what waits goes first.
-                work_off()
+                process_waiting()
                 dense(rows, hidden_RF)
                 continue
             flat_P = _above(hidden_RF, bound_F).view(-1).nonzero().squeeze(1)
@@ -88,8 +88,8 @@ def each_chunk(
         waiting.append((rows, *found))
         n_waiting += found[0].shape[0]
         if n_waiting >= max_waiting:
-            work_off()
-    work_off()
+            process_waiting()
+    process_waiting()
 
 
 def _screened(

@@ -19,7 +19,7 @@ from saesweep.errors import UserError
 from saesweep.files import read_json_object
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.formats.place import Place, needed
-from saesweep.saes.formats.weights import AGAIN, built, read_torch, required, text, whole, with_unit_decoder
+from saesweep.saes.formats.weights import DOWNLOAD_AGAIN, built, read_torch, required, text, whole, with_unit_decoder
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "ae.pt"
@@ -43,7 +43,7 @@ def read_dictionary_learning(place: Place) -> ExportedSAE | None:
     if path is None:
         return None
     config_path = needed(place, CONFIG_FILE, WEIGHTS_FILE)
-    config = read_json_object(config_path, fix=AGAIN)
+    config = read_json_object(config_path, fix=DOWNLOAD_AGAIN)
     trainer = config.get("trainer")
     if not isinstance(trainer, dict):
         raise UserError(f"{config_path}: has no block trainer, so that it is no configuration of dictionary_learning")
@@ -55,7 +55,7 @@ def read_dictionary_learning(place: Place) -> ExportedSAE | None:
     for key, axis in (("dict_size", 0), ("activation_dim", 1)):
         if key in trainer and trainer[key] != tensors["W_dec"].shape[axis]:
             raise UserError(
-                f"{config_path}: {key} is {trainer[key]!r}, but {WEIGHTS_FILE} has {tensors['W_dec'].shape[axis]}; {AGAIN}"
+                f"{config_path}: {key} is {trainer[key]!r}, but {WEIGHTS_FILE} has {tensors['W_dec'].shape[axis]}; {DOWNLOAD_AGAIN}"
             )
     fields = {"k": whole(trainer, "k", config_path)} if architecture == "topk" else {}
     return built(

@@ -12,7 +12,7 @@ from saesweep.files import read_json_object
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.formats.place import Place
 from saesweep.saes.formats.unread import KINDS, refuse, refuse_by_architecture
-from saesweep.saes.formats.weights import AGAIN, built, read_safetensors, required, text
+from saesweep.saes.formats.weights import DOWNLOAD_AGAIN, built, read_safetensors, required, text
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "params.safetensors"
@@ -44,10 +44,12 @@ def read_gemma_scope_2(place: Place) -> ExportedSAE | None:
     if path is None:
         return None
     config_path = place.file(CONFIG_FILE)
-    config = {} if config_path is None else read_json_object(config_path, fix=AGAIN)
+    config = {} if config_path is None else read_json_object(config_path, fix=DOWNLOAD_AGAIN)
     refuse_by_architecture(place.name, config)
     if config.get("architecture", "jump_relu") not in ("jump_relu", "jumprelu"):
-        raise UserError(f"{config_path}: architecture must be jump_relu, got {config['architecture']!r}; {AGAIN}")
+        raise UserError(
+            f"{config_path}: architecture must be jump_relu, got {config['architecture']!r}; {DOWNLOAD_AGAIN}"
+        )
     point_in, point_out = text(config.get("hf_hook_point_in")), text(config.get("hf_hook_point_out"))
     parts = Path(place.origin).parts
     for kind in ("clt", "crosscoder"):

@@ -22,7 +22,15 @@ from saesweep.files import read_json_object
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.formats.place import Place, needed
 from saesweep.saes.formats.unread import refuse, refuse_transcoder
-from saesweep.saes.formats.weights import AGAIN, built, read_safetensors, required, text, whole, with_unit_decoder
+from saesweep.saes.formats.weights import (
+    DOWNLOAD_AGAIN,
+    built,
+    read_safetensors,
+    required,
+    text,
+    whole,
+    with_unit_decoder,
+)
 
 CONFIG_FILE = "hyperparams.json"
 WEIGHTS_FILE = "checkpoints/final.safetensors"
@@ -38,7 +46,7 @@ def read_llama_scope(place: Place) -> ExportedSAE | None:
     config_path = place.file(CONFIG_FILE)
     if config_path is None:
         return None
-    config = read_json_object(config_path, fix=AGAIN)
+    config = read_json_object(config_path, fix=DOWNLOAD_AGAIN)
     hook = text(config.get("hook_point_in"))
     if config.get("hook_point_out") not in (None, hook):
         refuse_transcoder(place.name)
@@ -103,7 +111,7 @@ def _average_norm(config_path: Path, config: Mapping[str, Any]) -> float:
     if not _is_number(found) or not 1e-30 < found < 1e30 or norms.get("out", found) != found:
         raise UserError(
             f"{config_path}: dataset_average_activation_norm must have the same positive number as in and out, got "
-            f"{config.get('dataset_average_activation_norm')!r}; {AGAIN}"
+            f"{config.get('dataset_average_activation_norm')!r}; {DOWNLOAD_AGAIN}"
         )
     return float(found)
 
@@ -118,7 +126,9 @@ def _activation(config_path: Path, config: Mapping[str, Any]) -> tuple[str, dict
     if name not in ("jumprelu", "topk"):
         raise UserError(f"{config_path}: act_fn must be relu, jumprelu or topk, got {name!r}")
     if not _is_number(threshold) or not 0 <= threshold < 1e30:
-        raise UserError(f"{config_path}: jump_relu_threshold must be a number from 0, got {threshold!r}; {AGAIN}")
+        raise UserError(
+            f"{config_path}: jump_relu_threshold must be a number from 0, got {threshold!r}; {DOWNLOAD_AGAIN}"
+        )
     return "jumprelu", {}, float(threshold)
 
 
@@ -128,7 +138,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 def _described(place: Place, hook: str | None) -> dict[str, Any]:
     model_path = place.file(MODEL_FILE)
-    model = None if model_path is None else text(read_json_object(model_path, fix=AGAIN).get("model_name"))
+    model = None if model_path is None else text(read_json_object(model_path, fix=DOWNLOAD_AGAIN).get("model_name"))
     is_release = re.search(r"Llama3_1-8B-Base-L", place.origin) is not None
     if model is None and is_release:
         model = "meta-llama/Llama-3.1-8B"

@@ -7,7 +7,7 @@ import re
 from saesweep.errors import UserError
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.formats.place import Place
-from saesweep.saes.formats.weights import AGAIN, built, read_torch, required
+from saesweep.saes.formats.weights import DOWNLOAD_AGAIN, built, read_torch, required
 
 FILE = re.compile(r"layer(\d+)\.sae\.pt")
 _REPO = re.compile(r"SAE-Res-(Qwen[\w.-]+?)-W(\d+)K-L0_(\d+)")
@@ -38,7 +38,9 @@ def read_qwen_scope(place: Place, file: str) -> ExportedSAE | None:
     model, thousands, k = found[1], int(found[2]), int(found[3])
     W_enc_FD, b_enc_F, W_dec_DF, b_dec_D = required(path, read_torch(path), _SHAPES, "a Qwen Scope SAE")
     if W_enc_FD.shape[0] != thousands * 1024:
-        raise UserError(f"{path}: has {W_enc_FD.shape[0]} latents, but {found[0]} says {thousands * 1024}; {AGAIN}")
+        raise UserError(
+            f"{path}: has {W_enc_FD.shape[0]} latents, but {found[0]} says {thousands * 1024}; {DOWNLOAD_AGAIN}"
+        )
     return built(
         path,
         "topk",

@@ -12,7 +12,7 @@ from saesweep.files import read_json_object
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.formats.place import Place, needed
 from saesweep.saes.formats.unread import refuse, refuse_transcoder
-from saesweep.saes.formats.weights import AGAIN, built, read_safetensors, required, text, whole
+from saesweep.saes.formats.weights import DOWNLOAD_AGAIN, built, read_safetensors, required, text, whole
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae.safetensors"
@@ -33,7 +33,7 @@ def read_sparsify(place: Place) -> ExportedSAE | None:
     config_path = place.file(CONFIG_FILE)
     if config_path is None:
         return None
-    config = read_json_object(config_path, fix=AGAIN)
+    config = read_json_object(config_path, fix=DOWNLOAD_AGAIN)
     if "normalize_decoder" not in config or "d_in" not in config:
         return None
     if config.get("transcode") or config.get("skip_connection"):
@@ -53,7 +53,7 @@ def read_sparsify(place: Place) -> ExportedSAE | None:
     d_sae = config.get("num_latents") or d_in * whole(config, "expansion_factor", config_path)
     if tuple(W_dec_FD.shape) != (d_sae, d_in):
         raise UserError(
-            f"{path}: W_dec has shape {list(W_dec_FD.shape)}, but {CONFIG_FILE} calls for {[d_sae, d_in]}; {AGAIN}"
+            f"{path}: W_dec has shape {list(W_dec_FD.shape)}, but {CONFIG_FILE} calls for {[d_sae, d_in]}; {DOWNLOAD_AGAIN}"
         )
     return built(
         path,
@@ -69,7 +69,7 @@ def read_sparsify(place: Place) -> ExportedSAE | None:
 def _described(place: Place) -> dict[str, Any]:
     """Return what the folder's name says of the hook, and the run's configuration of model and data."""
     run_path = place.above(RUN_FILE)
-    run: Mapping[str, Any] = {} if run_path is None else read_json_object(run_path, fix=AGAIN)
+    run: Mapping[str, Any] = {} if run_path is None else read_json_object(run_path, fix=DOWNLOAD_AGAIN)
     name = Path(place.origin).name
     module = name if _MODULE.fullmatch(name) else None
     block = re.fullmatch(r"(?:layers|h)\.(\d+)", name)

@@ -17,7 +17,7 @@ from saesweep.errors import UserError
 from saesweep.saes.exported import ExportedSAE, tensor_problems
 from saesweep.saes.folding import SAELENS_VERSION, fold_decoder_norms
 
-AGAIN = "download it again"
+DOWNLOAD_AGAIN = "download it again"
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -39,7 +39,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         RuntimeError,
         MemoryError,
     ) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); {AGAIN}") from None
+        raise UserError(f"{path}: not a readable safetensors file ({error}); {DOWNLOAD_AGAIN}") from None
     return _checked(path, tensors)
 
 
@@ -56,24 +56,24 @@ def read_torch(path: Path) -> dict[str, Tensor]:
     except Exception:  # the restricted unpickler raises whatever the damaged stream leads it to
         raise UserError(
             f"{path}: not a readable file of plain tensors (anything else in it is never unpickled, because it could run "
-            f"code); {AGAIN}"
+            f"code); {DOWNLOAD_AGAIN}"
         ) from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise UserError(f"{path}: must hold tensors by name, got a {type(found).__name__}; {AGAIN}")
+        raise UserError(f"{path}: must hold tensors by name, got a {type(found).__name__}; {DOWNLOAD_AGAIN}")
     for name, value in found.items():
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.device.type != "cpu":
-            raise UserError(f"{path}: {name} is no plain tensor; {AGAIN}")
+            raise UserError(f"{path}: {name} is no plain tensor; {DOWNLOAD_AGAIN}")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise UserError(f"{path}: {name} claims more numbers than the file holds; {AGAIN}")
+            raise UserError(f"{path}: {name} claims more numbers than the file holds; {DOWNLOAD_AGAIN}")
     return _checked(path, found)
 
 
 def _checked(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if wrong := [name for name, tensor in tensors.items() if tensor.is_complex() or tensor.is_quantized]:
-        raise UserError(f"{path}: {', '.join(wrong)} must hold real numbers; {AGAIN}")
+        raise UserError(f"{path}: {', '.join(wrong)} must hold real numbers; {DOWNLOAD_AGAIN}")
     real = {name: tensor.detach().to(torch.float32) for name, tensor in tensors.items()}
     if bad := [name for name, tensor in real.items() if not bool(torch.isfinite(tensor).all())]:
-        raise UserError(f"{path}: NaN or infinite values in {', '.join(bad)}; {AGAIN}")
+        raise UserError(f"{path}: NaN or infinite values in {', '.join(bad)}; {DOWNLOAD_AGAIN}")
     return real
 
 
@@ -90,11 +90,11 @@ def required(path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, int
         UserError: One is missing, or has other dimensions.
     """
     if missing := [name for name in shapes if name not in tensors]:
-        raise UserError(f"{path}: has no {', '.join(missing)}, which {what} has; {AGAIN}")
+        raise UserError(f"{path}: has no {', '.join(missing)}, which {what} has; {DOWNLOAD_AGAIN}")
     for name, dimensions in shapes.items():
         if tensors[name].ndim != dimensions:
             raise UserError(
-                f"{path}: {name} has shape {list(tensors[name].shape)}, it must have {dimensions} dimensions; {AGAIN}"
+                f"{path}: {name} has shape {list(tensors[name].shape)}, it must have {dimensions} dimensions; {DOWNLOAD_AGAIN}"
             )
     return [tensors[name] for name in shapes]
 
@@ -108,7 +108,7 @@ def with_unit_decoder(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tenso
     d_sae, d_in = tensors["W_dec"].shape
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if problems := tensor_problems({"architecture": "standard", "d_in": d_in, "d_sae": d_sae}, shapes):
-        raise UserError(f"{path}: {'; '.join(problems)}; {AGAIN}")
+        raise UserError(f"{path}: {'; '.join(problems)}; {DOWNLOAD_AGAIN}")
     return fold_decoder_norms(tensors)
 
 
@@ -120,7 +120,7 @@ def whole(config: Mapping[str, Any], key: str, place: Path) -> int:
     """
     value = config.get(key)
     if type(value) is not int or value < 1:
-        raise UserError(f"{place}: {key} must be a positive whole number, got {value!r}; {AGAIN}")
+        raise UserError(f"{place}: {key} must be a positive whole number, got {value!r}; {DOWNLOAD_AGAIN}")
     return value
 
 
@@ -170,4 +170,4 @@ def built(
     try:
         return ExportedSAE(architecture, cfg, {name: t.to(torch.float32).contiguous() for name, t in tensors.items()})
     except ValueError as error:
-        raise UserError(f"{path}: {error}; {AGAIN}") from None
+        raise UserError(f"{path}: {error}; {DOWNLOAD_AGAIN}") from None

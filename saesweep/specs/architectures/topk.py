@@ -27,8 +27,6 @@ class TopKFamilySpec(SAESpec):
     """Weight of the auxiliary loss, in which dead latents reconstruct the residual."""
     rescale_acts_by_decoder_norm: bool = True
     """Select latents by activation times decoder norm."""
-    use_sparse_activations: bool = False
-    """SAELens' memory switch; accepted and unneeded here, where activations are always sparse."""
 
     def problems(self) -> list[tuple[str, str]]:
         """Return cross-field mistakes as (field, message)."""
@@ -74,8 +72,6 @@ class BatchTopKSpec(TopKFamilySpec):
 
     architecture: Literal["batchtopk"] = "batchtopk"
     """Name of the architecture."""
-    topk_threshold_lr: float = Field(0.01, gt=0, le=1)
-    """Rate of SAELens' running threshold. Kept for its files; saesweep calibrates the exported threshold by quantile."""
 
 
 @register_spec("matryoshka_batchtopk")

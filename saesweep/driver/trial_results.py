@@ -16,7 +16,7 @@ _FLAT = ("l0", "mse", "delta_ce")
 """Metrics that are attributes of their own beside those of the objective."""
 
 
-def result_to_tell(trial: Mapping[str, Any], objective: ObjectiveSpec) -> dict[str, Any]:
+def tell_arguments(trial: Mapping[str, Any], objective: ObjectiveSpec) -> dict[str, Any]:
     """Return the arguments of `Study.tell` for a trial that has ended.
 
     Args:
