@@ -78,8 +78,9 @@ class Slot:
             sampling_window_steps=max(1, run.to_steps(run.feature_sampling_window)),
             device=device,
         )
-        self._loss_window_steps = max(1, run.to_steps(run.dead_feature_window))
-        self._reported_window_steps = min(self._loss_window_steps, max(1, run.total_steps // 4))
+        self.loss_window_steps = max(1, run.to_steps(run.dead_feature_window))
+        """A latent that has not fired for more steps counts as dead in auxiliary losses."""
+        self._reported_window_steps = min(self.loss_window_steps, max(1, run.total_steps // 4))
         self.block_losses: dict[str, Tensor] = {}
         self.block_steps = 0
         self.is_finite = torch.ones((), dtype=torch.bool, device=device)
@@ -105,6 +106,10 @@ class Slot:
         knobs = knobs if self.control is None else self.control.applied(knobs)
         return knobs if self.annealing is None else self.annealing.applied(knobs)
 
+    def k_at(self, step: int) -> float:
+        """Return the k of a step, counted from 0; topk family only."""
+        return self._ramps["k"].at(step)
+
     def resample_dead_(self, x_BD: Tensor) -> None:
         """Give silent latents new weights after a step where `resample_steps` says so, from the batch of that step."""
         if self._resample_steps and self.step and self.step % self._resample_steps == 0:
@@ -120,7 +125,7 @@ class Slot:
         The window is not shortened for short runs: measured on 122 steps, an auxiliary loss that starts a quarter into
         the run costs more explained variance (0.869 -> 0.856 for batchtopk) than the latents it revives are worth.
         """
-        return self.firing.silent_F(self._loss_window_steps)
+        return self.firing.silent_F(self.loss_window_steps)
 
     def dead_F(self) -> Tensor:
         """Return the latents reported as dead, [F] bool: silent for `dead_window_tokens`."""

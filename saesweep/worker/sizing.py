@@ -15,8 +15,8 @@ from saesweep.evaluation.predictions import logit_bytes
 from saesweep.experiment import Experiment, with_widths
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.saes.exported import rows_at_once
-from saesweep.specs import BaseRun, CohortSpec, EvaluationSpec
-from saesweep.specs.architectures import NormalizeActivations
+from saesweep.specs import BaseRun, CohortSpec, Duration, EvaluationSpec
+from saesweep.specs.architectures import NormalizeActivations, TopKSpec
 
 
 def largest_run(experiment: Experiment, architecture: str) -> BaseRun:
@@ -85,6 +85,28 @@ def slot_bytes(run: BaseRun, adam_moments: str = "float32") -> int:
     return (4 + 2 * _BYTES[adam_moments]) * run.sae.n_parameters()
 
 
+_STACKED_FLOATS_PER_WEIGHT, _STACKED_BYTES_PER_PAIR, _STACKED_FLOATS_PER_INPUT, _STACKED_HIDDEN = 3, 80, 6, 2
+"""What a stacked step holds of each SAE: gradients, weighed weights and a product's result; indices and values of pairs; inputs and errors;
+pre-activations and what selection makes of them."""
+
+
+def stacked_bytes(run: BaseRun) -> int:
+    """Return the memory that a stacked step takes for each SAE of a run, beside its slot; 0 where it is not stacked."""
+    sae = run.sae
+    if not isinstance(sae, TopKSpec) or sae.architecture != "topk":
+        return 0
+    assert sae.d_in is not None
+    assert sae.d_sae is not None
+    # Twice the pairs of k, since stacks have room for a power of two, and those of dead latents.
+    k_start = 0.0 if sae.k_anneal_steps == Duration(0) else sae.k_start or float(sae.d_in)
+    pairs = min(2 * max(sae.k, round(k_start)), sae.d_sae) + (sae.d_in // 2 if sae.aux_loss_coefficient else 0)
+    per_token = (
+        4 * (_STACKED_FLOATS_PER_INPUT * sae.d_in + _STACKED_HIDDEN * sae.d_sae) + _STACKED_BYTES_PER_PAIR * pairs
+    )
+    size = 2 if sae.dtype == "float64" else 1
+    return size * (4 * _STACKED_FLOATS_PER_WEIGHT * sae.n_parameters() + run.train_batch_size_tokens * per_token)
+
+
 def shared_bytes(
     runs: list[BaseRun], hooks: int, weight_bytes: int, adam_moments: str = "float32", measuring_bytes: int = 0
 ) -> int:
@@ -142,13 +164,16 @@ def plan_slots(
         host_bytes: Memory that is free now on the host, where checkpoints are copied to; None where that is `free_bytes`.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
+    in_training = per_slot
+    if cohort.kernels == "stacked":
+        in_training = max(slot_bytes(run, cohort.adam_moments) + stacked_bytes(run) for run in runs)
     shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments, measuring_bytes)
 
     def planned(slots: int, reason: str) -> SlotPlan:
         # More SAEs at once are worth more than a copy: where there is no room for one, training waits for checkpoints.
         copied = slots * per_slot
         if host_bytes is None:
-            is_copied = 2 * copied + shared <= free_bytes * cohort.memory_fraction
+            is_copied = copied + slots * in_training + shared <= free_bytes * cohort.memory_fraction
         else:
             is_copied = copied <= host_bytes * cohort.memory_fraction
         copy = (
@@ -162,14 +187,14 @@ def plan_slots(
         trials = max(1, min(cohort.size // replicates, n_trials))
         return planned(trials * replicates, "as the file says")
     usable = free_bytes * cohort.memory_fraction - shared
-    fitting = int(usable // per_slot)
+    fitting = int(usable // in_training)
     # A third of the trials at once leaves the sampler something to learn from; two of each architecture show at the first
     # rung how they differ.
     worthwhile = max(4, -(-n_trials // 3), _PEERS * len(runs))
     wanted = replicates * max(1, min(n_trials, _AUTO_MAX_SLOTS // replicates, worthwhile))
     slots = max(replicates, min(wanted, fitting // replicates * replicates))
     gib = 1 << 30
-    why = f"{per_slot / gib:.2f} GiB per SAE, {shared / gib:.2f} GiB shared, {free_bytes / gib:.1f} GiB free" + (
+    why = f"{in_training / gib:.2f} GiB per SAE, {shared / gib:.2f} GiB shared, {free_bytes / gib:.1f} GiB free" + (
         f"; memory holds {max(fitting, 0)}"
         if fitting < wanted
         else f"; a third of {n_trials} trials"
@@ -188,6 +213,8 @@ class StreamSizes:
     """The widest run of each architecture in play, widths known."""
     slots: SlotPlan
     """What memory holds now; a run that resumes keeps the number that it began with."""
+    holds_stacks: bool
+    """Memory holds what a stacked step takes for all slots at once."""
 
 
 def size_stream(
@@ -208,19 +235,21 @@ def size_stream(
     search, cohort = own.spec.search, own.spec.cohort
     runs = [with_widths(largest_run(own, name), d_in) for name in own.architectures]
     own_bytes, host = free_bytes(device), host_bytes(device)
+    own_bytes = own_bytes // sharing if device.type == "cpu" else own_bytes
     slots = plan_slots(
         cohort,
         n_trials=max(1, n_trials),
         runs=runs,
         hooks=len(own.hook_names()),
         weight_bytes=0,  # a model on the device has already taken its memory from what is free
-        free_bytes=own_bytes // sharing if device.type == "cpu" else own_bytes,
+        free_bytes=own_bytes,
         replicates=search.replicates,
         # The vocabulary is taken as wide as any, because `plan` does not know it, and `run` is to decide as `plan` does.
         measuring_bytes=max(measuring_bytes(run, own.spec.evaluation, len(own.hook_names()), device) for run in runs),
         host_bytes=None if host is None else host // sharing,
     )
-    return StreamSizes(tuple(runs), slots)
+    stacked = slots.slots * (slots.slot_bytes + max(map(stacked_bytes, runs))) + slots.shared_bytes
+    return StreamSizes(tuple(runs), slots, holds_stacks=stacked <= own_bytes * cohort.memory_fraction)
 
 
 def free_bytes(device: torch.device) -> int:

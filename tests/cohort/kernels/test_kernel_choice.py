@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from saesweep.cohort.kernels import (
     is_exact,
     kernel_choice,
     screen_error,
+    stacked_check,
     triton_or_none,
 )
 from saesweep.cohort.kernels import backends as backends_module
@@ -235,3 +237,64 @@ def test_a_cache_that_cannot_be_written_is_said(own_cache: Path, monkeypatch: py
     own_cache.parent.write_text("a file where a folder should be")
     monkeypatch.setattr(cache, "choose", lambda *a, **k: KernelChoice())
     assert "cannot be written" in kernel_choice(32, 256)[1]
+
+
+def test_stacking_is_what_the_file_says_or_what_was_kept() -> None:
+    kept = KernelChoice(stacked=True).to_json()
+    assert kernel_choice(24, 96, stored=kept)[0].stacked
+    assert not kernel_choice(24, 96, stored=kept, stacked=False)[0].stacked
+    assert kernel_choice(24, 96, stored=KernelChoice().to_json(), stacked=True)[0] == KernelChoice(stacked=True)
+
+
+def test_stacking_is_refused_where_bits_depend_on_the_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = stacked_check.stacked_step
+
+    def rounds_otherwise_among_many(shape: Any, params: Any, *args: Any) -> Any:
+        result = original(shape, params, *args)
+        result.grads["b_dec"].mul_(1.0 + 1e-7 * (len(params["b_dec"]) > 2))
+        return result
+
+    monkeypatch.setattr(stacked_check, "stacked_step", rounds_otherwise_among_many)
+    assert not is_exact(KernelChoice(stacked=True), 24, 96)
+    with pytest.raises(UserError, match="not exact"):
+        kernel_choice(24, 96, stored=KernelChoice(stacked=True).to_json())
+    with pytest.raises(UserError, match="same bits alone and among others"):
+        kernel_choice(24, 96, stored=KernelChoice().to_json(), stacked=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "keeps_bits", "pays"),
+    [
+        ({"stacked": 0.5, "one after another": 1.0}, True, True),
+        ({"stacked": 0.95, "one after another": 1.0}, True, False),
+        ({"stacked": 0.5, "one after another": 1.0}, False, False),
+        ({}, True, False),
+    ],
+    ids=["faster", "near tie", "other bits", "no time"],
+)
+def test_stacking_is_chosen_on_a_gpu_where_it_is_clearly_faster(
+    seconds: dict[str, float], keeps_bits: bool, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacked_check, "keeps_bits", lambda *_, **__: keeps_bits)
+    monkeypatch.setattr(stacked_check, "Sample", lambda *_, **__: None)
+    monkeypatch.setattr(stacked_check, "step_rivals", lambda *_: {})
+    timer = SimpleNamespace(device=torch.device("cuda"), seconds=lambda _: seconds)
+    assert stacked_check.stacking_pays(timer, KernelChoice(), 24, 96) is pays  # type: ignore[arg-type]
+
+
+def test_the_clock_compares_steps_that_do_the_same() -> None:
+    found = []
+    for name in ("stacked", "one after another"):
+        sample = stacked_check.Sample(3, 24, 96, device="cpu", n_tokens=80)
+        before = {name: weight.clone() for name, weight in sample.params.items()}
+        stacked_check.step_rivals(KernelChoice(), sample)[name]()
+        found.append(sample.params)
+        assert all(not torch.equal(weight, before[name]) for name, weight in sample.params.items())
+    for name, weight in found[0].items():
+        torch.testing.assert_close(weight, found[1][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("d_in", "d_sae"), [(64, 1024), (512, 8192)])
+def test_stacked_steps_keep_their_bits_on_a_gpu(d_in: int, d_sae: int) -> None:
+    assert is_exact(KernelChoice(stacked=True, pairs="triton"), d_in, d_sae, device="cuda")

@@ -1,0 +1,291 @@
+"""Slots that train as one batch of operations: the same as one by one, to the bit whoever trains beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from saesweep.cohort import Cohort, ReferenceEngine, Slot, Stacks
+from saesweep.cohort.kernels import KernelChoice, SparseEngine
+from saesweep.saes import Normalizer
+from saesweep.specs import BaseRun
+
+D, F, B = 12, 48, 100
+HOOK = "h"
+WINDOW = 4
+"""Steps after which a latent counts as dead: the second half of each trajectory has an auxiliary loss."""
+STEPS = 12
+
+
+TOPK = {"architecture": "topk", "k": 4}
+
+
+def make_run(dtype: str = "float32", sae: Mapping[str, Any] = TOPK, **fields: Any) -> BaseRun:
+    return BaseRun.model_validate(
+        {
+            "dataset_path": "x",
+            "hook_name": HOOK,
+            "training_tokens": 40 * B,
+            "train_batch_size_tokens": B,
+            "lr": 3e-3,
+            "lr_warm_up_steps": 3,
+            "lr_decay_steps": 5,
+            "dead_feature_window": WINDOW,
+            "sae": {"d_in": D, "d_sae": F, "dtype": dtype, **sae},
+            **fields,
+        }
+    )
+
+
+def trials(dtype: str = "float32") -> list[BaseRun]:
+    """Runs that share a stack and differ in all that they may differ in there."""
+    return [
+        make_run(dtype),
+        make_run(dtype, TOPK | {"k": 3}, lr=1e-2, adam_beta1=0.5),
+        make_run(dtype, TOPK | {"aux_loss_coefficient": 0.1}, lr_warm_up_steps=0, adam_beta2=0.99),
+        make_run(dtype, lr=1e-3, training_tokens=30 * B),
+        make_run(dtype, TOPK | {"k": 3}, lr_scheduler_name="cosineannealing"),
+    ]
+
+
+def batches(n: int, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(64, D, generator=generator, dtype=torch.float64)
+    rows = [(torch.rand(B, 64, generator=generator, dtype=torch.float64) > 0.9).double() @ features for _ in range(n)]
+    return [{HOOK: row.to(dtype)} for row in rows]
+
+
+def new_cohort(n_slots: int, *, stacked: bool = True) -> Cohort:
+    # A chunk of 64 tokens and one of 36.
+    engine = SparseEngine(KernelChoice(chunk_elements=F * 70))
+    return Cohort(
+        n_slots,
+        normalizers={(HOOK, "none"): Normalizer(mode="none")},
+        device="cpu",
+        engine=engine if stacked else ReferenceEngine(),
+        stacks=Stacks(engine) if stacked else None,
+    )
+
+
+def new_slot(run: BaseRun, seed: int = 7, **options: Any) -> Slot:
+    slot = Slot(trial=seed, run=run, joined_at_tokens=0, init_seed=seed, device="cpu", **options)
+    # Some latents never fire: the auxiliary loss has something to do.
+    slot.params["b_enc"][::5] = -10.0
+    return slot
+
+
+def filled(slots: list[Slot], *, stacked: bool = True) -> Cohort:
+    cohort = new_cohort(len(slots), stacked=stacked)
+    for index, slot in enumerate(slots):
+        cohort.place(index, slot)
+    cohort.begin_block()
+    return cohort
+
+
+def state(slot: Slot) -> dict[str, Tensor]:
+    losses = {f"loss/{name}": term for name, term in slot.block_losses.items()}
+    return {name: tensor.clone() for name, tensor in {**slot.tensors(), **losses, "finite": slot.is_finite}.items()}
+
+
+def assert_same_bits(slot: Slot, other: Slot, what: object = "") -> None:
+    mine, theirs = state(slot), state(other)
+    assert mine.keys() == theirs.keys()
+    different = [name for name, tensor in mine.items() if not torch.equal(tensor, theirs[name])]
+    assert not different, (what, different)
+    assert slot.meta() == other.meta() | {"trial": slot.trial}
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"rescale_acts_by_decoder_norm": False},
+    {"apply_b_dec_to_input": False},
+    {"aux_loss_coefficient": 0.0},
+    {"k": 20, "k_start": 40, "k_anneal_steps": 10},
+    {"k": F},
+]
+
+
+@pytest.mark.parametrize(
+    ("sae", "dtype", "tolerance"),
+    [pytest.param(sae, "float64", 1e-9, id=", ".join(sae) or "plain") for sae in OPTIONS]
+    + [pytest.param({}, "float32", 1e-5, id="float32")],
+)
+def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str, tolerance: float) -> None:
+    settings: list[dict[str, Any]] = [{}, {"lr": 1e-3, "adam_beta1": 0.5}, {"adam_beta2": 0.9}]
+    slots = [new_slot(make_run(dtype, TOPK | sae, **fields), seed) for seed, fields in enumerate(settings)]
+    exact = [new_slot(make_run("float64", TOPK | sae, **fields), seed) for seed, fields in enumerate(settings)]
+    together, plain = filled(slots), filled(exact, stacked=False)
+    for batch in batches(STEPS, slots[0].params["W_dec"].dtype):
+        together.train_step(batch)
+        plain.train_step({HOOK: batch[HOOK].double()})
+    for slot, other in zip(slots, exact, strict=True):
+        losses = slot.mean_losses()
+        assert losses == pytest.approx(other.mean_losses(), rel=tolerance)
+        assert bool(slot.dead_for_loss_F().any())
+        assert (losses["auxiliary_reconstruction_loss"] > 0) == (sae.get("aux_loss_coefficient") != 0.0)
+        if dtype == "float64":
+            for name, weight in slot.params.items():
+                torch.testing.assert_close(weight, other.params[name], rtol=tolerance, atol=1e-12)
+            for name, counts in slot.firing.tensors().items():
+                assert torch.equal(counts, other.firing.tensors()[name])
+
+
+@pytest.mark.parametrize("members", [[0, 1], [1, 0], [4, 2, 0, 1, 3], [3, 2]], ids=str)
+def test_a_slot_s_bits_do_not_depend_on_its_neighbours(members: list[int]) -> None:
+    runs, data = trials(), batches(STEPS)
+    slots = [new_slot(runs[index], index) for index in members]
+    together = filled(slots)
+    for batch in data:
+        together.train_step(batch)
+    for slot, index in zip(slots, members, strict=True):
+        alone = new_slot(runs[index], index)
+        cohort = filled([alone])
+        for batch in data:
+            cohort.train_step(batch)
+        assert_same_bits(slot, alone, index)
+
+
+def test_a_slot_that_is_not_stacked_trains_as_ever() -> None:
+    other = make_run(sae={"architecture": "standard", "l1_coefficient": 2.0})
+    rounded = make_run()
+    slots = [new_slot(make_run(), 0), new_slot(other, 1), new_slot(rounded, 2, adam_moments="bfloat16")]
+    mixed = filled(slots)
+    engine = SparseEngine(KernelChoice(chunk_elements=F * 70))
+    singles = [new_slot(other, 1), new_slot(rounded, 2, adam_moments="bfloat16")]
+    cohort = Cohort(2, normalizers={(HOOK, "none"): Normalizer(mode="none")}, device="cpu", engine=engine)
+    for index, slot in enumerate(singles):
+        cohort.place(index, slot)
+    cohort.begin_block()
+    for batch in batches(STEPS):
+        mixed.train_step(batch)
+        cohort.train_step(batch)
+    for slot, single in zip(slots[1:], singles, strict=True):
+        assert_same_bits(slot, single)
+
+
+def test_a_trial_that_takes_the_place_of_another_in_mid_run() -> None:
+    """Blocks of 4 steps; trial 1 leaves after the first, trial 2 takes its slot, trial 3 has all its steps after 5."""
+    runs, data = trials(), batches(STEPS)
+    runs[3] = make_run(training_tokens=5 * B, lr_warm_up_steps=0, lr_decay_steps=0)
+    slots = [new_slot(run, index) for index, run in enumerate(runs)]
+    cohort = filled([slots[0], slots[1], slots[3]])
+    for number, batch in enumerate(data):
+        if number == 4:
+            assert cohort.remove(1) is slots[1]
+            cohort.place(1, slots[2])
+        if number % 4 == 0:
+            cohort.begin_block()
+        cohort.train_step(batch)
+    lives = {0: data, 1: data[:4], 2: data[4:], 3: data}
+    for index, mine in lives.items():
+        alone = new_slot(runs[index], index)
+        single = filled([alone])
+        for number, batch in enumerate(mine):
+            if number % 4 == 0:
+                single.begin_block()
+            single.train_step(batch)
+        assert_same_bits(slots[index], alone, index)
+    shared = slots[0].params["W_dec"].untyped_storage().data_ptr()
+    assert slots[2].params["W_dec"].untyped_storage().data_ptr() == shared
+    for gone in (slots[1], slots[3]):  # it does not keep the others in memory
+        assert gone.params["W_dec"].untyped_storage().nbytes() == 4 * D * F
+
+
+@pytest.mark.parametrize("stop", [2, WINDOW + 3])
+def test_slots_that_are_restored_continue_bit_for_bit(stop: int) -> None:
+    runs, data = trials()[:3], batches(STEPS)
+    whole, before, after = ([new_slot(run, index) for index, run in enumerate(runs)] for _ in range(3))
+    cohort, interrupted = filled(whole), filled(before)
+    for number, batch in enumerate(data):
+        if number == stop:
+            cohort.begin_block()
+        cohort.train_step(batch)
+    for batch in data[:stop]:
+        interrupted.train_step(batch)
+    for slot, saved in zip(after, before, strict=True):
+        slot.load({name: tensor.clone().contiguous() for name, tensor in saved.tensors().items()}, saved.meta())
+    resumed = filled(after)
+    for batch in data[stop:]:
+        resumed.train_step(batch)
+    for slot, other in zip(after, whole, strict=True):
+        assert_same_bits(slot, other)
+
+
+def test_what_is_not_a_number_stays_with_its_slot() -> None:
+    runs = trials()[:3]
+    slots = [new_slot(run, index) for index, run in enumerate(runs)]
+    slots[1].params["W_dec"][3] = float("nan")
+    cohort = filled(slots)
+    healthy = new_slot(runs[2], 2)
+    alone = filled([healthy])
+    for batch in batches(STEPS):
+        cohort.train_step(batch)
+        alone.train_step(batch)
+    assert [bool(slot.is_finite) for slot in slots] == [True, False, True]
+    assert_same_bits(slots[2], healthy)
+
+
+class Watch(TorchDispatchMode):
+    """Counts the operators that do work, and those that a GPU would be waited for in."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+    VIEWS = (
+        "view",
+        "expand",
+        "unbind",
+        "select",
+        "slice",
+        "transpose",
+        "t",
+        "detach",
+        "split",
+        "unsqueeze",
+        "alias",
+        "reshape",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        indices = args[1] if name in ("index", "index_put_") else ()
+        masks = any(isinstance(index, Tensor) and index.dtype == torch.bool for index in indices)
+        if masks or any(wait in name for wait in self.WAITS):
+            self.waits.append(name)
+        if name not in self.VIEWS:
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def watched_step(n_slots: int, number: int, *, stacked: bool = True) -> Watch:
+    """Watch a step of so many slots, counted from 0; the first of a block writes ahead what the others need."""
+    runs = trials()
+    cohort = filled([new_slot(runs[index % len(runs)], index) for index in range(n_slots)], stacked=stacked)
+    data = batches(number + 1)
+    for batch in data[:-1]:
+        cohort.train_step(batch)
+    with Watch() as watch:
+        cohort.train_step(data[-1])
+    return watch
+
+
+@pytest.mark.parametrize("number", [2, WINDOW + 3], ids=["none can be dead", "auxiliary loss"])
+def test_operators_of_a_step_do_not_grow_with_the_slots(number: int) -> None:
+    one = watched_step(1, number).counts
+    assert watched_step(2, number).counts == one
+    assert watched_step(8, number).counts == one
+
+
+@pytest.mark.parametrize("number", [2, WINDOW + 3], ids=["none can be dead", "auxiliary loss"])
+def test_a_step_waits_for_nothing(number: int) -> None:
+    assert not watched_step(2, number).waits
+    assert watched_step(2, number, stacked=False).waits  # the watch would see it
