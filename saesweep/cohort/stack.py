@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.kernels.choice import KernelChoice
-from saesweep.cohort.kernels.stacked import StackShape, stacked_step
+from saesweep.cohort.kernels.stacked import stacked_step
+from saesweep.cohort.kernels.stacked_select import StackShape
 from saesweep.cohort.optimizer import MAX_GRAD_NORM
 from saesweep.cohort.slot import Slot
 from saesweep.cohort.stacked_adam import AdamScalars, stacked_adam_step_
@@ -73,7 +74,8 @@ class Stack:
     def begin(self, n_steps: int) -> None:
         """Write what the next steps need to the device, and take over the loss sums of the block so far."""
         device, dtype = self._aux_N.device, self.key.dtype
-        written = [[_scalars(slot, slot.step + ahead) for slot in self.slots] for ahead in range(n_steps)]
+        of_batch = self.key.shape.of_batch
+        written = [[_scalars(slot, slot.step + ahead, of_batch) for slot in self.slots] for ahead in range(n_steps)]
         self._scalars_SN5 = torch.tensor(written, dtype=torch.float64).to(device, dtype)
         self._taken = 0
         zero = torch.zeros((), dtype=dtype, device=device)
@@ -128,6 +130,7 @@ def _row_per_latent(name: str, weight: Tensor) -> Tensor:
     return weight.t() if name == "W_enc" else weight
 
 
-def _scalars(slot: Slot, step: int) -> tuple[float, ...]:
-    adam = AdamScalars.of_step(step + 1, slot.lr.at(step), slot.run.adam_beta1, slot.run.adam_beta2)
-    return (int(slot.k_at(step)), *adam)
+def _scalars(slot: Slot, step: int, of_batch: bool) -> tuple[float, ...]:
+    k = slot.k_at(step)
+    kept = int(k * slot.run.train_batch_size_tokens) if of_batch else int(k)
+    return (kept, *AdamScalars.of_step(step + 1, slot.lr.at(step), slot.run.adam_beta1, slot.run.adam_beta2))

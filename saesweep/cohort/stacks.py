@@ -14,10 +14,11 @@ from typing import Any
 from torch import Tensor
 
 from saesweep.cohort.kernels.engine import SparseEngine
-from saesweep.cohort.kernels.stacked import StackShape, width_for
+from saesweep.cohort.kernels.stacked_select import StackShape, width_for
 from saesweep.cohort.slot import Slot
 from saesweep.cohort.stack import Stack, StackKey, release
 from saesweep.saes import Architecture
+from saesweep.saes.batchtopk import BatchTopK
 from saesweep.saes.topk import TopK
 
 _STEPS_AHEAD = 64
@@ -27,7 +28,7 @@ _STEPS_AHEAD = 64
 def is_stackable(architecture: Architecture[Any], engine: SparseEngine) -> bool:
     """Return whether SAEs of this architecture are trained in stacks where the engine's kernels are."""
     # By exact class: a subclass may compute something else.
-    return type(architecture) is TopK and engine.supports(architecture) is None
+    return type(architecture) in (TopK, BatchTopK) and engine.supports(architecture) is None
 
 
 class Stacks:
@@ -106,6 +107,7 @@ class Stacks:
             d_sae=architecture.d_sae,
             shape=StackShape(
                 width=width,
+                of_batch=type(architecture) is BatchTopK,
                 is_centred=spec.apply_b_dec_to_input,
                 is_rescaled=spec.rescale_acts_by_decoder_norm,
                 reads_dead=reads_dead,
@@ -115,7 +117,7 @@ class Stacks:
 
 def _phase(slot: Slot, step: int) -> tuple[int, bool]:
     """Return what of a slot's key depends on the step: pairs of a token, and whether a latent may be dead."""
-    width = min(width_for(int(slot.k_at(step))), slot.architecture.d_sae)
+    width = min(width_for(slot.k_at(step)), slot.architecture.d_sae)
     # A latent that never fired counts as dead after so many steps; sooner none can.
     return width, slot.architecture.reads_dead and step > slot.loss_window_steps
 

@@ -16,7 +16,7 @@ from saesweep.experiment import Experiment, with_widths
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.saes.exported import rows_at_once
 from saesweep.specs import BaseRun, CohortSpec, Duration, EvaluationSpec
-from saesweep.specs.architectures import NormalizeActivations, TopKSpec
+from saesweep.specs.architectures import BatchTopKSpec, NormalizeActivations, TopKSpec
 
 
 def largest_run(experiment: Experiment, architecture: str) -> BaseRun:
@@ -93,7 +93,7 @@ pre-activations and what selection makes of them."""
 def stacked_bytes(run: BaseRun) -> int:
     """Return the memory that a stacked step takes for each SAE of a run, beside its slot; 0 where it is not stacked."""
     sae = run.sae
-    if not isinstance(sae, TopKSpec) or sae.architecture != "topk":
+    if not isinstance(sae, TopKSpec | BatchTopKSpec) or sae.architecture not in ("topk", "batchtopk"):
         return 0
     assert sae.d_in is not None
     assert sae.d_sae is not None

@@ -23,7 +23,8 @@ WINDOW = 4
 STEPS = 12
 
 
-TOPK = {"architecture": "topk", "k": 4}
+TOPK, BATCHTOPK = {"architecture": "topk", "k": 4}, {"architecture": "batchtopk", "k": 3.7}
+FAMILY = pytest.mark.parametrize("sae", [TOPK, BATCHTOPK], ids=["topk", "batchtopk"])
 
 
 def make_run(dtype: str = "float32", sae: Mapping[str, Any] = TOPK, **fields: Any) -> BaseRun:
@@ -43,14 +44,14 @@ def make_run(dtype: str = "float32", sae: Mapping[str, Any] = TOPK, **fields: An
     )
 
 
-def trials(dtype: str = "float32") -> list[BaseRun]:
+def trials(sae: Mapping[str, Any]) -> list[BaseRun]:
     """Runs that share a stack and differ in all that they may differ in there."""
     return [
-        make_run(dtype),
-        make_run(dtype, TOPK | {"k": 3}, lr=1e-2, adam_beta1=0.5),
-        make_run(dtype, TOPK | {"aux_loss_coefficient": 0.1}, lr_warm_up_steps=0, adam_beta2=0.99),
-        make_run(dtype, lr=1e-3, training_tokens=30 * B),
-        make_run(dtype, TOPK | {"k": 3}, lr_scheduler_name="cosineannealing"),
+        make_run(sae=sae),
+        make_run(sae={**sae, "k": 3}, lr=1e-2, adam_beta1=0.5),
+        make_run(sae={**sae, "aux_loss_coefficient": 0.1}, lr_warm_up_steps=0, adam_beta2=0.99),
+        make_run(sae=sae, lr=1e-3, training_tokens=30 * B),
+        make_run(sae={**sae, "k": 3}, lr_scheduler_name="cosineannealing"),
     ]
 
 
@@ -114,6 +115,7 @@ OPTIONS: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     ("sae", "dtype", "tolerance"),
     [pytest.param(sae, "float64", 1e-9, id=", ".join(sae) or "plain") for sae in OPTIONS]
+    + [pytest.param(BATCHTOPK | sae, "float64", 1e-9, id=f"batchtopk {', '.join(sae)}") for sae in OPTIONS]
     + [pytest.param({}, "float32", 1e-5, id="float32")],
 )
 def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str, tolerance: float) -> None:
@@ -137,8 +139,9 @@ def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str
 
 
 @pytest.mark.parametrize("members", [[0, 1], [1, 0], [4, 2, 0, 1, 3], [3, 2]], ids=str)
-def test_a_slot_s_bits_do_not_depend_on_its_neighbours(members: list[int]) -> None:
-    runs, data = trials(), batches(STEPS)
+@FAMILY
+def test_a_slot_s_bits_do_not_depend_on_its_neighbours(members: list[int], sae: dict[str, Any]) -> None:
+    runs, data = trials(sae), batches(STEPS)
     slots = [new_slot(runs[index], index) for index in members]
     together = filled(slots)
     for batch in data:
@@ -169,10 +172,11 @@ def test_a_slot_that_is_not_stacked_trains_as_ever() -> None:
         assert_same_bits(slot, single)
 
 
-def test_a_trial_that_takes_the_place_of_another_in_mid_run() -> None:
+@FAMILY
+def test_a_trial_that_takes_the_place_of_another_in_mid_run(sae: dict[str, Any]) -> None:
     """Blocks of 4 steps; trial 1 leaves after the first, trial 2 takes its slot, trial 3 has all its steps after 5."""
-    runs, data = trials(), batches(STEPS)
-    runs[3] = make_run(training_tokens=5 * B, lr_warm_up_steps=0, lr_decay_steps=0)
+    runs, data = trials(sae), batches(STEPS)
+    runs[3] = make_run(sae=sae, training_tokens=5 * B, lr_warm_up_steps=0, lr_decay_steps=0)
     slots = [new_slot(run, index) for index, run in enumerate(runs)]
     cohort = filled([slots[0], slots[1], slots[3]])
     for number, batch in enumerate(data):
@@ -198,8 +202,9 @@ def test_a_trial_that_takes_the_place_of_another_in_mid_run() -> None:
 
 
 @pytest.mark.parametrize("stop", [2, WINDOW + 3])
-def test_slots_that_are_restored_continue_bit_for_bit(stop: int) -> None:
-    runs, data = trials()[:3], batches(STEPS)
+@FAMILY
+def test_slots_that_are_restored_continue_bit_for_bit(stop: int, sae: dict[str, Any]) -> None:
+    runs, data = trials(sae)[:3], batches(STEPS)
     whole, before, after = ([new_slot(run, index) for index, run in enumerate(runs)] for _ in range(3))
     cohort, interrupted = filled(whole), filled(before)
     for number, batch in enumerate(data):
@@ -217,8 +222,9 @@ def test_slots_that_are_restored_continue_bit_for_bit(stop: int) -> None:
         assert_same_bits(slot, other)
 
 
-def test_what_is_not_a_number_stays_with_its_slot() -> None:
-    runs = trials()[:3]
+@FAMILY
+def test_what_is_not_a_number_stays_with_its_slot(sae: dict[str, Any]) -> None:
+    runs = trials(sae)[:3]
     slots = [new_slot(run, index) for index, run in enumerate(runs)]
     slots[1].params["W_dec"][3] = float("nan")
     cohort = filled(slots)
@@ -266,9 +272,9 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def watched_step(n_slots: int, number: int, *, stacked: bool = True) -> Watch:
+def watched_step(sae: Mapping[str, Any], n_slots: int, number: int, *, stacked: bool = True) -> Watch:
     """Watch a step of so many slots, counted from 0; the first of a block writes ahead what the others need."""
-    runs = trials()
+    runs = trials(sae)
     cohort = filled([new_slot(runs[index % len(runs)], index) for index in range(n_slots)], stacked=stacked)
     data = batches(number + 1)
     for batch in data[:-1]:
@@ -279,13 +285,15 @@ def watched_step(n_slots: int, number: int, *, stacked: bool = True) -> Watch:
 
 
 @pytest.mark.parametrize("number", [2, WINDOW + 3], ids=["none can be dead", "auxiliary loss"])
-def test_operators_of_a_step_do_not_grow_with_the_slots(number: int) -> None:
-    one = watched_step(1, number).counts
-    assert watched_step(2, number).counts == one
-    assert watched_step(8, number).counts == one
+@FAMILY
+def test_operators_of_a_step_do_not_grow_with_the_slots(number: int, sae: dict[str, Any]) -> None:
+    one = watched_step(sae, 1, number).counts
+    assert watched_step(sae, 2, number).counts == one
+    assert watched_step(sae, 8, number).counts == one
 
 
 @pytest.mark.parametrize("number", [2, WINDOW + 3], ids=["none can be dead", "auxiliary loss"])
-def test_a_step_waits_for_nothing(number: int) -> None:
-    assert not watched_step(2, number).waits
-    assert watched_step(2, number, stacked=False).waits  # the watch would see it
+@FAMILY
+def test_a_step_waits_for_nothing(number: int, sae: dict[str, Any]) -> None:
+    assert not watched_step(sae, 2, number).waits
+    assert watched_step(sae, 2, number, stacked=False).waits  # the watch would see it

@@ -19,6 +19,7 @@ def stacked_sweep(**cohort: Any) -> dict[str, Any]:
     tree = few_trials()
     tree["cohort"] |= {"kernels": "stacked", **cohort}
     tree["base"]["dead_feature_window"] = 5
+    tree["space"]["sae.architecture"] = {"choice": ["topk", "batchtopk", "standard"]}
     return tree
 
 
@@ -30,7 +31,7 @@ def kept_kernels(folder: Path) -> dict[str, Any]:
 def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path: Path) -> None:
     whole = saesweep.run(stacked_sweep(), run_dir=tmp_path / "whole")
     assert whole.status == "complete"
-    assert {row.architecture for row in whole.rows} == {"topk", "standard"}
+    assert {row.architecture for row in whole.rows} == {"topk", "batchtopk", "standard"}
     for block in (1, 3):
         stopped = saesweep.run(stacked_sweep(), run_dir=tmp_path / "run", listeners=[stopping_at(block)])
         assert stopped.status == "interrupted"
@@ -58,7 +59,7 @@ def test_on_a_cpu_nothing_is_stacked_unless_asked_for(tmp_path: Path) -> None:
 def test_stacking_what_cannot_be_stacked_is_refused(tmp_path: Path) -> None:
     tree = stacked_sweep()
     tree["space"]["sae.architecture"] = {"choice": ["standard"]}
-    with pytest.raises(UserError, match=r"cohort\.kernels: stacked is for topk SAEs"):
+    with pytest.raises(UserError, match=r"cohort\.kernels: stacked is for topk and batchtopk SAEs"):
         saesweep.run(tree, run_dir=tmp_path / "run")
     with pytest.raises(UserError, match=r"kernels: stacked .* adam_moments is bfloat16"):
         saesweep.run(stacked_sweep(adam_moments="bfloat16"), run_dir=tmp_path / "run")

@@ -42,7 +42,7 @@ def kernel_choice(
         d_sae: Number of latents; for a cohort of mixed widths, the largest.
         device: Where the cohort trains.
         stored: What an earlier start of this run stored (`KernelChoice.to_json`): kept, so that a resumed run uses the same.
-        stacked: Whether topk SAEs of one shape are trained as one, where the file says it; None: as the source has it.
+        stacked: Whether SAEs of one shape are trained as one where they can be, where the file says it; None: as the source has it.
 
     Raises:
         UserError: The environment variable is not valid, or what was asked for or stored is not exact on this machine.

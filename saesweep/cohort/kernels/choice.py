@@ -29,7 +29,7 @@ class KernelChoice:
     pairs: PairKernels = "torch"
     """Library of the products at active pairs: PyTorch's operators, or Triton kernels (GPUs alone)."""
     stacked: bool = False
-    """Train topk SAEs of one shape as one batch of operations."""
+    """Train topk and batchtopk SAEs of one shape as one batch of operations."""
 
     def __post_init__(self) -> None:
         if self.gemm not in get_args(Gemm):

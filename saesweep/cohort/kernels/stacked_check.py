@@ -12,21 +12,22 @@ from torch import Tensor
 
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.engine import SparseEngine
-from saesweep.cohort.kernels.stacked import StackedGradients, StackShape, stacked_step, sums_of_squares, width_for
+from saesweep.cohort.kernels.stacked import StackedGradients, stacked_step, sums_of_squares
+from saesweep.cohort.kernels.stacked_select import StackShape, width_for
 from saesweep.cohort.kernels.timer import CLEARLY, Timer
 from saesweep.cohort.optimizer import MAX_GRAD_NORM, adam_step_
 from saesweep.cohort.stacked_adam import AdamScalars, stacked_adam_step_
 from saesweep.saes import Knobs, Params, architecture_for
 from saesweep.specs.architectures import TopKSpec
 
-_TOKENS, _K = 1024, 32
+_TOKENS, _K = 512, 32
 _TIMED_SAES, _TIMED_TOKENS = 8, 4096
 _MAX_WEIGHTS = 1 << 24
 """Bound of a check's cost: wider SAEs are checked with fewer latents."""
 
 
 class Sample:
-    """Random topk SAEs and a batch, for checks and clocks.
+    """Random SAEs and a batch, for checks and clocks.
 
     Args:
         n_saes: How many SAEs.
@@ -59,24 +60,29 @@ class Sample:
         self.dead_NF[0] = False
         self._width = min(width_for(k), d_sae)
 
-    def step(self, choice: KernelChoice, members: list[int], *, reads_dead: bool) -> StackedGradients:
+    def step(
+        self, choice: KernelChoice, members: list[int], *, reads_dead: bool, of_batch: bool = False
+    ) -> StackedGradients:
         """Return a step of some of the SAEs, stacked in that order."""
         everyone = members == list(range(len(self.k_N)))
         params = self.params if everyone else {name: weight[members] for name, weight in self.params.items()}
-        shape = StackShape(self._width, is_centred=True, is_rescaled=True, reads_dead=reads_dead)
-        k_N, dead_NF = self.k_N[members], self.dead_NF[members]
+        shape = StackShape(self._width, of_batch, is_centred=True, is_rescaled=True, reads_dead=reads_dead)
+        k_N, dead_NF = self.k_N[members] * (len(self.x_BD) if of_batch else 1), self.dead_NF[members]
         return stacked_step(shape, params, self.x_BD, k_N, torch.ones_like(k_N), dead_NF, choice)
 
 
 def keeps_bits(choice: KernelChoice, d_in: int, d_sae: int, *, device: torch.device | str) -> bool:
     """Return whether an SAE's losses, gradients and their norms are the same to the bit alone, among others, and in another place."""
     sample = Sample(5, d_in, d_sae, device=device)
-    for reads_dead in (False, True):
-        alone = [_tensors(sample.step(choice, [index], reads_dead=reads_dead)) for index in range(5)]
+    for of_batch, reads_dead in ((False, False), (False, True), (True, True)):
+
+        def stacked(members: list[int], of_batch: bool = of_batch, reads_dead: bool = reads_dead) -> dict[str, Tensor]:
+            return _tensors(sample.step(choice, members, of_batch=of_batch, reads_dead=reads_dead))
+
+        alone = [stacked([index]) for index in range(len(sample.k_N))]
         for members in ([1, 0], [4, 2, 0, 1, 3]):
-            together = _tensors(sample.step(choice, members, reads_dead=reads_dead))
-            for place, index in enumerate(members):
-                if not all(torch.equal(value[place], alone[index][name][0]) for name, value in together.items()):
+            for name, value in stacked(members).items():
+                if not all(torch.equal(value[place], alone[index][name][0]) for place, index in enumerate(members)):
                     return False
     return True
 

@@ -1,4 +1,4 @@
-"""One stacked step against autograd through the reference, for every option of a topk SAE."""
+"""One stacked step against autograd through the reference, for every option of topk and batchtopk SAEs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from kernel_cases import CASES, Case, batch, dead_mask, params_for
 
 from saesweep.cohort.engine import ReferenceEngine
 from saesweep.cohort.kernels import KernelChoice
-from saesweep.cohort.kernels.stacked import StackShape, stacked_step, width_for
+from saesweep.cohort.kernels.stacked import stacked_step
+from saesweep.cohort.kernels.stacked_select import StackShape, width_for
 
-TOPK = [case for case in CASES if case.architecture == "topk"]
+STACKED = [case for case in CASES if case.architecture in ("topk", "batchtopk")]
 COPIES = 3
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("case", TOPK, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", STACKED, ids=lambda case: case.name)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=["float64", "float32"]
 )
 def test_losses_gradients_and_firing_counts(case: Case, dtype: torch.dtype, tolerance: float, device: str) -> None:
     architecture, x = case.build(), batch(dtype, device=device)
-    spec, k = architecture.spec, int(case.knobs.k)
+    spec, k, of_batch = architecture.spec, case.knobs.k, case.architecture == "batchtopk"
     dead = dead_mask(device=device) if case.dead else None
     params = params_for(architecture, dtype, device=device)
     exact = {name: weight.double() for name, weight in params.items()}
     want = ReferenceEngine().step(architecture, exact, x.double(), case.knobs, dead)
     shape = StackShape(
         width=min(width_for(k), architecture.d_sae),
+        of_batch=of_batch,
         is_centred=spec.apply_b_dec_to_input,
         is_rescaled=spec.rescale_acts_by_decoder_norm,
         reads_dead=case.dead and architecture.reads_dead,
@@ -35,7 +37,7 @@ def test_losses_gradients_and_firing_counts(case: Case, dtype: torch.dtype, tole
     stacked = {n: torch.stack([w.t() if n == "W_enc" else w] * COPIES) for n, w in params.items()}
     coefficients = torch.full((COPIES,), spec.aux_loss_coefficient, dtype=dtype, device=device)
     dead_NF = None if dead is None else dead.expand(COPIES, -1)
-    ks = torch.full_like(coefficients, k)
+    ks = torch.full_like(coefficients, int(k * len(x)) if of_batch else int(k))
     got = stacked_step(shape, stacked, x, ks, coefficients, dead_NF, KernelChoice(chunk_elements=96 * 64))
     assert list(got.grads) == list(want.grads)
     for index in range(COPIES):
