@@ -60,7 +60,7 @@ class Stack:
             slot.is_finite = self._is_finite_N[index]
         device = self._since_fired_NF.device
         self._aux_N = torch.tensor(
-            [slot.run.sae.aux_loss_coefficient for slot in slots], dtype=key.dtype, device=device
+            [slot.architecture.spec.aux_loss_coefficient for slot in slots], dtype=key.dtype, device=device
         )
         self._window_N1 = torch.tensor([[slot.loss_window_steps] for slot in slots], device=device)
 

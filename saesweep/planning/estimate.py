@@ -24,7 +24,8 @@ from saesweep.planning.planned import Calibration, Seconds
 from saesweep.planning.probing import probes_seconds
 from saesweep.specs import METRICS, BaseRun
 from saesweep.specs.architectures import TopKFamilySpec
-from saesweep.worker.sizing import StreamSizes, measuring_bytes, shared_bytes, stacked_bytes
+from saesweep.worker.sizing import StreamSizes, measuring_bytes, shared_bytes
+from saesweep.worker.stacked_memory import stacked_bytes
 
 _PASSES = 3
 """Forward passes over the `test` part for its one SAE: clean, ablated, spliced."""

@@ -15,8 +15,9 @@ from saesweep.evaluation.predictions import logit_bytes
 from saesweep.experiment import Experiment, with_widths
 from saesweep.models.base import CPU_PIECE_TOKENS
 from saesweep.saes.exported import rows_at_once
-from saesweep.specs import BaseRun, CohortSpec, Duration, EvaluationSpec
-from saesweep.specs.architectures import BatchTopKSpec, NormalizeActivations, TopKSpec
+from saesweep.specs import BaseRun, CohortSpec, EvaluationSpec
+from saesweep.specs.architectures import NormalizeActivations
+from saesweep.worker.stacked_memory import stacked_bytes
 
 
 def largest_run(experiment: Experiment, architecture: str) -> BaseRun:
@@ -83,28 +84,6 @@ def slot_bytes(run: BaseRun, adam_moments: str = "float32") -> int:
     if run.sae.dtype == "float64":
         return 24 * run.sae.n_parameters()
     return (4 + 2 * _BYTES[adam_moments]) * run.sae.n_parameters()
-
-
-_STACKED_FLOATS_PER_WEIGHT, _STACKED_BYTES_PER_PAIR, _STACKED_FLOATS_PER_INPUT, _STACKED_HIDDEN = 3, 80, 6, 2
-"""What a stacked step holds of each SAE: gradients, weighed weights and a product's result; indices and values of pairs; inputs and errors;
-pre-activations and what selection makes of them."""
-
-
-def stacked_bytes(run: BaseRun) -> int:
-    """Return the memory that a stacked step takes for each SAE of a run, beside its slot; 0 where it is not stacked."""
-    sae = run.sae
-    if not isinstance(sae, TopKSpec | BatchTopKSpec) or sae.architecture not in ("topk", "batchtopk"):
-        return 0
-    assert sae.d_in is not None
-    assert sae.d_sae is not None
-    # Twice the pairs of k, since stacks have room for a power of two, and those of dead latents.
-    k_start = 0.0 if sae.k_anneal_steps == Duration(0) else sae.k_start or float(sae.d_in)
-    pairs = min(2 * max(sae.k, round(k_start)), sae.d_sae) + (sae.d_in // 2 if sae.aux_loss_coefficient else 0)
-    per_token = (
-        4 * (_STACKED_FLOATS_PER_INPUT * sae.d_in + _STACKED_HIDDEN * sae.d_sae) + _STACKED_BYTES_PER_PAIR * pairs
-    )
-    size = 2 if sae.dtype == "float64" else 1
-    return size * (4 * _STACKED_FLOATS_PER_WEIGHT * sae.n_parameters() + run.train_batch_size_tokens * per_token)
 
 
 def shared_bytes(

@@ -44,6 +44,7 @@ def test_a_trial_has_the_same_course_alone_as_in_a_stack(tmp_path: Path) -> None
     for size in (1, 4):
         tree = stacked_sweep(size=size)
         tree["space"]["sae.architecture"] = {"choice": ["topk"]}
+        del tree["space"]["sae.l1_coefficient"]
         tree["search"] |= {"trials": 4, "pruner": "none"}
         saesweep.run(tree, run_dir=tmp_path / str(size))
     first, same = ((tmp_path / size / "trials" / "0000" / "metrics.jsonl").read_text() for size in ("1", "4"))
@@ -59,6 +60,7 @@ def test_on_a_cpu_nothing_is_stacked_unless_asked_for(tmp_path: Path) -> None:
 def test_stacking_what_cannot_be_stacked_is_refused(tmp_path: Path) -> None:
     tree = stacked_sweep()
     tree["space"]["sae.architecture"] = {"choice": ["standard"]}
+    del tree["space"]["sae.k"]
     with pytest.raises(UserError, match=r"cohort\.kernels: stacked is for topk and batchtopk SAEs"):
         saesweep.run(tree, run_dir=tmp_path / "run")
     with pytest.raises(UserError, match=r"kernels: stacked .* adam_moments is bfloat16"):

@@ -83,7 +83,7 @@ def stacked_select(
     n_pairs, n_dead = min(shape.width, d_sae) * n_tokens, min(k_full_of(inputs_NBD.shape[2]), d_sae)
     main, aux = [], []
     rows = max(choice.chunk_rows(d_sae) // PIECE, 1) * PIECE
-    for start, inputs_NRD in zip(range(0, n_tokens, rows), inputs_NBD.split(rows, dim=1), strict=True):
+    for start, inputs_NRD in zip(range(0, n_tokens, rows), torch.split(inputs_NBD, rows, dim=1), strict=True):
         hidden_NRF = torch.baddbmm(b_NF[:, None], evened(inputs_NRD), W_NFD.transpose(1, 2))
         n_rows = inputs_NRD.shape[1]
         if shape.of_batch:
