@@ -62,9 +62,9 @@ def make_engine(
     choice, source = kernel_choice(
         widest.d_in, widest.d_sae, device=device, stored=stored, stacked=_STACKED.get(cohort.kernels)
     )
-    may_choose = choice.stacked and stored is None and cohort.kernels == "auto"
+    may_choose = choice.stacked != "no" and stored is None and cohort.kernels == "auto"
     if may_choose and (reason := _not_stacked(cohort, sizes, stackable)):
-        choice = replace(choice, stacked=False)
+        choice = replace(choice, stacked="no")
         notes.append(f"kernels: not stacked, {reason}")
     fields = ", ".join(f"{name}={value}" for name, value in choice.to_json().items())
     notes.append(f"kernels: sparse ({fields}; {source})")
@@ -88,4 +88,4 @@ def make_reference(run: BaseRun) -> ReferenceEngine:
 
 def make_stacks(engine: GradientEngine) -> Stacks | None:
     """Return what trains slots together; None where each is trained by itself."""
-    return Stacks(engine) if isinstance(engine, SparseEngine) and engine.choice.stacked else None
+    return Stacks(engine) if isinstance(engine, SparseEngine) and engine.choice.stacked != "no" else None

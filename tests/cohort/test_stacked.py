@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from saesweep.cohort import Cohort, ReferenceEngine, Slot, Stacks
 from saesweep.cohort.kernels import KernelChoice, SparseEngine
+from saesweep.cohort.kernels.choice import Stacked
 from saesweep.saes import Normalizer
 from saesweep.specs import BaseRun
 
@@ -62,15 +63,15 @@ def batches(n: int, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor
     return [{HOOK: row.to(dtype)} for row in rows]
 
 
-def new_cohort(n_slots: int, *, stacked: bool = True) -> Cohort:
+def new_cohort(n_slots: int, *, stacked: Stacked = "batched") -> Cohort:
     # A chunk of 64 tokens and one of 36.
-    engine = SparseEngine(KernelChoice(chunk_elements=F * 70))
+    engine = SparseEngine(KernelChoice(chunk_elements=F * 70, stacked=stacked))
     return Cohort(
         n_slots,
         normalizers={(HOOK, "none"): Normalizer(mode="none")},
         device="cpu",
-        engine=engine if stacked else ReferenceEngine(),
-        stacks=Stacks(engine) if stacked else None,
+        engine=ReferenceEngine() if stacked == "no" else engine,
+        stacks=None if stacked == "no" else Stacks(engine),
     )
 
 
@@ -81,7 +82,7 @@ def new_slot(run: BaseRun, seed: int = 7, **options: Any) -> Slot:
     return slot
 
 
-def filled(slots: list[Slot], *, stacked: bool = True) -> Cohort:
+def filled(slots: list[Slot], *, stacked: Stacked = "batched") -> Cohort:
     cohort = new_cohort(len(slots), stacked=stacked)
     for index, slot in enumerate(slots):
         cohort.place(index, slot)
@@ -122,7 +123,7 @@ def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str
     settings: list[dict[str, Any]] = [{}, {"lr": 1e-3, "adam_beta1": 0.5}, {"adam_beta2": 0.9}]
     slots = [new_slot(make_run(dtype, TOPK | sae, **fields), seed) for seed, fields in enumerate(settings)]
     exact = [new_slot(make_run("float64", TOPK | sae, **fields), seed) for seed, fields in enumerate(settings)]
-    together, plain = filled(slots), filled(exact, stacked=False)
+    together, plain = filled(slots), filled(exact, stacked="no")
     for batch in batches(STEPS, slots[0].params["W_dec"].dtype):
         together.train_step(batch)
         plain.train_step({HOOK: batch[HOOK].double()})
@@ -139,16 +140,19 @@ def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str
 
 
 @pytest.mark.parametrize("members", [[0, 1], [1, 0], [4, 2, 0, 1, 3], [3, 2]], ids=str)
+@pytest.mark.parametrize("stacked", ["batched", "each"])
 @FAMILY
-def test_a_slot_s_bits_do_not_depend_on_its_neighbours(members: list[int], sae: dict[str, Any]) -> None:
+def test_a_slot_s_bits_do_not_depend_on_its_neighbours(
+    members: list[int], sae: dict[str, Any], stacked: Stacked
+) -> None:
     runs, data = trials(sae), batches(STEPS)
     slots = [new_slot(runs[index], index) for index in members]
-    together = filled(slots)
+    together = filled(slots, stacked=stacked)
     for batch in data:
         together.train_step(batch)
     for slot, index in zip(slots, members, strict=True):
         alone = new_slot(runs[index], index)
-        cohort = filled([alone])
+        cohort = filled([alone], stacked=stacked)
         for batch in data:
             cohort.train_step(batch)
         assert_same_bits(slot, alone, index)
@@ -272,7 +276,7 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def watched_step(sae: Mapping[str, Any], n_slots: int, number: int, *, stacked: bool = True) -> Watch:
+def watched_step(sae: Mapping[str, Any], n_slots: int, number: int, *, stacked: Stacked = "batched") -> Watch:
     """Watch a step of so many slots, counted from 0; the first of a block writes ahead what the others need."""
     runs = trials(sae)
     cohort = filled([new_slot(runs[index % len(runs)], index) for index in range(n_slots)], stacked=stacked)
@@ -292,8 +296,14 @@ def test_operators_of_a_step_do_not_grow_with_the_slots(number: int, sae: dict[s
     assert watched_step(sae, 8, number).counts == one
 
 
+def test_with_a_product_for_each_the_others_do_not_grow_either() -> None:
+    one, eight = (watched_step(TOPK, n_slots, 2, stacked="each").counts for n_slots in (1, 8))
+    assert (one.pop("addmm"), eight.pop("addmm")) == (2, 16)  # of two chunks
+    assert eight == one
+
+
 @pytest.mark.parametrize("number", [2, WINDOW + 3], ids=["none can be dead", "auxiliary loss"])
 @FAMILY
 def test_a_step_waits_for_nothing(number: int, sae: dict[str, Any]) -> None:
     assert not watched_step(sae, 2, number).waits
-    assert watched_step(sae, 2, number, stacked=False).waits  # the watch would see it
+    assert watched_step(sae, 2, number, stacked="no").waits  # the watch would see it

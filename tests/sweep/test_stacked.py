@@ -37,7 +37,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path: P
         assert stopped.status == "interrupted"
     assert saesweep.run(stacked_sweep(), run_dir=tmp_path / "run").status == "complete"
     assert snapshot(tmp_path / "run") == snapshot(tmp_path / "whole")
-    assert kept_kernels(tmp_path / "run")["stacked"] is True
+    assert kept_kernels(tmp_path / "run")["stacked"] == "batched"
 
 
 def test_a_trial_has_the_same_course_alone_as_in_a_stack(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_trial_has_the_same_course_alone_as_in_a_stack(tmp_path: Path) -> None
 def test_on_a_cpu_nothing_is_stacked_unless_asked_for(tmp_path: Path) -> None:
     for kernels in ("auto", "sparse"):
         saesweep.run(stacked_sweep(kernels=kernels), run_dir=tmp_path / kernels, listeners=[stopping_at(1)])
-        assert kept_kernels(tmp_path / kernels)["stacked"] is False
+        assert kept_kernels(tmp_path / kernels)["stacked"] == "no"
 
 
 def test_stacking_what_cannot_be_stacked_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from saesweep.cohort.kernels.pairs import PairKernels, Pairs
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.cohort.kernels.screen import Screen, top_of_pairs
 from saesweep.cohort.kernels.select import top_rows
-from saesweep.cohort.kernels.stacked_check import stacking_pays
+from saesweep.cohort.kernels.stacked_check import fastest_stacked
 from saesweep.cohort.kernels.timer import CLEARLY, Timer
 
 _CHUNK_ELEMENTS = (1 << 20, 1 << 21, 1 << 22, 1 << 23)
@@ -69,7 +69,7 @@ def choose(
         pairs=pairs,
         dense_above=_crossover(timer, gemm, pairs, x_RD[:rows], W_FD, default.dense_above),
     )
-    return replace(choice, stacked=stacking_pays(timer, choice, d_in, d_sae))
+    return replace(choice, stacked=fastest_stacked(timer, choice, d_in, d_sae))
 
 
 def _k(d_sae: int) -> int:

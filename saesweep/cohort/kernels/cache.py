@@ -20,6 +20,7 @@ from saesweep.atomic import write_text
 from saesweep.cohort.kernels.backends import choose
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.exactness import is_exact
+from saesweep.cohort.kernels.stacked_check import STACKED
 from saesweep.errors import UserError
 
 OVERRIDE = "SAESWEEP_KERNELS"
@@ -48,12 +49,16 @@ def kernel_choice(
         UserError: The environment variable is not valid, or what was asked for or stored is not exact on this machine.
     """
     choice, source = _of_source(d_in, d_sae, device, stored)
-    if stacked is not None and choice.stacked != stacked:
-        choice = replace(choice, stacked=stacked)
-        if stacked and not is_exact(choice, d_in, d_sae, device=device):
+    if stacked is False:
+        choice = replace(choice, stacked="no")
+    elif stacked and choice.stacked == "no":
+        kinds = [replace(choice, stacked=kind) for kind in STACKED]
+        exact = next((each for each in kinds if is_exact(each, d_in, d_sae, device=device)), None)
+        if exact is None:
             raise UserError(
                 "cohort.kernels: stacked does not give an SAE the same bits alone and among others on this machine; use sparse"
             )
+        choice = exact
     return choice, source
 
 
@@ -75,7 +80,7 @@ def _of_source(
     if not is_exact(choice, d_in, d_sae, device=device):
         raise UserError(
             f"kernels: {json.dumps(choice.to_json())} ({source}) is not available or not exact in float32 on this "
-            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false, "pairs": "torch", "stacked": false}}\' to use the plain ones'
+            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false, "pairs": "torch", "stacked": "no"}}\' to use the plain ones'
         )
     return choice, source
 

@@ -114,4 +114,4 @@ def is_exact(choice: KernelChoice, d_in: int, d_sae: int, *, device: torch.devic
         return False
     if choice.screen and screen_error(d_in, d_sae) > 1.0:
         return False
-    return not choice.stacked or keeps_bits(choice, d_in, d_sae, device=device)
+    return choice.stacked == "no" or keeps_bits(choice, d_in, d_sae, device=device)

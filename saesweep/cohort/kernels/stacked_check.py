@@ -6,11 +6,13 @@ Shape suffixes: N = SAEs, B = tokens of the batch, F = d_sae, D = d_in.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from saesweep.cohort.kernels.choice import KernelChoice
+from saesweep.cohort.kernels.choice import KernelChoice, Stacked
 from saesweep.cohort.kernels.engine import SparseEngine
 from saesweep.cohort.kernels.stacked import StackedGradients, stacked_step, sums_of_squares
 from saesweep.cohort.kernels.stacked_select import StackShape, width_for
@@ -20,6 +22,8 @@ from saesweep.cohort.stacked_adam import AdamScalars, stacked_adam_step_
 from saesweep.saes import Knobs, Params, architecture_for
 from saesweep.specs.architectures import TopKSpec
 
+STACKED: tuple[Stacked, ...] = tuple(kind for kind in get_args(Stacked) if kind != "no")
+"""The ways to stack, those first that start fewer operators."""
 _TOKENS, _K = 512, 32
 _TIMED_SAES, _TIMED_TOKENS = 8, 4096
 _MAX_WEIGHTS = 1 << 24
@@ -87,25 +91,29 @@ def keeps_bits(choice: KernelChoice, d_in: int, d_sae: int, *, device: torch.dev
     return True
 
 
-def stacking_pays(timer: Timer, choice: KernelChoice, d_in: int, d_sae: int) -> bool:
-    """Return whether eight topk SAEs with dead latents take a step clearly faster stacked than one after another.
+def fastest_stacked(timer: Timer, choice: KernelChoice, d_in: int, d_sae: int) -> Stacked:
+    """Return how eight topk SAEs with dead latents take a step clearly faster than one after another, if they do.
 
-    Never on a CPU, where it was slower but for the smallest steps (docs/performance-log.md).
+    Never on a CPU, where stacks were slower but for the smallest steps (docs/performance-log.md).
     """
     if timer.device.type == "cpu":
-        return False
+        return "no"
     try:
-        if not keeps_bits(choice, d_in, d_sae, device=timer.device):
-            return False
+        kinds = [
+            kind for kind in STACKED if keeps_bits(replace(choice, stacked=kind), d_in, d_sae, device=timer.device)
+        ]
+        if not kinds:
+            return "no"
         sample = Sample(_TIMED_SAES, d_in, d_sae, device=timer.device, n_tokens=_TIMED_TOKENS)
-        seconds = timer.seconds(step_rivals(choice, sample))
+        seconds = timer.seconds({kind: taking_a_step(replace(choice, stacked=kind), sample) for kind in ("no", *kinds)})
     except torch.OutOfMemoryError:  # of a GPU with little memory left
-        return False
-    return seconds.get("stacked", float("inf")) < CLEARLY * seconds.get("one after another", 0.0)
+        return "no"
+    best = min(kinds, key=lambda kind: seconds.get(kind, float("inf")))
+    return best if seconds.get(best, float("inf")) < CLEARLY * seconds.get("no", 0.0) else "no"
 
 
-def step_rivals(choice: KernelChoice, sample: Sample) -> dict[str, Callable[[], None]]:
-    """Return what takes a first training step of a sample's SAEs, stacked and one after another."""
+def taking_a_step(choice: KernelChoice, sample: Sample) -> Callable[[], None]:
+    """Return what takes a first training step of a sample's SAEs: stacked or one after another, as the choice says."""
     n_saes, d_sae, d_in = sample.params["W_dec"].shape
     knobs = [Knobs(k=k) for k in sample.k_N.tolist()]
     architecture, engine = architecture_for(TopKSpec(d_in=d_in, d_sae=d_sae, k=int(knobs[0].k))), SparseEngine(choice)
@@ -126,7 +134,7 @@ def step_rivals(choice: KernelChoice, sample: Sample) -> dict[str, Callable[[], 
             grads = engine.step(architecture, params, sample.x_BD, knobs[index], sample.dead_NF[index]).grads
             adam_step_(params, m, v, grads, step=1, lr=lr, beta1=beta1, beta2=beta2, max_grad_norm=MAX_GRAD_NORM)
 
-    return {"stacked": stacked, "one after another": one_after_another}
+    return one_after_another if choice.stacked == "no" else stacked
 
 
 def _tensors(result: StackedGradients) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.kernels.choice import KernelChoice
+from saesweep.cohort.kernels.gemm import linear
 from saesweep.cohort.kernels.pairs import Pairs
 from saesweep.cohort.kernels.select import top_rows
 from saesweep.saes import Params
@@ -84,7 +85,7 @@ def stacked_select(
     main, aux = [], []
     rows = max(choice.chunk_rows(d_sae) // PIECE, 1) * PIECE
     for start, inputs_NRD in zip(range(0, n_tokens, rows), torch.split(inputs_NBD, rows, dim=1), strict=True):
-        hidden_NRF = torch.baddbmm(b_NF[:, None], evened(inputs_NRD), W_NFD.transpose(1, 2))
+        hidden_NRF = _pre_acts(evened(inputs_NRD), W_NFD, b_NF, choice)
         n_rows = inputs_NRD.shape[1]
         if shape.of_batch:
             hidden_NRF[:, n_rows:].fill_(-torch.inf)
@@ -97,6 +98,18 @@ def stacked_select(
         _of_batch(main, n_pairs, k_N, n_tokens, d_sae, choice) if shape.of_batch else _of_rows(main, k_N, d_sae, choice)
     )
     return found, _of_rows(aux, None, d_sae, choice) if aux else None
+
+
+def _pre_acts(inputs_NRD: Tensor, W_NFD: Tensor, b_NF: Tensor, choice: KernelChoice) -> Tensor:
+    """Return `inputs W^T + b` of every SAE, [N, R, F]."""
+    if choice.stacked != "each":
+        return torch.baddbmm(b_NF[:, None], inputs_NRD, W_NFD.transpose(1, 2))
+    hidden_NRF = inputs_NRD.new_empty(*inputs_NRD.shape[:2], W_NFD.shape[1])
+    for hidden_RF, inputs_RD, W_FD, b_F in zip(hidden_NRF, inputs_NRD, W_NFD, b_NF, strict=True):
+        found_RF = linear(choice.gemm, inputs_RD, W_FD, b_F, out=hidden_RF)
+        if found_RF.data_ptr() != hidden_RF.data_ptr():  # of a library that returns memory of its own
+            hidden_RF.copy_(found_RF)
+    return hidden_NRF
 
 
 def _top_of_rows(hidden_NRF: Tensor, n_rows: int, k: int) -> tuple[Tensor, Tensor]:

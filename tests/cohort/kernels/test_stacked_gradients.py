@@ -15,12 +15,24 @@ STACKED = [case for case in CASES if case.architecture in ("topk", "batchtopk")]
 COPIES = 3
 
 
+WAYS = {
+    "batched": KernelChoice(chunk_elements=96 * 64, stacked="batched"),
+    "each": KernelChoice(chunk_elements=96 * 64, stacked="each"),
+    "each by oneDNN": KernelChoice(chunk_elements=96 * 64, stacked="each", gemm="onednn"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("case", STACKED, ids=lambda case: case.name)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)], ids=["float64", "float32"]
 )
-def test_losses_gradients_and_firing_counts(case: Case, dtype: torch.dtype, tolerance: float, device: str) -> None:
+def test_losses_gradients_and_firing_counts(
+    case: Case, dtype: torch.dtype, tolerance: float, device: str, way: str
+) -> None:
+    if way == "each by oneDNN" and device == "cuda":
+        pytest.skip("oneDNN is for CPUs")
     architecture, x = case.build(), batch(dtype, device=device)
     spec, k, of_batch = architecture.spec, case.knobs.k, case.architecture == "batchtopk"
     dead = dead_mask(device=device) if case.dead else None
@@ -38,7 +50,7 @@ def test_losses_gradients_and_firing_counts(case: Case, dtype: torch.dtype, tole
     coefficients = torch.full((COPIES,), spec.aux_loss_coefficient, dtype=dtype, device=device)
     dead_NF = None if dead is None else dead.expand(COPIES, -1)
     ks = torch.full_like(coefficients, int(k * len(x)) if of_batch else int(k))
-    got = stacked_step(shape, stacked, x, ks, coefficients, dead_NF, KernelChoice(chunk_elements=96 * 64))
+    got = stacked_step(shape, stacked, x, ks, coefficients, dead_NF, WAYS[way])
     assert list(got.grads) == list(want.grads)
     for index in range(COPIES):
         for name, term in want.losses.items():
