@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.kernels.choice import KernelChoice
-from saesweep.cohort.kernels.stacked import stacked_step
+from saesweep.cohort.kernels.stacked import loss_names, stacked_step
 from saesweep.cohort.kernels.stacked_select import StackShape
 from saesweep.cohort.optimizer import MAX_GRAD_NORM
 from saesweep.cohort.slot import Slot
 from saesweep.cohort.stacked_adam import AdamScalars, stacked_adam_step_
 
 _KINDS = ("params", "exp_avg", "exp_avg_sq")
-_LOSSES = ("overall_loss", "mse_loss", "auxiliary_reconstruction_loss")
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,13 @@ class Stack:
         written = [[_scalars(slot, slot.step + ahead, of_batch) for slot in self.slots] for ahead in range(n_steps)]
         self._scalars_SN5 = torch.tensor(written, dtype=torch.float64).to(device, dtype)
         self._taken = 0
+        names = ("overall_loss", *loss_names(self.key.shape))
         zero = torch.zeros((), dtype=dtype, device=device)
         self._sums_LN = torch.stack(
-            [torch.stack([s.block_losses.get(name, zero) for s in self.slots]) for name in _LOSSES]
+            [torch.stack([s.block_losses.get(name, zero) for s in self.slots]) for name in names]
         )
         for index, slot in enumerate(self.slots):
-            slot.block_losses = {name: self._sums_LN[row, index] for row, name in enumerate(_LOSSES)}
+            slot.block_losses = {name: self._sums_LN[row, index] for row, name in enumerate(names)}
 
     def step(self, x_BD: Tensor) -> None:
         """Train all slots on one batch; nothing is read from the device."""

@@ -19,7 +19,9 @@ from saesweep.cohort.slot import Slot
 from saesweep.cohort.stack import Stack, StackKey, release
 from saesweep.saes import Architecture
 from saesweep.saes.batchtopk import BatchTopK
+from saesweep.saes.matryoshka import MatryoshkaBatchTopK
 from saesweep.saes.topk import TopK
+from saesweep.specs.architectures import BatchTopKSpec
 
 _STEPS_AHEAD = 64
 """Steps whose scalars are written to the device at once."""
@@ -28,7 +30,8 @@ _STEPS_AHEAD = 64
 def is_stackable(architecture: Architecture[Any], engine: SparseEngine) -> bool:
     """Return whether SAEs of this architecture are trained in stacks where the engine's kernels are."""
     # By exact class: a subclass may compute something else.
-    return type(architecture) in (TopK, BatchTopK) and engine.supports(architecture) is None
+    is_one = type(architecture) in (TopK, BatchTopK, MatryoshkaBatchTopK) and engine.supports(architecture) is None
+    return is_one and not getattr(architecture.spec, "use_matryoshka_aux_loss", False)
 
 
 class Stacks:
@@ -107,7 +110,8 @@ class Stacks:
             d_sae=architecture.d_sae,
             shape=StackShape(
                 width=width,
-                of_batch=type(architecture) is BatchTopK,
+                of_batch=isinstance(spec, BatchTopKSpec),
+                inner_widths=getattr(spec, "inner_widths", ()),
                 is_centred=spec.apply_b_dec_to_input,
                 is_rescaled=spec.rescale_acts_by_decoder_norm,
                 reads_dead=reads_dead,

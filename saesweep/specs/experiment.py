@@ -25,7 +25,8 @@ class CohortSpec(Spec):
     """A worker trains on each: `auto` (every visible GPU, else `base.device`), `4` GPUs, `[cuda:0, cuda:1]` or `cpu x 2`; several take Ray."""
     kernels: Literal["auto", "sparse", "stacked", "reference"] = "auto"
     """`reference`: plain PyTorch autograd. `sparse`: the exact sparse kernels wherever they apply, one SAE after another. `stacked`: these too,
-    and topk and batchtopk SAEs of one shape as one batch of operations. `auto`: on a GPU the faster of the two as measured, on a CPU `sparse`."""
+    and topk, batchtopk and matryoshka_batchtopk SAEs of one shape as one batch of operations. `auto`: on a GPU the faster of these two as measured,
+    on a CPU `sparse`."""
     adam_moments: Literal["float32", "bfloat16"] = "float32"
     """How Adam's moments are kept between steps: `bfloat16`, rounded stochastically, takes 8 instead of 12 bytes per parameter, and is not exact."""
     block_tokens: TokenCount | None = Field(None, ge=1)

@@ -52,7 +52,8 @@ def make_engine(
     stackable = [name for name in sparse if is_stackable(architectures[name], probe)]
     if cohort.kernels == "stacked" and not stackable:
         raise UserError(
-            "cohort.kernels: stacked is for topk and batchtopk SAEs that the sparse kernels train, and no trial here is one; use auto"
+            "cohort.kernels: stacked is for topk, batchtopk and matryoshka_batchtopk SAEs that the sparse kernels train, "
+            "and no trial here is one; use auto"
         )
     if not sparse:
         return reference, None, notes
@@ -74,7 +75,7 @@ def make_engine(
 def _not_stacked(cohort: CohortSpec, sizes: StreamSizes, stackable: list[str]) -> str | None:
     """Return why nothing is to be stacked in this run, whatever is faster on this machine; None where it may be."""
     if not stackable:
-        return "no trial here is a topk or batchtopk SAE"
+        return "no trial here is a topk, batchtopk or matryoshka_batchtopk SAE"
     if cohort.adam_moments != "float32":
         return f"adam_moments is {cohort.adam_moments}"
     return None if sizes.holds_stacks else "the memory planned for does not hold a step of all SAEs at once"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from saesweep.cohort.kernels.stacked_select import k_full_of, width_for
 from saesweep.specs import BaseRun, Duration
-from saesweep.specs.architectures import BatchTopKSpec, TopKSpec
+from saesweep.specs.architectures import BatchTopKSpec, MatryoshkaBatchTopKSpec, TopKSpec
 
 _LARGEST_CHUNK = 1 << 26
 """Pre-activations of one SAE at once, at most: the largest chunk that start-up measurement chooses."""
 _SELECTING, _INPUTS, _GRADIENTS = 2, 6, 4
 """What is held of pre-activations while the largest are found, of the batch, and of each weight matrix: measured, see the test."""
 _PAIR_BYTES = 90
+_STACKED = ("topk", "batchtopk", "matryoshka_batchtopk")
 
 
 def stacked_bytes(run: BaseRun) -> int:
     """Return the memory that a stacked step takes for each SAE of a run, beside its slot; 0 where it is not stacked."""
     sae = run.sae
-    if not isinstance(sae, TopKSpec | BatchTopKSpec) or sae.architecture not in ("topk", "batchtopk"):
+    if not isinstance(sae, TopKSpec | BatchTopKSpec) or sae.architecture not in _STACKED:
         return 0
     assert sae.d_in is not None
     assert sae.d_sae is not None
@@ -26,6 +27,7 @@ def stacked_bytes(run: BaseRun) -> int:
     if sae.aux_loss_coefficient > 0:
         pairs += min(k_full_of(sae.d_in), sae.d_sae)
     selecting = weights + n_tokens * sae.d_in + _SELECTING * min(n_tokens * sae.d_sae, _LARGEST_CHUNK)
-    after = _GRADIENTS * weights + _INPUTS * n_tokens * sae.d_in
+    levels = 1 + len(sae.inner_widths) if isinstance(sae, MatryoshkaBatchTopKSpec) else 1
+    after = _GRADIENTS * weights + _INPUTS * levels * n_tokens * sae.d_in
     size = 8 if sae.dtype == "float64" else 4
     return max(size * selecting, size * after + _PAIR_BYTES * n_tokens * pairs)

@@ -25,7 +25,8 @@ STEPS = 12
 
 
 TOPK, BATCHTOPK = {"architecture": "topk", "k": 4}, {"architecture": "batchtopk", "k": 3.7}
-FAMILY = pytest.mark.parametrize("sae", [TOPK, BATCHTOPK], ids=["topk", "batchtopk"])
+MATRYOSHKA = {"architecture": "matryoshka_batchtopk", "k": 3.7, "matryoshka_widths": [12, 24]}
+FAMILY = pytest.mark.parametrize("sae", [TOPK, BATCHTOPK, MATRYOSHKA], ids=lambda sae: sae["architecture"])
 
 
 def make_run(dtype: str = "float32", sae: Mapping[str, Any] = TOPK, **fields: Any) -> BaseRun:
@@ -117,6 +118,7 @@ OPTIONS: list[dict[str, Any]] = [
     ("sae", "dtype", "tolerance"),
     [pytest.param(sae, "float64", 1e-9, id=", ".join(sae) or "plain") for sae in OPTIONS]
     + [pytest.param(BATCHTOPK | sae, "float64", 1e-9, id=f"batchtopk {', '.join(sae)}") for sae in OPTIONS]
+    + [pytest.param(MATRYOSHKA, "float64", 1e-9, id="matryoshka_batchtopk")]
     + [pytest.param({}, "float32", 1e-5, id="float32")],
 )
 def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str, tolerance: float) -> None:
@@ -158,14 +160,19 @@ def test_a_slot_s_bits_do_not_depend_on_its_neighbours(
         assert_same_bits(slot, alone, index)
 
 
-def test_a_slot_that_is_not_stacked_trains_as_ever() -> None:
+def test_slots_that_are_not_stacked_train_as_ever() -> None:
     other = make_run(sae={"architecture": "standard", "l1_coefficient": 2.0})
+    by_level = make_run(sae={**MATRYOSHKA, "use_matryoshka_aux_loss": True})
     rounded = make_run()
-    slots = [new_slot(make_run(), 0), new_slot(other, 1), new_slot(rounded, 2, adam_moments="bfloat16")]
+
+    def not_stacked() -> list[Slot]:
+        return [new_slot(other, 1), new_slot(rounded, 2, adam_moments="bfloat16"), new_slot(by_level, 3)]
+
+    slots = [new_slot(make_run(), 0), *not_stacked()]
     mixed = filled(slots)
     engine = SparseEngine(KernelChoice(chunk_elements=F * 70))
-    singles = [new_slot(other, 1), new_slot(rounded, 2, adam_moments="bfloat16")]
-    cohort = Cohort(2, normalizers={(HOOK, "none"): Normalizer(mode="none")}, device="cpu", engine=engine)
+    singles = not_stacked()
+    cohort = Cohort(3, normalizers={(HOOK, "none"): Normalizer(mode="none")}, device="cpu", engine=engine)
     for index, slot in enumerate(singles):
         cohort.place(index, slot)
     cohort.begin_block()

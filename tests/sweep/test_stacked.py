@@ -61,7 +61,9 @@ def test_stacking_what_cannot_be_stacked_is_refused(tmp_path: Path) -> None:
     tree = stacked_sweep()
     tree["space"]["sae.architecture"] = {"choice": ["standard"]}
     del tree["space"]["sae.k"]
-    with pytest.raises(UserError, match=r"cohort\.kernels: stacked is for topk and batchtopk SAEs"):
+    with pytest.raises(
+        UserError, match=r"cohort\.kernels: stacked is for topk, batchtopk and matryoshka_batchtopk SAEs"
+    ):
         saesweep.run(tree, run_dir=tmp_path / "run")
     with pytest.raises(UserError, match=r"kernels: stacked .* adam_moments is bfloat16"):
         saesweep.run(stacked_sweep(adam_moments="bfloat16"), run_dir=tmp_path / "run")

@@ -30,8 +30,8 @@ class KernelChoice:
     pairs: PairKernels = "torch"
     """Library of the products at active pairs: PyTorch's operators, or Triton kernels (GPUs alone)."""
     stacked: Stacked = "no"
-    """Train topk and batchtopk SAEs of one shape as one batch of operations: with one batched encoder product, or with one for each SAE
-    by the library `gemm`."""
+    """Train SAEs of one shape as one batch of operations (topk, batchtopk, matryoshka_batchtopk): with one batched encoder product, or with
+    one for each SAE by the library `gemm`."""
 
     def __post_init__(self) -> None:
         if self.gemm not in get_args(Gemm):

@@ -4,7 +4,8 @@ Everything has the SAEs as its first dimension, and nothing adds numbers of one 
 the step never asks the device for a number. So SAEs are padded to the same number of pairs, and the auxiliary loss takes the largest of the
 dead latents wherever one may be dead, with a weight of 0 where none is.
 
-Shape suffixes: N = SAEs, B = tokens of the batch, F = d_sae, D = d_in, P = pairs of all SAEs.
+Shape suffixes: N = SAEs, B = tokens of the batch, F = d_sae, D = d_in, P = pairs of all SAEs, L = matryoshka levels
+(1 for the others): pairs of level l have the rows of all SAEs' tokens in the l-th place, as in topk.py.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ class StackedGradients:
     """Gradient of every parameter, [N, ...], row per latent."""
     firing_NF: Tensor
     """Number of tokens of the batch at which each latent fired, int64."""
+
+
+def loss_names(shape: StackShape) -> tuple[str, ...]:
+    """Return the names of a stack's loss terms."""
+    return "mse_loss", "auxiliary_reconstruction_loss", *(f"inner_mse_loss_{width}" for width in shape.inner_widths)
 
 
 @torch.no_grad()
@@ -67,30 +73,35 @@ def stacked_step(
     # Multiplied, not replaced: what is not a number must reach the loss.
     acts_P = _plain(main.values_P.clamp(min=0) * main.is_kept_P, pairs.cols_P, norms)
     fired_P = takes_part_P.to(acts_P.dtype)
-    error_NBD = pairs.decode(acts_P, W_dec).view(n_saes, n_tokens, d_in)
-    error_NBD.add_(b_dec_ND[:, None]).sub_(x_BD)
-    mse_N = sums_of_squares(error_NBD) / n_tokens
-    aux_loss_N, tables = torch.zeros_like(mse_N), [error_NBD.mul(2.0 / n_tokens)]
+    error_LNBD = pairs.decode(acts_P, W_dec).view(-1, n_saes, n_tokens, d_in)
+    error_LNBD[0].add_(b_dec_ND[:, None]).sub_(x_BD)
+    for wider, narrower in zip(error_LNBD[1:], error_LNBD[:-1], strict=True):
+        wider += narrower
+    mse = [sums_of_squares(error_NBD) / n_tokens for error_NBD in error_LNBD]
+    grad_LNBD = error_LNBD.mul(2.0 / n_tokens)
+    for level in range(len(mse) - 2, -1, -1):
+        # A latent reconstructs at its own level and at every wider one.
+        grad_LNBD[level] += grad_LNBD[level + 1]
+    aux_loss_N, table = torch.zeros_like(mse[0]), grad_LNBD.view(-1, d_in)
     if aux is not None and dead_NF is not None:
         weight_N = (dead_NF.sum(1) / k_full_of(d_in)).clamp(max=1.0).to(aux_N.dtype) * aux_N / n_tokens
         aux_acts_P = _plain(aux.values_P.masked_fill(~aux.is_kept_P, 0.0), aux.pairs.cols_P, norms)
-        aux_error_NBD = aux.pairs.decode(aux_acts_P, W_dec).view(n_saes, n_tokens, d_in).add_(error_NBD)
+        aux_error_NBD = aux.pairs.decode(aux_acts_P, W_dec).view(n_saes, n_tokens, d_in).add_(error_LNBD[-1])
         aux_loss_N = sums_of_squares(aux_error_NBD) * weight_N
-        tables.append(aux_error_NBD.mul_((2.0 * weight_N)[:, None, None]))
+        table = torch.cat([table, aux_error_NBD.mul_((2.0 * weight_N)[:, None, None]).view(-1, d_in)])
         pairs = _one_after_the_other(pairs, aux.pairs)
         acts_P, takes_part_P = torch.cat([acts_P, aux_acts_P]), torch.cat([takes_part_P, aux.is_kept_P])
         fired_P = torch.cat([fired_P, torch.zeros_like(aux_acts_P)])
 
-    table = tables[0].view(-1, d_in) if len(tables) == 1 else torch.cat(tables).view(-1, d_in)
     hidden_grad_P = pairs.dots(table, W_dec).mul_(takes_part_P)
     by_latent = pairs.by_latent(n_saes * d_sae)
     grad_W_dec, grad_W_enc = torch.empty_like(W_dec), torch.empty_like(W_dec)
     by_latent.add_to_(grad_W_dec, acts_P, table, fresh=True)
     inputs = inputs_NBD.view(-1, d_in)
-    of_inputs = by_latent if len(tables) == 1 else replace(by_latent, rows_P=by_latent.rows_P % inputs.shape[0])
+    of_inputs = by_latent if len(table) == len(inputs) else replace(by_latent, rows_P=by_latent.rows_P % len(inputs))
     of_inputs.add_to_(grad_W_enc, hidden_grad_P, inputs, fresh=True)
     grad_b_enc_NF = by_latent.sums(hidden_grad_P).view(n_saes, d_sae)
-    grad_b_dec_ND = _sums_of_rows(tables[0])
+    grad_b_dec_ND = _sums_of_rows(grad_LNBD[0])
     if shape.is_centred:
         # Not by a matrix product: those of one row were seen to round differently for an SAE alone and among others.
         grad_b_dec_ND = grad_b_dec_ND - _sums_of_rows(W_enc_NFD * grad_b_enc_NF[:, :, None])
@@ -101,7 +112,7 @@ def stacked_step(
         "b_enc": grad_b_enc_NF,
     }
     return StackedGradients(
-        losses={"mse_loss": mse_N, "auxiliary_reconstruction_loss": aux_loss_N},
+        losses=dict(zip(loss_names(shape), (mse[-1], aux_loss_N, *mse[:-1]), strict=True)),
         grads={name: grads[name] for name in params},
         # Exact: far fewer than 2^24 tokens.
         firing_NF=by_latent.sums(fired_P).view(n_saes, d_sae).to(torch.int64),

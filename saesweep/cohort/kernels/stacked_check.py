@@ -70,7 +70,7 @@ class Sample:
         """Return a step of some of the SAEs, stacked in that order."""
         everyone = members == list(range(len(self.k_N)))
         params = self.params if everyone else {name: weight[members] for name, weight in self.params.items()}
-        shape = StackShape(self._width, of_batch, is_centred=True, is_rescaled=True, reads_dead=reads_dead)
+        shape = StackShape(self._width, of_batch, (), is_centred=True, is_rescaled=True, reads_dead=reads_dead)
         k_N, dead_NF = self.k_N[members] * (len(self.x_BD) if of_batch else 1), self.dead_NF[members]
         return stacked_step(shape, params, self.x_BD, k_N, torch.ones_like(k_N), dead_NF, choice)
 

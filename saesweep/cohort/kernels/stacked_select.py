@@ -29,6 +29,8 @@ class StackShape:
     """Pairs of a token, on average where they are the batch's: at least every member's k."""
     of_batch: bool
     """The largest of the whole batch are kept, not those of each token."""
+    inner_widths: tuple[int, ...]
+    """Matryoshka widths below `d_sae`; none for other SAEs."""
     is_centred: bool
     """`apply_b_dec_to_input`."""
     is_rescaled: bool
@@ -97,6 +99,8 @@ def stacked_select(
     found = (
         _of_batch(main, n_pairs, k_N, n_tokens, d_sae, choice) if shape.of_batch else _of_rows(main, k_N, d_sae, choice)
     )
+    if shape.inner_widths:
+        found = _by_level(found, shape.inner_widths, d_sae)
     return found, _of_rows(aux, None, d_sae, choice) if aux else None
 
 
@@ -154,3 +158,15 @@ def _of_batch(
     cols_P = (flat_NM - tokens_NM * d_sae + saes_N1 * d_sae).view(-1)
     pairs = Pairs.of_rows(rows_P, cols_P, n_saes * n_tokens, choice.pairs)
     return Taken(pairs, values_NM.gather(1, order_NM).view(-1), is_kept_NM.gather(1, order_NM).view(-1))
+
+
+def _by_level(taken: Taken, inner_widths: tuple[int, ...], d_sae: int) -> Taken:
+    """Return the pairs in the order of their levels, with rows `level * rows + row`."""
+    pairs = taken.pairs
+    latents_P, level_P = pairs.cols_P % d_sae, torch.zeros_like(pairs.cols_P)
+    for width in inner_widths:  # compared with numbers: a tensor of widths would be written to the device in every step
+        level_P += latents_P >= width
+    order_P = level_P.to(torch.int16).sort(stable=True).indices
+    rows_P = (level_P * pairs.n_rows + pairs.rows_P)[order_P]
+    by_level = Pairs.of_rows(rows_P, pairs.cols_P[order_P], (len(inner_widths) + 1) * pairs.n_rows, pairs.kernels)
+    return Taken(by_level, taken.values_P[order_P], taken.is_kept_P[order_P])

@@ -1,4 +1,4 @@
-"""One stacked step against autograd through the reference, for every option of topk and batchtopk SAEs."""
+"""One stacked step against autograd through the reference, for every option of SAEs that are stacked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from saesweep.cohort.kernels import KernelChoice
 from saesweep.cohort.kernels.stacked import stacked_step
 from saesweep.cohort.kernels.stacked_select import StackShape, width_for
 
-STACKED = [case for case in CASES if case.architecture in ("topk", "batchtopk")]
+STACKED = [
+    case
+    for case in CASES
+    if case.architecture in ("topk", "batchtopk", "matryoshka_batchtopk")
+    and not case.options.get("use_matryoshka_aux_loss")
+]
 COPIES = 3
 
 
@@ -34,7 +39,7 @@ def test_losses_gradients_and_firing_counts(
     if way == "each by oneDNN" and device == "cuda":
         pytest.skip("oneDNN is for CPUs")
     architecture, x = case.build(), batch(dtype, device=device)
-    spec, k, of_batch = architecture.spec, case.knobs.k, case.architecture == "batchtopk"
+    spec, k, of_batch = architecture.spec, case.knobs.k, case.architecture != "topk"
     dead = dead_mask(device=device) if case.dead else None
     params = params_for(architecture, dtype, device=device)
     exact = {name: weight.double() for name, weight in params.items()}
@@ -42,6 +47,7 @@ def test_losses_gradients_and_firing_counts(
     shape = StackShape(
         width=min(width_for(k), architecture.d_sae),
         of_batch=of_batch,
+        inner_widths=getattr(spec, "inner_widths", ()),
         is_centred=spec.apply_b_dec_to_input,
         is_rescaled=spec.rescale_acts_by_decoder_norm,
         reads_dead=case.dead and architecture.reads_dead,
