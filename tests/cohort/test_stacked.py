@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from saesweep.cohort import Cohort, ReferenceEngine, Slot, Stacks
 from saesweep.cohort.kernels import KernelChoice, SparseEngine
 from saesweep.cohort.kernels.choice import Stacked
+from saesweep.cohort.kernels.pairs import PairKernels
 from saesweep.saes import Normalizer
 from saesweep.specs import BaseRun
 
@@ -64,20 +65,21 @@ def batches(n: int, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor
     return [{HOOK: row.to(dtype)} for row in rows]
 
 
-def new_cohort(n_slots: int, *, stacked: Stacked = "batched") -> Cohort:
+def new_cohort(n_slots: int, *, stacked: Stacked = "batched", device: str = "cpu") -> Cohort:
     # A chunk of 64 tokens and one of 36.
-    engine = SparseEngine(KernelChoice(chunk_elements=F * 70, stacked=stacked))
+    pairs: PairKernels = "torch" if device == "cpu" else "triton"
+    engine = SparseEngine(KernelChoice(chunk_elements=F * 70, stacked=stacked, pairs=pairs))
     return Cohort(
         n_slots,
         normalizers={(HOOK, "none"): Normalizer(mode="none")},
-        device="cpu",
+        device=device,
         engine=ReferenceEngine() if stacked == "no" else engine,
         stacks=None if stacked == "no" else Stacks(engine),
     )
 
 
-def new_slot(run: BaseRun, seed: int = 7, **options: Any) -> Slot:
-    slot = Slot(trial=seed, run=run, joined_at_tokens=0, init_seed=seed, device="cpu", **options)
+def new_slot(run: BaseRun, seed: int = 7, device: str = "cpu", **options: Any) -> Slot:
+    slot = Slot(trial=seed, run=run, joined_at_tokens=0, init_seed=seed, device=device, **options)
     # Some latents never fire: the auxiliary loss has something to do.
     slot.params["b_enc"][::5] = -10.0
     return slot
@@ -314,3 +316,21 @@ def test_with_a_product_for_each_the_others_do_not_grow_either() -> None:
 def test_a_step_waits_for_nothing(number: int, sae: dict[str, Any]) -> None:
     assert not watched_step(sae, 2, number).waits
     assert watched_step(sae, 2, number, stacked="no").waits  # the watch would see it
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stacked", ["batched", "each"])
+@FAMILY
+def test_a_gpu_is_not_waited_for_in_a_step(sae: dict[str, Any], stacked: Stacked) -> None:
+    cohort = new_cohort(2, stacked=stacked, device="cuda")
+    for index, run in enumerate(trials(sae)[:2]):
+        cohort.place(index, new_slot(run, index, device="cuda"))
+    cohort.begin_block()
+    data = [{HOOK: batch[HOOK].cuda()} for batch in batches(STEPS)]
+    for number, batch in enumerate(data):
+        writes_ahead = number in (0, WINDOW + 1)  # at the start, and where latents may be dead from then on
+        torch.cuda.set_sync_debug_mode("default" if writes_ahead else "error")
+        try:
+            cohort.train_step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -94,7 +94,7 @@ def keeps_bits(choice: KernelChoice, d_in: int, d_sae: int, *, device: torch.dev
 def fastest_stacked(timer: Timer, choice: KernelChoice, d_in: int, d_sae: int) -> Stacked:
     """Return how eight topk SAEs with dead latents take a step clearly faster than one after another, if they do.
 
-    Never on a CPU, where stacks were slower but for the smallest steps (docs/performance-log.md).
+    Never on a CPU, where stacks were slower but for small steps without dead latents (docs/performance-log.md).
     """
     if timer.device.type == "cpu":
         return "no"
