@@ -111,6 +111,7 @@ class SlotPlan:
     reason: str
     slot_bytes: int
     shared_bytes: int
+    """Of a step and of measuring; where SAEs are stacked, of a step of all of them at once."""
     measuring_bytes: int
     """Maximum memory that measuring takes; `shared_bytes` holds it where it is more than a training step's."""
     background_checkpoints: bool
@@ -143,9 +144,7 @@ def plan_slots(
         host_bytes: Memory that is free now on the host, where checkpoints are copied to; None where that is `free_bytes`.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
-    in_training = per_slot
-    if cohort.kernels == "stacked":
-        in_training = max(slot_bytes(run, cohort.adam_moments) + stacked_bytes(run) for run in runs)
+    in_training = per_slot + (max(map(stacked_bytes, runs)) if cohort.kernels == "stacked" else 0)
     shared = shared_bytes(runs, hooks, weight_bytes, cohort.adam_moments, measuring_bytes)
 
     def planned(slots: int, reason: str) -> SlotPlan:
@@ -160,7 +159,14 @@ def plan_slots(
             if is_copied
             else "no room for a copy: training waits while checkpoints are written"
         )
-        return SlotPlan(slots, f"{reason}; {copy}", per_slot, shared, measuring_bytes, is_copied)
+        return SlotPlan(
+            slots=slots,
+            reason=f"{reason}; {copy}",
+            slot_bytes=per_slot,
+            shared_bytes=shared + slots * (in_training - per_slot),
+            measuring_bytes=measuring_bytes,
+            background_checkpoints=is_copied,
+        )
 
     if cohort.size != "auto":
         trials = max(1, min(cohort.size // replicates, n_trials))

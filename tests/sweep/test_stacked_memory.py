@@ -76,7 +76,9 @@ def test_memory_is_planned_for_stacks_where_they_are_asked_for() -> None:
         for kernels in ("sparse", "stacked")
     }
     each = slot_bytes(runs[0]) + stacked_bytes(runs[0])
-    assert sizes["stacked"].slots == (24 * GIB * 0.8 - sizes["stacked"].shared_bytes) // each
+    assert sizes["stacked"].slots == (24 * GIB * 0.8 - sizes["sparse"].shared_bytes) // each
+    for_a_step = sizes["stacked"].shared_bytes - sizes["sparse"].shared_bytes
+    assert for_a_step == sizes["stacked"].slots * stacked_bytes(runs[0])
     assert 1 <= sizes["stacked"].slots < sizes["sparse"].slots
     assert sizes["stacked"].slot_bytes == sizes["sparse"].slot_bytes  # what checkpoints hold
 
