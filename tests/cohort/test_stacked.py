@@ -8,103 +8,30 @@ from typing import Any
 
 import pytest
 import torch
+from stacked_cases import (
+    BATCHTOPK,
+    FAMILY,
+    HOOK,
+    MATRYOSHKA,
+    STEPS,
+    TOPK,
+    WINDOW,
+    B,
+    D,
+    F,
+    Way,
+    assert_same_bits,
+    batches,
+    filled,
+    make_run,
+    new_cohort,
+    new_slot,
+    trials,
+)
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from saesweep.cohort import Cohort, ReferenceEngine, Slot, Stacks
-from saesweep.cohort.kernels import KernelChoice, SparseEngine
-from saesweep.cohort.kernels.choice import Stacked
-from saesweep.cohort.kernels.pairs import PairKernels
-from saesweep.saes import Normalizer
-from saesweep.specs import BaseRun
-
-D, F, B = 12, 48, 100
-HOOK = "h"
-WINDOW = 4
-"""Steps after which a latent counts as dead: the second half of each trajectory has an auxiliary loss."""
-STEPS = 12
-
-
-TOPK, BATCHTOPK = {"architecture": "topk", "k": 4}, {"architecture": "batchtopk", "k": 3.7}
-MATRYOSHKA = {"architecture": "matryoshka_batchtopk", "k": 3.7, "matryoshka_widths": [12, 24]}
-FAMILY = pytest.mark.parametrize("sae", [TOPK, BATCHTOPK, MATRYOSHKA], ids=lambda sae: sae["architecture"])
-
-
-def make_run(dtype: str = "float32", sae: Mapping[str, Any] = TOPK, **fields: Any) -> BaseRun:
-    return BaseRun.model_validate(
-        {
-            "dataset_path": "x",
-            "hook_name": HOOK,
-            "training_tokens": 40 * B,
-            "train_batch_size_tokens": B,
-            "lr": 3e-3,
-            "lr_warm_up_steps": 3,
-            "lr_decay_steps": 5,
-            "dead_feature_window": WINDOW,
-            "sae": {"d_in": D, "d_sae": F, "dtype": dtype, **sae},
-            **fields,
-        }
-    )
-
-
-def trials(sae: Mapping[str, Any]) -> list[BaseRun]:
-    """Runs that share a stack and differ in all that they may differ in there."""
-    return [
-        make_run(sae=sae),
-        make_run(sae={**sae, "k": 3}, lr=1e-2, adam_beta1=0.5),
-        make_run(sae={**sae, "aux_loss_coefficient": 0.1}, lr_warm_up_steps=0, adam_beta2=0.99),
-        make_run(sae=sae, lr=1e-3, training_tokens=30 * B),
-        make_run(sae={**sae, "k": 3}, lr_scheduler_name="cosineannealing"),
-    ]
-
-
-def batches(n: int, dtype: torch.dtype = torch.float32) -> list[dict[str, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(64, D, generator=generator, dtype=torch.float64)
-    rows = [(torch.rand(B, 64, generator=generator, dtype=torch.float64) > 0.9).double() @ features for _ in range(n)]
-    return [{HOOK: row.to(dtype)} for row in rows]
-
-
-def new_cohort(n_slots: int, *, stacked: Stacked = "batched", device: str = "cpu") -> Cohort:
-    # A chunk of 64 tokens and one of 36.
-    pairs: PairKernels = "torch" if device == "cpu" else "triton"
-    engine = SparseEngine(KernelChoice(chunk_elements=F * 70, stacked=stacked, pairs=pairs))
-    return Cohort(
-        n_slots,
-        normalizers={(HOOK, "none"): Normalizer(mode="none")},
-        device=device,
-        engine=ReferenceEngine() if stacked == "no" else engine,
-        stacks=None if stacked == "no" else Stacks(engine),
-    )
-
-
-def new_slot(run: BaseRun, seed: int = 7, device: str = "cpu", **options: Any) -> Slot:
-    slot = Slot(trial=seed, run=run, joined_at_tokens=0, init_seed=seed, device=device, **options)
-    # Some latents never fire: the auxiliary loss has something to do.
-    slot.params["b_enc"][::5] = -10.0
-    return slot
-
-
-def filled(slots: list[Slot], *, stacked: Stacked = "batched") -> Cohort:
-    cohort = new_cohort(len(slots), stacked=stacked)
-    for index, slot in enumerate(slots):
-        cohort.place(index, slot)
-    cohort.begin_block()
-    return cohort
-
-
-def state(slot: Slot) -> dict[str, Tensor]:
-    losses = {f"loss/{name}": term for name, term in slot.block_losses.items()}
-    return {name: tensor.clone() for name, tensor in {**slot.tensors(), **losses, "finite": slot.is_finite}.items()}
-
-
-def assert_same_bits(slot: Slot, other: Slot, what: object = "") -> None:
-    mine, theirs = state(slot), state(other)
-    assert mine.keys() == theirs.keys()
-    different = [name for name, tensor in mine.items() if not torch.equal(tensor, theirs[name])]
-    assert not different, (what, different)
-    assert slot.meta() == other.meta() | {"trial": slot.trial}
-
+from saesweep.cohort import Slot
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -127,7 +54,7 @@ def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str
     settings: list[dict[str, Any]] = [{}, {"lr": 1e-3, "adam_beta1": 0.5}, {"adam_beta2": 0.9}]
     slots = [new_slot(make_run(dtype, TOPK | sae, **fields), seed) for seed, fields in enumerate(settings)]
     exact = [new_slot(make_run("float64", TOPK | sae, **fields), seed) for seed, fields in enumerate(settings)]
-    together, plain = filled(slots), filled(exact, stacked="no")
+    together, plain = filled(slots), filled(exact, "reference")
     for batch in batches(STEPS, slots[0].params["W_dec"].dtype):
         together.train_step(batch)
         plain.train_step({HOOK: batch[HOOK].double()})
@@ -144,19 +71,17 @@ def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str
 
 
 @pytest.mark.parametrize("members", [[0, 1], [1, 0], [4, 2, 0, 1, 3], [3, 2]], ids=str)
-@pytest.mark.parametrize("stacked", ["batched", "each"])
+@pytest.mark.parametrize("way", ["batched", "each"])
 @FAMILY
-def test_a_slot_s_bits_do_not_depend_on_its_neighbours(
-    members: list[int], sae: dict[str, Any], stacked: Stacked
-) -> None:
+def test_a_slot_s_bits_do_not_depend_on_its_neighbours(members: list[int], sae: dict[str, Any], way: Way) -> None:
     runs, data = trials(sae), batches(STEPS)
     slots = [new_slot(runs[index], index) for index in members]
-    together = filled(slots, stacked=stacked)
+    together = filled(slots, way)
     for batch in data:
         together.train_step(batch)
     for slot, index in zip(slots, members, strict=True):
         alone = new_slot(runs[index], index)
-        cohort = filled([alone], stacked=stacked)
+        cohort = filled([alone], way)
         for batch in data:
             cohort.train_step(batch)
         assert_same_bits(slot, alone, index)
@@ -172,12 +97,8 @@ def test_slots_that_are_not_stacked_train_as_ever() -> None:
 
     slots = [new_slot(make_run(), 0), *not_stacked()]
     mixed = filled(slots)
-    engine = SparseEngine(KernelChoice(chunk_elements=F * 70))
     singles = not_stacked()
-    cohort = Cohort(3, normalizers={(HOOK, "none"): Normalizer(mode="none")}, device="cpu", engine=engine)
-    for index, slot in enumerate(singles):
-        cohort.place(index, slot)
-    cohort.begin_block()
+    cohort = filled(singles, "no")
     for batch in batches(STEPS):
         mixed.train_step(batch)
         cohort.train_step(batch)
@@ -285,10 +206,10 @@ class Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def watched_step(sae: Mapping[str, Any], n_slots: int, number: int, *, stacked: Stacked = "batched") -> Watch:
+def watched_step(sae: Mapping[str, Any], n_slots: int, number: int, way: Way = "batched") -> Watch:
     """Watch a step of so many slots, counted from 0; the first of a block writes ahead what the others need."""
     runs = trials(sae)
-    cohort = filled([new_slot(runs[index % len(runs)], index) for index in range(n_slots)], stacked=stacked)
+    cohort = filled([new_slot(runs[index % len(runs)], index) for index in range(n_slots)], way)
     data = batches(number + 1)
     for batch in data[:-1]:
         cohort.train_step(batch)
@@ -306,7 +227,7 @@ def test_operators_of_a_step_do_not_grow_with_the_slots(number: int, sae: dict[s
 
 
 def test_with_a_product_for_each_the_others_do_not_grow_either() -> None:
-    one, eight = (watched_step(TOPK, n_slots, 2, stacked="each").counts for n_slots in (1, 8))
+    one, eight = (watched_step(TOPK, n_slots, 2, "each").counts for n_slots in (1, 8))
     assert (one.pop("addmm"), eight.pop("addmm")) == (2, 16)  # of two chunks
     assert eight == one
 
@@ -315,14 +236,14 @@ def test_with_a_product_for_each_the_others_do_not_grow_either() -> None:
 @FAMILY
 def test_a_step_waits_for_nothing(number: int, sae: dict[str, Any]) -> None:
     assert not watched_step(sae, 2, number).waits
-    assert watched_step(sae, 2, number, stacked="no").waits  # the watch would see it
+    assert watched_step(sae, 2, number, "no").waits  # the watch would see it
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("stacked", ["batched", "each"])
+@pytest.mark.parametrize("way", ["batched", "each"])
 @FAMILY
-def test_a_gpu_is_not_waited_for_in_a_step(sae: dict[str, Any], stacked: Stacked) -> None:
-    cohort = new_cohort(2, stacked=stacked, device="cuda")
+def test_a_gpu_is_not_waited_for_in_a_step(sae: dict[str, Any], way: Way) -> None:
+    cohort = new_cohort(2, way, device="cuda")
     for index, run in enumerate(trials(sae)[:2]):
         cohort.place(index, new_slot(run, index, device="cuda"))
     cohort.begin_block()
