@@ -37,7 +37,7 @@ def our_cohort(
         lr: Learning rate.
         fresh: Make every SAE anew instead of copying the first, which saves drawing weights, a second at the larger sizes.
     """
-    from saesweep.cohort import Cohort, Slot
+    from saesweep.cohort import Cohort, Slot, Stacks
     from saesweep.cohort.kernels import SparseEngine
     from saesweep.saes import Normalizer
     from saesweep.specs import BaseRun
@@ -58,12 +58,14 @@ def our_cohort(
             "sae": {"architecture": setup.architecture, **setup.sae_fields},
         }
     )
+    engine = SparseEngine(choice, autocast=setup.autocast)
     cohort = Cohort(
         setup.slots,
         normalizers={(hook, "none"): Normalizer(mode="none") for hook in hooks.values()},
         device=setup.device,
-        engine=SparseEngine(choice, autocast=setup.autocast),
+        engine=engine,
         autocast=setup.autocast,
+        stacks=Stacks(engine) if choice.stacked != "no" else None,
     )
     weights = setup.weights(BATCHES[0])
 

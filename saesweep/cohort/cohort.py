@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.engine import GradientEngine, ReferenceEngine
-from saesweep.cohort.optimizer import adam_step_
+from saesweep.cohort.optimizer import MAX_GRAD_NORM, adam_step_
 from saesweep.cohort.slot import Slot
+from saesweep.cohort.stacks import Stacks
 from saesweep.saes import (
     Architecture,
     ExportedSAE,
@@ -30,8 +31,6 @@ from saesweep.saes import (
 
 CALIBRATION_BATCHES = 10
 """Recent training batches on which an exported BatchTopK threshold is calibrated."""
-MAX_GRAD_NORM = 1.0
-"""Gradient clipping per SAE, as SAELens has it."""
 
 
 class Cohort:
@@ -44,6 +43,7 @@ class Cohort:
         engine: Preferred gradient engine; slots that it does not support use the reference path.
         reference: The reference path; a plain one with `autocast` when left out.
         autocast: bfloat16 matrix products with fp32 master weights.
+        stacks: Trains slots of one shape together where it can; None: each slot is trained by itself.
     """
 
     def __init__(
@@ -55,12 +55,14 @@ class Cohort:
         engine: GradientEngine | None = None,
         reference: ReferenceEngine | None = None,
         autocast: bool = False,
+        stacks: Stacks | None = None,
     ) -> None:
         self.slots: list[Slot | None] = [None] * n_slots
         self._normalizers = normalizers
         self._device = torch.device(device)
         self._reference = reference or ReferenceEngine(autocast=autocast)
         self._engine: GradientEngine = engine or self._reference
+        self._stacks = stacks
         self._recent: deque[Mapping[str, Tensor]] = deque(maxlen=CALIBRATION_BATCHES)
 
     def place(self, index: int, slot: Slot) -> None:
@@ -102,6 +104,8 @@ class Cohort:
     def begin_block(self) -> None:
         """Start a block: loss sums and calibration batches are its own, so that a resumed block repeats them."""
         self._recent.clear()
+        if self._stacks is not None:
+            self._stacks.begin_block()
         for _, slot in self.occupied():
             slot.begin_block()
 
@@ -121,10 +125,12 @@ class Cohort:
                 scaled[key] = self._scaled(batch[hook], key)
             return scaled[key]
 
-        for _, slot in self.occupied():
-            if not slot.is_done:
-                target_BD = rows_at(slot.run.target_hook, slot) if slot.run.sae.is_transcoder else None
-                self._train_slot(slot, rows_at(slot.run.hook_name, slot), target_BD)
+        slots = [slot for _, slot in self.occupied() if not slot.is_done]
+        if self._stacks is not None:
+            slots = self._stacks.train_step(slots, rows_at)
+        for slot in slots:
+            target_BD = rows_at(slot.run.target_hook, slot) if slot.run.sae.is_transcoder else None
+            self._train_slot(slot, rows_at(slot.run.hook_name, slot), target_BD)
 
     def _train_slot(self, slot: Slot, x_BD: Tensor, target_BD: Tensor | None) -> None:
         result = self.engine_for(slot.architecture).step(

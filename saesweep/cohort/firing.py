@@ -30,12 +30,16 @@ class FiringStatistics:
         """Record one step in which latent i fired at `firing_F[i]` of `n_tokens` tokens."""
         self.steps_since_fired_F += 1
         self.steps_since_fired_F.masked_fill_(firing_F > 0, 0)
+        self.begin_step(n_tokens)
+        self.counts_2F[0] += firing_F
+
+    def begin_step(self, n_tokens: int) -> None:
+        """Count one step's tokens, in a new window where one is due; the firing counts are added by the caller."""
         if self.steps_in_window == self._sampling_window_steps:
             self.counts_2F[1].copy_(self.counts_2F[0])
             self.counts_2F[0].zero_()
             self.tokens = [0, self.tokens[0]]
             self.steps_in_window = 0
-        self.counts_2F[0] += firing_F
         self.tokens[0] += n_tokens
         self.steps_in_window += 1
 

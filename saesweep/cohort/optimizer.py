@@ -71,8 +71,10 @@ def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(torch.isfinite(values), rounded, values).to(torch.bfloat16)
 
 
-# What torch.nn.utils.clip_grad_norm_ adds to the norm before dividing.
-_CLIP_EPS = 1e-6
+MAX_GRAD_NORM = 1.0
+"""Gradient clipping per SAE, as SAELens has it."""
+CLIP_EPS = 1e-6
+"""What torch.nn.utils.clip_grad_norm_ adds to the norm before dividing."""
 
 
 def adam_step_(
@@ -123,7 +125,7 @@ def adam_step_(
     first = weights[0]
 
     norm = torch.nn.utils.get_total_norm(flat_grads)
-    divisor = ((norm + _CLIP_EPS) / max_grad_norm).clamp(min=1.0)
+    divisor = ((norm + CLIP_EPS) / max_grad_norm).clamp(min=1.0)
     grad_scale: Tensor | None = None
     if first.dtype == torch.float32:
         grad_scale = divisor.float()

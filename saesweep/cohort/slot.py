@@ -108,6 +108,10 @@ class Slot:
         knobs = knobs if self.control is None else self.control.applied(knobs)
         return knobs if self.annealing is None else self.annealing.applied(knobs)
 
+    def k_at(self, step: int) -> float:
+        """Return the k of a step, counted from 0; topk family only."""
+        return self._ramps["k"].at(step)
+
     def resample_dead_(self, x_BD: Tensor) -> None:
         """Give silent latents new weights after a step where `resample_steps` says so, from the batch of that step."""
         if self._resample_steps and self.step and self.step % self._resample_steps == 0:

@@ -25,6 +25,7 @@ from saesweep.planning.probing import probes_seconds
 from saesweep.specs import METRICS, BaseRun
 from saesweep.specs.architectures import TopKFamilySpec
 from saesweep.worker.sizing import StreamSizes, measuring_bytes, shared_bytes
+from saesweep.worker.stacked_memory import stacked_bytes
 
 _PASSES = 3
 """Forward passes over the `test` part for its one SAE: clean, ablated, spliced."""
@@ -181,10 +182,12 @@ def process_peak(own: Experiment, sizes: StreamSizes, facts: ModelFacts) -> int:
     )
     shared = shared_bytes(runs, hooks, 0, own.spec.cohort.adam_moments, measuring)
     copies = 1 + slots.background_checkpoints
+    stacked = slots.slots * max(map(stacked_bytes, runs)) if own.spec.cohort.kernels == "stacked" else 0
     return int(
         psutil.Process().memory_info().rss
         + _LIBRARIES
         + facts.weight_bytes
         + copies * slots.slots * slots.slot_bytes
         + shared
+        + stacked
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from saesweep.specs.base_run import BaseRun
 from saesweep.specs.datasets import DatasetSpec
@@ -23,8 +23,10 @@ class CohortSpec(Spec):
     """Slots of each worker. `auto` plans memory, says what it chose and why, and keeps that number when the run resumes."""
     devices: Annotated[int, Field(ge=1)] | list[str] | str = "auto"
     """A worker trains on each: `auto` (every visible GPU, else `base.device`), `4` GPUs, `[cuda:0, cuda:1]` or `cpu x 2`; several take Ray."""
-    kernels: Literal["auto", "reference"] = "auto"
-    """`reference`: plain PyTorch autograd. `auto`: the exact sparse kernels wherever they apply."""
+    kernels: Literal["auto", "sparse", "stacked", "reference"] = "auto"
+    """`reference`: plain PyTorch autograd. `sparse`: the exact sparse kernels wherever they apply, one SAE after another. `stacked`: these too,
+    and topk, batchtopk and matryoshka_batchtopk SAEs of one shape as one batch of operations. `auto`: on a GPU the faster of these two as measured,
+    on a CPU `sparse`."""
     adam_moments: Literal["float32", "bfloat16"] = "float32"
     """How Adam's moments are kept between steps: `bfloat16`, rounded stochastically, takes 8 instead of 12 bytes per parameter, and is not exact."""
     block_tokens: TokenCount | None = Field(None, ge=1)
@@ -35,6 +37,14 @@ class CohortSpec(Spec):
     """Share of the free memory that `size: auto` plans with."""
     max_skipped_batches: int = Field(100, ge=0)
     """Batches with NaN or infinite activations are skipped and counted; more than this many end the run with an error."""
+
+    @model_validator(mode="after")
+    def _stacked_moments_are_exact(self) -> CohortSpec:
+        if self.kernels == "stacked" and self.adam_moments != "float32":
+            raise ValueError(
+                f"kernels: stacked trains with Adam's moments in float32 alone, and adam_moments is {self.adam_moments}; leave out one of the two"
+            )
+        return self
 
 
 class RaySpec(Spec):

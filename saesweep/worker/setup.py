@@ -6,14 +6,13 @@ import gc
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from saesweep.activations import ActivationSource, Sinks, find_sinks, open_source
 from saesweep.activity import doing
-from saesweep.cohort import Cohort, CompiledForward, GradientEngine, ReferenceEngine
-from saesweep.cohort.kernels import SparseEngine, kernel_choice, triton_or_none
+from saesweep.cohort import Cohort
 from saesweep.errors import UserError
 from saesweep.evaluation import HeldOutEvaluator, Probes
 from saesweep.experiment import Experiment, Stream
@@ -21,8 +20,8 @@ from saesweep.experiment.advice import autocast_on_cpu
 from saesweep.experiment.fields import MODEL_PATHS
 from saesweep.models import LanguageModel, resolve_device
 from saesweep.runs import RunDirectory
-from saesweep.saes import architecture_for
 from saesweep.specs import BaseRun, EvaluationSpec, ObjectiveSpec
+from saesweep.worker.kernels import make_engine, make_reference, make_stacks
 from saesweep.worker.normalizers import normalizers_of
 from saesweep.worker.sizing import KEPT_BYTES, size_stream
 
@@ -31,50 +30,6 @@ def derive(seed: int, *purpose: object) -> int:
     """Return a 63-bit seed for one purpose, such as `derive(42, "init", 0)`."""
     digest = hashlib.sha256("/".join(map(str, (seed, *purpose))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def make_engine(
-    requested: Literal["auto", "reference"],
-    stored: dict[str, Any] | None,
-    runs: list[BaseRun],
-    *,
-    device: torch.device,
-    reference: ReferenceEngine,
-    autocast: bool,
-) -> tuple[GradientEngine, dict[str, Any] | None, list[str]]:
-    """Return the engine, the choice to store (None for the reference path), and notes for the user.
-
-    Args:
-        requested: The file's `cohort.kernels`.
-        stored: What an earlier start of this run chose.
-        runs: One run per architecture in play, widths known.
-        device: Training device.
-        reference: The reference path.
-        autocast: bfloat16 matrix products.
-    """
-    if requested == "reference":
-        return reference, None, ["kernels: reference, as the file says"]
-    # Without Triton a GPU's sparse products are slower than bf16 ones.
-    keeps_topk = device.type != "cuda" or triton_or_none() is not None
-    probe = SparseEngine(autocast=autocast, topk_with_autocast=keeps_topk)
-    reasons = {run.sae.architecture: probe.supports(architecture_for(run.sae)) for run in runs}
-    sparse = [name for name, reason in reasons.items() if reason is None]
-    notes = [f"kernels: the reference path trains {name}: {reason}" for name, reason in reasons.items() if reason]
-    if not sparse:
-        return reference, None, notes
-    widest = max(runs, key=lambda run: run.sae.d_sae or 0).sae
-    assert widest.d_in is not None
-    assert widest.d_sae is not None
-    choice, source = kernel_choice(widest.d_in, widest.d_sae, device=device, stored=stored)
-    fields = ", ".join(f"{name}={value}" for name, value in choice.to_json().items())
-    notes.append(f"kernels: sparse ({fields}; {source})")
-    return SparseEngine(choice, autocast=autocast, topk_with_autocast=keeps_topk), choice.to_json(), notes
-
-
-def make_reference(run: BaseRun) -> ReferenceEngine:
-    """Return the reference path of a run, compiled where it asks for that."""
-    compiled = CompiledForward(run.sae_compilation_mode) if run.compile_sae else None
-    return ReferenceEngine(autocast=run.autocast, compiled=compiled)
 
 
 class LoadedModel:
@@ -202,9 +157,9 @@ def prepare(
     doing("choosing kernels")
     reference = make_reference(run)
     engine, choices["kernels"], engine_notes = make_engine(
-        experiment.spec.cohort.kernels,
+        experiment.spec.cohort,
         choices.get("kernels") or directory.of_worker("").choices().get("kernels"),  # the first worker's: the same bits
-        list(sizes.runs),
+        sizes,
         device=device,
         reference=reference,
         autocast=run.autocast,
@@ -224,6 +179,7 @@ def prepare(
         engine=engine,
         reference=reference,
         autocast=run.autocast,
+        stacks=make_stacks(engine),
     )
     return Setup(
         experiment=whole,

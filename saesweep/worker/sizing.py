@@ -21,6 +21,7 @@ from saesweep.saes import architecture_for
 from saesweep.saes.exported import rows_at_once
 from saesweep.specs import BaseRun, CohortSpec, EvaluationSpec
 from saesweep.specs.architectures import NormalizeActivations
+from saesweep.worker.stacked_memory import stacked_bytes
 
 
 def largest_run(experiment: Experiment, architecture: str) -> BaseRun:
@@ -147,6 +148,7 @@ class SlotPlan:
     reason: str
     slot_bytes: int
     shared_bytes: int
+    """Of a step and of measuring; where SAEs are stacked, of a step of all of them at once."""
     measuring_bytes: int
     """Maximum memory that measuring takes; `shared_bytes` holds it where it is more than a training step's."""
     background_checkpoints: bool
@@ -181,6 +183,7 @@ def plan_slots(
         device: The training device.
     """
     per_slot = max(slot_bytes(run, cohort.adam_moments) for run in runs)
+    in_training = per_slot + (max(map(stacked_bytes, runs)) if cohort.kernels == "stacked" else 0)
     shared = shared_bytes(
         runs, hooks, weight_bytes, cohort.adam_moments, measuring_bytes, device=device, kernels=cohort.kernels
     )
@@ -189,7 +192,7 @@ def plan_slots(
         # More SAEs at once are worth more than a copy: where there is no room for one, training waits for checkpoints.
         copied = slots * per_slot
         if host_bytes is None:
-            is_copied = 2 * copied + shared <= free_bytes * cohort.memory_fraction
+            is_copied = copied + slots * in_training + shared <= free_bytes * cohort.memory_fraction
         else:
             is_copied = copied <= host_bytes * cohort.memory_fraction
         copy = (
@@ -197,19 +200,26 @@ def plan_slots(
             if is_copied
             else "no room for a copy: training waits while checkpoints are written"
         )
-        return SlotPlan(slots, f"{reason}; {copy}", per_slot, shared, measuring_bytes, is_copied)
+        return SlotPlan(
+            slots=slots,
+            reason=f"{reason}; {copy}",
+            slot_bytes=per_slot,
+            shared_bytes=shared + slots * (in_training - per_slot),
+            measuring_bytes=measuring_bytes,
+            background_checkpoints=is_copied,
+        )
 
     if cohort.size != "auto":
         trials = max(1, min(cohort.size // replicates, n_trials))
         return planned(trials * replicates, "as the file says")
     usable = free_bytes * cohort.memory_fraction - shared
-    fitting = int(usable // per_slot)
+    fitting = int(usable // in_training)
     # A third of the trials at once leaves the sampler something to learn from; two of each architecture show at the first
     # rung how they differ.
     worthwhile = max(4, -(-n_trials // 3), _PEERS * len(runs))
     useful = replicates * max(1, min(n_trials, _AUTO_MAX_SLOTS // replicates, worthwhile))
     slots = max(replicates, min(useful, fitting // replicates * replicates))
-    why = f"{short_bytes(per_slot)} per SAE, {short_bytes(shared)} shared, {short_bytes(free_bytes)} free" + (
+    why = f"{short_bytes(in_training)} per SAE, {short_bytes(shared)} shared, {short_bytes(free_bytes)} free" + (
         f"; memory holds {max(fitting, 0)}"
         if fitting < useful
         else f"; a third of {n_trials} trials"
@@ -228,6 +238,8 @@ class StreamSizes:
     """The widest run of each architecture in play, widths known."""
     slots: SlotPlan
     """What memory holds now; a run that resumes keeps the number that it began with."""
+    holds_stacks: bool
+    """Memory holds what a stacked step takes for all slots at once."""
 
 
 def size_stream(
@@ -248,20 +260,22 @@ def size_stream(
     search, cohort = own.spec.search, own.spec.cohort
     runs = [with_widths(largest_run(own, name), d_in) for name in own.architectures]
     own_bytes, host = free_bytes(device), host_bytes(device)
+    own_bytes = own_bytes // sharing if device.type == "cpu" else own_bytes
     slots = plan_slots(
         cohort,
         n_trials=max(1, n_trials),
         runs=runs,
         hooks=len(own.hook_names()),
         weight_bytes=0,  # a model on the device has already taken its memory from what is free
-        free_bytes=own_bytes // sharing if device.type == "cpu" else own_bytes,
+        free_bytes=own_bytes,
         replicates=search.replicates,
         # The vocabulary is taken as wide as any, because `plan` does not know it, and `run` is to decide as `plan` does.
         measuring_bytes=max(measuring_bytes(run, own.spec.evaluation, len(own.hook_names()), device) for run in runs),
         host_bytes=None if host is None else host // sharing,
         device=device,
     )
-    return StreamSizes(tuple(runs), slots)
+    stacked = slots.slots * (slots.slot_bytes + max(map(stacked_bytes, runs))) + slots.shared_bytes
+    return StreamSizes(tuple(runs), slots, holds_stacks=stacked <= own_bytes * cohort.memory_fraction)
 
 
 def free_bytes(device: torch.device) -> int:

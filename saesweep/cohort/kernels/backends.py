@@ -6,7 +6,8 @@ Shape suffixes: R = rows (tokens), F = d_sae, D = d_in, P = active pairs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
@@ -20,9 +21,9 @@ from saesweep.cohort.kernels.pairs import PairKernels, Pairs
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.cohort.kernels.screen import Screen, top_of_pairs
 from saesweep.cohort.kernels.select import top_rows
+from saesweep.cohort.kernels.stacked_check import fastest_stacked
+from saesweep.cohort.kernels.timer import CLEARLY, Timer
 
-# A rival must be this much faster than the default: near-ties would be decided by noise, differently at each start.
-_CLEARLY = 0.9
 _CHUNK_ELEMENTS = (1 << 20, 1 << 21, 1 << 22, 1 << 23)
 LARGEST_CHUNK_GPU = 1 << 26
 _CHUNK_ELEMENTS_GPU = (1 << 22, 1 << 23, 1 << 25, LARGEST_CHUNK_GPU)
@@ -31,7 +32,6 @@ _CHUNK_ELEMENTS_GPU = (1 << 22, 1 << 23, 1 << 25, LARGEST_CHUNK_GPU)
 _MAX_LATENTS = 1 << 14
 _K, _LATENTS_PER_K = 32, 64
 _PAIRS, _PAIRS_GPU = 1 << 16, 1 << 19
-_ROUNDS = 3
 _BUDGET_SECONDS, _BUDGET_SECONDS_GPU = 3.0, 30.0
 
 
@@ -49,7 +49,7 @@ def choose(
     """
     if budget_seconds is None:
         budget_seconds = _BUDGET_SECONDS if torch.device(device).type == "cpu" else _BUDGET_SECONDS_GPU
-    default, timer = KernelChoice(), _Timer(torch.device(device), time.perf_counter() + budget_seconds)
+    default, timer = KernelChoice(), Timer(torch.device(device), time.perf_counter() + budget_seconds)
     generator = torch.Generator().manual_seed(0)
     d_sae = min(d_sae, _MAX_LATENTS)
     sizes = _CHUNK_ELEMENTS if timer.device.type == "cpu" else _CHUNK_ELEMENTS_GPU
@@ -63,59 +63,39 @@ def choose(
     screen = _screen_pays(timer, gemm, some_RD, W_FD)
     chunk_elements = _fastest_chunk(timer, sizes, gemm, _screened(x_RD, W_FD) if screen else None, x_RD, W_FD)
     rows = KernelChoice(chunk_elements=chunk_elements).chunk_rows(d_sae)
-    return KernelChoice(
+    choice = KernelChoice(
         gemm=gemm,
         chunk_elements=chunk_elements,
         screen=screen,
         pairs=pairs,
         dense_above=_crossover(timer, gemm, pairs, x_RD[:rows], W_FD, default.dense_above),
     )
-
-
-class _Timer:
-    def __init__(self, device: torch.device, deadline: float) -> None:
-        self.device, self._deadline = device, deadline
-
-    def seconds(self, rivals: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        """Return each rival's least time over a few alternating rounds; those that time did not allow are left out."""
-        best: dict[str, float] = {}
-        for round_ in range(_ROUNDS + 1):
-            for name, work in rivals.items():
-                if time.perf_counter() > self._deadline:
-                    return best
-                start = time.perf_counter()
-                work()
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
-                # The first round warms up: memory is touched, libraries pick their code.
-                if round_ > 0:
-                    best[name] = min(best.get(name, float("inf")), time.perf_counter() - start)
-        return best
+    return replace(choice, stacked=fastest_stacked(timer, choice, d_in, d_sae))
 
 
 def _k(d_sae: int) -> int:
     return max(min(_K, d_sae // _LATENTS_PER_K), 1)
 
 
-def _fastest_gemm(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> Gemm:
+def _fastest_gemm(timer: Timer, x_RD: Tensor, W_FD: Tensor) -> Gemm:
     rival: Gemm = "onednn" if x_RD.device.type == "cpu" else "split_fp16"
     if not is_exact(KernelChoice(gemm=rival), x_RD.shape[1], W_FD.shape[0], device=x_RD.device):
         return "default"
     b_F, out_RF = W_FD.new_zeros(W_FD.shape[0]), x_RD.new_empty(x_RD.shape[0], W_FD.shape[0])
     names: tuple[Gemm, Gemm] = ("default", rival)
     seconds = timer.seconds({name: partial(linear, name, x_RD, W_FD, b_F, out=out_RF) for name in names})
-    return rival if seconds.get(rival, float("inf")) < _CLEARLY * seconds.get("default", 0.0) else "default"
+    return rival if seconds.get(rival, float("inf")) < CLEARLY * seconds.get("default", 0.0) else "default"
 
 
-def _fastest_pairs(timer: _Timer, x_RD: Tensor, W_FD: Tensor) -> PairKernels:
+def _fastest_pairs(timer: Timer, x_RD: Tensor, W_FD: Tensor) -> PairKernels:
     if not is_exact(KernelChoice(pairs="triton"), x_RD.shape[1], W_FD.shape[0], device=x_RD.device):
         return "torch"
     seconds = timer.seconds({name: _products(name, x_RD, W_FD)[0] for name in get_args(PairKernels)})
-    return "triton" if seconds.get("triton", float("inf")) < _CLEARLY * seconds.get("torch", 0.0) else "torch"
+    return "triton" if seconds.get("triton", float("inf")) < CLEARLY * seconds.get("torch", 0.0) else "torch"
 
 
 def _fastest_chunk(
-    timer: _Timer,
+    timer: Timer,
     sizes: tuple[int, ...],
     gemm: Gemm,
     screened: Callable[[int], None] | None,
@@ -137,10 +117,10 @@ def _fastest_chunk(
     if default not in per_token:
         return default
     best = min(per_token, key=lambda n: per_token[n])
-    return best if per_token[best] < _CLEARLY * per_token[default] else default
+    return best if per_token[best] < CLEARLY * per_token[default] else default
 
 
-def _screen_pays(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> bool:
+def _screen_pays(timer: Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> bool:
     """Return whether finding each row's largest through bf16 is clearly faster than through fp32."""
     n_rows, d_sae, k = x_RD.shape[0], W_FD.shape[0], _k(W_FD.shape[0])
     if x_RD.device.type != "cpu" or not Screen.serves(d_sae, k) or screen_error(x_RD.shape[1], d_sae) > 1.0:
@@ -152,7 +132,7 @@ def _screen_pays(timer: _Timer, gemm: Gemm, x_RD: Tensor, W_FD: Tensor) -> bool:
             "screened": partial(_screened(x_RD, W_FD), n_rows),
         }
     )
-    return seconds.get("screened", float("inf")) < _CLEARLY * seconds.get("plain", 0.0)
+    return seconds.get("screened", float("inf")) < CLEARLY * seconds.get("plain", 0.0)
 
 
 def _screened(x_RD: Tensor, W_FD: Tensor) -> Callable[[int], None]:
@@ -188,7 +168,7 @@ def _products(kernels: PairKernels, x_RD: Tensor, W_FD: Tensor) -> tuple[Callabl
     return sparse, rows_P.shape[0]
 
 
-def _crossover(timer: _Timer, gemm: Gemm, pairs: PairKernels, x_RD: Tensor, W_FD: Tensor, default: float) -> float:
+def _crossover(timer: Timer, gemm: Gemm, pairs: PairKernels, x_RD: Tensor, W_FD: Tensor, default: float) -> float:
     """Return the density at which the sparse products cost as much as the four dense ones that they replace."""
     sparse, n_pairs = _products(pairs, x_RD, W_FD)
     acts_RF, out_FD = x_RD.new_ones(x_RD.shape[0], W_FD.shape[0]), torch.empty_like(W_FD)

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from saesweep.atomic import write_text
 from saesweep.cohort.kernels.backends import choose
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.exactness import is_exact
+from saesweep.cohort.kernels.stacked_check import STACKED
 from saesweep.errors import UserError
 
 OVERRIDE = "SAESWEEP_KERNELS"
@@ -27,7 +29,12 @@ _STALE_SECONDS = 3600
 
 
 def kernel_choice(
-    d_in: int, d_sae: int, *, device: torch.device | str = "cpu", stored: dict[str, Any] | None = None
+    d_in: int,
+    d_sae: int,
+    *,
+    device: torch.device | str = "cpu",
+    stored: dict[str, Any] | None = None,
+    stacked: bool | None = None,
 ) -> tuple[KernelChoice, str]:
     """Return the settings for a run, and where they come from, as a phrase for the user.
 
@@ -36,10 +43,28 @@ def kernel_choice(
         d_sae: Number of latents; for a cohort of mixed widths, the largest.
         device: Where the cohort trains.
         stored: What an earlier start of this run stored (`KernelChoice.to_json`): kept, so that a resumed run uses the same.
+        stacked: Whether SAEs of one shape are trained as one where they can be, where the file says it; None: as the source has it.
 
     Raises:
-        UserError: The environment variable is not valid, or the stored library is not exact on this machine.
+        UserError: The environment variable is not valid, or what was asked for or stored is not exact on this machine.
     """
+    choice, source = _of_source(d_in, d_sae, device, stored)
+    if stacked is False:
+        choice = replace(choice, stacked="no")
+    elif stacked and choice.stacked == "no":
+        kinds = [replace(choice, stacked=kind) for kind in STACKED]
+        exact = next((each for each in kinds if is_exact(each, d_in, d_sae, device=device)), None)
+        if exact is None:
+            raise UserError(
+                "cohort.kernels: stacked does not give an SAE the same bits alone and among others on this machine; use sparse"
+            )
+        choice = exact
+    return choice, source
+
+
+def _of_source(
+    d_in: int, d_sae: int, device: torch.device | str, stored: dict[str, Any] | None
+) -> tuple[KernelChoice, str]:
     if (text := os.environ.get(OVERRIDE)) is not None:
         choice, source = _parsed(text), f"{OVERRIDE} in the environment"
     elif stored is not None:
@@ -55,7 +80,7 @@ def kernel_choice(
     if not is_exact(choice, d_in, d_sae, device=device):
         raise UserError(
             f"kernels: {json.dumps(choice.to_json())} ({source}) is not available or not exact in float32 on this "
-            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false, "pairs": "torch"}}\' to use the plain ones'
+            f'machine; set {OVERRIDE}=\'{{"gemm": "default", "screen": false, "pairs": "torch", "stacked": "no"}}\' to use the plain ones'
         )
     return choice, source
 

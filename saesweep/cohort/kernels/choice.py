@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from saesweep.cohort.kernels.pairs import PairKernels
 
 Gemm = Literal["default", "onednn", "split_fp16"]
+Stacked = Literal["no", "batched", "each"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class KernelChoice:
     """Find the pairs that may matter by a bf16 product with a proven error bound, and compute only those in fp32 (CPUs)."""
     pairs: PairKernels = "torch"
     """Library of the products at active pairs: PyTorch's operators, or Triton kernels (GPUs alone)."""
+    stacked: Stacked = "no"
+    """Train SAEs of one shape as one batch of operations (topk, batchtopk, matryoshka_batchtopk): with one batched encoder product, or with
+    one for each SAE by the library `gemm`."""
 
     def __post_init__(self) -> None:
         if self.gemm not in get_args(Gemm):
@@ -36,6 +40,8 @@ class KernelChoice:
             raise ValueError(f"pairs: {self.pairs!r} is not one of {', '.join(get_args(PairKernels))}")
         if type(self.chunk_elements) is not int or not 1 <= self.chunk_elements <= 1 << 40:
             raise ValueError(f"chunk_elements: {self.chunk_elements!r} must be a positive whole number up to 2**40")
+        if self.stacked not in get_args(Stacked):
+            raise ValueError(f"stacked: {self.stacked!r} is not one of {', '.join(get_args(Stacked))}")
         if type(self.screen) is not bool:
             raise ValueError(f"screen: {self.screen!r} must be true or false")
         if not isinstance(self.dense_above, (int, float)) or not 0.0 <= self.dense_above <= 1.0:

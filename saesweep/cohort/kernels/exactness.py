@@ -12,6 +12,7 @@ from saesweep.cohort.kernels.gemm import linear
 from saesweep.cohort.kernels.pairs import PairKernels, Pairs, triton_or_none
 from saesweep.cohort.kernels.scratch import Scratch
 from saesweep.cohort.kernels.screen import SCORE_ROUNDING, Screen
+from saesweep.cohort.kernels.stacked_check import keeps_bits
 
 # Largest error let through, relative to |x| |w|: float32 stays near 1e-7, bf16 and TF32 are above 1e-4.
 _MAX_ERROR = 3e-6
@@ -103,9 +104,14 @@ def pairs_error(kernels: PairKernels, d_in: int, *, device: torch.device | str =
 
 
 def is_exact(choice: KernelChoice, d_in: int, d_sae: int, *, device: torch.device | str = "cpu") -> bool:
-    """Return whether a choice computes in float32 on this machine in more than name, at the widths that it is for."""
+    """Return whether a choice computes in float32 on this machine in more than name, at the widths that it is for.
+
+    And where it stacks SAEs, whether one's bits are the same whichever others train beside it.
+    """
     if gemm_error(choice.gemm, d_in, d_sae, device=device) > _MAX_ERROR:
         return False
     if choice.pairs != "torch" and pairs_error(choice.pairs, d_in, device=device) > _MAX_ERROR:
         return False
-    return not choice.screen or screen_error(d_in, d_sae) <= 1.0
+    if choice.screen and screen_error(d_in, d_sae) > 1.0:
+        return False
+    return choice.stacked == "no" or keeps_bits(choice, d_in, d_sae, device=device)

@@ -1,6 +1,6 @@
 """Active (token, latent) pairs and the four sparse products that a step is made of.
 
-Shape suffixes: R = rows of the batch (tokens), F = d_sae, D = d_in, P = active pairs.
+Shape suffixes: R = rows of the batch (tokens), F = d_sae, D = d_in, P = active pairs, S = segments.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class ByLatent:
         if values_P.device.type != "cuda":
             return torch.bincount(self.cols_P, weights=values_P, minlength=self.offsets_F1.shape[0] - 1)
         # CUDA's bincount adds in any order, and waits for the GPU.
-        return _segment_sums(values_P[self.order_P], self.offsets_F1)
+        return segment_sums(values_P[self.order_P], self.offsets_F1)
 
     def counts(self, chosen_P: Tensor) -> Tensor:
         """Return the number of each latent's chosen pairs, int64 [F]; the choice in row order."""
         if chosen_P.device.type != "cuda":
             return torch.bincount(self.cols_P[chosen_P], minlength=self.offsets_F1.shape[0] - 1)
-        return _segment_sums(chosen_P[self.order_P].float(), self.offsets_F1).to(torch.int64)
+        return segment_sums(chosen_P[self.order_P].float(), self.offsets_F1).to(torch.int64)
 
     def add_to_(self, out_FD: Tensor, values_P: Tensor, table_RD: Tensor, *, fresh: bool) -> None:
         """Add `sum over a latent's pairs of value * table[row]` to every latent's row of `out_FD`.
@@ -162,13 +162,13 @@ class Pairs:
         """Return the sum of each row's values, [R]."""
         if values_P.device.type != "cuda":
             return torch.bincount(self.rows_P, weights=values_P, minlength=self.n_rows)
-        return _segment_sums(values_P, self.offsets_R1)
+        return segment_sums(values_P, self.offsets_R1)
 
     def counts_by_row(self, chosen_P: Tensor) -> Tensor:
         """Return the number of each row's chosen pairs, [R]."""
         if chosen_P.device.type != "cuda":
             return torch.bincount(self.rows_P[chosen_P], minlength=self.n_rows)
-        return _segment_sums(chosen_P.float(), self.offsets_R1)
+        return segment_sums(chosen_P.float(), self.offsets_R1)
 
     def _dots_fused(self, left_RD: Tensor, right_FD: Tensor) -> Tensor:
         _announce_csr_once()
@@ -183,7 +183,8 @@ class Pairs:
         return found.values()
 
 
-def _segment_sums(values_P: Tensor, offsets_S1: Tensor) -> Tensor:
+def segment_sums(values_P: Tensor, offsets_S1: Tensor) -> Tensor:
+    """Return the sum of each segment's values, [S]; segments lie one after the other."""
     found: Tensor = torch.segment_reduce(values_P, "sum", offsets=offsets_S1)
     return found
 

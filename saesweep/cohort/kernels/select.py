@@ -23,22 +23,22 @@ Finder = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Returns (values, flat positions `token * F + latent`) of a chunk's pre-activations above a scalar, by token."""
 
 
-def top_rows(hidden_RF: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return (values, latents) of each row's k largest, [R, K], unordered.
+def top_rows(hidden_RF: Tensor, k: int, *, falling: bool = False) -> tuple[Tensor, Tensor]:
+    """Return (values, latents) of each row's k largest, [R, K], in falling order or in any.
 
     In two stages where that is faster: the k largest lie in the k groups with the largest maxima.
     """
     n_rows, width = hidden_RF.shape
     n_groups = next((g for g in _GROUPS if width % g == 0 and width // g >= 2 * k), None)
     if n_groups is None:
-        top = hidden_RF.topk(k, dim=-1, sorted=False)
+        top = hidden_RF.topk(k, dim=-1, sorted=falling)
         return top.values, top.indices
     span = width // n_groups
     # A group holds one latent of every span, so that the maximum runs over contiguous memory.
     grouped = hidden_RF.view(n_rows, n_groups, span)
     groups_RK = grouped.amax(1).topk(k, dim=-1, sorted=False).indices
     candidates = grouped.gather(2, groups_RK[:, None, :].expand(n_rows, n_groups, k)).view(n_rows, n_groups * k)
-    top = candidates.topk(k, dim=-1, sorted=False)
+    top = candidates.topk(k, dim=-1, sorted=falling)
     place = torch.div(top.indices, k, rounding_mode="floor")
     return top.values, place * span + groups_RK.gather(1, top.indices - place * k)
 

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from saesweep.cohort.kernels import (
     is_exact,
     kernel_choice,
     screen_error,
+    stacked_check,
     triton_or_none,
 )
 from saesweep.cohort.kernels import backends as backends_module
@@ -40,7 +42,9 @@ def test_json_round_trip() -> None:
     assert KernelChoice.from_json(json.loads(json.dumps(choice.to_json()))) == choice
 
 
-@pytest.mark.parametrize("bad", [{"gemm": "magic"}, {"chunk_elements": 0}, {"dense_above": 1.5}, {"pairs": "magic"}])
+@pytest.mark.parametrize(
+    "bad", [{"gemm": "magic"}, {"chunk_elements": 0}, {"dense_above": 1.5}, {"pairs": "magic"}, {"stacked": True}]
+)
 def test_values_out_of_range(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         KernelChoice.from_json(bad)
@@ -235,3 +239,85 @@ def test_a_cache_that_cannot_be_written_is_said(own_cache: Path, monkeypatch: py
     own_cache.parent.write_text("a file where a folder should be")
     monkeypatch.setattr(cache, "choose", lambda *a, **k: KernelChoice())
     assert "cannot be written" in kernel_choice(32, 256)[1]
+
+
+def test_stacking_is_what_the_file_says_or_what_was_kept() -> None:
+    for kind in ("batched", "each"):
+        kept = KernelChoice(stacked=kind).to_json()
+        assert kernel_choice(24, 96, stored=kept)[0].stacked == kind
+        assert kernel_choice(24, 96, stored=kept, stacked=True)[0].stacked == kind
+        assert kernel_choice(24, 96, stored=kept, stacked=False)[0].stacked == "no"
+    assert kernel_choice(24, 96, stored=KernelChoice().to_json(), stacked=True)[0] == KernelChoice(stacked="batched")
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, *spoilt: str) -> None:
+    """Let these ways to stack round otherwise among many."""
+    original = stacked_check.stacked_step
+
+    def step(shape: Any, params: Any, *args: Any) -> Any:
+        result = original(shape, params, *args)
+        if args[-1].stacked in spoilt:
+            result.grads["b_dec"].mul_(1.0 + 1e-6 * (len(params["b_dec"]) > 2))
+        return result
+
+    monkeypatch.setattr(stacked_check, "stacked_step", step)
+
+
+def test_stacking_is_refused_where_bits_depend_on_the_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "batched", "each")
+    assert not is_exact(KernelChoice(stacked="batched"), 24, 96)
+    with pytest.raises(UserError, match="not exact"):
+        kernel_choice(24, 96, stored=KernelChoice(stacked="each").to_json())
+    with pytest.raises(UserError, match="same bits alone and among others"):
+        kernel_choice(24, 96, stored=KernelChoice().to_json(), stacked=True)
+
+
+def test_where_a_batched_product_rounds_otherwise_each_sae_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "batched")
+    assert kernel_choice(24, 96, stored=KernelChoice().to_json(), stacked=True)[0] == KernelChoice(stacked="each")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "keep_bits", "chosen"),
+    [
+        ({"no": 1.0, "batched": 0.5, "each": 0.6}, ("batched", "each"), "batched"),
+        ({"no": 1.0, "batched": 0.5, "each": 0.4}, ("batched", "each"), "each"),
+        ({"no": 1.0, "each": 0.6}, ("each",), "each"),
+        ({"no": 1.0, "batched": 0.95, "each": 0.95}, ("batched", "each"), "no"),
+        ({"no": 1.0}, (), "no"),
+        ({}, ("batched", "each"), "no"),
+    ],
+    ids=["batched", "each", "other bits", "near tie", "no way keeps bits", "no time"],
+)
+def test_what_is_chosen_on_a_gpu(
+    seconds: dict[str, float], keep_bits: tuple[str, ...], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacked_check, "keeps_bits", lambda choice, *_, **__: choice.stacked in keep_bits)
+    monkeypatch.setattr(stacked_check, "Sample", lambda *_, **__: None)
+    monkeypatch.setattr(stacked_check, "taking_a_step", lambda *_: None)
+
+    def timed(rivals: dict[str, None]) -> dict[str, float]:
+        assert list(rivals) == ["no", *keep_bits]
+        return seconds
+
+    timer = SimpleNamespace(device=torch.device("cuda"), seconds=timed)
+    assert stacked_check.fastest_stacked(timer, KernelChoice(), 24, 96) == chosen  # type: ignore[arg-type]
+
+
+def test_the_clock_compares_steps_that_do_the_same() -> None:
+    found = []
+    for kind in ("no", "batched", "each"):
+        sample = stacked_check.Sample(3, 24, 96, device="cpu", n_tokens=80)
+        before = {name: weight.clone() for name, weight in sample.params.items()}
+        stacked_check.taking_a_step(KernelChoice(stacked=kind), sample)()
+        found.append(sample.params)
+        assert all(not torch.equal(weight, before[name]) for name, weight in sample.params.items())
+    for name, weight in found[0].items():
+        for other in found[1:]:
+            torch.testing.assert_close(weight, other[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("d_in", "d_sae"), [(64, 1024), (512, 8192)])
+def test_stacked_steps_keep_their_bits_on_a_gpu(d_in: int, d_sae: int) -> None:
+    assert is_exact(KernelChoice(stacked="each", pairs="triton", gemm="split_fp16"), d_in, d_sae, device="cuda")
