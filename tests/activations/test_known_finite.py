@@ -69,7 +69,7 @@ def test_what_a_narrower_type_cannot_hold_is_looked_at() -> None:
 
 
 def served(stream: ActivationStream, n_batches: int) -> tuple[list[Tensor], int]:
-    batches = FiniteBatches(stream, max_skipped=10, say=lambda message: None)
+    batches = FiniteBatches(stream, max_skipped=10, warn=lambda message: None)
     return [batches.next_batch()["ids"] for _ in range(n_batches)], batches.skipped
 
 
@@ -86,7 +86,7 @@ def test_the_same_batches_are_skipped_as_where_each_is_looked_at(monkeypatch: py
 
 def test_batches_are_served_without_asking_the_device() -> None:
     stream = stream_of(map_documents(TEXTS), window_tokens=1500)
-    batches = FiniteBatches(stream, max_skipped=0, say=lambda message: None)
+    batches = FiniteBatches(stream, max_skipped=0, warn=lambda message: None)
     batches.next_batch()
     loads = 0
     for _ in range(40):

@@ -61,7 +61,7 @@ def test_training_is_that_of_autograd_in_float64(sae: dict[str, Any], dtype: str
     for slot, other in zip(slots, exact, strict=True):
         losses = slot.mean_losses()
         assert losses == pytest.approx(other.mean_losses(), rel=tolerance)
-        assert bool(slot.dead_for_loss_F().any())
+        assert bool(slot.firing.silent_F(slot.loss_window_steps).any())
         assert (losses["auxiliary_reconstruction_loss"] > 0) == (sae.get("aux_loss_coefficient") != 0.0)
         if dtype == "float64":
             for name, weight in slot.params.items():

@@ -18,7 +18,6 @@ READ_BY_NAME = {
     "by_architecture": "experiment/parameters.py",
     "l1_warm_up_steps": "specs/schedules.py",
     "l0_warm_up_steps": "specs/schedules.py",
-    "k_anneal_steps": "specs/schedules.py",
 }
 """Field -> the file that reads it by its name in a table, or from the file's tree before there is a model."""
 REFUSED = {

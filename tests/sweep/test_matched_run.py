@@ -152,7 +152,7 @@ def test_the_report_shows_the_table_and_a_curve_for_each_architecture(
     assert "topk" in curves
     for name, trace in curves.items():
         own = {e.target_l0: e.metrics["mse"] for e in finished.matched if e.architecture == name and e.is_comparable}
-        assert trace["x"] == sorted(own)
+        assert trace["x"] == pytest.approx(sorted(own), rel=0.05)  # the architectures of a target stand side by side
         assert trace["y"] == [own[target] for target in sorted(own)]
 
 

@@ -155,7 +155,10 @@ def check(metrics: dict[str, float], folder: Path, sae: Path, tree: dict[str, An
             assert metrics[f"probe_auc_{task.name}_k{k}"] == pytest.approx(auc, abs=1e-9)
         of_k2.append(accuracy)
         of_all, _ = expected(activations, task, None)
-        assert metrics[f"probe_accuracy_{task.name}_activations"] == pytest.approx(of_all, abs=1e-9)
+        # Texts of other batches differ in the last bits of their activations: the grid's best two strengths of regularisation may
+        # change places, and with them the few texts that they disagree about.
+        few_texts = 3 / sum(len(texts) for texts in task.test)
+        assert metrics[f"probe_accuracy_{task.name}_activations"] == pytest.approx(of_all, abs=few_texts)
     assert metrics["probe_accuracy"] == pytest.approx(sum(of_k2) / len(of_k2))
 
 

@@ -226,7 +226,7 @@ def test_the_plan_counts_replicates_and_the_confirmation(tree: dict[str, Any]) -
     assert more.sae_tokens_full == 3 * once.sae_tokens_full
     assert (once.confirm_sae_tokens, more.confirm_sae_tokens) == (0, 2 * 2 * 4 * 10_240)
     assert more.slots == 3
-    assert "163.84k more to confirm" in "\n".join(more.lines())
+    assert "164k more to confirm" in "\n".join(more.lines())
 
 
 # ---------------------------------------------------------------- samplers
