@@ -1,4 +1,4 @@
-"""What the package imports is declared: under `dependencies`, or in an extra of which its users are told."""
+"""Every package that is imported is declared: under `dependencies`, or in an extra that a message names where it is missing."""
 
 from __future__ import annotations
 

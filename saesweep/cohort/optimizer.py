@@ -73,6 +73,8 @@ def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
 
 MAX_GRAD_NORM = 1.0
 """Gradient clipping per SAE, as SAELens has it."""
+ADAM_EPS = 1e-8
+"""What is added to the root of the second moment, as in torch.optim.Adam."""
 CLIP_EPS = 1e-6
 """What torch.nn.utils.clip_grad_norm_ adds to the norm before dividing."""
 
@@ -87,8 +89,8 @@ def adam_step_(
     lr: float,
     beta1: float,
     beta2: float,
-    eps: float = 1e-8,
-    max_grad_norm: float = 1.0,
+    eps: float = ADAM_EPS,
+    max_grad_norm: float = MAX_GRAD_NORM,
 ) -> Tensor:
     """Clip one SAE's gradients by their global norm and take one Adam step, in place.
 

@@ -40,7 +40,7 @@ class Stack:
 
     Args:
         key: What they have in common.
-        slots: They.
+        slots: At least one.
         choice: Chunk size, and library of the products at pairs.
     """
 
@@ -64,9 +64,9 @@ class Stack:
         self._window_N1 = torch.tensor([[slot.loss_window_steps] for slot in slots], device=device)
 
     def _stacked_weight(self, kind: str, name: str) -> Tensor:
-        mine: list[dict[str, Tensor]] = [getattr(slot, kind) for slot in self.slots]
-        stacked = torch.stack([_row_per_latent(name, tensors[name]) for tensors in mine])
-        for tensors, part in zip(mine, stacked, strict=True):
+        own: list[dict[str, Tensor]] = [getattr(slot, kind) for slot in self.slots]
+        stacked = torch.stack([_row_per_latent(name, tensors[name]) for tensors in own])
+        for tensors, part in zip(own, stacked, strict=True):
             tensors[name] = _row_per_latent(name, part)
         return stacked
 

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort.kernels.stacked import sums_of_squares
-from saesweep.cohort.optimizer import CLIP_EPS
-
-_EPS = 1e-8
+from saesweep.cohort.optimizer import ADAM_EPS, CLIP_EPS
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class AdamScalars:
     def of_step(step: int, lr: float, beta1: float, beta2: float) -> tuple[float, float, float, float]:
         """Return one SAE's four numbers for a step, counted from 1."""
         root = (1.0 - beta2**step) ** 0.5
-        return lr * root / (1.0 - beta1**step), _EPS * root, 1.0 - beta1, 1.0 - beta2
+        return lr * root / (1.0 - beta1**step), ADAM_EPS * root, 1.0 - beta1, 1.0 - beta2
 
 
 @torch.no_grad()

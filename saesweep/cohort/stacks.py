@@ -71,18 +71,20 @@ class Stacks:
 
     def _arrange(self, slots: Sequence[Slot]) -> None:
         """Put every slot into the stack of its key, for as many steps as keys stay what they are."""
-        wanted: dict[StackKey, list[Slot]] = {}
+        members_of: dict[StackKey, list[Slot]] = {}
         steps = _STEPS_AHEAD
         for slot in slots:
             steps = min(steps, slot.total_steps - slot.step)
             if (key := self._key(slot)) is not None:
-                wanted.setdefault(key, []).append(slot)
+                members_of.setdefault(key, []).append(slot)
                 steps = _steps_alike(slot, steps)
-        self._release({id(slot) for members in wanted.values() for slot in members})
-        known = {stack.key: stack for stack in self._stacks if stack.slots == wanted.get(stack.key)}
+        self._release({id(slot) for members in members_of.values() for slot in members})
+        known = {stack.key: stack for stack in self._stacks if stack.slots == members_of.get(stack.key)}
         # Let go first: a stack's tensors are given back as soon as their last slot has moved to another one.
         self._stacks = []
-        self._stacks = [known.get(key) or Stack(key, members, self._engine.choice) for key, members in wanted.items()]
+        self._stacks = [
+            known.get(key) or Stack(key, members, self._engine.choice) for key, members in members_of.items()
+        ]
         for stack in self._stacks:
             stack.begin(steps)
         self._of, self._steps_left = list(slots), steps

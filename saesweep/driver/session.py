@@ -138,14 +138,14 @@ def worker_plan(
         member: Who it is; the only one when left out.
         sharing: How many workers there are.
     """
-    wanted = trials_per_stream(experiment, streams_of(experiment))[stream.label]
+    n_trials = trials_per_stream(experiment, streams_of(experiment))[stream.label]
     member = member or Member(number=0)
     return WorkerPlan(
         experiment=_without_storage(experiment.written),
         run_dir=str(directory.path),
         stream=stream.label,
         stream_folder=stream.folder,
-        n_trials=max(1, -(-wanted // sharing)),
+        n_trials=max(1, -(-n_trials // sharing)),
         measures_references=member.number == 0,
         folder=folder_of(member.number),
         device=member.requested_device,

@@ -24,9 +24,9 @@ def open_engine(experiment: Experiment, bus: EventBus) -> Engine:
     Raises:
         UserError: It is not installed, or cannot be reached.
     """
-    wanted, devices = experiment.spec.engine.ray, experiment.spec.cohort.devices
+    ray_spec, devices = experiment.spec.engine.ray, experiment.spec.cohort.devices
     place = "engine.ray"
-    if wanted is None:
+    if ray_spec is None:
         # A number of GPUs may be that of a cluster, which this machine does not see.
         has_cluster = bool(os.environ.get("RAY_ADDRESS"))
         several = isinstance(devices, int) and devices > 1 and has_cluster
@@ -40,7 +40,7 @@ def open_engine(experiment: Experiment, bus: EventBus) -> Engine:
             )
             bus.emit(Note(level="warning", message=message))
             return LocalEngine()
-        wanted, place = RaySpec(), "cohort.devices"
+        ray_spec, place = RaySpec(), "cohort.devices"
     try:
         from saesweep.engines.ray import RayEngine
     except ModuleNotFoundError as error:
@@ -49,4 +49,4 @@ def open_engine(experiment: Experiment, bus: EventBus) -> Engine:
         what = "several devices take Ray, which" if place == "cohort.devices" else "Ray"
         advice = "ask for one device" if place == "cohort.devices" else "leave `engine` out"
         raise UserError(f"{place}: {what} is not installed; pip install 'saesweep[ray]', or {advice}") from None
-    return RayEngine(wanted, experiment)
+    return RayEngine(ray_spec, experiment)

@@ -24,17 +24,17 @@ def worker_devices(experiment: Experiment, gpus: int) -> tuple[str, ...]:
     Raises:
         UserError: More GPUs are asked for.
     """
-    wanted, base = experiment.spec.cohort.devices, experiment.base_run().device
-    names = device_names(wanted)
+    requested, base = experiment.spec.cohort.devices, experiment.base_run().device
+    names = device_names(requested)
     if names is not None:
         return tuple(names)
-    if isinstance(wanted, int):
-        if wanted == 1:
+    if isinstance(requested, int):
+        if requested == 1:
             return ("",)
-        if wanted > gpus:
+        if requested > gpus:
             raise UserError(
-                f"cohort.devices: {wanted} GPUs are asked for, and {gpus} {'is' if gpus == 1 else 'are'} visible; "
+                f"cohort.devices: {requested} GPUs are asked for, and {gpus} {'is' if gpus == 1 else 'are'} visible; "
                 "ask for fewer, or for auto; without GPUs there is `cpu x 2`"
             )
-        return ("cuda",) * wanted
+        return ("cuda",) * requested
     return ("cuda",) * gpus if gpus > 1 and base in ("auto", "cuda") else ("",)

@@ -222,13 +222,14 @@ def _check_references(source: str, settings: Experiment) -> None:
         opened += [(f"evaluation.dataset.{name}", value) for name, value in _dumped(evaluation.dataset).items()]
     if evaluation.probes is not None:
         opened.append(("evaluation.probes.tasks", evaluation.probes.model_dump(mode="json")["tasks"]))
-    asked = {path: value for path, value in opened if has_reference(value)}
-    if asked:
+    references = {path: value for path, value in opened if has_reference(value)}
+    if references:
         again = " ".join(
-            f"--set '{path}={value if isinstance(value, str) else json.dumps(value)}'" for path, value in asked.items()
+            f"--set '{path}={value if isinstance(value, str) else json.dumps(value)}'"
+            for path, value in references.items()
         )
         raise UserError(
-            f"{source}: {', '.join(asked)} refer to environment variables, which what lies beside "
+            f"{source}: {', '.join(references)} refer to environment variables, which what lies beside "
             f"an SAE must not read, as it may be somebody else's; where it is yours, repeat it: {again}; or give "
             "--experiment FILE"
         )

@@ -128,10 +128,10 @@ def _add_examples(
         bins_P = (shares_P * BINS).ceil().long().clamp(1, BINS) - 1
         histogram_SB += torch.bincount(latents_P * BINS + bins_P, minlength=len(histogram_SB))
         if piece.context in by_context:
-            wanted = [s for s, _ in by_context[piece.context]]
+            places = [s for s, _ in by_context[piece.context]]
             positions, acts = kept.setdefault(piece.context, ([], []))
             positions.append(piece.positions_M)
-            acts.append(acts_MS[:, wanted])
+            acts.append(acts_MS[:, places])
     for context, members in by_context.items():
         positions_M, acts_MK = torch.cat(kept[context][0]), torch.cat(kept[context][1])
         tokens_T = held_out.tokens_NT[context].tolist()
