@@ -146,9 +146,9 @@ def gather(
         unembedding_VD = unembedding_of(opened.model) if has_direction else None
         found: list[SAEFeatures] = []
         always = list(latents)
-        for shown in source.shown:
+        scans = [scan(shown.sae.to(device), held_out, shown.hook, max_tokens) for shown in source.shown]
+        for i, (shown, scanned) in enumerate(zip(source.shown, scans, strict=True)):
             sae = shown.sae.to(device)
-            scanned = scan(sae, held_out, shown.hook, max_tokens)
             densities = scanned.density_F.tolist()
             bands = bands_of(densities, scanned.n_tokens)
             band_of = [band_index(bands, density) for density in densities]
@@ -166,9 +166,9 @@ def gather(
             )
             found.append(SAEFeatures(shown=shown, scan=scanned, bands=bands, band_of=band_of, described=described))
             if len(source.shown) == 2 and sae.d_in == source.shown[1].sae.d_in:
-                other = source.shown[1 if shown is source.shown[0] else 0].sae.to(device)
-                for own, near in zip(described, nearest(sae, other, numbers, 1), strict=True):
-                    own.beside = near[0]
+                other = source.shown[1 - i].sae.to(device)
+                for own, near in zip(described, nearest(sae, other, numbers, 1, scans[1 - i]), strict=True):
+                    own.beside = next(iter(near), None)
                 always = [own.beside[0] for own in described if own.beside is not None]
         used = {e.context for one in found for own in one.described for e in own.examples}
         assert held_out.tokens_NT is not None

@@ -55,11 +55,11 @@ class Described:
     """(token id, logit per unit of activation) of the output tokens that its decoder direction raises most."""
     suppressed: list[tuple[int, float]] = field(default_factory=list)
     neighbours: list[tuple[int, float]] = field(default_factory=list)
-    """(latent, cosine of the decoder directions), the nearest first."""
+    """(latent, cosine of the decoder directions), the nearest first, of those that fire."""
     by_hook: list[float] = field(default_factory=list)
     """Of a crosscoder's latent: the share of its decoder norms that each hook has."""
     beside: tuple[int, float] | None = None
-    """The nearest latent of the SAE that is shown beside this one."""
+    """The nearest latent of the SAE that is shown beside this one, of those that fire."""
 
 
 def describe(
@@ -92,7 +92,7 @@ def describe(
         return found
     _add_examples(found, sae, held_out, hook, scanned, max_tokens=max_tokens, separators=separators, seed=seed)
     _add_output_tokens(found, sae, unembedding_VD)
-    _add_neighbours(found, sae)
+    _add_neighbours(found, sae, scanned)
     if sae.n_layers > 1:
         shares_FL = sae.decoder_shares()
         for own in found:
@@ -212,19 +212,32 @@ def _add_output_tokens(found: list[Described], sae: ExportedSAE, unembedding_VD:
         own.suppressed = list(zip(low.indices.tolist(), (-low.values).tolist(), strict=True))
 
 
-def _add_neighbours(found: list[Described], sae: ExportedSAE) -> None:
+def _add_neighbours(found: list[Described], sae: ExportedSAE, scanned: Scan) -> None:
     count = min(NEIGHBOURS, sae.d_sae - 1)
-    for own, near in zip(found, nearest(sae, sae, [own.number for own in found], count + 1), strict=True):
+    for own, near in zip(found, nearest(sae, sae, [own.number for own in found], count + 1, scanned), strict=True):
         own.neighbours = [(number, cosine) for number, cosine in near if number != own.number][:count]
 
 
-def nearest(sae: ExportedSAE, other: ExportedSAE, numbers: Sequence[int], count: int) -> list[list[tuple[int, float]]]:
-    """Return for each latent the latents of another SAE whose decoder directions have the largest cosine with its own."""
+def nearest(
+    sae: ExportedSAE, other: ExportedSAE, numbers: Sequence[int], count: int, scanned: Scan
+) -> list[list[tuple[int, float]]]:
+    """Return for each latent the latents of another SAE whose decoder directions have the largest cosine with its own.
+
+    Args:
+        sae: The SAE of the latents.
+        other: The other SAE, or the same.
+        numbers: The latents.
+        count: How many to return of each; fewer where fewer fire.
+        scanned: What `scan` found about the other SAE: latents that never fired there are left out.
+    """
+    fires_F = scanned.fired_F > 0
+    count = min(count, int(fires_F.sum()))
     normed_FD = torch.nn.functional.normalize(other.tensors["W_dec"].float(), dim=1)
     found: list[list[tuple[int, float]]] = []
     for part in torch.split(torch.tensor(list(numbers)), max(1, _DECODER_PIECE // other.d_sae)):
         rows_SD = torch.nn.functional.normalize(sae.tensors["W_dec"][part.to(sae.device)].float(), dim=1)
-        top = (rows_SD @ normed_FD.T.to(rows_SD.device)).topk(min(count, other.d_sae), dim=1)
+        cosines_SF = rows_SD @ normed_FD.T.to(rows_SD.device)
+        top = cosines_SF.masked_fill(~fires_F.to(cosines_SF.device), -torch.inf).topk(count, dim=1)
         found += [
             list(zip(indices, values, strict=True))
             for indices, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)

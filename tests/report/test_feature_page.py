@@ -119,6 +119,7 @@ def test_two_saes_of_the_run_stand_side_by_side(data: FeatureData, run_dir: Path
         assert own.beside is not None
         rows = [one.shown.sae.tensors["W_dec"].float() for one in (best, rival)]
         cosines = torch.nn.functional.cosine_similarity(rows[0][own.number], rows[1])
+        cosines[rival.scan.fired_F == 0] = -1.0
         assert own.beside[0] == int(cosines.argmax())
 
 

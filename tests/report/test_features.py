@@ -154,11 +154,25 @@ def test_output_tokens_need_a_hook_as_wide_as_the_unembedding(sae: ExportedSAE) 
 def test_neighbours_are_by_the_angle_of_decoder_directions() -> None:
     w_dec = torch.tensor([[1.0, 0, 0, 0], [5.0, 5.0, 0, 0], [0, 0, 1.0, 0], [-1.0, 0, 0, 0.1]])
     sae = sae_of(w_dec)
-    (latent,) = described(sae, Text(torch.ones(1, 3, D), 8), [0])
+    text = Text(torch.ones(1, 3, D), 8)
+    (latent,) = described(sae, text, [0])
     assert [n for n, _ in latent.neighbours] == [1, 2, 3]
     assert latent.neighbours[0][1] == pytest.approx(2**-0.5)
-    ((found,),) = nearest(sae, sae_of(w_dec.roll(1, 0)), [2], 1)
+    other = sae_of(w_dec.roll(1, 0))
+    ((found,),) = nearest(sae, other, [2], 1, scan(other, text, "h", 10**6))
     assert found == (3, pytest.approx(1.0))
+
+
+def test_a_latent_that_never_fires_is_nobodys_neighbour(sae: ExportedSAE) -> None:
+    acts = torch.ones(1, 3, D)
+    acts[..., 3] = 0
+    text = Text(acts, 8)
+    (latent,) = described(sae, text, [0])
+    assert sorted(n for n, _ in latent.neighbours) == [1, 2]
+    ((found,),) = nearest(sae, sae, [3], 1, scan(sae, text, "h", 10**6))
+    assert found[0] != 3
+    nothing_fires = scan(sae, Text(torch.zeros(1, 3, D), 8), "h", 10**6)
+    assert nearest(sae, sae, [0, 1], 1, nothing_fires) == [[], []]
 
 
 def test_synthetic_activations_have_no_text(sae: ExportedSAE) -> None:
