@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -38,12 +38,6 @@ class SourceFacts:
     """The language model; None for synthetic or cached activations."""
     d_in: dict[str, int]
     """Width of the activations at every hook."""
-    n_documents: int | None
-    """Documents in the dataset; None for a stream or synthetic activations."""
-    column: str | None
-    """Column of the dataset that holds the documents."""
-    is_tokenized: bool
-    """Whether they are token ids."""
     warnings: tuple[str, ...]
     """What the user should know, and may well want."""
 
@@ -65,26 +59,12 @@ def check_source(
             model, or the dataset is too small for the held-out parts.
     """
     if run.is_synthetic:
-        return SourceFacts(
-            model=None,
-            d_in=dict.fromkeys(hooks, synthetic_d_in(run)),
-            n_documents=None,
-            column=None,
-            is_tokenized=False,
-            warnings=(),
-        )
+        return SourceFacts(model=None, d_in=dict.fromkeys(hooks, synthetic_d_in(run)), warnings=())
     if run.use_cached_activations:
         from saesweep.activations.cache.open import check_cache
 
         cache = check_cache(run, evaluation, hooks, training_tokens=training_tokens)
-        return SourceFacts(
-            model=None,
-            d_in=cache.d_in,
-            n_documents=None,
-            column=None,
-            is_tokenized=True,
-            warnings=cache.warnings,
-        )
+        return SourceFacts(model=None, d_in=cache.d_in, warnings=cache.warnings)
     doing(f"checking {run.model_name} and its hooks")
     model = inspect_model(run, hooks, offline=offline)
     tokenizer = read_tokenizer(locate(run), loading_kwargs(run.model_from_pretrained_kwargs), offline=offline)
@@ -106,17 +86,7 @@ def check_source(
         warnings.append("base.prepend_bos: the tokenizer has no BOS token, so contexts begin without one")
     if (held_out_source := held_out_text(run, evaluation)) is not None:
         warnings += _check_held_out(held_out_source, evaluation, tokenizer, model.n_token_ids)
-    columns = dict.fromkeys(text.documents.column for text in inspected if text.documents.column is not None)
-    return SourceFacts(
-        model=model,
-        d_in=model.hooks,
-        n_documents=_sum(
-            text.documents.size if isinstance(text.documents, MapDocuments) else None for text in inspected
-        ),
-        column=", ".join(columns) or None,
-        is_tokenized=all(text.documents.is_tokenized for text in inspected),
-        warnings=tuple(warnings),
-    )
+    return SourceFacts(model=model, d_in=model.hooks, warnings=tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -128,13 +98,6 @@ class _TextFacts:
     """Tokens in the dataset, estimated; None where its size is not known."""
     rows_per_context: int
     warnings: list[str]
-
-
-def _sum(counts: Iterable[int | None]) -> int | None:
-    """Return the sum; None where one of them is not known."""
-    found = list(counts)
-    known = [count for count in found if count is not None]
-    return sum(known) if len(known) == len(found) else None
 
 
 def _inspect_text(named: Named, tokenizer: Any, n_token_ids: int) -> _TextFacts:

@@ -114,8 +114,7 @@ def test_a_tokenised_dataset(run: BaseRun, tmp_path: Path) -> None:
     halves = [row[start : start + 16] for row in rows for start in (0, 16)]
     assert all(context in halves for context in source.select.tokens_NT.tolist())  # cut, and no BOS added
     assert source.stream.next_batch()[HOOKS[0]].shape == (64, HIDDEN)
-    facts = check_source(tokenized, EVALUATION, HOOKS, training_tokens=500)
-    assert (facts.is_tokenized, facts.column, facts.n_documents) == (True, "input_ids", 60)
+    assert check_source(tokenized, EVALUATION, HOOKS, training_tokens=500).d_in == dict.fromkeys(HOOKS, HIDDEN)
     with pytest.raises(UserError, match="has 32 tokens, fewer than the 64 of a context"):
         check_source(changed(tokenized, context_size=64), EVALUATION, HOOKS, training_tokens=500)
 
@@ -133,7 +132,6 @@ def test_preflight_facts_and_epochs(run: BaseRun, text: Path) -> None:
     facts = check_source(run, EVALUATION, HOOKS, training_tokens=1000)
     assert facts.model is not None
     assert facts.d_in == dict.fromkeys(HOOKS, HIDDEN)
-    assert facts.n_documents == 200
     assert facts.warnings == ()
     (warning,) = check_source(run, EVALUATION, HOOKS, training_tokens=40_000).warnings
     assert f"about {n_tokens - 160} activations to train on" in warning  # all documents are in the sample
@@ -145,8 +143,7 @@ def test_preflight_of_a_stream_knows_no_size(run: BaseRun, text: Path, tmp_path:
 
     datasets.Dataset.from_dict({"text": text.read_text().splitlines()}).to_parquet(tmp_path / "a.parquet")
     streamed = changed(run, dataset_path=str(tmp_path / "a.parquet"), streaming=True)
-    facts = check_source(streamed, EVALUATION, HOOKS, training_tokens=10**9)
-    assert (facts.n_documents, facts.warnings) == (None, ())
+    assert check_source(streamed, EVALUATION, HOOKS, training_tokens=10**9).warnings == ()
     assert open_it(streamed).stream.next_batch()[HOOKS[0]].shape == (64, HIDDEN)
 
 
