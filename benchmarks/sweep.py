@@ -271,7 +271,9 @@ def compare(bench: Bench) -> Found:
     wanted = set(args.contenders.split(","))
     runs: dict[str, Found] = {}
     if wanted != {"saesweep_pruned"}:
-        runs["saesweep"] = bench.ours("saesweep", pruner="none")  # its settings are everyone's, but for those of pruning
+        runs["saesweep"] = bench.ours(
+            "saesweep", pruner="none"
+        )  # its settings are everyone's, but for those of pruning
     if "saesweep_pruned" in wanted:
         runs["saesweep_pruned"] = bench.ours("saesweep_pruned", pruner="rung")
     if "saelens_runner" in wanted:
