@@ -2,6 +2,7 @@
 
     python benchmarks/replay.py                           # every source against a table fitted without it
     python benchmarks/replay.py --trials 32 --repeats 200 --objectives limit front
+    python benchmarks/replay.py --trials 32 --short --min-rung-steps 20      # runs of 87 to 100 steps
 
 A replay draws trials of one seed of one source in random order, drives `decide` with what was measured of them when nothing
 was pruned, and compares what is left with the best of the same trials. Costs are shares of training all of them to the end,
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.curves.curves import Curve, Point, load, shipped
 from benchmarks.curves.fit import course_of, fit
+from benchmarks.curves.grid import SHORT
 from saesweep.driver.search import min_probability
 from saesweep.forecast import Table, from_json, to_scale
 from saesweep.scheduler import Ask, BlockDone, Opened, Policy, State, Stop, Suggested, decide, dominates, rungs
@@ -37,6 +39,8 @@ TOTAL_TOKENS = 1_000_000
 """Stands for the length of a run, whatever it was."""
 EV = GoalAim("explained_variance", maximize=True)
 OBJECTIVES = ("best", "limit", "sparsest", "front", "matched")
+SHORT_RUNGS = ["10%", "25%", "50%"]
+"""Where complete short runs were measured, but for their last quarter."""
 NOTHING = 2.0
 """Regret where nothing usable is left."""
 
@@ -101,7 +105,7 @@ def target_of(curve: Curve, aim: Aim) -> float | None:
 
 def replay(trials: Sequence[Curve], aim: Aim, policy: Policy, shares: Sequence[float]) -> tuple[State, float, float]:
     """Drive the scheduler over the trials; return its last state, and the shares of tokens and seconds."""
-    block = policy.rungs_tokens[0] if policy.rungs_tokens else policy.total_tokens // 20
+    block = policy.total_tokens // 20
     state, actions = decide(State.new(policy), Opened())
     while True:
         pending = list(actions)
@@ -204,9 +208,9 @@ def _volume(points: Sequence[tuple[float, ...]], worst: Sequence[float]) -> floa
     return area
 
 
-def policy_of(aim: Aim, n: int, search: SearchSpec) -> tuple[Policy, tuple[float, ...]]:
-    """Return the policy of a search as the package would set it up, and its stops as shares of the run."""
-    shares = tuple(rung.value for rung in search.rungs)
+def policy_of(aim: Aim, n: int, search: SearchSpec, total_steps: int) -> tuple[Policy, tuple[float, ...]]:
+    """Return the policy of a search as the package would set it up, and its stops as shares of runs of so many steps."""
+    shares = tuple(rung.value for rung in search.rungs if round(rung.value * total_steps) >= search.min_rung_steps)
     policy = Policy(
         n_trials=n,
         n_slots=min(16, n, max(4, -(-n // 3), 10)),
@@ -257,14 +261,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--objectives", nargs="+", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--min-probability", type=float, help="of the package when left out")
+    parser.add_argument("--min-rung-steps", type=int, help="of the package when left out")
+    parser.add_argument(
+        "--short", action="store_true", help="the complete short runs, with rungs at 10%%, 25%% and 50%%"
+    )
     args = parser.parse_args()
-    search = SearchSpec() if args.min_probability is None else SearchSpec(min_probability=args.min_probability)
+    given = {name: getattr(args, name) for name in ("min_probability", "min_rung_steps")}
+    search = SearchSpec.model_validate(
+        {name: value for name, value in given.items() if value is not None}
+        | ({"rungs": SHORT_RUNGS} if args.short else {})
+    )
+    length = SHORT if args.short else 1.0
     sets = {path: load(path) for path in shipped()}
     for path, own in sets.items():
         others = [curve for other, each in sets.items() if other != path for curve in each.curves]
         table: Table = from_json(fit(others))
         rungs.shipped_table = lambda table=table: table  # type: ignore[assignment, misc]
-        curves = [c for c in own.curves if c.is_complete and c.failed_at is None and c.length == 1.0]
+        curves = [c for c in own.curves if c.is_complete and c.failed_at is None and c.length == length]
         for objective in args.objectives:
             aim = aim_of(objective, curves)
             sd = seed_sd(curves, aim.goals[-1].metric)
@@ -272,7 +285,7 @@ def main() -> None:
                 found = []
                 for repeat in range(args.repeats):
                     trials = draw(curves, aim, n, random.Random(repeat))
-                    policy, shares = policy_of(aim, len(trials), search)
+                    policy, shares = policy_of(aim, len(trials), search, curves[0].total_steps)
                     state, tokens, seconds = replay(trials, aim, policy, shares)
                     regret, infeasible, volume, lost = judged(trials, aim, state)
                     bound = hindsight(trials, aim, shares[0])

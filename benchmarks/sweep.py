@@ -269,7 +269,11 @@ def compare(bench: Bench) -> Found:
     """Run the contenders and reduce them to figures."""
     args = bench.args
     wanted = set(args.contenders.split(","))
-    runs: dict[str, Found] = {"saesweep": bench.ours("saesweep", pruner="none")}  # its settings are everyone's
+    runs: dict[str, Found] = {}
+    if wanted != {"saesweep_pruned"}:
+        runs["saesweep"] = bench.ours(
+            "saesweep", pruner="none"
+        )  # its settings are everyone's, but for those of pruning
     if "saesweep_pruned" in wanted:
         runs["saesweep_pruned"] = bench.ours("saesweep_pruned", pruner="rung")
     if "saelens_runner" in wanted:
@@ -308,8 +312,8 @@ def compare(bench: Bench) -> Found:
         # To be read beside the seed spread.
         pruned, runner = (best[name]["explained_variance"] for name in ("saesweep_pruned", "saelens_runner"))
         result["best_pruned_minus_runner"] = pruned - runner
-    ours_best = figures["saesweep"]["best"]
-    if args.seeds > 1 and ours_best["feasible"]:
+    ours_best = figures.get("saesweep", {}).get("best", {})
+    if args.seeds > 1 and ours_best.get("feasible"):
         result["seed_spread"] = bench.spread(bench.work / ours_best["folder"])
     return result
 

@@ -31,6 +31,8 @@ from saesweep.saes import (
 
 CALIBRATION_BATCHES = 10
 """Recent training batches on which an exported BatchTopK threshold is calibrated."""
+RUNG_CALIBRATION_TOKENS = 4096
+"""At a rung the newest of them that hold so many tokens are enough: ten dense encodings cost more than what is measured there."""
 
 
 class Cohort:
@@ -175,9 +177,14 @@ class Cohort:
         return self._normalizers[hook, mode].apply(x_BD.to(self._device, dtype))
 
     @torch.no_grad()
-    def export(self, slot: Slot) -> ExportedSAE:
-        """Return the exported form of a slot's SAE as it is now, batchtopk thresholds calibrated on recent batches."""
-        return slot.architecture.export(slot.params, self._normalizer(slot), self._threshold(slot))
+    def export(self, slot: Slot, *, at_rung: bool = False) -> ExportedSAE:
+        """Return the exported form of a slot's SAE as it is now, batchtopk thresholds calibrated on recent batches.
+
+        Args:
+            slot: Whose SAE.
+            at_rung: It is measured and thrown away: fewer of these batches will do.
+        """
+        return slot.architecture.export(slot.params, self._normalizer(slot), self._threshold(slot, at_rung=at_rung))
 
     @torch.no_grad()
     def training_form(self, slot: Slot) -> TrainingForm:
@@ -195,15 +202,18 @@ class Cohort:
             return found
         return replace(found, target=self._normalizers[slot.run.target_hook, mode])
 
-    def _threshold(self, slot: Slot) -> float | None:
+    def _threshold(self, slot: Slot, *, at_rung: bool = False) -> float | None:
         """Calibrate on this block's recent batches where the exported form has a threshold that training has not."""
         if not slot.architecture.needs_threshold:
             return None
         hook, mode, dtype = slot.run.hook_name, slot.run.sae.normalize_activations, slot.params["W_dec"].dtype
         rows = rows_at_once(slot.architecture.d_sae, self._device)
+        batches = list(self._recent)
+        if at_rung:
+            batches = batches[-max(1, -(-RUNG_CALIBRATION_TOKENS // slot.run.train_batch_size_tokens)) :]
 
         def pre_acts() -> Iterator[Tensor]:
-            for batch in self._recent:
+            for batch in batches:
                 for piece_BD in torch.split(batch[hook], rows):
                     scaled_BD = self._scaled(piece_BD, (hook, mode, dtype))
                     yield slot.architecture.pre_acts_for_threshold(slot.params, scaled_BD)

@@ -16,6 +16,7 @@ from saesweep.collection import paused_collection
 from saesweep.driver.fleet import Fleet, Member, SlotsLine, event_of
 from saesweep.driver.history import History, save_workers
 from saesweep.driver.log import TrialLog
+from saesweep.driver.patience import Patience
 from saesweep.driver.progress import Pace
 from saesweep.driver.publishing import Publisher
 from saesweep.driver.replacing import Replacing
@@ -85,6 +86,7 @@ class SweepLoop:
         self.publisher = Publisher(session, self.roster, fleet, bus, has_rows=history is not None)
         self._reports = Reports(search, session.objective, self._log, self.roster.trials)
         self._replacing = Replacing(session, engine, fleet)
+        self._patience = Patience(session.experiment.spec.search, session.objective, self.roster.ended_trials)
         self.stop_reason: str | None = None
         self.trained_tokens = 0
         self._seconds_before = 0.0
@@ -121,10 +123,14 @@ class SweepLoop:
     def _load(self, saved: Mapping[str, Any]) -> dict[int, int]:
         # The policy is rebuilt from the file: more trials may be wanted now, or memory may hold fewer at once.
         state, policy = State.from_json(saved["scheduler"]), self._search.policy
+        self._patience.wanted = saved.get("wanted_trials") if saved["stream"] == self._session.label else None
         if self._history is None:
             # What the study holds beyond the checkpoint is repeated by the rules of that time: trials keep their numbers.
-            if saved["stream"] == self._session.label and not policy.is_equivalent_to(state.policy):
+            known = self._patience.in_full(state.policy)
+            if saved["stream"] == self._session.label and not policy.is_equivalent_to(known):
                 self._new_policy, policy = policy, replace(state.policy, n_slots=policy.n_slots)
+            else:
+                policy = self._patience.like(policy, state.policy)
             self._state = replace(state, policy=policy, workers={0: policy.n_slots})
         else:  # so is the log
             self._state = state
@@ -142,7 +148,7 @@ class SweepLoop:
                 self._seconds_before = line["seconds"]
                 self._take(line)
                 self._begin_blocks(is_repeated=True)
-        self._state = replace(self._state, policy=self._search.policy)
+        self._state = replace(self._state, policy=self._patience.like(self._search.policy, self._state.policy))
         for member in self.fleet:
             member.put_back()
 
@@ -301,6 +307,16 @@ class SweepLoop:
     # ---------------------------------------------------------------- decisions
 
     def _decide(self, event: Any, failed: Mapping[int, str] | None = None) -> None:
+        self._decide_and_do(event, failed)
+        if self._patience.wanted is not None and self.stop_reason in (None, "complete"):
+            reason = self._patience.is_out()
+            if reason is None:  # a trial that was still in training is the new best
+                self.stop_reason = None
+                self._decide(PolicyChanged(policy=self._patience.released(self._state.policy)))
+            elif self.stop_reason is not None:
+                self.stop_reason = reason
+
+    def _decide_and_do(self, event: Any, failed: Mapping[int, str] | None) -> None:
         self._state, actions = decide(self._state, event)
         failed = dict(event.failed) if isinstance(event, BlockDone) else failed or {}
         for action in actions:
@@ -317,13 +333,16 @@ class SweepLoop:
                     # Not final: what still trains stays as it is, and continues where the limit is raised.
                     self._decide(StopRequested(reason=reason))
                     return
+            if isinstance(action, Ask) and action.retry_of is None and self._patience.is_out() is not None:
+                self._decide(PolicyChanged(policy=self._patience.held(self._state)))
+                return
             self._carry_out(action, failed)
 
     def _change_policy(self) -> PolicyChanged:
         """Let the rules of the file hold; a checkpoint says so before anything is asked by them. Return the event."""
         if self._new_policy is not None:
             self._state = replace(self._state, policy=self._new_policy, pending={}, retrying={})
-            self._new_policy = None
+            self._new_policy = self._patience.wanted = None
             self._save()
         return PolicyChanged(policy=self._state.policy)
 
@@ -387,6 +406,7 @@ class SweepLoop:
             "trials": [trial.state() for trial in self.roster.trials.values()],
             "ended": self.roster.ended,
             "training_seconds": self._training_seconds(),
+            "wanted_trials": self._patience.wanted,
         }
 
     def _save(self) -> None:

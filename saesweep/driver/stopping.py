@@ -1,4 +1,4 @@
-"""What ends a search before all its trials are run: a limit of the file, or Ctrl-C.
+"""What ends a search before all its trials are run: a limit of the file, or Ctrl-C (for patience see `patience.py`).
 
 Ctrl-C: while training, once finishes the block and saves, twice stops now; at any other time once stops now.
 """
@@ -38,8 +38,6 @@ def stop_reason(
             if costs(trial.metrics, objective)[0] <= goal.sign * search.target:
                 value = trial.metrics[goal.metric]
                 return f"search.target is reached: trial {trial.number} has {goal.metric} {value:.6g}"
-    if search.patience is not None and since_better(ended, objective) >= search.patience:
-        return f"search.patience: {search.patience} trials in a row brought nothing better"
     return None
 
 

@@ -156,8 +156,8 @@ class SearchSpec(Spec):
         Duration(0.6, "fraction"),
     )
     """Where trials are measured and judged: steps, tokens (`5Mtok`) or shares (`5%`), ascending; those within warm-up are left out."""
-    min_rung_steps: int = Field(50, ge=1)
-    """No trial is judged before so many of its steps: until then a curve tells the learning rate rather than the SAE."""
+    min_rung_steps: int = Field(20, ge=1)
+    """No trial is judged before so many of its steps: earlier, forecasts lose winners of short runs (`docs/search.md`)."""
     min_probability: float | None = Field(None, ge=0, lt=1)
     """A trial that is less probable than this to end among what the objective keeps is pruned. 0.01 if left out; 0.1 for a Pareto front."""
     min_per_architecture: int = Field(0, ge=0)

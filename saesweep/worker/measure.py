@@ -69,7 +69,7 @@ def measure_slots(
     found: dict[int, Measured] = {}
     for (hook, hook_in, use_model, spread), members in groups.items():
         with watch.spending("measuring_ends" if spread else "measuring_rungs"), measuring():
-            saes = [cohort.export(slots[index]) for index in members]
+            saes = [cohort.export(slots[index], at_rung=not spread) for index in members]
             counters = [FiringCounter() for _ in saes]
             by_context = ByContext(compared) if spread and compared is not None else None
             results = evaluator.measure(

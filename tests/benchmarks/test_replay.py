@@ -58,7 +58,7 @@ def test_replayed_searches_stay_feasible_and_cost_less(
         aim = replay.aim_of(objective, curves)
         for repeat in range(2):
             trials = replay.draw(curves, aim, 16, random.Random(repeat))
-            policy, shares = replay.policy_of(aim, len(trials), SearchSpec())
+            policy, shares = replay.policy_of(aim, len(trials), SearchSpec(), curves[0].total_steps)
             state, _, spent = replay.replay(trials, aim, policy, shares)
             regret, infeasible, volume, _ = replay.judged(trials, aim, state)
             assert not infeasible

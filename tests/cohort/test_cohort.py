@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from saesweep.cohort import Cohort, Slot
+from saesweep.cohort import cohort as cohort_module
 from saesweep.saes import Knobs, Normalizer, architecture_for
 from saesweep.specs import BaseRun
 from tests.saes.plain_formulas import denormalized
@@ -173,6 +174,18 @@ def test_the_exported_batchtopk_has_the_l0_of_its_training_form() -> None:
     recent = torch.cat([b[HOOK] for b in data[-10:]])
     l0 = float((exported.encode(recent) != 0).sum(-1).double().mean())
     assert l0 == pytest.approx(4.0, rel=1e-3)
+
+
+def test_at_a_rung_the_threshold_is_that_of_the_newest_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort_module, "RUNG_CALIBRATION_TOKENS", 2 * B - 1)
+    cohort, (slot,) = new_cohort([make_run("batchtopk")])
+    data = batches(20)
+    for batch in data:
+        cohort.train_step(batch)
+    exported = cohort.export(slot, at_rung=True)
+    newest = torch.cat([b[HOOK] for b in data[-2:]])
+    assert float((exported.encode(newest) != 0).sum(-1).double().mean()) == pytest.approx(4.0, rel=1e-2)
+    assert not torch.equal(exported.tensors["threshold"], cohort.export(slot).tensors["threshold"])
 
 
 def test_expected_average_scaling_is_folded_into_the_export() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from saesweep.driver.noise import noise_floor, noise_notes
+from saesweep.driver.patience import Patience
 from saesweep.driver.standings import rank
 from saesweep.driver.stopping import since_better, stop_reason
 from saesweep.events import Row
@@ -71,8 +72,8 @@ def test_patience_counts_trials_since_the_last_better_one() -> None:
     assert since_better(worse, CE) == 2  # type: ignore[arg-type]
     assert since_better([*worse, row(3, delta_ce=1.0)], CE) == 0  # type: ignore[arg-type]
     assert since_better([*worse, row(3, "pruned")], CE) == 3  # type: ignore[arg-type]
-    assert ended(CE, *worse, patience=3) is None
-    assert "patience" in (ended(CE, *worse, patience=2) or "")
+    assert Patience(SearchSpec(patience=3), CE, lambda: worse).is_out() is None  # type: ignore[arg-type, return-value]
+    assert "patience" in (Patience(SearchSpec(patience=2), CE, lambda: worse).is_out() or "")  # type: ignore[arg-type, return-value]
 
 
 def test_before_the_first_feasible_trial_patience_waits() -> None:
