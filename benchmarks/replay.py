@@ -79,7 +79,7 @@ def draw(curves: Sequence[Curve], aim: Aim, n: int, rng: random.Random) -> list[
     """Return trials of one seed in random order, architectures in turn as `search.stratify` asks for them."""
     targets = {curve.target_l0 for curve in curves} - {None}
     pool = [c for c in curves if (target_of(c, aim) in targets if aim.matched else c.target_l0 is None)]
-    seed = rng.choice(sorted({curve.seed for curve in pool}))
+    seed = rng.choice(sorted({curve.seed for curve in pool if curve.target_l0 is not None or not aim.matched}))
     by_architecture: dict[str, list[Curve]] = {}
     for curve in pool:
         if curve.seed == seed:
@@ -278,8 +278,14 @@ def main() -> None:
         table: Table = from_json(fit(others))
         rungs.shipped_table = lambda table=table: table  # type: ignore[assignment, misc]
         curves = [c for c in own.curves if c.is_complete and c.failed_at is None and c.length == length]
+        if not curves:
+            print(f"{own.source}: no curves of that length")
+            continue
         for objective in args.objectives:
             aim = aim_of(objective, curves)
+            if aim.matched and all(curve.target_l0 is None for curve in curves):
+                print(f"{own.source:15s} {objective:9s} no steered curves")
+                continue
             sd = seed_sd(curves, aim.goals[-1].metric)
             for n in args.trials:
                 found = []
