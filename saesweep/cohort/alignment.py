@@ -17,8 +17,8 @@ from saesweep.saes import Params
 
 _LEAST_PRODUCT = 0.5
 """e is v divided by no less than this, or a step that turns v away from d would make e huge; the rest to 1 is added along d."""
-_BLOCK_ELEMENTS = 1 << 18
-"""Numbers of a matrix that are worked on at a time: they stay in a processor's caches."""
+_BLOCK_ELEMENTS, _BLOCK_ELEMENTS_GPU = 1 << 18, 1 << 22
+"""Numbers of a matrix that are worked on at a time: so many stay in a processor's caches, and take a GPU no memory that counts."""
 
 
 def aligned_vectors(enc_FD: Tensor, dec_FD: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,5 +82,6 @@ def _row_per_latent(W_enc: Tensor, dec_FD: Tensor) -> Tensor:
 
 def _blocks(*weights: Tensor) -> Iterator[tuple[Tensor, ...]]:
     # By the width alone: how a row is added up must not depend on the SAEs beside it.
-    rows = max(_BLOCK_ELEMENTS // weights[0].shape[-1], 1) if weights[0].device.type == "cpu" else weights[0].shape[-2]
+    elements = _BLOCK_ELEMENTS if weights[0].device.type == "cpu" else _BLOCK_ELEMENTS_GPU
+    rows = max(elements // weights[0].shape[-1], 1)
     return zip(*(torch.split(each, rows, dim=-2) for each in weights), strict=True)
