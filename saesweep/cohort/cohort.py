@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saesweep.cohort.alignment import align_gradients_
 from saesweep.cohort.engine import GradientEngine, ReferenceEngine
 from saesweep.cohort.optimizer import MAX_GRAD_NORM, adam_step_
 from saesweep.cohort.slot import Slot
@@ -79,6 +80,7 @@ class Cohort:
         if slot.step == 0 and slot.run.from_pretrained_path is not None:
             found = read_pretrained(slot.run.from_pretrained_path)
             slot.params = pretrained_params(found, slot.architecture, self._normalizer(slot), slot.params)
+            slot.align_()
         self.slots[index] = slot
 
     def remove(self, index: int) -> Slot:
@@ -152,6 +154,8 @@ class Cohort:
             slot.control.observe(slot.step, result.firing_F, x_BD.shape[0])
         if slot.annealing is not None:
             slot.annealing.observe(slot.step, result.observed)
+        if slot.is_aligned:
+            align_gradients_(slot.params, result.grads)
         moments = slot.wide_moments()
         norm = adam_step_(
             slot.params,
@@ -169,6 +173,7 @@ class Cohort:
         slot.is_finite &= torch.isfinite(norm)
         slot.architecture.constrain_(slot.params)
         slot.resample_dead_(x_BD)
+        slot.align_()
         slot.step += 1
         slot.block_steps += 1
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from saesweep.cohort.alignment import align_
 from saesweep.cohort.annealing import PAnnealing
 from saesweep.cohort.control import SparsityControl
 from saesweep.cohort.firing import FiringStatistics
@@ -56,6 +57,9 @@ class Slot:
         dtype = _TRAINING_DTYPES.get(run.sae.dtype, torch.float32)
         self.params = self.architecture.init(torch.Generator().manual_seed(init_seed), dtype=dtype, device=str(device))
         check_parameters(run.sae, self.params)
+        self.is_aligned: bool = getattr(run.sae, "aligned", False)
+        """Whether the inner product of each latent's encoder and decoder vectors stays 1."""
+        self.align_()
         kept_as = torch.bfloat16 if adam_moments == "bfloat16" and dtype == torch.float32 else dtype
         self.exp_avg = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
         self.exp_avg_sq = {name: torch.zeros_like(p, dtype=kept_as) for name, p in self.params.items()}
@@ -111,6 +115,11 @@ class Slot:
     def k_at(self, step: int) -> float:
         """Return the k of a step, counted from 0; topk family only."""
         return self._ramps["k"].at(step)
+
+    def align_(self) -> None:
+        """Bring weights to where aligned training allows them; nothing to do without it."""
+        if self.is_aligned:
+            align_(self.params)
 
     def resample_dead_(self, x_BD: Tensor) -> None:
         """Give silent latents new weights after a step where `resample_steps` says so, from the batch of that step."""

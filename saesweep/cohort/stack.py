@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saesweep.cohort.alignment import align_, align_gradients_
 from saesweep.cohort.kernels.choice import KernelChoice
 from saesweep.cohort.kernels.stacked import loss_names, stacked_step
 from saesweep.cohort.kernels.stacked_select import StackShape
@@ -32,6 +33,7 @@ class StackKey:
     dtype: torch.dtype
     d_in: int
     d_sae: int
+    is_aligned: bool
     shape: StackShape
 
 
@@ -99,6 +101,8 @@ class Stack:
         self._since_fired_NF += 1
         self._since_fired_NF.masked_fill_(result.firing_NF > 0, 0)
         self._counts_N2F[:, 0] += result.firing_NF
+        if self.key.is_aligned:
+            align_gradients_(self._params, result.grads)
         norm_N = stacked_adam_step_(
             self._params,
             self._exp_avg,
@@ -107,6 +111,8 @@ class Stack:
             AdamScalars(size_N, eps_N, fresh1_N, fresh2_N),
             max_grad_norm=MAX_GRAD_NORM,
         )
+        if self.key.is_aligned:
+            align_(self._params)
         self._is_finite_N &= torch.isfinite(loss_N) & torch.isfinite(norm_N)
         for slot in self.slots:
             slot.step += 1

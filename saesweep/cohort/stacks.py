@@ -110,6 +110,7 @@ class Stacks:
             dtype=weights.dtype,
             d_in=architecture.d_in,
             d_sae=architecture.d_sae,
+            is_aligned=slot.is_aligned,
             shape=StackShape(
                 width=width,
                 of_batch=isinstance(spec, BatchTopKSpec),

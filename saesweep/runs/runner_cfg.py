@@ -36,6 +36,7 @@ NOT_IN_SAELENS_SAE = (
     "sparsity_queue_length",
     "resample_steps",
     "temporal_coefficient",
+    "aligned",
 )
 """The same of the SAE's fields."""
 SAELENS_VERSION = "6.54.12"

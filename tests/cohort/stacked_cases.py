@@ -25,7 +25,12 @@ STEPS = 12
 
 TOPK, BATCHTOPK = {"architecture": "topk", "k": 4}, {"architecture": "batchtopk", "k": 3.7}
 MATRYOSHKA = {"architecture": "matryoshka_batchtopk", "k": 3.7, "matryoshka_widths": [12, 24]}
-FAMILY = pytest.mark.parametrize("sae", [TOPK, BATCHTOPK, MATRYOSHKA], ids=lambda sae: sae["architecture"])
+ALIGNED = {**TOPK, "aligned": True}
+FAMILY = pytest.mark.parametrize(
+    "sae",
+    [TOPK, BATCHTOPK, MATRYOSHKA, ALIGNED],
+    ids=lambda sae: sae["architecture"] + (" aligned" if "aligned" in sae else ""),
+)
 
 
 def make_run(dtype: str = "float32", sae: Mapping[str, Any] = TOPK, **fields: Any) -> BaseRun:

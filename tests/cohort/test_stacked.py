@@ -40,6 +40,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"aux_loss_coefficient": 0.0},
     {"k": 20, "k_start": 40, "k_anneal_steps": 10},
     {"k": F},
+    {"aligned": True},
 ]
 
 

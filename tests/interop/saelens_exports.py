@@ -31,6 +31,7 @@ SAES = {
     "abstopk": {"architecture": "abstopk", "d_sae": 256, "k": 12},
     "multi_k": {"architecture": "multi_k", "d_sae": 256, "ks": [3, 6, 12]},
     "matching_pursuit": {"architecture": "matching_pursuit", "d_sae": 256, "max_iterations": 12},
+    "aligned": {"architecture": "topk", "d_sae": 256, "k": 12, "aligned": True},
 }
 """By the first part of a case's name; all others are batchtopk."""
 CASES = {
@@ -48,6 +49,7 @@ CASES = {
     "abstopk-folder": ("folder", "AutoModelForCausalLM", "model.layers.2", "AutoModelForCausalLM"),
     "matching_pursuit-folder": ("folder", "AutoModelForCausalLM", "model.layers.2", "AutoModelForCausalLM"),
     "multi_k-folder": ("folder", "AutoModelForCausalLM", "model.layers.2", "AutoModelForCausalLM"),
+    "aligned-folder": ("folder", "AutoModelForCausalLM", "model.layers.2", "AutoModelForCausalLM"),
     "hook_z-hub": ("hub", "TransformerBridge", "blocks.1.attn.hook_z", "HookedTransformer"),
     "o_proj-input-hub": ("hub", "AutoModelForCausalLM", "transformer.h.1.attn.c_proj:input", "HookedTransformer"),
 }

@@ -12,6 +12,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from saesweep.cohort.alignment import align_gradients_
 from saesweep.cohort.kernels.choice import KernelChoice, Stacked
 from saesweep.cohort.kernels.engine import SparseEngine
 from saesweep.cohort.kernels.stacked import StackedGradients, stacked_step, sums_of_squares
@@ -81,7 +82,8 @@ def keeps_bits(choice: KernelChoice, d_in: int, d_sae: int, *, device: torch.dev
     for of_batch, reads_dead in ((False, False), (False, True), (True, True)):
 
         def stacked(members: list[int], of_batch: bool = of_batch, reads_dead: bool = reads_dead) -> dict[str, Tensor]:
-            return _tensors(sample.step(choice, members, of_batch=of_batch, reads_dead=reads_dead))
+            result = sample.step(choice, members, of_batch=of_batch, reads_dead=reads_dead)
+            return _tensors(result, {name: weight[members] for name, weight in sample.params.items()})
 
         alone = [stacked([index]) for index in range(len(sample.k_N))]
         for members in ([1, 0], [4, 2, 0, 1, 3]):
@@ -137,6 +139,9 @@ def taking_a_step(choice: KernelChoice, sample: Sample) -> Callable[[], None]:
     return one_after_another if choice.stacked == "no" else stacked
 
 
-def _tensors(result: StackedGradients) -> dict[str, Tensor]:
+def _tensors(result: StackedGradients, params: Params) -> dict[str, Tensor]:
     norms = {f"norm of {name}": sums_of_squares(grad) for name, grad in result.grads.items()}
-    return {**result.losses, **result.grads, **norms, "firing": result.firing_NF}
+    grads = {name: grad.clone() for name, grad in result.grads.items()}
+    align_gradients_(params, grads)
+    aligned = {f"aligned {name}": grads[name] for name in ("W_enc", "W_dec")}
+    return {**result.losses, **result.grads, **norms, **aligned, "firing": result.firing_NF}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from saesweep.errors import UserError
 from saesweep.specs.model import Spec
@@ -52,7 +52,7 @@ class SAESpec(Spec):
     reshape_activations: Literal["none", "hook_z"] = "none"
     """`hook_z`: flatten [heads, d_head] to one vector per token."""
     decoder_init_norm: float | None = Field(0.1, gt=0)
-    """L2 norm of each decoder row at initialisation; null: as the Kaiming-uniform draw has it."""
+    """L2 norm of each decoder row at initialisation; null: as the Kaiming-uniform draw has it. Left out beside `aligned`: 1."""
     dtype: DType = "float32"
     """Type of the exported weights. Training always keeps fp32 master weights (float64 if that is asked for)."""
     device: str = Field("cpu", pattern=r"^(cpu|cuda|mps|xpu|xla|hpu|npu)(:[0-9]+)?$")
@@ -106,6 +106,27 @@ class SAESpec(Spec):
         found = []
         if self.d_sae is not None and self.expansion_factor is not None:
             found.append(("expansion_factor", "d_sae is given too; give one of the two"))
+        return found
+
+
+class AlignableSpec(SAESpec):
+    """What architectures share whose latents have one encoder and one decoder vector, in the same space."""
+
+    aligned: bool = False
+    """Aligned training (arXiv 2605.18629): decoder vectors have norm 1, and the inner product with their encoder vectors stays 1."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _norm_of_aligned_vectors(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("aligned") is True and "decoder_init_norm" not in data:
+            return {**data, "decoder_init_norm": 1.0}
+        return data
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Return cross-field mistakes as (field, message)."""
+        found = super().problems()
+        if self.aligned and self.decoder_init_norm != 1:
+            found.append(("decoder_init_norm", "aligned keeps decoder vectors at norm 1; write 1, or leave it out"))
         return found
 
 

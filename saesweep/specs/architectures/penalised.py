@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from saesweep.specs.architectures.base import SAESpec, register_spec
+from saesweep.specs.architectures.base import AlignableSpec, SAESpec, register_spec
 from saesweep.specs.units import Duration, Steps
 
 
 @register_spec("standard")
-class StandardSpec(SAESpec):
+class StandardSpec(AlignableSpec):
     """ReLU SAE with an Lp penalty weighted by decoder norms."""
 
     saved_as: ClassVar[str] = "standard"
@@ -74,7 +74,7 @@ class GatedSpec(SAESpec):
 
 
 @register_spec("jumprelu")
-class JumpReLUSpec(SAESpec):
+class JumpReLUSpec(AlignableSpec):
     """JumpReLU SAE (arXiv 2407.14435; the tanh loss from Anthropic's January 2025 update)."""
 
     saved_as: ClassVar[str] = "jumprelu"

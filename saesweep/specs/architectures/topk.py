@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from saesweep.specs.architectures.base import SAESpec, register_spec
+from saesweep.specs.architectures.base import AlignableSpec, register_spec
 from saesweep.specs.units import Duration, Steps
 
 _WIDTHS = ("d_in", "d_sae", "expansion_factor")
 
 
-class TopKFamilySpec(SAESpec):
+class TopKFamilySpec(AlignableSpec):
     """What the TopK-type architectures share."""
 
     sparsity_field: ClassVar[str | None] = "k"

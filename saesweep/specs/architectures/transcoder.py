@@ -65,6 +65,13 @@ class TranscoderSpec(SAESpec):
             found.append(
                 ("resample_steps", "a latent of a transcoder has two directions in two spaces; resampling draws one")
             )
+        if getattr(self, "aligned", False):
+            found.append(
+                (
+                    "aligned",
+                    "true is not possible: a transcoder's encoder and decoder vectors lie in two spaces, without an inner product",
+                )
+            )
         return found
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
 from kernel_cases import CASES, Case, batch, dead_mask, params_for
 
 from saesweep.cohort.kernels import KernelChoice, SparseEngine
+from saesweep.cohort.kernels.frame import Frame
 from saesweep.cohort.optimizer import adam_step_
 from saesweep.saes import Knobs, architecture_for
 from saesweep.saes.topk import TopK
@@ -55,6 +58,21 @@ def test_scratch_is_shared_by_all_slots() -> None:
     assert engine.scratch_bytes() == one
     d_in, d_sae, n_tokens, size = 24, 96, 80, 4
     assert one <= (2 * d_in * d_sae + n_tokens * d_in + 16 * n_tokens * d_sae) * size
+
+
+SCREENED = ("topk", "batchtopk", "topk_transcoder", "batchtopk_skip_transcoder", "topk_crosscoder")
+
+
+@pytest.mark.parametrize("architecture", SCREENED)
+def test_the_screen_selects_for_transcoders_and_crosscoders_as_for_saes(architecture: str) -> None:
+    """Where the choice has it: no chunk of theirs is multiplied in fp32."""
+    case = Case(architecture, architecture, {"k": 6}, Knobs(k=6))
+    sae = case.build(d_in=48, d_sae=1024)
+    params, x = params_for(sae, torch.float32), batch(torch.float32, d_in=48)
+    for screen in (True, False):
+        with mock.patch.object(Frame, "pre_acts", autospec=True, side_effect=Frame.pre_acts) as in_fp32:
+            SparseEngine(KernelChoice(screen=screen)).step(sae, params, x, case.knobs, None, case.target(x))
+        assert in_fp32.called is not screen
 
 
 def test_encoder_gradient_lies_in_memory_as_the_weight_does() -> None:
