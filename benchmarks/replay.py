@@ -75,6 +75,11 @@ def aim_of(objective: str, curves: Sequence[Curve]) -> Aim:
     }[objective]
 
 
+def has_trials_for(curves: Sequence[Curve], aim: Aim) -> bool:
+    """Return whether a source was recorded with what an objective needs: steered trials, with matched L0."""
+    return not aim.matched or any(curve.target_l0 is not None for curve in curves)
+
+
 def draw(curves: Sequence[Curve], aim: Aim, n: int, rng: random.Random) -> list[Curve]:
     """Return trials of one seed in random order, architectures in turn as `search.stratify` asks for them."""
     targets = {curve.target_l0 for curve in curves} - {None}
@@ -283,7 +288,7 @@ def main() -> None:
             continue
         for objective in args.objectives:
             aim = aim_of(objective, curves)
-            if aim.matched and all(curve.target_l0 is None for curve in curves):
+            if not has_trials_for(curves, aim):
                 print(f"{own.source:15s} {objective:9s} no steered curves")
                 continue
             sd = seed_sd(curves, aim.goals[-1].metric)
