@@ -57,6 +57,14 @@ def parse_scalar(text: str) -> bool | int | float | str | None:
     return text
 
 
+def scalar_or_text(text: str) -> bool | int | float | str | None:
+    """Return the value of an unquoted YAML scalar; the text itself where it is a number that no setting takes."""
+    try:
+        return parse_scalar(text)
+    except ValueError:
+        return text
+
+
 _PLAIN = "!saesweep/plain"
 _TEXT = "tag:yaml.org,2002:str"
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
