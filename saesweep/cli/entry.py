@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: From argparse: code 2 after a wrong argument, 0 after `--help` and `--version`.
     """
+    _open_closed_streams()
     parser = build_parser()
     try:
         _refuse_empty(sys.argv[1:] if argv is None else argv)
@@ -115,6 +116,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _echo_error(presentable(traceback.format_exc()))
         _echo_error(f"this is a bug in saesweep {__version__}: please report it with the traceback above")
         return BUG
+
+
+def _open_closed_streams() -> None:
+    """Give streams that were closed (`>&-`) a place that takes everything.
+
+    A run that writes no output still runs, and no file that it opens gets their numbers, under which libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
 
 
 def _echo_error(message: object) -> None:
