@@ -30,7 +30,7 @@ from saesweep.cli import (
 from saesweep.cli.command import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE, Parser, echo
 from saesweep.errors import UserError, fault_of
 from saesweep.messages import presentable
-from saesweep.plugins import load_plugin
+from saesweep.plugins import fault_of_plugin, load_plugin
 from saesweep.version import __version__
 
 _COMMANDS = (
@@ -112,6 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if (fault := fault_of(error)) is not None:  # no command need look out for the disk, permissions and locks
             _echo_error(fault)
+            return MISTAKE
+        if (fault := fault_of_plugin(error)) is not None:
+            _echo_error(presentable(fault))
             return MISTAKE
         _echo_error(presentable(traceback.format_exc()))
         _echo_error(f"this is a bug in saesweep {__version__}: please report it with the traceback above")
