@@ -86,7 +86,9 @@ def read_leaderboard(path: Path) -> Leaderboard:
         raise no_run_directory(path)
     if not file.exists():
         if is_run_directory(path):
-            raise UserError(f"{path}: the run has not ended its first block; wait, or resume it with the same command")
+            raise UserError(
+                f"{path}: no leaderboard yet; the run writes it after its first block: wait, or resume it with the same command"
+            )
         raise UserError(
             f"{file}: not there; a run writes it after its first block, so name a run directory of saesweep"
         )

@@ -63,8 +63,8 @@ def test_a_kill_while_run_json_is_first_written_leaves_a_directory_that_can_be_u
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("leaderboard", "the run has not ended its first block"),
-        ("report", "the run has not ended its first block"),
+        ("leaderboard", "no leaderboard yet"),
+        ("report", "no leaderboard yet"),
         ("eval", "no exported SAE yet"),
         ("features", "no exported SAE yet"),
     ],
