@@ -120,6 +120,8 @@ def _compose(text: str, document: Document) -> yaml.Node | None:
             problem += "; indent with spaces"
         elif "mapping values are not allowed" in problem:
             problem += "; a colon is missing on the line before, or this line is indented too far"
+        elif _is_reference(document.values[()]):
+            problem = 'in braces and brackets a reference is quoted, as in "${env:NAME}"'
         elif "expected ',' or" in problem and error.context_mark is not None:
             opened = lines[error.context_mark.line][error.context_mark.column]
             problem += f"; close the {opened} of line {error.context_mark.line + 1}"
@@ -131,6 +133,11 @@ def _compose(text: str, document: Document) -> yaml.Node | None:
     except RecursionError:
         document.add((), f"nested more than {_MAX_DEPTH} levels deep")
     return None
+
+
+def _is_reference(mark: Mark) -> bool:
+    """Return whether the brace at a mark is that of `${env:NAME}`, which opens a mapping where it is not quoted."""
+    return mark.source is not None and mark.column is not None and mark.source[: mark.column].endswith("${")
 
 
 def _blank_missing(error: yaml.MarkedYAMLError, lines: list[str]) -> str:

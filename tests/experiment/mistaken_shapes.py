@@ -351,6 +351,11 @@ MISTAKEN_SHAPES = {
         "$HOME/x",
         "6:17: base.dataset_path: write ${env:HOME}/x",
     ),
+    "variable-in-braces": (
+        "sae: {architecture: batchtopk,",
+        "sae: {architecture: ${env:ARCHITECTURE},",
+        '11:24: not valid YAML: in braces and brackets a reference is quoted, as in "${env:NAME}"',
+    ),
     "hook-in-words": (
         "model.layers.2",
         "resid_post_2",
