@@ -67,6 +67,11 @@ def read_json(path: Path, *, fix: str = "start a new run with --run-dir") -> Any
     return parse_json(read_text(path, fix=fix), place=path, fix=fix)
 
 
+def is_run_directory(path: Path) -> bool:
+    """Return whether a folder is a run directory, however far its run has come."""
+    return (path / "run.json").is_file()
+
+
 def no_run_directory(path: Path) -> UserError:
     """Return what to say where a run directory is to be named and something else is."""
     if path.is_file():
@@ -134,7 +139,7 @@ def refuse_links_in_run(folder: Path) -> None:
     """
     place = folder.absolute()
     for root in (place, *place.parents[:_MAX_DEPTH_IN_RUN]):
-        if (root / "run.json").is_file():
+        if is_run_directory(root):
             for parent in (place, *place.parents):
                 if parent == root:
                     break

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from traceback import walk_tb
 
 from saesweep.errors import UserError
 
@@ -20,6 +21,8 @@ GROUP = "saesweep.plugins"
 
 _loaded: dict[str, str] = {}
 _named: list[str] = []
+_packages: dict[str, str] = {}
+"""Top-level package, or module, of each plugin -> the plugin as messages call it."""
 
 
 def load_plugin(source: str | Path) -> None:
@@ -37,6 +40,7 @@ def load_plugin(source: str | Path) -> None:
     if name.endswith(".py"):
         path = Path(name)
         _import_file(path)
+        _packages[path.stem] = name
         _loaded[path.name] = f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
     else:
         try:
@@ -49,6 +53,7 @@ def load_plugin(source: str | Path) -> None:
             ) from error
         except Exception as error:
             raise _broken(name, error) from error
+        _packages[name.partition(".")[0]] = name
         _loaded[name] = str(getattr(module, "__version__", "unknown version"))
     _named.append(name)
 
@@ -68,6 +73,7 @@ def load_installed_plugins() -> None:
         except Exception as error:
             package = f", of the installed package {entry.dist.name}" if entry.dist is not None else ""
             raise _broken(f"{entry.name}{package}", error) from error
+        _packages[entry.module.partition(".")[0]] = entry.name
         _loaded[entry.name] = "unknown version" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
 
 
@@ -79,6 +85,19 @@ def loaded_plugins() -> dict[str, str]:
 def named_plugins() -> tuple[str, ...]:
     """Return what `load_plugin` was given: the `--plugin` arguments that another process needs."""
     return tuple(_named)
+
+
+def fault_of_plugin(error: BaseException) -> str | None:
+    """Return which plugin raised an error, and where in it; None where none did, or what it called of saesweep."""
+    found = None
+    for frame, line in walk_tb(error.__traceback__):
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package == "saesweep":
+            found = None
+        elif package in _packages:
+            where = f"{Path(frame.f_code.co_filename).name}:{line}"
+            found = f"plugin {_packages[package]}: {type(error).__name__}: {error} ({where}); correct it, and run the same again"
+    return found
 
 
 def _import_file(path: Path) -> None:

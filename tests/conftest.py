@@ -56,6 +56,7 @@ def clean_registries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
 
     for module, name in (
         (plugins, "_loaded"),
+        (plugins, "_packages"),
         (registered, "_REGISTERED"),
         (trackers, "_FACTORIES"),
         (architecture, "_IMPLEMENTATIONS"),

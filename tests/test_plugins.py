@@ -183,6 +183,39 @@ def test_each_sae_and_each_measurement_has_a_metric_of_its_own(tmp_path: Path) -
     assert made == saes
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("def compute(self): return None", "metric 'm': compute() returned None, which is not one number"),
+        ("def compute(self): return [1, 2]", "metric 'm': compute() returned [1, 2], which is not one number"),
+        ("def compute(self): return 10**400", "which is not one number"),
+        (
+            "def compute(self): return self.lost",
+            "plugin failing.py: AttributeError: 'M' object has no attribute 'lost' (failing.py:6)",
+        ),
+        ("def __init__(self): pass", "metric 'm': it is made with one argument, the exported SAE: "),
+        ("update = property()", "metric 'm': it has no method update and no compute"),
+    ],
+)
+def test_a_metric_that_fails_is_one_message(
+    body: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("failing.py").write_text(
+        "import saesweep\n"
+        "@saesweep.register_metric('m', better='minimize', unit='x', description='y')\n"
+        "class M:\n"
+        "    def __init__(self, sae): pass\n"
+        "    def update(self, *batch): pass\n"
+        f"    {body}\n"
+    )
+    Path("e.yaml").write_text(dump_yaml(quick_sweep()))
+    assert main(["run", "e.yaml", "--plugin", "failing.py", "--display", "none"]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+
+
 @pytest.mark.parametrize("name", ["l0", "two words"])
 def test_a_metric_needs_a_name_of_its_own(name: str) -> None:
     with pytest.raises(ValueError, match=r"is defined already, by saesweep|a name is letters"):

@@ -30,6 +30,8 @@ READ_DOCUMENTS = 64
 SHUFFLE_DOCUMENTS = 1024
 """Documents of a stream that are shuffled among themselves."""
 
+_MORE_DATA = "lower both, use a larger dataset, or split its documents: each goes to one part whole"
+
 
 @dataclass(frozen=True)
 class TrainDocuments:
@@ -113,7 +115,7 @@ def split_documents(
         if trains and isinstance(documents, MapDocuments) and taken == documents.size:
             raise UserError(
                 f"evaluation: select_tokens ({select_tokens}) and test_tokens ({test_tokens}) take all "
-                f"{documents.size} documents of {documents.name}; lower them or use a larger dataset"
+                f"{documents.size} documents of {documents.name}; {_MORE_DATA}"
             )
     train = tuple(TrainDocuments(taker.text.documents, seed, taker.n_documents) for taker in takers)
     return Split(select_NT, test_NT, train)
@@ -142,7 +144,7 @@ def _part(takers: Sequence[_DocumentReader], name: str, sizes: dict[str, int], t
                 raise UserError(f"{ends}{share}{sizes[name]} tokens are filled; lower it or use a larger dataset")
             raise UserError(
                 f"{ends}{share}select_tokens ({sizes['select_tokens']}) and test_tokens ({sizes['test_tokens']}) are "
-                "filled, and training needs the rest; lower both or use a larger dataset"
+                f"filled, and training needs the rest; {_MORE_DATA}"
             )
         shares.note(chosen, context)
         contexts.append(context)

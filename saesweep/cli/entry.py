@@ -30,7 +30,7 @@ from saesweep.cli import (
 from saesweep.cli.command import BROKEN_PIPE, BUG, INTERRUPTED, MISTAKE, Parser, echo
 from saesweep.errors import UserError, fault_of
 from saesweep.messages import presentable
-from saesweep.plugins import load_plugin
+from saesweep.plugins import fault_of_plugin, load_plugin
 from saesweep.version import __version__
 
 _COMMANDS = (
@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: From argparse: code 2 after a wrong argument, 0 after `--help` and `--version`.
     """
+    _open_closed_streams()
     parser = build_parser()
     try:
         _refuse_empty(sys.argv[1:] if argv is None else argv)
@@ -112,9 +113,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (fault := fault_of(error)) is not None:  # no command need look out for the disk, permissions and locks
             _echo_error(fault)
             return MISTAKE
+        if (fault := fault_of_plugin(error)) is not None:
+            _echo_error(presentable(fault))
+            return MISTAKE
         _echo_error(presentable(traceback.format_exc()))
         _echo_error(f"this is a bug in saesweep {__version__}: please report it with the traceback above")
         return BUG
+
+
+def _open_closed_streams() -> None:
+    """Give streams that were closed (`>&-`) a place that takes everything.
+
+    A run that writes no output still runs, and no file that it opens gets their numbers, under which libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
 
 
 def _echo_error(message: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from saesweep.cli.command import DONE, echo, new_parser
 from saesweep.errors import UserError
-from saesweep.files import no_run_directory, refuse_links
+from saesweep.files import is_run_directory, no_run_directory, refuse_links
 
 if TYPE_CHECKING:
     from saesweep.cli.command import Subparsers
@@ -115,6 +115,8 @@ def _source(run: RunDirectory, trial: int | None) -> Path:
     refuse_links(run.path)
     if trial is None:
         if not (run.best / "cfg.json").is_file():
+            if not is_run_directory(run.path):
+                raise UserError(f"{run.path}: is no run directory; name the folder that `saesweep run` made")
             raise UserError(f"{run.best}: no exported SAE yet; wait for the run to end, or name one with --trial")
         return run.best
     source = run.trial_sae(trial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ def execute(args: argparse.Namespace) -> int:
         raise UserError(f"{args.path}: exists already and is left as it is; name a new file") from None
     except OSError as error:
         raise UserError(f"{args.path}: cannot be written ({error.strerror}); name another file") from error
+    quoted = shlex.quote(str(args.path))
     echo(
-        f"wrote {args.path}, and {schema} for editors that complete YAML\nnext:\n  saesweep validate {args.path}\n  saesweep run {args.path}"
+        f"wrote {args.path}, and {schema} for editors that complete YAML\nnext:\n  saesweep validate {quoted}\n  saesweep run {quoted}"
     )
     return DONE

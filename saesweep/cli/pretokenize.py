@@ -89,21 +89,21 @@ def _spec(given: dict[str, Any]) -> Any:
     from pydantic import ValidationError
 
     from saesweep.errors import UserError
-    from saesweep.experiment.yaml_text import parse_scalar
+    from saesweep.experiment.document import dotted
+    from saesweep.experiment.explain import explain, no_keys
+    from saesweep.experiment.yaml_text import scalar_or_text
     from saesweep.specs.pretokenize import PretokenizeSpec
 
     values: dict[str, Any] = {}
     for name, text in given.items():
         # A name is text even where it looks like a number.
         is_text = PretokenizeSpec.model_fields[name].annotation in (str, str | None)
-        values[name] = text if is_text or isinstance(text, list) else parse_scalar(text)
+        values[name] = text if is_text or isinstance(text, list) else scalar_or_text(text)
     try:
         return PretokenizeSpec.model_validate(values)
     except ValidationError as error:
         raise UserError(
-            "\n".join(
-                f"--{problem['loc'][0]}: {problem['msg']}, not {problem['input']!r}" for problem in error.errors()
-            )
+            "\n".join(f"--{dotted(place)}: {message}" for place, message in explain(error, values, no_keys))
         ) from None
 
 

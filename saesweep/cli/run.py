@@ -79,8 +79,9 @@ def run_with_display(
     except KeyboardInterrupt as stopped:
         if str(stopped):  # it says how to resume
             raise
+        # Before training begins, or once everything is done and being shown.
         command = shlex.join(["saesweep", *sys.argv[1:]])
-        raise KeyboardInterrupt(f"interrupted before training began; start again with: {command}") from None
+        raise KeyboardInterrupt(f"interrupted; continue with: {command}") from None
     if result.resume_command is not None and display == "none":
         echo(f"interrupted; resume with: {result.resume_command}", file=sys.stderr)
     _leave_uploads(result.exit_code)

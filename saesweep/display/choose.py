@@ -79,6 +79,8 @@ def make_display(
     # A notebook's cell has outputs of its own; a stream that was asked for is still that stream.
     is_cell = stream is None and in_notebook()
     stream = sys.stdout if stream is None else stream
+    if stream is None:  # as in a program without a console
+        return SilentDisplay()
     env = os.environ if env is None else env
     chosen = _resolve(kind, stream, env, is_cell)
     if chosen == "live" and is_cell:

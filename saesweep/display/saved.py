@@ -16,7 +16,7 @@ from saesweep.display.table import print_leaderboard, render_text, with_referenc
 from saesweep.display.text import encodable, wraps_softly
 from saesweep.errors import UserError
 from saesweep.events import MatchedEntry, ReferenceRow, Row
-from saesweep.files import no_run_directory, read_json_object, refuse_links
+from saesweep.files import is_run_directory, no_run_directory, read_json_object, refuse_links
 from saesweep.messages import printable
 from saesweep.status import run_has_ended
 
@@ -85,6 +85,10 @@ def read_leaderboard(path: Path) -> Leaderboard:
     if not path.exists():
         raise no_run_directory(path)
     if not file.exists():
+        if is_run_directory(path):
+            raise UserError(
+                f"{path}: no leaderboard yet; the run writes it after its first block: wait, or resume it with the same command"
+            )
         raise UserError(
             f"{file}: not there; a run writes it after its first block, so name a run directory of saesweep"
         )

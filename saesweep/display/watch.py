@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -122,9 +123,8 @@ def _report_if_dead(path: Path, stream: TextIO) -> None:
     if board is not None and board.status in ("complete", "already complete"):
         return
     command = read_progress(path).get("resume_command")
-    how = (
-        command if isinstance(command, str) and command else f"saesweep run {path / 'experiment.yaml'} --run-dir {path}"
-    )
+    again = shlex.join(["saesweep", "run", str(path / "experiment.yaml"), "--run-dir", str(path)])
+    how = command if isinstance(command, str) and command else again
     text = f"the run was interrupted; resume with: {how}\n"
     stream.write(encodable(text, getattr(stream, "encoding", None)))
     stream.flush()

@@ -26,7 +26,7 @@ from saesweep.events import BlockDone, BlockProgress, Event, EventBus, Note, Row
 from saesweep.experiment import Experiment, are_comparable, dump_yaml, load_experiment, stream_of, streams_of
 from saesweep.messages import short_count
 from saesweep.runs import RunDirectory, copy_export
-from saesweep.specs import ConfirmSpec, ObjectiveSpec, format_count, multiple_of
+from saesweep.specs import ConfirmSpec, ObjectiveSpec, format_count
 
 
 def confirm(
@@ -148,18 +148,12 @@ def _matched_finalists(rows: Sequence[Row], objective: ObjectiveSpec, top: int) 
     return [by_number[number] for number in chosen]
 
 
-def confirm_training_tokens(experiment: Experiment, confirm: ConfirmSpec) -> int:
-    """Return the training tokens of one finalist."""
-    stated = confirm.training_tokens
-    return round(multiple_of(stated) * experiment.base_run().training_tokens) if isinstance(stated, str) else stated
-
-
 def confirm_experiment(experiment: Experiment, confirm: ConfirmSpec, chosen: Sequence[Row]) -> Experiment:
     """Return the experiment that trains the finalists side by side, with nothing pruned."""
     tree = copy.deepcopy(experiment.written)
     tree["name"] = f"{experiment.spec.name[:72]}-confirm"
     tree["base"].pop("checkpoint_path", None)  # the search's; the finalists keep theirs in their own folders
-    tree["base"]["training_tokens"] = confirm_training_tokens(experiment, confirm)
+    tree["base"]["training_tokens"] = confirm.tokens_of(experiment.base_run().training_tokens)
     search = experiment.spec.search
     settings = [{**row.params, **_frozen(row)} for row in chosen]
     if experiment.spec.objective is not None and experiment.spec.objective.matched is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from saesweep.events import Row
 from saesweep.specs import LOG_METRICS, ObjectiveSpec
+from saesweep.status import is_live
 
 ALIVE = "l0_above_0"
 """Name of the constraint that every trial has: of an SAE in which no latent ever fires nothing is left to compare."""
@@ -103,7 +104,8 @@ def winner(rows: Sequence[Row], objective: ObjectiveSpec) -> tuple[int | None, l
     """Return the trial to export as best, and what to say about the choice."""
     finished = [row for row in rows if row.status == "complete"]
     if not finished:
-        return None, ["no trial finished: every one was pruned or failed; nothing is exported"]
+        why = "" if any(is_live(row.status) for row in rows) else ": every one was pruned or failed"
+        return None, [f"no trial finished{why}; nothing is exported"]
     first = [row for row in finished if row.rank == 1]
     if not first:
         if any(infeasibility(row.metrics, objective) > 0 for row in finished):

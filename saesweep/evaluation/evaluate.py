@@ -14,7 +14,7 @@ from saesweep.evaluation.by_hook import VarianceByHook
 from saesweep.evaluation.decoder_cosine import decoder_cosine
 from saesweep.evaluation.latents import FiringCounter, RecoveryMetrics
 from saesweep.evaluation.reconstruction import NO_SINKS, ReconstructionMetrics, VarianceWithoutSinks
-from saesweep.evaluation.registered import new_registered
+from saesweep.evaluation.registered import new_registered, values_of
 from saesweep.evaluation.splice import SplicedMetrics
 from saesweep.evaluation.spread import ByContext, PairedSums
 from saesweep.models import LanguageModel
@@ -125,8 +125,7 @@ class HeldOutEvaluator:
                 if counters:
                     counters[index].update(acts_NF)
         found = [
-            {**metrics.compute(), **{name: float(metric.compute()) for name, metric in registered.items()}}
-            for metrics, registered in zip(sums, added, strict=True)
+            {**metrics.compute(), **values_of(registered)} for metrics, registered in zip(sums, added, strict=True)
         ]
         for values, variances in zip(found, by_hook, strict=False):
             values |= variances.compute()

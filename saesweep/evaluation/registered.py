@@ -5,11 +5,12 @@ Shape suffixes: N tokens, D = d_in, F = d_sae.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from saesweep.errors import UserError
 from saesweep.saes import ExportedSAE
 from saesweep.specs import METRICS, Metric
 from saesweep.specs.objective import Direction
@@ -67,5 +68,35 @@ def registered_metrics() -> tuple[str, ...]:
 
 
 def new_registered(sae: ExportedSAE) -> dict[str, HeldOutMetric]:
-    """Return a fresh object of each registered metric, for one measurement of one SAE."""
-    return {name: make(sae) for name, make in _REGISTERED.items()}
+    """Return a fresh object of each registered metric, for one measurement of one SAE.
+
+    Raises:
+        UserError: A metric is no class that is made with an SAE, or lacks a method.
+    """
+    found: dict[str, HeldOutMetric] = {}
+    for name, make in _REGISTERED.items():
+        try:
+            found[name] = make(sae)
+        except TypeError as error:
+            if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+                raise  # it fails inside
+            raise UserError(f"metric {name!r}: it is made with one argument, the exported SAE: {error}") from None
+        if missing := [method for method in ("update", "compute") if not hasattr(found[name], method)]:
+            raise UserError(f"metric {name!r}: it has no method {' and no '.join(missing)}")
+    return found
+
+
+def values_of(metrics: Mapping[str, HeldOutMetric]) -> dict[str, float]:
+    """Return what metrics have measured.
+
+    Raises:
+        UserError: One of them returns something else than a number.
+    """
+    found = {}
+    for name, metric in metrics.items():
+        value = metric.compute()
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise UserError(f"metric {name!r}: compute() returned {value!r:.80}, which is not one number") from None
+    return found

@@ -17,8 +17,10 @@ from saesweep.experiment.foreign import SAMPLERS_ELSEWHERE
 from saesweep.messages import did_you_mean
 from saesweep.space import Parameter, space_size
 from saesweep.specs import BaseRun, SearchSpec
+from saesweep.specs.units import LARGEST, TOO_LARGE
 
 SAMPLERS = ("tpe", "random", "grid", "fixed")
+_CONFIRM_TOKENS = ("search", "confirm", "training_tokens")
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _CLOSE_RUNGS = 1.25
 _SAMPLER_NAMES = "tpe, random, grid, fixed, or a class path such as optuna.samplers.GPSampler"
@@ -62,6 +64,23 @@ def check_search(draft: Draft, parameters: Sequence[Parameter], run: BaseRun | N
         base_device = "auto" if run is None else run.device
         if problem := devices_problem(draft.cohort.devices, base_device):
             document.add(("cohort", "devices"), problem)
+
+
+def check_confirm(draft: Draft, runs: Sequence[BaseRun]) -> None:
+    """Note what keeps finalists from training for as long as `search.confirm` says: it would come to light after the search."""
+    confirm = draft.search.confirm if draft.search is not None else None
+    if confirm is None:
+        return
+    for run in runs:
+        tokens = confirm.tokens_of(run.training_tokens)
+        if tokens > LARGEST:
+            draft.document.add(_CONFIRM_TOKENS, f"{tokens:.6g} tokens {TOO_LARGE}")
+            return
+        known = run.problems()
+        for path, message in run.model_copy(update={"training_tokens": tokens}).problems():
+            if (path, message) not in known:
+                said = "" if path == "training_tokens" else f"with {tokens} tokens, base.{path}: "
+                draft.document.add(_CONFIRM_TOKENS, f"{said}{message}")
 
 
 def _storage_problem(draft: Draft, storage: str) -> str:

@@ -25,6 +25,7 @@ _EXPECTED = {
     "float_type": "a number",
     "bool_type": "true or false",
     "string_type": "text",
+    "string_unicode": "text",
     "tuple_type": "a list",
     "list_type": "a list",
     "dict_type": "a mapping of keys",
@@ -38,6 +39,7 @@ _LIMITS = {
     "less_than": ("below", "lt"),
     "less_than_equal": ("at most", "le"),
 }
+_LENGTHS = {"string_too_short": ("at least", "min_length"), "string_too_long": ("at most", "max_length")}
 
 
 def no_keys(_place: Place) -> tuple[str, ...]:
@@ -91,6 +93,9 @@ def _message(place: Place, group: list[ErrorDetails], known_keys: KnownKeys) -> 
         if details["type"] in _LIMITS:
             words, key = _LIMITS[details["type"]]
             return f"must be {words} {show(details['ctx'][key])}, not {show(value)}"
+        if details["type"] in _LENGTHS:
+            words, key = _LENGTHS[details["type"]]
+            return f"must have a length of {words} {details['ctx'][key]}, not {len(value)}"
     for details in group:
         if details["type"] == "value_error":
             return str(details["ctx"]["error"])

@@ -14,7 +14,7 @@ from typing import Any
 from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import NESTED, known_paths
 from saesweep.experiment.shorthand import correct_objective, correct_shorthand, span
-from saesweep.experiment.yaml_text import parse_scalar
+from saesweep.experiment.yaml_text import scalar_or_text
 from saesweep.specs import ParameterSpec
 
 _OWN = frozenset(info.alias or name for name, info in ParameterSpec.model_fields.items())
@@ -28,6 +28,8 @@ _CALL = re.compile(r"([a-z_]+)\(([^()]*)\)")
 """Such as `interval(1e-4, 1e-3)`, of Hydra."""
 _NO_BLANK = re.compile(r"([a-z_][\w.]*):(\S+)")
 _KINDS = ("distribution", "type", "dist", "scale")
+_LARGEST_EXPONENT = 700
+"""Of e, for a number that a float holds."""
 
 
 _SEARCH = {
@@ -65,7 +67,7 @@ def _correct_missing_blanks(document: Document, node: Any, place: Place) -> None
             renamed: Place = (*place, match[1])
             document.keys[renamed] = document.mark((*place, key), at_key=True)
             del node[key]
-            node.setdefault(match[1], parse_scalar(match[2]))
+            node.setdefault(match[1], scalar_or_text(match[2]))
     for key, item in node.items() if isinstance(node, dict) else enumerate(node):
         if isinstance(item, (dict, list)):
             _correct_missing_blanks(document, item, (*place, key))
@@ -163,7 +165,7 @@ def _corrected(document: Document, path: str, entry: dict[str, Any], place: Plac
     aside = ""
     if entry.get("distribution") == "log_uniform" and min(bounds) < 0:
         # W&B takes exponents of e here, which nobody would recognise as such in a range of values.
-        bounds = [float(f"{math.exp(bound):.3g}") for bound in bounds]
+        bounds = [float(f"{math.exp(min(bound, _LARGEST_EXPONENT)):.3g}") for bound in bounds]
         aside = " (bounds are values here, not exponents)"
     meant = {"int" if is_int else "float": bounds, **({"log": True} if is_log else {}), **kept}
     document.add((*place, where), f"write {path}: {flow(meant)}{aside}", at_key=True)
@@ -185,7 +187,7 @@ def _bounds(entry: Mapping[str, Any]) -> tuple[list[Any] | None, str]:
 def _called(text: str) -> dict[str, Any] | None:
     """Return what `choice(16, 32)`, `range(8, 64, 8)` or `interval(1e-4, 1e-3)` stands for; None for another text."""
     match = _CALL.fullmatch(text.strip())
-    values = [] if match is None else [parse_scalar(part.strip()) for part in match[2].split(",")]
+    values = [] if match is None else [scalar_or_text(part.strip()) for part in match[2].split(",")]
     if match is None or not values or None in values:
         return None
     if match[1] in ("choice", "grid"):

@@ -14,7 +14,7 @@ from saesweep.experiment.check_at_hand import join_hooks, translate_hooks
 from saesweep.experiment.check_base import check_base, check_by_architecture, check_runs
 from saesweep.experiment.check_matched import check_matched
 from saesweep.experiment.check_objective import check_objective, check_probes
-from saesweep.experiment.check_search import check_search
+from saesweep.experiment.check_search import check_confirm, check_search
 from saesweep.experiment.check_space import check_space
 from saesweep.experiment.document import Document, from_mapping
 from saesweep.experiment.draft import Draft, read_draft
@@ -96,6 +96,7 @@ def checked(
     check_probes(draft, runs)
     check_matched(draft, parameters, runs)
     check_search(draft, parameters, runs[0] if runs else None)
+    check_confirm(draft, runs)
     for check in also:
         check(draft)
     document.raise_problems()

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from saesweep.experiment.document import Document, Place, flow
 from saesweep.experiment.fields import known_paths
-from saesweep.experiment.yaml_text import parse_scalar
+from saesweep.experiment.yaml_text import scalar_or_text
 from saesweep.specs import METRICS, BaseRun
 from saesweep.specs.architectures import architectures, spec_class
 
@@ -71,7 +71,7 @@ def correct_shorthand(document: Document) -> None:
 def span(text: str) -> list[Any] | None:
     """Return the bounds of a range that is written in one piece, such as `8-64` or `8..64`."""
     match = _SPAN.fullmatch(text)
-    bounds = [] if match is None else [parse_scalar(part) for part in match.groups()]
+    bounds = [] if match is None else [scalar_or_text(part) for part in match.groups()]
     return bounds if bounds and all(isinstance(b, (int, float)) for b in bounds) else None
 
 
@@ -218,7 +218,7 @@ def _correct_limits(document: Document) -> None:
 def _limit(text: str) -> tuple[str, dict[str, Any] | None]:
     """Return (metric, limit) of `l0 <= 64`; no limit for a text that is none."""
     match = _LIMIT.fullmatch(text)
-    value = None if match is None else parse_scalar(match[3])
+    value = None if match is None else scalar_or_text(match[3])
     if match is None or not isinstance(value, (int, float)):
         return "", None
     return match[1], {"max" if match[2][0] == "<" else "min": value}

@@ -57,6 +57,14 @@ def parse_scalar(text: str) -> bool | int | float | str | None:
     return text
 
 
+def scalar_or_text(text: str) -> bool | int | float | str | None:
+    """Return the value of an unquoted YAML scalar; the text itself where it is a number that no setting takes."""
+    try:
+        return parse_scalar(text)
+    except ValueError:
+        return text
+
+
 _PLAIN = "!saesweep/plain"
 _TEXT = "tag:yaml.org,2002:str"
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -112,6 +120,8 @@ def _compose(text: str, document: Document) -> yaml.Node | None:
             problem += "; indent with spaces"
         elif "mapping values are not allowed" in problem:
             problem += "; a colon is missing on the line before, or this line is indented too far"
+        elif _is_reference(document.values[()]):
+            problem = 'in braces and brackets a reference is quoted, as in "${env:NAME}"'
         elif "expected ',' or" in problem and error.context_mark is not None:
             opened = lines[error.context_mark.line][error.context_mark.column]
             problem += f"; close the {opened} of line {error.context_mark.line + 1}"
@@ -123,6 +133,11 @@ def _compose(text: str, document: Document) -> yaml.Node | None:
     except RecursionError:
         document.add((), f"nested more than {_MAX_DEPTH} levels deep")
     return None
+
+
+def _is_reference(mark: Mark) -> bool:
+    """Return whether the brace at a mark is that of `${env:NAME}`, which opens a mapping where it is not quoted."""
+    return mark.source is not None and mark.column is not None and mark.source[: mark.column].endswith("${")
 
 
 def _blank_missing(error: yaml.MarkedYAMLError, lines: list[str]) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from saesweep.driver.blocks import BlockPlan, plan_blocks
-from saesweep.driver.confirm import confirm_training_tokens
 from saesweep.driver.search import Rules, open_search, rules_of
 from saesweep.driver.trials import sparsity_label
 from saesweep.driver.visits import Visit, planned_visits
@@ -263,7 +262,7 @@ def _confirm_work(experiment: Experiment) -> Work:
     if stated is not None and stated.matched is not None:
         groups *= len(stated.matched.l0)
     saes = min(groups * search.confirm.top, experiment.n_trials) * search.confirm.replicates
-    tokens = confirm_training_tokens(experiment, search.confirm)
+    tokens = search.confirm.tokens_of(experiment.base_run().training_tokens)
     return Work(saes * tokens, 0, saes, groups * tokens)  # side by side
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from saesweep.errors import UserError
+from saesweep.errors import UserError, first_line
 from saesweep.files import no_run_directory, refuse_links_in_run
 from saesweep.publish.card import MARK, model_card, read_entry
 from saesweep.publish.hub import Hub
@@ -55,6 +55,22 @@ def _all_in(parent: Path, otherwise: str) -> dict[str, Path]:
     if not folders:
         raise UserError(f"{parent}: {otherwise}")
     return {name_of(load_sae_folder(folder), folder.name): folder for folder in folders}
+
+
+def _check_name(repo: str) -> None:
+    """Refuse a name that no repository of the Hub can have, before anything is read or sent.
+
+    Raises:
+        UserError: It is none.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise UserError(f"{repo!r} is no repository; write user/name")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"{repo!r} is no repository: {first_line(error)}") from None
 
 
 def name_of(sae: ExportedSAE, label: str) -> str:
@@ -124,8 +140,7 @@ def push(
         UserError: An SAE is damaged or holds an access token, there is no token or it has no right, or the Hub cannot be
             reached after several attempts.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise UserError(f"{repo!r} is no repository; write user/name")
+    _check_name(repo)
     if not saes:
         raise UserError("nothing to push")
     for name in saes:

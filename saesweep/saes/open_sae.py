@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saesweep.errors import UserError
-from saesweep.files import refuse_links_in_run
+from saesweep.files import is_run_directory, refuse_links_in_run
 from saesweep.hub import HubError
 from saesweep.saes.exported import ExportedSAE
 from saesweep.saes.folder import CFG_FILE
@@ -40,8 +40,12 @@ def open_sae(source: str | Path) -> ExportedSAE:
 
 def _open_folder(folder: Path) -> ExportedSAE:
     refuse_links_in_run(folder)
-    is_run = not (folder / CFG_FILE).is_file() and (folder / "best" / CFG_FILE).is_file()
-    return read_place(LocalFolder(folder / "best" if is_run else folder))
+    if (folder / CFG_FILE).is_file():
+        return read_place(LocalFolder(folder))
+    best = folder / "best"
+    if is_run_directory(folder) and not (best / CFG_FILE).is_file():
+        raise UserError(f"{best}: no exported SAE yet; wait for the run to end, or name a folder trials/<number>/sae")
+    return read_place(LocalFolder(best if (best / CFG_FILE).is_file() else folder))
 
 
 def open_on_hub(source: str, revision: str | None = None) -> ExportedSAE:

@@ -13,7 +13,7 @@ from saesweep.specs.model import Spec
 from saesweep.specs.objective import ObjectiveSpec
 from saesweep.specs.probes import ProbesSpec
 from saesweep.specs.space import ParameterSpec
-from saesweep.specs.units import Duration, Seconds, Steps, TokenCount, TokensOrMultiple
+from saesweep.specs.units import Duration, Seconds, Steps, TokenCount, TokensOrMultiple, multiple_of
 
 
 class CohortSpec(Spec):
@@ -129,6 +129,15 @@ class ConfirmSpec(Spec):
     """Seeds per finalist."""
     training_tokens: TokensOrMultiple = "4x"
     """How long a finalist trains: a count, or a multiple of `base.training_tokens`."""
+
+    def tokens_of(self, training_tokens: int) -> int:
+        """Return the training tokens of one finalist.
+
+        Args:
+            training_tokens: Those of a full trial of the search.
+        """
+        stated = self.training_tokens
+        return round(multiple_of(stated) * training_tokens) if isinstance(stated, str) else stated
 
 
 class SearchSpec(Spec):

@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-_LARGEST = 2**63 - 1
-"""What an integer of 64 bits holds: torch, NumPy and SQLite take no more."""
+from saesweep.specs.units import LARGEST, TOO_LARGE
 
 
 class Spec(BaseModel):
@@ -22,6 +21,6 @@ class Spec(BaseModel):
     @classmethod
     def _fits_64_bits(cls, value: Any) -> Any:
         for number in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(number, int) and abs(number) > _LARGEST:
-                raise ValueError(f"{number} is too large; whole numbers go up to {_LARGEST}")
+            if isinstance(number, int) and abs(number) > LARGEST:
+                raise ValueError(f"{number} {TOO_LARGE}")
         return value

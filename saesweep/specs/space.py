@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -132,7 +132,7 @@ class ParameterSpec(Spec):
             return 1
         if self.kind == "float" and self.step is None:
             return None
-        return int((Decimal(str(self.high)) - Decimal(str(self.low))) // Decimal(str(self.step or 1))) + 1
+        return int((Fraction(str(self.high)) - Fraction(str(self.low))) // Fraction(str(self.step or 1))) + 1
 
     def values(self) -> Sequence[Any]:
         """Return the values that a trial can have here, of which there are `n_values()`.
@@ -148,7 +148,7 @@ class ParameterSpec(Spec):
         if self.kind == "int":
             step = int(self.step or 1)
             return range(int(self.low), int(self.low) + n_values * step, step)
-        low, step_exactly = Decimal(str(self.low)), Decimal(str(self.step or 1))
+        low, step_exactly = Fraction(str(self.low)), Fraction(str(self.step or 1))
         return [float(low + i * step_exactly) for i in range(n_values)]
 
     @property
@@ -164,13 +164,13 @@ class ParameterSpec(Spec):
         """Return what to say where steps from the lower bound pass by the upper one; empty where they meet it."""
         if self.choice is not None or self.step is None or not self.low <= self.high:
             return ""
-        low, high, step = (Decimal(str(value)) for value in (self.low, self.high, self.step))
+        low, high, step = (Fraction(str(value)) for value in (self.low, self.high, self.step))
         last = low + (high - low) // step * step
         if last == high:
             return ""
         return (
             f"steps of {self.step:g} from {self.low:g} end at {float(last):g} and never reach {self.high:g}; "
-            f"write {float(last):g} or {float(last + step):g} as the upper bound, or another step"
+            f"write {float(last):g} or {float(last) + self.step:g} as the upper bound, or another step"
         )
 
     def problems(self) -> list[tuple[str, str]]:

@@ -10,6 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, GetPydanticSchema
 from pydantic_core import core_schema
 
+LARGEST = 2**63 - 1
+"""What an integer of 64 bits holds: torch, NumPy and SQLite take no more."""
+TOO_LARGE = f"is too large; whole numbers go up to {LARGEST}"
+
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*(?:percent|per cent|pct)", re.IGNORECASE)
 _COUNT = re.compile(r"(\d[\d_]*(?:\.\d+)?)\s*([kmbt]?)", re.IGNORECASE)
@@ -29,8 +33,19 @@ def parse_count(text: str) -> int:
         raise ValueError(f"{text!r} is not a count; write a whole number or one with k, M, B or T, such as 90M")
     # Decimal: 2.03 * 1000 is no whole number in floats.
     value = Decimal(match[1].replace("_", "")) * _SUFFIXES[match[2].lower()]
-    if value != int(value):
+    if value != value.to_integral_value():
         raise ValueError(f"{text!r} is not a whole number")
+    return _within(value)
+
+
+def _within(value: float | Decimal) -> int:
+    """Return a whole number that an integer of 64 bits holds.
+
+    Raises:
+        ValueError: It is larger.
+    """
+    if value > LARGEST:
+        raise ValueError(f"{Decimal(value):.6g} {TOO_LARGE}")
     return int(value)
 
 
@@ -46,7 +61,7 @@ def _to_count(value: Any) -> Any:
     if isinstance(value, str):
         return parse_count(value)
     if isinstance(value, float) and value.is_integer():  # 2e6 is a float in YAML
-        return int(value)
+        return _within(value)
     return value
 
 
@@ -92,15 +107,13 @@ class Duration:
                 raise ValueError(
                     f"{raw!r} is not a duration; write {unit[1]}{'' if unit[2].lower().startswith('step') else 'tok'}"
                 )
-            try:
-                if text.endswith("tok"):
-                    return cls(float(parse_count(text[:-3])), "tokens")
-                return cls(float(parse_count(text)), "steps")
-            except ValueError:
+            count = text.removesuffix("tok").strip()
+            if _COUNT.fullmatch(count) is None:
                 raise ValueError(
                     f"{raw!r} is not a duration; write steps (1000), tokens (5Mtok) or a share of the run (5%)"
-                ) from None
-        if raw < 0 or raw != int(raw):
+                )
+            return cls(float(parse_count(count)), "tokens" if text.endswith("tok") else "steps")
+        if raw < 0 or raw != _within(raw):
             raise ValueError(f"{raw!r} is not a whole number of steps >= 0; a share of the run is written 5%")
         return cls(float(raw), "steps")
 
@@ -159,6 +172,7 @@ def _to_tokens_or_multiple(value: Any) -> Any:
     if isinstance(value, str) and _MULTIPLE.fullmatch(value.strip()):
         if multiple_of(value) == 0:
             raise ValueError(f"{value!r} is no training at all")
+        _within(multiple_of(value))
         return value.strip()
     count = _to_count(value)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:

@@ -74,6 +74,13 @@ def test_tables(tmp_path: Path, kind: str, streaming: bool) -> None:
     assert everything(dataset_path=str(file), streaming=streaming) == TEXTS
 
 
+def test_the_first_line_need_not_have_the_column(tmp_path: Path) -> None:
+    rows = [{"version": 2}, {"version": 2, "text": None}, {"text": "w1"}, {"input": "x"}]
+    found = open_documents(run_of(dataset_path=str(write_rows(tmp_path / "a.jsonl", rows))))
+    assert isinstance(found, MapDocuments)
+    assert (found.column, found.size, found.read([2])) == ("text", 4, ["w1"])
+
+
 @pytest.mark.parametrize("in_dict", [True, False])
 def test_a_saved_dataset(tmp_path: Path, in_dict: bool) -> None:
     table = datasets.Dataset.from_dict({"content": TEXTS})

@@ -119,6 +119,15 @@ def test_too_little_data_for_the_held_out_parts(kind: type, select_tokens: int, 
         )
 
 
+def test_one_endless_document_is_to_be_split() -> None:
+    with pytest.raises(
+        UserError, match=r"ends after 1 documents \(5000 tokens\).* split its documents: each goes to one"
+    ):
+        split_documents(
+            [Text(map_documents(numbered([5000])), packing_of(8))], None, select_tokens=8, test_tokens=8, seed=0
+        )
+
+
 def test_held_out_parts_that_leave_nothing_to_train_on() -> None:
     with pytest.raises(UserError, match="take all 2 documents"):
         split_documents(

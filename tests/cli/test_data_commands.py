@@ -114,8 +114,10 @@ def test_pretokenize(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     ("arguments", "said"),
     [
         ([], "dataset_path: missing"),
-        (["--context_size", "big"], "--context_size: Input should be a valid integer, not 'big'"),
-        (["--num_proc", "0"], "--num_proc: Input should be greater than or equal to 1"),
+        (["--context_size", "big"], "--context_size: takes a whole number, not 'big'"),
+        (["--context_size", ".inf"], "--context_size: takes a whole number, not '.inf'"),
+        (["--num_proc", "0"], "--num_proc: must be at least 1, not 0"),
+        (["--num_proc", str(10**20)], f"--num_proc: {10**20} is too large"),
     ],
 )
 def test_mistakes_of_pretokenize(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,6 +164,15 @@ def test_a_reader_that_leaves_is_no_bug(tmp_path):
         assert program.wait(timeout=60) == 141
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_bug(tmp_path, closed):
+    program = f"{sys.executable} -m saesweep"
+    code = f"{program} init a.yaml {closed} && {program} validate a.yaml {closed}; echo $? >code"
+    done = subprocess.run(["sh", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, (tmp_path / "code").read_text()) == ("", "", "0\n")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
 @pytest.mark.parametrize(("error", "code"), [(UserError("x"), 2), (KeyboardInterrupt(), 130), (OSError(28, "full"), 2)])
 def test_the_exit_code_stays_where_the_message_cannot_be_written(monkeypatch, tmp_path, error, code):

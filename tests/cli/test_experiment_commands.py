@@ -100,6 +100,12 @@ def test_init_writes_a_valid_experiment_and_never_overwrites(tmp_path, capsys):
     assert path.read_text() == "mine now"
 
 
+def test_init_prints_commands_that_a_shell_takes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "my first.yaml"]) == 0
+    assert "saesweep run 'my first.yaml'" in capsys.readouterr().out
+
+
 def test_init_on_a_folder_or_below_a_file_is_refused(tmp_path, capsys):
     assert main(["init", str(tmp_path)]) == 2
     (tmp_path / "file").write_text("")

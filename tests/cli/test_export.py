@@ -84,11 +84,14 @@ def test_a_run_without_exports_says_so(tmp_path, capsys):
     assert export(tmp_path / "nowhere", tmp_path / "a") == 2
     (tmp_path / "run").mkdir()
     assert export(tmp_path / "run", tmp_path / "a") == 2
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert export(tmp_path / "run", tmp_path / "a") == 2
     assert export(tmp_path / "run", tmp_path / "a", "--trial", "0") == 2
-    first, second, third = capsys.readouterr().err.splitlines()
+    first, second, third, fourth = capsys.readouterr().err.splitlines()
     assert "no such run directory" in first
-    assert "no exported SAE yet" in second
-    assert "none is exported yet" in third
+    assert "is no run directory" in second
+    assert "no exported SAE yet" in third
+    assert "none is exported yet" in fourth
 
 
 @pytest.fixture

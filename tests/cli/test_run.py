@@ -75,7 +75,7 @@ def test_an_interruption_before_training_says_how_to_start_again(sweep, capsys, 
     sweep.result = KeyboardInterrupt()
     monkeypatch.setattr(sys, "argv", ["saesweep", "run", "a b.yaml"])
     assert main(["run", "a b.yaml", "--display", "none"]) == 130
-    assert capsys.readouterr().err == "interrupted before training began; start again with: saesweep run 'a b.yaml'\n"
+    assert capsys.readouterr().err == "interrupted; continue with: saesweep run 'a b.yaml'\n"
 
 
 def test_a_wrong_display_in_the_environment_stops_before_the_run(sweep, monkeypatch, capsys):

@@ -50,6 +50,38 @@ MISTAKEN_SHAPES = {
         SEARCH + "objective: {minimize: delta_ce, subject_to: l0 <= 64}\n",
         "16:45: objective.subject_to: write subject_to: {l0: {max: 64}}",
     ),
+    "a-limit-that-is-no-number": (
+        SEARCH,
+        SEARCH + "objective: {minimize: delta_ce, subject_to: l0 <= 1e999}\n",
+        "16:45: objective.subject_to: takes a mapping of keys, not 'l0 <= 1e999'",
+    ),
+    "a-range-that-is-no-number": (
+        K,
+        "sae.k: {int: 8-1e999}",
+        "13:16: space.sae.k.int: takes [low, high], both included; to try certain values, write choice: [...]",
+    ),
+    "no-blank-before-what-is-no-number": (
+        BASE_LR,
+        "  lr:.inf\n",
+        "11:3: not valid YAML: a blank is missing after the colon; write lr: .inf",
+    ),
+    "no-blank-in-braces-before-what-is-no-number": (
+        LR,
+        "lr: {float: [1e-4, 1e-3], step:.inf}",
+        "14:29: space.lr.step:.inf: a blank is missing after the colon; write step: .inf",
+        "14:29: space.lr.step: takes a number, not '.inf'",
+    ),
+    "a-call-with-what-is-no-number": (
+        LR,
+        "lr: choice(1e999)",
+        "14:3: space.lr.choice[0]: takes a number, not '1e999'",
+        "14:7: space.lr: write lr: {choice: [1e999]}",
+    ),
+    "exponents-that-are-too-large": (
+        LR,
+        "lr: {distribution: log_uniform, min: -3, max: 1000}",
+        "14:35: space.lr.min: write lr: {float: [0.0498, 1.01e+304], log: true} (bounds are values here, not exponents)",
+    ),
     "trials-alone": (
         SEARCH,
         "search: 15\n",
@@ -318,6 +350,11 @@ MISTAKEN_SHAPES = {
         "builtin:python-docs",
         "$HOME/x",
         "6:17: base.dataset_path: write ${env:HOME}/x",
+    ),
+    "variable-in-braces": (
+        "sae: {architecture: batchtopk,",
+        "sae: {architecture: ${env:ARCHITECTURE},",
+        '11:24: not valid YAML: in braces and brackets a reference is quoted, as in "${env:NAME}"',
     ),
     "hook-in-words": (
         "model.layers.2",

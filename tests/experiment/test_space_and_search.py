@@ -45,6 +45,7 @@ def test_a_value_for_one_architecture_that_the_space_always_overrides(tree: dict
     [
         ({"int": [4, 16], "step": 5}, "end at 14 and never reach 16; write 14 or 19"),
         ({"float": [0.1, 1.0], "step": 0.4}, "end at 0.9 and never reach 1; write 0.9 or 1.3"),
+        ({"float": [0.1, 1.0], "step": 7e-60}, "and never reach 1"),
     ],
 )
 def test_a_step_that_never_reaches_the_end(tree: dict[str, Any], only_problem: One, spec: Any, says: str) -> None:
@@ -52,7 +53,9 @@ def test_a_step_that_never_reaches_the_end(tree: dict[str, Any], only_problem: O
     assert says in only_problem(tree).message
 
 
-@pytest.mark.parametrize("spec", [{"int": [4, 16], "step": 4}, {"float": [0.1, 1.0], "step": 0.3}])
+@pytest.mark.parametrize(
+    "spec", [{"int": [4, 16], "step": 4}, {"float": [0.1, 1.0], "step": 0.3}, {"float": [0.1, 1], "step": 1e-60}]
+)
 def test_a_step_that_reaches_the_end(tree: dict[str, Any], problems: Problems, spec: Any) -> None:
     assert problems(with_space(tree, **{"sae__k" if "int" in spec else "lr": spec})) == []
 

@@ -265,6 +265,12 @@ def test_half_a_character_in_a_provenance_is_refused(run: Path) -> None:
         push(collect_run(run), "a/b", dry_run=True)
 
 
+@pytest.mark.parametrize("name", ["x", "a/b/c", "a b/c", "../x", "a/b.git", "a--b/c", "a/-b"])
+def test_a_name_that_no_repository_has_is_refused_before_the_network(run: Path, name: str) -> None:
+    with pytest.raises(UserError, match="is no repository"):
+        push(collect_run(run), name, dry_run=True)
+
+
 def test_there_must_be_something_to_push(run: Path, tmp_path: Path) -> None:
     for arguments, message in (
         ({"trial": 7}, "no exported SAE"),

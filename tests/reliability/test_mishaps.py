@@ -60,6 +60,24 @@ def test_a_kill_while_run_json_is_first_written_leaves_a_directory_that_can_be_u
         assert sorted(path.name for path in run.iterdir()) == ["lock", "run.json"]
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("leaderboard", "no leaderboard yet"),
+        ("report", "no leaderboard yet"),
+        ("eval", "no exported SAE yet"),
+        ("features", "no exported SAE yet"),
+    ],
+)
+def test_a_run_that_has_just_begun_is_called_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, said: str
+) -> None:
+    with RunDirectory(tmp_path / "run"):
+        pass
+    assert main([command, str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_folder_with_a_hidden_file_of_somebody_else_is_still_left_alone(tmp_path: Path) -> None:
     (tmp_path / ".bashrc").write_text("precious")
     with pytest.raises(UserError, match="no run directory"):

@@ -89,9 +89,11 @@ def test_where_nothing_is_feasible_the_note_says_what_would_help() -> None:
 
 
 def test_nothing_finished() -> None:
-    best, notes = winner(rank([row(0, "pruned"), row(1, "failed")], PARETO), PARETO)
-    assert best is None
-    assert "no trial finished" in notes[0]
+    rows = [row(0, "pruned"), row(1, "failed")]
+    why = "no trial finished: every one was pruned or failed; nothing is exported"
+    assert winner(rank(rows, PARETO), PARETO) == (None, [why])
+    stopped_by_a_budget = rank([*rows, row(2, "waiting")], PARETO)
+    assert winner(stopped_by_a_budget, PARETO) == (None, ["no trial finished; nothing is exported"])
 
 
 def plain_layers(points: dict[int, tuple[float, ...]]) -> dict[int, int]:

@@ -17,6 +17,7 @@ from saesweep.activations.tables.table import Table, Unreadable, random_access
 
 TEXT = "text"
 """The one column of a text file."""
+_ROWS_LOOKED_AT = 16
 _BLOCK_BYTES = 1 << 24
 
 
@@ -98,12 +99,19 @@ def _open(selection: Selection, local: LocalData, parse: Callable[[bytes], dict[
 def _first_row(
     selection: Selection, row: Callable[[int], dict[str, Any] | Unreadable | None], chosen: NDArray[np.int64]
 ) -> dict[str, Any]:
+    """Return the first row, with the columns that only rows after it have: lines need not have the same keys."""
+    first: dict[str, Any] | None = None
     broken: Unreadable | None = None
-    for number in chosen.tolist():
+    for index, number in enumerate(chosen.tolist()):
+        if first is not None and index >= _ROWS_LOOKED_AT:
+            break
         found = row(number)
         if isinstance(found, dict):
-            return found
-        broken = broken or found
+            known = first or {}
+            first = known | {name: cell for name, cell in found.items() if known.get(name) is None}
+        broken = broken or (found if isinstance(found, Unreadable) else None)
+    if first is not None:
+        return first
     if broken is not None:
         raise selection.mistake("dataset_path", f"no row of {selection.path} can be read; {broken.reason}")
     raise selection.empty()
