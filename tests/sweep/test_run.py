@@ -233,7 +233,11 @@ def test_the_best_runs_again_alone_from_its_own_experiment_file(tree: dict[str, 
     tree["search"]["trials"] = 4
     first = saesweep.run(tree, run_dir=tmp_path / "run")
     best = next(row for row in first.rows if row.number == first.best)
-    alone = saesweep.run(tmp_path / "run" / "best" / "experiment.yaml", run_dir=tmp_path / "alone")
+    # The same blocks: a BatchTopK threshold is calibrated on the batches of the last one.
+    same_blocks = ["cohort.block_tokens=2560"]
+    alone = saesweep.run(
+        tmp_path / "run" / "best" / "experiment.yaml", run_dir=tmp_path / "alone", overrides=same_blocks
+    )
     assert len(alone.rows) == 1
     if best.joined_at_tokens == 0:
         assert alone.rows[0].metrics == pytest.approx(best.metrics, rel=1e-9)
