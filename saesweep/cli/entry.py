@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: From argparse: code 2 after a wrong argument, 0 after `--help` and `--version`.
     """
-    _open_closed_streams()
+    if argv is None:  # the process is this command's
+        _open_closed_streams()
     parser = build_parser()
     try:
         _refuse_empty(sys.argv[1:] if argv is None else argv)
