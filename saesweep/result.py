@@ -67,10 +67,15 @@ class Result:
 
         Searched parameters have the names of the file (`lr`, `sae.k`), held-out metrics the names of
         `saesweep.specs.METRICS`, and where there are several seeds `<metric>_std` is their standard deviation.
+        Whole numbers that some trials lack (the rank of one that was pruned, the `k` of a gated SAE) stay whole: `Int64`.
         """
         from pandas import DataFrame
 
-        return DataFrame([_flat(row, is_best=row.number == self.best) for row in self.rows])
+        rows = [_flat(row, is_best=row.number == self.best) for row in self.rows]
+        frame = DataFrame(rows)
+        cells = {name: [row.get(name) for row in rows] for name in frame.columns}
+        whole = (name for name, values in cells.items() if {type(value) for value in values} == {int, type(None)})
+        return frame.astype(dict.fromkeys(whole, "Int64"))
 
     def __repr__(self) -> str:
         """Say how many trials there are, which is the best, and where it lies."""

@@ -71,6 +71,15 @@ def test_the_table_is_flat_one_line_per_trial_best_first() -> None:
     assert not any(isinstance(value, (dict, list, tuple)) for value in frame.iloc[0])
 
 
+def test_whole_numbers_that_some_trials_lack_stay_whole() -> None:
+    frame = RESULT.to_dataframe()
+    lacking = [row.rank for row in ROWS].count(None)
+    assert 0 < lacking < len(ROWS)
+    assert (str(frame["rank"].dtype), frame["rank"].isna().sum()) == ("Int64", lacking)
+    assert str(frame["tokens"].dtype) == "int64"
+    assert replace(RESULT, rows=()).to_dataframe().empty
+
+
 def test_standard_deviations_over_seeds_are_columns() -> None:
     rows = (replace(ROWS[0], replicates=3, spread={"l0": 0.5}),)
     assert replace(RESULT, rows=rows).to_dataframe()["l0_std"].iloc[0] == 0.5
