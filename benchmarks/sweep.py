@@ -270,10 +270,8 @@ def compare(bench: Bench) -> Found:
     args = bench.args
     wanted = set(args.contenders.split(","))
     runs: dict[str, Found] = {}
-    if wanted != {"saesweep_pruned"}:
-        runs["saesweep"] = bench.ours(
-            "saesweep", pruner="none"
-        )  # its settings are everyone's, but for those of pruning
+    if wanted != {"saesweep_pruned"}:  # the unpruned search's settings are those of every peer
+        runs["saesweep"] = bench.ours("saesweep", pruner="none")
     if "saesweep_pruned" in wanted:
         runs["saesweep_pruned"] = bench.ours("saesweep_pruned", pruner="rung")
     if "saelens_runner" in wanted:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from saesweep.driver.trials import Trial
 from saesweep.engines.protocol import Worker
 from saesweep.engines.records import BlockReport, Commands, Notice, Opened, Place, SnapshotTaken
 from saesweep.events import Event, Note, SnapshotSaved
@@ -181,6 +182,19 @@ class Fleet:
     def get_or_add(self, number: int) -> Member:
         """Return a worker; one that is not known yet is added."""
         return self.members.setdefault(number, Member(number=number))
+
+    def place(self, trial: Trial, slot: int, worker: int) -> str | None:
+        """Let a worker put a trial in a slot; return what to say where it was on another one."""
+        member, moved = self.get_or_add(worker), None
+        if trial.joined_at_tokens is not None and trial.worker != worker:
+            self.get_or_add(trial.worker).todo.remove(trial.number)
+            trial.moves.append({"worker": worker, "tokens": trial.tokens, "stream_tokens": member.stream_tokens})
+            moved = f"trial {trial.number} continues at {trial.tokens} tokens on worker {worker}"
+        member.todo.place(trial.number, slot, trial.params, trial.source)
+        if trial.joined_at_tokens is None:  # else a worker has its state, and where it joined
+            trial.joined_at_tokens = member.stream_tokens
+        trial.status, trial.slot, trial.worker = "training", slot, worker
+        return moved
 
     @property
     def open_members(self) -> list[Member]:

@@ -106,11 +106,7 @@ class SweepLoop:
     # ---------------------------------------------------------------- start
 
     def restore(self) -> int | None:
-        """Go back to the last checkpoint of the driver, and with several workers repeat what has been reported since.
-
-        Returns:
-            The stream position gone back to, None where there is no checkpoint.
-        """
+        """Go back to the driver's last checkpoint, repeat what several workers reported since, and return the stream position (None without one)."""
         saved = self._session.saved
         with paused_collection():
             self._log.go_back({} if saved is None else self._load(saved))
@@ -126,8 +122,8 @@ class SweepLoop:
         self._patience.wanted = saved.get("wanted_trials") if saved["stream"] == self._session.label else None
         if self._history is None:
             # What the study holds beyond the checkpoint is repeated by the rules of that time: trials keep their numbers.
-            known = self._patience.in_full(state.policy)
-            if saved["stream"] == self._session.label and not policy.is_equivalent_to(known):
+            is_known = policy.is_equivalent_to(self._patience.in_full(state.policy))
+            if saved["stream"] == self._session.label and not is_known:
                 self._new_policy, policy = policy, replace(state.policy, n_slots=policy.n_slots)
             else:
                 policy = self._patience.like(policy, state.policy)
@@ -309,12 +305,9 @@ class SweepLoop:
     def _decide(self, event: Any, failed: Mapping[int, str] | None = None) -> None:
         self._decide_and_do(event, failed)
         if self._patience.wanted is not None and self.stop_reason in (None, "complete"):
-            reason = self._patience.is_out()
-            if reason is None:  # a trial that was still in training is the new best
-                self.stop_reason = None
-                self._decide(PolicyChanged(policy=self._patience.released(self._state.policy)))
-            elif self.stop_reason is not None:
-                self.stop_reason = reason
+            policy, self.stop_reason = self._patience.review(self._state.policy, self.stop_reason)
+            if policy is not None:
+                self._decide(PolicyChanged(policy=policy))
 
     def _decide_and_do(self, event: Any, failed: Mapping[int, str] | None) -> None:
         self._state, actions = decide(self._state, event)
@@ -326,9 +319,8 @@ class SweepLoop:
             if isinstance(action, (Place, Ask)):
                 if self.stop_reason is not None:  # stopped while an earlier ask was answered
                     return
-                session, ended = self._session, self.roster.ended_trials()
-                search = session.experiment.spec.search
-                reason = stop_reason(search, session.objective, ended, self._training_seconds())
+                search, ended = self._session.experiment.spec.search, self.roster.ended_trials()
+                reason = stop_reason(search, self._session.objective, ended, self._training_seconds())
                 if reason is not None:
                     # Not final: what still trains stays as it is, and continues where the limit is raised.
                     self._decide(StopRequested(reason=reason))
@@ -351,11 +343,9 @@ class SweepLoop:
             if action.retry_of is not None:
                 params = self._search.study.repeat(action.number, self.roster[action.retry_of].params)
             else:
-                position = self.roster.suggested[self._session.label]
+                position, cannot_keep = self.roster.suggested[self._session.label], self._session.cannot_keep_limits
                 expected = expected_of(expected_ends(self._state), self._session.objective)
-                params = self._search.ask(
-                    action.number, action.stratum, position, expected, self._session.cannot_keep_limits
-                )
+                params = self._search.ask(action.number, action.stratum, position, expected, cannot_keep)
             trial = self.roster.add(action.number, params, action.retry_of)
             self._decide(answer(action, trial, self._search.policy))
         elif isinstance(action, Place):
@@ -369,16 +359,8 @@ class SweepLoop:
             self.stop_reason = action.reason
 
     def _place(self, trial: Trial, index: int, worker: int) -> None:
-        member = self.fleet.get_or_add(worker)
-        if trial.joined_at_tokens is not None and trial.worker != worker:
-            self.fleet.get_or_add(trial.worker).todo.remove(trial.number)
-            trial.moves.append({"worker": worker, "tokens": trial.tokens, "stream_tokens": member.stream_tokens})
-            moved = f"trial {trial.number} continues at {trial.tokens} tokens on worker {worker}"
+        if (moved := self.fleet.place(trial, index, worker)) is not None:
             self._bus.emit(Note(level="info", message=moved))
-        member.todo.place(trial.number, index, trial.params, trial.source)
-        if trial.joined_at_tokens is None:  # else a worker has its state, and where it joined
-            trial.joined_at_tokens = member.stream_tokens
-        trial.status, trial.slot, trial.worker = "training", index, worker
         self._bus.emit(started(trial, index))
 
     def _end(self, trial: Trial, status: EndedStatus, reason: str) -> None:

@@ -1,7 +1,7 @@
-"""`search.patience`: no further trial begins while so many have ended in a row without a better best; those in training go on.
+"""`search.patience`: once so many trials in a row have ended without a better best, no new one starts; those in training continue.
 
-Among several that train side by side the best is seldom the first to end, and weak ones are pruned long before it: what is in
-training decides whether the search goes on.
+Among trials that train side by side the best is seldom the first to end, and weak ones are pruned long before it. If one that was
+still in training turns out better, the search continues.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Patience:
         self._objective = objective
         self._ended = ended
         self.wanted: int | None = None
-        """Trials of the whole search, while no further one begins; None while they may."""
+        """Trials of the whole search while no new one may start; None otherwise."""
 
     def is_out(self) -> str | None:
-        """Return why no further trial begins now; None where more may."""
+        """Return why no new trial may start now; None where one may."""
         if self._patience is None or since_better(self._ended(), self._objective) < self._patience:
             return None
         return f"search.patience: {self._patience} trials in a row brought nothing better"
@@ -43,10 +43,13 @@ class Patience:
             self.wanted = state.policy.n_trials
         return replace(state.policy, n_trials=sum(state.trials.tally.suggested.values()))
 
-    def released(self, policy: Policy) -> Policy:
-        """Hold nothing back any more; return the policy that wants all trials."""
-        found, self.wanted = self.in_full(policy), None
-        return found
+    def review(self, policy: Policy, stop_reason: str | None) -> tuple[Policy | None, str | None]:
+        """Return the policy that lets more trials start, if one that was in training is the new best, and why the search has ended, if it has."""
+        reason = self.is_out()
+        if reason is not None:
+            return None, None if stop_reason is None else reason
+        whole, self.wanted = self.in_full(policy), None
+        return whole, None
 
     def in_full(self, policy: Policy) -> Policy:
         """Return a policy that wants all trials."""

@@ -1,4 +1,4 @@
-"""`search.patience`: no trial begins while it is out, those in training decide whether the search goes on, and a kill changes nothing."""
+"""`search.patience`: no trial starts once it has run out, those in training decide whether the search continues, and a kill changes nothing."""
 
 from __future__ import annotations
 
